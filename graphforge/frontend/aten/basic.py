@@ -1,0 +1,60 @@
+"""Identity-like operators: those that change nothing an artifact can see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from graphforge.frontend.emitter import Emitter
+from graphforge.frontend.rules import lowers
+
+__all__: list[str] = []
+
+
+@lowers(
+    "aten.alias.default",
+    "aten.clone.default",
+    "aten.contiguous.default",
+    "aten.detach.default",
+    "aten.detach_.default",
+    "aten.lift_fresh.default",
+    "aten.lift_fresh_copy.default",
+    "aten.resolve_conj.default",
+    "aten.resolve_neg.default",
+    "aten.positive.default",
+)
+def identity(op: Emitter, value: ir.Value, *_: Any, **__: Any) -> ir.Value:
+    """The operand itself: memory layout and autograd have no meaning in an artifact."""
+    return value
+
+
+@lowers("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default")
+def dropout(op: Emitter, value: ir.Value, p: float, train: bool) -> ir.Value:
+    """Nothing in inference.
+
+    Raises:
+        LoweringError: the model was captured in training mode.
+    """
+    if train and p > 0:
+        raise op.fail("dropout is active", "call model.eval() before compiling")
+    return value
+
+
+@lowers(
+    "aten.to.dtype",
+    "aten.to.dtype_layout",
+    "aten.to.device",
+    "aten.to.other",
+    "aten.type_as.default",
+    "aten._to_copy.default",
+)
+def to(op: Emitter, value: ir.Value, *_: Any, **__: Any) -> ir.Value:
+    """A cast to the dtype that capture says the result has; devices and layouts are dropped."""
+    return op.cast(value, op.dtype_of())
+
+
+@lowers("aten.sym_size.int")
+def sym_size(op: Emitter, value: ir.Value, dim: int) -> Any:
+    """One size of a tensor."""
+    return op.size(value, dim)

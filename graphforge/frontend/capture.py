@@ -1,0 +1,437 @@
+"""Capture a PyTorch module as a graph of ATen calls: torch.export, torch.fx or a trace, in that order when left to us."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils import _pytree
+
+from graphforge.errors import CaptureError, GraphForgeError, UsageError
+from graphforge.frontend.captured import Captured
+from graphforge.frontend.spec import ShapeSpec, TensorSpec
+
+__all__ = ["METHODS", "CallInputs", "capture", "captured_from_program", "input_tree"]
+
+METHODS = ("export", "export-strict", "fx", "trace")
+
+
+class CallInputs:
+    """The arguments of one call of the model, with a stable name for every tensor leaf.
+
+    Attributes:
+        args, kwargs: as the model is called.
+        names: names of the tensor leaves in flattening order (``x``, ``pair.0``, ``options.mask``).
+    """
+
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Sequence[str]) -> None:
+        self.args = tuple(args)
+        self.kwargs = dict(kwargs)
+        self.parameters = tuple(parameters)
+        leaves, self.tree = _pytree.tree_flatten_with_path((self.args, self.kwargs))
+        self.leaves = [leaf for _, leaf in leaves]
+        self.paths = [path for path, _ in leaves]
+        self.leaf_names = [self._name(path) for path in self.paths]
+        self.names = [n for n, leaf in zip(self.leaf_names, self.leaves, strict=True) if isinstance(leaf, torch.Tensor)]
+
+    def _name(self, path: tuple[Any, ...]) -> str:
+        parts = [_key_text(key) for key in path]
+        if parts[0] == "0":
+            position = int(parts[1])
+            first = self.parameters[position] if position < len(self.parameters) else f"arg{position}"
+            return ".".join([first, *parts[2:]])
+        return ".".join(parts[1:])
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Tensor leaves by name."""
+        return {
+            name: leaf
+            for name, leaf in zip(self.leaf_names, self.leaves, strict=True)
+            if isinstance(leaf, torch.Tensor)
+        }
+
+    def spec(self) -> ShapeSpec:
+        """The static shape spec of these tensors."""
+        return ShapeSpec(
+            tuple(
+                TensorSpec(name, tuple(int(size) for size in leaf.shape), str(leaf.dtype).removeprefix("torch."))
+                for name, leaf in self.tensors.items()
+            )
+        )
+
+    def replaced(self, tensors: Mapping[str, Any]) -> CallInputs:
+        """The same call with other tensors (by name)."""
+        leaves = [
+            tensors.get(name, leaf) if isinstance(leaf, torch.Tensor) else leaf
+            for name, leaf in zip(self.leaf_names, self.leaves, strict=True)
+        ]
+        args, kwargs = _pytree.tree_unflatten(leaves, self.tree)
+        return CallInputs(args, kwargs, self.parameters)
+
+    def map_leaves(self, function: Callable[[str, Any], Any]) -> tuple[Any, Any]:
+        """(args, kwargs) with every leaf replaced by ``function(name, leaf)``."""
+        leaves = [function(name, leaf) for name, leaf in zip(self.leaf_names, self.leaves, strict=True)]
+        args, kwargs = _pytree.tree_unflatten(leaves, self.tree)
+        return args, kwargs
+
+
+def _key_text(key: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def input_tree(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> CallInputs:
+    """Name the tensors of a call after the parameters of the model's forward.
+
+    Raises:
+        UsageError: the arguments do not fit the signature.
+    """
+    forward = getattr(model, "forward", model)
+    try:
+        signature = inspect.signature(forward)
+    except (TypeError, ValueError):
+        return CallInputs(args, kwargs, [])
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        wanted = ", ".join(str(parameter) for parameter in signature.parameters.values())
+        raise UsageError(f"the inputs do not fit the model: {error}", f"its forward takes ({wanted})") from None
+    names = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}.{i}" for i in range(max(0, len(args) - len(names)))]
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+    return CallInputs(args, kwargs, names)
+
+
+def capture(
+    model: torch.nn.Module,
+    inputs: CallInputs,
+    shapes: ShapeSpec,
+    *,
+    method: str = "auto",
+) -> Captured:
+    """Capture ``model`` called with ``inputs``; ``shapes`` says which dims stay dynamic.
+
+    Args:
+        model: the module, in the mode (train or eval) it is to be captured in.
+        inputs: example call.
+        shapes: names and dynamic dims of the tensor inputs (see ``CallInputs.spec``).
+        method: one of ``METHODS``, or ``auto`` to try them in order.
+
+    Raises:
+        CaptureError: no method worked; the notes say why each failed.
+    """
+    if method != "auto" and method not in METHODS:
+        raise UsageError(f"unknown capture method {method!r}", f"known: auto, {', '.join(METHODS)}")
+    widened = _widened(inputs, shapes)
+    methods = METHODS if method == "auto" else (method,)
+    if isinstance(model, torch.jit.ScriptModule):
+        methods = ("trace",)
+    failures: dict[str, str] = {}
+    for name in methods:
+        try:
+            with _quiet():
+                captured = _CAPTURE[name](model, widened, shapes)
+        except GraphForgeError:
+            raise
+        except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
+            failures[name] = _reason(error)
+            continue
+        captured.failures = failures
+        return captured
+    raise CaptureError(
+        "the model could not be captured",
+        *(f"{name}: {reason}" for name, reason in failures.items()),
+        "data-dependent Python control flow must become torch.where, torch.cond or a registered substitution",
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    lines = [line for line in text.splitlines() if line.strip()]
+    keep = lines[:6]
+    for index, line in enumerate(lines):
+        if "Suggested fixes" in line and index >= 6:
+            keep += lines[index : index + 6]
+            break
+    return f"{type(error).__name__}: " + "\n        ".join(line[:300] for line in keep)
+
+
+def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:
+    """The example with every dynamic dim at a size above 1: capture takes sizes 0 and 1 for constants."""
+    sizes = shapes.example_sizes()
+    wanted: dict[str, int] = {}
+    used = {size for tensor in shapes.inputs for axis, size in enumerate(tensor.shape) if axis not in tensor.dims}
+    for name, dim in shapes.dims.items():
+        if sizes[name] > 1:
+            continue
+        larger = [size for size in dim.sizes(limit=16) if size > 1]
+        # a size that no other dim has, where there is one: equal sizes invite capture to tie dims together
+        wanted[name] = next((size for size in larger if size not in used), larger[0] if larger else sizes[name])
+    if not wanted:
+        return inputs
+    tensors = inputs.tensors
+    grown: dict[str, torch.Tensor] = {}
+    for spec in shapes.inputs:
+        tensor = tensors[spec.name]
+        for axis, dim in spec.dims.items():
+            if dim.name in wanted:
+                index = torch.arange(wanted[dim.name]) % max(1, tensor.shape[axis])
+                tensor = tensor.index_select(axis, index) if tensor.shape[axis] else tensor.new_zeros(
+                    [*tensor.shape[:axis], wanted[dim.name], *tensor.shape[axis + 1 :]]
+                )
+        grown[spec.name] = tensor
+    return inputs.replaced(grown)
+
+
+# -- torch.export ------------------------------------------------------------------------------------------------------
+
+
+def _torch_dims(shapes: ShapeSpec) -> dict[str, Any]:
+    dims: dict[str, Any] = {}
+    for name, dim in shapes.dims.items():
+        if len(dim.sizes(limit=2)) < 2:
+            continue  # one size only: static
+        low = -(-dim.low // dim.step)
+        high = dim.high // dim.step
+        base = torch.export.Dim(name if dim.step == 1 else f"{name}_div{dim.step}", min=low, max=high)
+        dims[name] = base if dim.step == 1 else dim.step * base
+    return dims
+
+
+def _dynamic_shapes(model: Any, inputs: CallInputs, shapes: ShapeSpec) -> Any:
+    if not shapes.dims:
+        return None
+    dims = _torch_dims(shapes)
+    by_name = {spec.name: spec for spec in shapes.inputs}
+
+    def leaf(name: str, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return None
+        return {axis: dims[dim.name] for axis, dim in by_name[name].dims.items() if dim.name in dims} or None
+
+    args, kwargs = inputs.map_leaves(leaf)
+    forward = getattr(model, "forward", model)
+    by_parameter: dict[str, Any] = {}
+    parameters = list(inspect.signature(forward).parameters.values())
+    position = 0
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            by_parameter[parameter.name] = tuple(args[position:])
+            position = len(args)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            by_parameter.update({key: value for key, value in kwargs.items() if key not in by_parameter})
+        elif position < len(args) and parameter.kind is not parameter.KEYWORD_ONLY:
+            by_parameter[parameter.name] = args[position]
+            position += 1
+        elif parameter.name in kwargs:
+            by_parameter[parameter.name] = kwargs[parameter.name]
+    return by_parameter
+
+
+def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, strict: bool = False) -> Captured:
+    program = torch.export.export(
+        model,
+        inputs.args,
+        inputs.kwargs,
+        dynamic_shapes=_dynamic_shapes(model, inputs, shapes),
+        strict=strict,
+    )
+    template = Captured(
+        graph_module=program.graph_module,
+        input_names={},
+        weights={},
+        constants={},
+        output_names=[],
+        shapes=shapes,
+        symbols={},
+        method="export-strict" if strict else "export",
+    )
+    return captured_from_program(program, template, names=inputs.leaf_names)
+
+
+def captured_from_program(
+    program: torch.export.ExportedProgram, like: Captured, names: Sequence[str] | None = None
+) -> Captured:
+    """Read an ExportedProgram; input names (one per user input leaf) and shape spec come from the caller."""
+    from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+
+    input_names: dict[str, str] = {}
+    weights: dict[str, tuple[str, torch.Tensor]] = {}
+    constants: dict[str, Any] = {}
+    leaf_names = list(names) if names is not None else list(like.input_names.values())
+    user_index = 0
+    for spec in program.graph_signature.input_specs:
+        argument = spec.arg
+        if spec.kind is InputKind.USER_INPUT:
+            name = leaf_names[user_index] if user_index < len(leaf_names) else argument.name
+            user_index += 1
+            if isinstance(argument, ConstantArgument):
+                constants[argument.name] = argument.value
+            else:
+                input_names[argument.name] = name
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            assert spec.target is not None
+            tensor = program.state_dict.get(spec.target)
+            weights[argument.name] = (spec.target, tensor if tensor is not None else program.constants[spec.target])
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            assert spec.target is not None
+            weights[argument.name] = (spec.target, program.constants[spec.target])
+        else:
+            raise CaptureError(f"the captured program takes a {spec.kind.name.lower()} ({spec.target}), which has no ONNX form")
+    out_spec = program.call_spec.out_spec
+    user_names = output_names(out_spec) if out_spec is not None else []
+    following = iter(user_names)
+    outputs: list[str | None] = [
+        next(following) if spec.kind is OutputKind.USER_OUTPUT else None
+        for spec in program.graph_signature.output_specs
+    ]
+    return Captured(
+        graph_module=program.graph_module,
+        input_names=input_names,
+        weights=weights,
+        constants=constants,
+        output_names=outputs,
+        shapes=like.shapes,
+        symbols=_symbols(program.graph_module, input_names, like.shapes),
+        method=like.method,
+        failures=like.failures,
+        program=program,
+    )
+
+
+def output_names(spec: _pytree.TreeSpec) -> list[str]:
+    """Stable names for output leaves: ``output`` alone, ``output_0`` in a tuple, the key in a dict or dataclass."""
+    numbered = _pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    leaves, _ = _pytree.tree_flatten_with_path(numbered)
+    names: list[str] = []
+    for path, _leaf in leaves:
+        parts = [_key_text(key) for key in path]
+        if not parts:
+            names.append("output")
+            continue
+        text = "_".join(part for part in parts)
+        names.append(f"output_{text}" if parts[0].isdigit() else text)
+    taken: dict[str, int] = {}
+    unique = []
+    for name in names:
+        count = taken.get(name, 0)
+        taken[name] = count + 1
+        unique.append(name if not count else f"{name}_{count}")
+    return unique
+
+
+def _symbols(module: torch.fx.GraphModule, input_names: Mapping[str, str], shapes: ShapeSpec) -> dict[Any, str]:
+    symbols: dict[Any, str] = {}
+    by_name = {spec.name: spec for spec in shapes.inputs}
+    for node in module.graph.nodes:
+        if node.op != "placeholder" or node.name not in input_names:
+            continue
+        fake = node.meta.get("val")
+        spec = by_name.get(input_names[node.name])
+        if spec is None or not isinstance(fake, torch.Tensor):
+            continue
+        for axis, dim in spec.dims.items():
+            size = fake.shape[axis]
+            if isinstance(size, int):
+                continue
+            expression = size.node.expr
+            if expression.is_Symbol:
+                symbols[expression] = dim.name
+            elif len(expression.free_symbols) == 1:
+                symbols[next(iter(expression.free_symbols))] = f"{dim.name}_div{dim.step}"
+    return symbols
+
+
+# -- torch.fx and traces -----------------------------------------------------------------------------------------------
+
+
+def _fx(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Captured:
+    traced = torch.fx.symbolic_trace(model)
+    captured = _export(traced, inputs, shapes)
+    captured.method = "fx"
+    return captured
+
+
+def _fake_inputs(inputs: CallInputs, shapes: ShapeSpec) -> tuple[Any, list[Any]]:
+    """Fake tensors of the tensor inputs, whose dynamic dims are symbols and whose other dims are fixed."""
+    from torch._dynamo.source import ConstantSource
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    by_name = {spec.name: spec for spec in shapes.inputs}
+    fakes = []
+    for name, tensor in inputs.tensors.items():
+        dynamic = [
+            DimDynamic.DYNAMIC if axis in by_name[name].dims else DimDynamic.STATIC for axis in range(tensor.dim())
+        ]
+        context: Any = StatelessSymbolicContext(dynamic_sizes=dynamic)
+        fakes.append(mode.from_tensor(tensor, source=ConstantSource(name), symbolic_context=context))
+    return mode, fakes
+
+
+def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Captured:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    _, fakes = _fake_inputs(inputs, shapes)
+    spec: list[_pytree.TreeSpec] = []
+
+    def call(*tensors: torch.Tensor) -> Any:
+        filled = dict(zip(inputs.tensors, tensors, strict=True))
+        args, kwargs = inputs.map_leaves(lambda name, leaf: filled.get(name, leaf))
+        flat, tree = _pytree.tree_flatten(model(*args, **kwargs))
+        spec.append(tree)
+        return flat
+
+    module = make_fx(call, tracing_mode="real", pre_dispatch=False, _allow_non_fake_inputs=True)(*fakes)
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    input_names = {node.name: name for node, name in zip(placeholders, inputs.tensors, strict=True)}
+    names = {
+        (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride())): name
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        if tensor.numel()
+    }
+    weights: dict[str, tuple[str, torch.Tensor]] = {}
+    for node in module.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        tensor = getattr(module, str(node.target), None)
+        if isinstance(tensor, torch.Tensor):
+            key = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
+            weights[str(node.target)] = (names.get(key, str(node.target).strip("_")), tensor)
+    return Captured(
+        graph_module=module,
+        input_names=input_names,
+        weights=weights,
+        constants={},
+        output_names=list(output_names(spec[-1])),
+        shapes=shapes,
+        symbols=_symbols(module, input_names, shapes),
+        method="trace",
+    )
+
+
+_CAPTURE: dict[str, Callable[[Any, CallInputs, ShapeSpec], Captured]] = {
+    "export": _export,
+    "export-strict": lambda model, inputs, shapes: _export(model, inputs, shapes, strict=True),
+    "fx": _fx,
+    "trace": _trace,
+}
+

@@ -1,0 +1,42 @@
+"""What capture hands to lowering: a graph of ATen calls with fake values, its weights, and how it was obtained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from graphforge.frontend.spec import ShapeSpec
+
+__all__ = ["Captured"]
+
+
+@dataclass(slots=True)
+class Captured:
+    """A captured program.
+
+    Attributes:
+        graph_module: the FX graph of ATen calls; every node's ``meta["val"]`` is its fake result.
+        input_names: FX placeholder name -> input name, for tensor inputs, in call order.
+        weights: FX placeholder or attribute name -> (qualified name in the model, tensor), never copied.
+        constants: FX placeholder name -> Python constant fed to it.
+        output_names: names of the tensor outputs, in the order of the graph's output (None: not a user output).
+        shapes: the shape spec in terms of ``input_names``.
+        symbols: sympy symbol of a size -> the user's dim name.
+        method: ``export``, ``export-strict``, ``fx`` or ``trace``.
+        failures: why the methods tried before failed, one text each.
+        program: the ExportedProgram, when there is one.
+    """
+
+    graph_module: torch.fx.GraphModule
+    input_names: dict[str, str]
+    weights: dict[str, tuple[str, torch.Tensor]]
+    constants: dict[str, Any]
+    output_names: list[str | None]
+    shapes: ShapeSpec
+    symbols: Mapping[Any, str]
+    method: str
+    failures: dict[str, str] = field(default_factory=dict)
+    program: torch.export.ExportedProgram | None = None

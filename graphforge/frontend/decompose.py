@@ -1,0 +1,51 @@
+"""Decompose one operator that we have no rule for, that node alone, by torch's own decomposition."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree
+
+from graphforge.frontend.rules import rule_for
+
+__all__ = ["decompose_call"]
+
+
+@functools.cache
+def _table() -> dict[Any, Any]:
+    """Every decomposition torch knows, without those of operators that we lower ourselves."""
+    from torch._decomp import decomposition_table
+
+    return {target: function for target, function in decomposition_table.items() if rule_for(str(target)) is None}
+
+
+def decompose_call(node: torch.fx.Node) -> tuple[torch.fx.GraphModule, list[Any]] | None:
+    """The operator's decomposition as a small graph, and the FX arguments to feed its placeholders.
+
+    None when torch has no decomposition for it.
+    """
+    target = node.target
+    assert isinstance(target, torch._ops.OpOverload)
+    composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    if target not in _table() and not composite:
+        return None
+    flat, spec = _pytree.tree_flatten((node.args, node.kwargs))
+    fed = [leaf for leaf in flat if isinstance(leaf, torch.fx.Node)]
+    fakes = [leaf.meta["val"] for leaf in fed]
+
+    def call(*values: Any) -> Any:
+        following = iter(values)
+        leaves = [next(following) if isinstance(leaf, torch.fx.Node) else leaf for leaf in flat]
+        args, kwargs = _pytree.tree_unflatten(leaves, spec)
+        return target(*args, **kwargs)
+
+    mode = next((fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor)), None) or FakeTensorMode()
+    with torch.no_grad(), mode:
+        module = make_fx(call, decomposition_table=_table(), tracing_mode="real", _allow_non_fake_inputs=True)(*fakes)
+    if any(item.target is target for item in module.graph.nodes):
+        return None
+    return module, fed

@@ -1,0 +1,349 @@
+"""Emitter: the Builder that lowering rules write with; knows dtypes, symbolic sizes and the operator being lowered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnx_ir.tensor_adapters import TorchTensor, from_torch_dtype, to_torch_dtype
+
+from graphforge.errors import LoweringError
+from graphforge.ir import Builder, Operand
+
+__all__ = ["Dim", "Emitter", "SymbolicScalar", "dim_label"]
+
+_MAX_INT64 = 2**63 - 1
+
+
+class SymbolicScalar:
+    """An integer (or float or bool) known at run time only: a size, or arithmetic on sizes.
+
+    Nothing is emitted until a rule asks for it with ``Emitter.scalar`` or ``Emitter.vector``.
+
+    Attributes:
+        label: canonical text of its symbolic expression (``2*batch + 1``); equal labels are equal sizes.
+        dtype: INT64, or DOUBLE / BOOL for symbolic floats and bools.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        scalar: Callable[[Emitter], ir.Value] | None = None,
+        vector: Callable[[Emitter], ir.Value] | None = None,
+        dtype: ir.DataType = ir.DataType.INT64,
+    ) -> None:
+        assert scalar is not None or vector is not None
+        self.label = label
+        self.dtype = dtype
+        self._make_scalar = scalar
+        self._make_vector = vector
+        self._scalar: ir.Value | None = None
+        self._vector: ir.Value | None = None
+
+    def scalar(self, op: Emitter) -> ir.Value:
+        """As a rank-0 value."""
+        if self._scalar is None or not op.can_see(self._scalar):
+            if self._make_scalar is not None:
+                self._scalar = self._make_scalar(op)
+            else:
+                self._scalar = op.Squeeze(self.vector(op), [0])
+        return self._scalar
+
+    def vector(self, op: Emitter) -> ir.Value:
+        """As a rank-1 value of one element, ready to be concatenated into a shape."""
+        if self._vector is None or not op.can_see(self._vector):
+            if self._make_vector is not None:
+                self._vector = self._make_vector(op)
+            else:
+                self._vector = op.Unsqueeze(self.scalar(op), [0])
+        return self._vector
+
+    def __repr__(self) -> str:
+        return f"SymbolicScalar({self.label})"
+
+
+Dim: TypeAlias = int | SymbolicScalar
+
+
+def dim_label(size: Any, names: dict[Any, Any] | None = None) -> int | str:
+    """A captured size as an int, or as the text of its expression with the user's dim names put in."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    if expression.is_Integer:
+        return int(expression)
+    if names:
+        expression = expression.xreplace(names)
+    return str(expression)
+
+
+class Emitter(Builder):
+    """Writes the lowering of one operator after another into a graph.
+
+    Attributes:
+        target: name of the operator being lowered, ``aten.add.Tensor``.
+        result: what the captured program says it returns: a fake tensor, a SymInt, or a tuple of such.
+        inputs: the captured program's fake arguments of the operator (``inputs[0].dtype`` is a torch dtype).
+        symbol_names: sympy symbols of the capture -> symbols bearing the user's dim names.
+    """
+
+    def __init__(self, graph: ir.Graph, **keywords: Any) -> None:
+        super().__init__(graph, **keywords)
+        self.target = ""
+        self.result: Any = None
+        self.inputs: tuple[Any, ...] = ()
+        self.symbol_names: dict[Any, Any] = {}
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    def can_see(self, value: ir.Value) -> bool:
+        """Whether ``value`` may be used in this graph: it is made here or in an enclosing graph."""
+        producer = value.producer()
+        owner = producer.graph if producer is not None else value.graph
+        graph: Any = self.graph
+        while graph is not None:
+            if owner is graph:
+                return True
+            parent = getattr(graph, "parent_node", None)
+            graph = parent.graph if parent is not None else None
+        return owner is self.constants
+
+    def fail(self, reason: str, *notes: str) -> LoweringError:
+        """The error of an operator that cannot be lowered in this form; the driver adds where it stands."""
+        return LoweringError(f"{self.target}: {reason}", *notes)
+
+    def rank(self, value: ir.Value) -> int:
+        """Number of dims of a value."""
+        if value.shape is None:
+            raise self.fail("the rank of an operand is unknown")
+        return len(value.shape)
+
+    def dims(self, value: ir.Value) -> list[Dim]:
+        """The sizes of a value: ints, or symbolic scalars that read the size at run time when used."""
+        if value.shape is None:
+            raise self.fail("the shape of an operand is unknown")
+        return [self.size(value, axis) for axis in range(len(value.shape))]
+
+    def size(self, value: ir.Value, axis: int) -> Dim:
+        """One size of a value."""
+        shape = value.shape
+        if shape is None:
+            raise self.fail("the shape of an operand is unknown")
+        axis %= len(shape)
+        dim = shape[axis]
+        if isinstance(dim, int):
+            return dim
+        return SymbolicScalar(
+            dim.value or f"?{value.name}.{axis}", vector=lambda op: op.Shape(value, start=axis, end=axis + 1)
+        )
+
+    def static_size(self, value: ir.Value, axis: int) -> int:
+        """One size of a value that must be known now.
+
+        Raises:
+            LoweringError: the size is dynamic.
+        """
+        size = self.size(value, axis)
+        if not isinstance(size, int):
+            raise self.fail(f"needs a fixed size on axis {axis}, got the dynamic dim {size.label}")
+        return size
+
+    def dtype_of(self, fake: Any = None) -> ir.DataType:
+        """ONNX dtype of a fake tensor, by default of the operator's (first) result."""
+        if fake is None:
+            fake = self.result[0] if isinstance(self.result, tuple | list) else self.result
+        if isinstance(fake, torch.SymInt):
+            return ir.DataType.INT64
+        return from_torch_dtype(fake.dtype)
+
+    def result_dims(self, index: int | None = None) -> list[int | str]:
+        """Labels of the (index-th) result's sizes."""
+        fake = self.result if index is None else self.result[index]
+        return [dim_label(size, self.symbol_names) for size in fake.shape]
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def scalar(self, value: Dim | float | ir.Value, dtype: ir.DataType | None = None) -> ir.Value:
+        """A rank-0 value of a Python number, a symbolic scalar or a value, cast to ``dtype``."""
+        if isinstance(value, SymbolicScalar):
+            value = value.scalar(self)
+        if isinstance(value, ir.Value):
+            return value if dtype is None else self.cast(value, dtype)
+        return self.constant(value, dtype)
+
+    def vector(self, dims: Sequence[Dim | ir.Value]) -> ir.Value | list[int]:
+        """A list of sizes as one int64 vector: a plain list when all are ints, else a Concat."""
+        if all(isinstance(dim, int) for dim in dims):
+            return [int(dim) for dim in dims]  # type: ignore[arg-type]
+        pieces: list[Operand] = []
+        run: list[int] = []
+        for dim in dims:
+            if isinstance(dim, int):
+                run.append(dim)
+                continue
+            if run:
+                pieces.append(self.constant(run, ir.DataType.INT64))
+                run = []
+            if isinstance(dim, SymbolicScalar):
+                pieces.append(dim.vector(self))
+            else:
+                pieces.append(self.Unsqueeze(dim, [0]) if self.rank(dim) == 0 else dim)
+        if run:
+            pieces.append(self.constant(run, ir.DataType.INT64))
+        if len(pieces) == 1:
+            assert isinstance(pieces[0], ir.Value)
+            return pieces[0]
+        joined: ir.Value = self.Concat(*pieces, axis=0)
+        return joined
+
+    def tensor(self, tensor: torch.Tensor, name: str | None = None) -> ir.Value:
+        """An initializer that views a torch tensor's storage (nothing is copied)."""
+        return self.constant(TorchTensor(tensor.detach(), name=name), name=name)
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """The value in another dtype; itself when it already has it."""
+        if value.dtype == dtype:
+            return value
+        if value.const_value is not None and value.const_value.size <= 64:
+            array = value.const_value.numpy()
+            return self.constant(array.astype(dtype.numpy()), dtype)
+        converted: ir.Value = self.Cast(value, to=dtype)
+        return converted
+
+    def operand(self, value: Any, dtype: ir.DataType) -> ir.Value:
+        """A tensor or number argument as a value of ``dtype``."""
+        if isinstance(value, ir.Value):
+            return self.cast(value, dtype)
+        return self.scalar(value, dtype)
+
+    def compute_dtype(self, *operands: Any) -> ir.DataType:
+        """The dtype torch computes in for these operands (its type promotion: category first, dims before scalars)."""
+        fakes: list[Any] = []
+        for value in operands:
+            if isinstance(value, ir.Value):
+                assert value.dtype is not None
+                shape = () if value.shape is not None and len(value.shape) == 0 else (1,)
+                fakes.append(torch.empty(shape, dtype=to_torch_dtype(value.dtype), device="meta"))
+            elif isinstance(value, SymbolicScalar):
+                fakes.append({ir.DataType.INT64: 1, ir.DataType.BOOL: True}.get(value.dtype, 1.0))
+            elif value is not None:
+                fakes.append(value)
+        dtype = None
+        if len(fakes) == 1:
+            first = fakes[0]
+            dtype = first.dtype if isinstance(first, torch.Tensor) else torch.result_type(first, first)
+        else:
+            # result_type is pairwise; a wrapped result keeps whether it came from dims, zero dims or numbers
+            state = fakes[0]
+            for other in fakes[1:]:
+                dtype = torch.result_type(state, other)
+                dimension = max(x.dim() if isinstance(x, torch.Tensor) else 0 for x in (state, other))
+                state = torch.empty((1,) * dimension, dtype=dtype, device="meta")
+        assert dtype is not None
+        return from_torch_dtype(dtype)
+
+    # -- shapes ------------------------------------------------------------------------------------------------------
+
+    def reshape(self, value: ir.Value, dims: Sequence[Dim], labels: Sequence[int | str] | None = None) -> ir.Value:
+        """Reshape with as little shape arithmetic as the sizes allow.
+
+        Args:
+            value: what to reshape.
+            dims: the wanted sizes, at most one of them -1.
+            labels: what the wanted sizes are known to be (see ``result_dims``), when more is known than in ``dims``.
+        """
+        known = [dim_label_of(dim) for dim in dims] if labels is None else list(labels)
+        have = [dim if isinstance(dim, int) else dim.value for dim in value.shape.dims] if value.shape is not None else None
+        if have is not None and have == known and None not in have:
+            return value
+        target: list[Dim] = []
+        unresolved: list[int] = []
+        for position, label in enumerate(known):
+            if isinstance(label, int) and label >= 0:
+                target.append(label)
+            elif have is not None and position < len(have) and label == have[position] and label != -1:
+                target.append(0)
+            else:
+                target.append(dims[position])
+                unresolved.append(position)
+        zero_size = any(label == 0 for label in known)
+        if zero_size and (unresolved or any(isinstance(label, str) for label in known)):
+            # a true size 0 and a copied dim cannot stand in one target: spell every size
+            target = [known[i] if isinstance(known[i], int) else dims[i] for i in range(len(dims))]  # type: ignore[misc]
+        elif unresolved:
+            hole = next((i for i in unresolved if dims[i] == -1), unresolved[0])
+            target[hole] = -1
+        reshaped: ir.Value = self.Reshape(value, self.vector(target), allowzero=1 if zero_size else None)
+        return reshaped
+
+    def expand(self, value: ir.Value, dims: Sequence[Dim]) -> ir.Value:
+        """Broadcast to ``dims`` (-1 keeps a size)."""
+        offset = len(dims) - self.rank(value)
+        target: list[Dim] = []
+        same = offset == 0
+        for position, dim in enumerate(dims):
+            own = self.size(value, position - offset) if position >= offset else None
+            if dim == -1 or (own is not None and dim_label_of(own) == dim_label_of(dim)):
+                target.append(1)  # Expand keeps the input's size where the target says 1
+            else:
+                target.append(dim)
+                same = False
+        if same:
+            return value
+        expanded: ir.Value = self.Expand(value, self.vector(target))
+        return expanded
+
+    def slice(self, value: ir.Value, axis: int, start: Dim, end: Dim, step: int = 1) -> ir.Value:
+        """One axis cut to ``start:end:step``; Python's rules for negative and overlong bounds."""
+        size = self.size(value, axis)
+        axis %= self.rank(value)
+        if start == 0 and step == 1 and isinstance(end, int) and (end == _MAX_INT64 or (isinstance(size, int) and end >= size)):
+            return value
+        sliced: ir.Value = self.Slice(value, self.vector([start]), self.vector([end]), [axis], [step])
+        return sliced
+
+    def squeeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """Drop axes of size 1."""
+        if not axes:
+            return value
+        squeezed: ir.Value = self.Squeeze(value, [axis % self.rank(value) for axis in axes])
+        return squeezed
+
+    def unsqueeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """Insert axes of size 1 (positions in the result)."""
+        if not axes:
+            return value
+        widened: ir.Value = self.Unsqueeze(value, list(axes))
+        return widened
+
+    def transpose(self, value: ir.Value, perm: Sequence[int]) -> ir.Value:
+        """Permute axes; constants that are weights stay views."""
+        perm = [axis % len(perm) for axis in perm]
+        if perm == list(range(len(perm))):
+            return value
+        permuted: ir.Value = self.Transpose(value, perm=perm)
+        return permuted
+
+    def weight(self, value: ir.Value) -> torch.Tensor | None:
+        """The torch tensor behind an initializer, None when the value is computed."""
+        tensor = value.const_value
+        raw = tensor.raw if isinstance(tensor, TorchTensor) else None
+        return raw if isinstance(raw, torch.Tensor) else None
+
+    def number(self, value: Any) -> int | float | bool | None:
+        """A Python number, or the one element of a constant value; None when it is known at run time only."""
+        if isinstance(value, int | float | bool):
+            return value
+        if isinstance(value, ir.Value) and value.const_value is not None and value.const_value.size == 1:
+            element: int | float | bool = np.asarray(value.const_value.numpy()).reshape(-1)[0].item()
+            return element
+        return None
+
+
+def dim_label_of(dim: Dim) -> int | str:
+    """The label of a size."""
+    return dim if isinstance(dim, int) else dim.label

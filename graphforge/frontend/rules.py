@@ -1,0 +1,61 @@
+"""The lowering table: ATen operator name -> the function that writes it in our IR."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+from graphforge.errors import InternalError
+
+__all__ = ["LoweringRule", "lowered_operators", "lowers", "rule_for"]
+
+LoweringRule = Callable[..., Any]
+
+_TABLE: dict[str, LoweringRule] = {}
+_loaded = False
+
+
+def lowers(*targets: str) -> Callable[[LoweringRule], LoweringRule]:
+    """Declare that a function lowers these operators, named ``aten.add.Tensor``.
+
+    The function receives the ``Emitter`` and then the operator's arguments as the captured program has them:
+    ``ir.Value`` for tensors, ``SymbolicScalar`` for sizes known at run time only, Python values for the rest.
+    It returns a value, or a tuple of values for an operator with several results.
+    In-place variants (``aten.add_.Tensor``) need no rule of their own: the driver applies the functional one.
+
+    Raises:
+        InternalError: an operator is declared twice.
+    """
+
+    def register(function: LoweringRule) -> LoweringRule:
+        for target in targets:
+            if target in _TABLE:
+                raise InternalError(f"two lowerings of {target}: {_TABLE[target].__module__} and {function.__module__}")
+            _TABLE[target] = function
+        return function
+
+    return register
+
+
+def _load() -> None:
+    global _loaded
+    if _loaded:
+        return
+    package = importlib.import_module("graphforge.frontend.aten")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"graphforge.frontend.aten.{module.name}")
+    _loaded = True
+
+
+def rule_for(target: str) -> LoweringRule | None:
+    """The rule of an operator, None when there is none of ours."""
+    _load()
+    return _TABLE.get(target)
+
+
+def lowered_operators() -> tuple[str, ...]:
+    """Every operator that has a rule of ours, sorted."""
+    _load()
+    return tuple(sorted(_TABLE))

@@ -1,0 +1,173 @@
+"""Input and shape specifications: one description of the inputs that drives capture, verification and target profiles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from graphforge.errors import UsageError
+
+__all__ = ["DimRange", "ShapeSpec", "TensorSpec", "parse_dynamic", "parse_input"]
+
+_DTYPES = (
+    "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool complex64 complex128".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DimRange:
+    """One dynamic dimension: every size ``low, low + step, ... <= high`` (multiples of ``step``) is promised to work.
+
+    Dimensions with the same name are equal in every call.
+    """
+
+    name: str
+    low: int
+    high: int
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.low < 0 or self.high < self.low or self.step < 1:
+            raise UsageError(
+                f"dynamic dim {self.name}: expected 0 <= low <= high and step >= 1, got {self.low}..{self.high}/{self.step}",
+                "write it as axis=low..high or axis=low..high/step, for example 0=1..8 or 2=128..512/32",
+            )
+        if not self.sizes(limit=1):
+            raise UsageError(
+                f"dynamic dim {self.name}: no multiple of {self.step} lies in {self.low}..{self.high}",
+            )
+
+    def sizes(self, *, limit: int | None = None) -> list[int]:
+        """The promised sizes in rising order, at most ``limit`` of them."""
+        first = -(-self.low // self.step) * self.step
+        sizes = range(first, self.high + 1, self.step)
+        return list(sizes if limit is None else sizes[:limit])
+
+    def __contains__(self, size: object) -> bool:
+        return isinstance(size, int) and self.low <= size <= self.high and size % self.step == 0
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor input: its name, example shape, dtype (torch's name for it, ``float32``) and dynamic dims by axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    dims: Mapping[int, DimRange] = field(default_factory=dict)
+
+    def at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape with every dynamic dim set to ``sizes[its name]`` (left at the example's size when absent)."""
+        shape = list(self.shape)
+        for axis, dim in self.dims.items():
+            shape[axis] = sizes.get(dim.name, shape[axis])
+        return tuple(shape)
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeSpec:
+    """All tensor inputs of a model, in call order (nested inputs flattened, named by their path)."""
+
+    inputs: tuple[TensorSpec, ...]
+
+    def __iter__(self) -> Iterable[TensorSpec]:  # type: ignore[override]
+        return iter(self.inputs)
+
+    @property
+    def dims(self) -> dict[str, DimRange]:
+        """Every dynamic dim by name."""
+        return {dim.name: dim for tensor in self.inputs for dim in tensor.dims.values()}
+
+    def example_sizes(self) -> dict[str, int]:
+        """The size of every dynamic dim in the example inputs."""
+        return {dim.name: tensor.shape[axis] for tensor in self.inputs for axis, dim in tensor.dims.items()}
+
+    def shapes_at(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """Input name -> shape with the dynamic dims at ``sizes``."""
+        return {tensor.name: tensor.at(sizes) for tensor in self.inputs}
+
+    def with_dynamic(self, wanted: Mapping[str, Mapping[int, DimRange]]) -> ShapeSpec:
+        """This spec with dynamic dims added: input name -> axis -> range.
+
+        Raises:
+            UsageError: an input or axis does not exist, a size lies outside its range, or dims of one name disagree.
+        """
+        names = [tensor.name for tensor in self.inputs]
+        for name in wanted:
+            if name not in names:
+                raise UsageError(
+                    f"--dynamic names input {name!r}, but the model's inputs are: {', '.join(names) or 'none'}"
+                )
+        inputs = []
+        for tensor in self.inputs:
+            dims = dict(tensor.dims)
+            for axis, dim in wanted.get(tensor.name, {}).items():
+                rank = len(tensor.shape)
+                if not -rank <= axis < rank:
+                    raise UsageError(f"input {tensor.name!r} has {rank} dims, so axis {axis} does not exist")
+                axis %= rank
+                if tensor.shape[axis] not in dim:
+                    raise UsageError(
+                        f"input {tensor.name!r}: the example's size {tensor.shape[axis]} on axis {axis} is outside the "
+                        f"promised range {dim.low}..{dim.high}" + (f"/{dim.step}" if dim.step > 1 else ""),
+                        "widen the range or give an example input inside it",
+                    )
+                dims[axis] = dim
+            inputs.append(replace(tensor, dims=dims))
+        spec = ShapeSpec(tuple(inputs))
+        seen: dict[str, tuple[DimRange, int]] = {}
+        for tensor in spec.inputs:
+            for axis, dim in tensor.dims.items():
+                known = seen.setdefault(dim.name, (dim, tensor.shape[axis]))
+                if known[0] != dim:
+                    raise UsageError(f"dynamic dim {dim.name!r} is given two different ranges")
+                if known[1] != tensor.shape[axis]:
+                    raise UsageError(
+                        f"dynamic dim {dim.name!r} has size {known[1]} in one example input and {tensor.shape[axis]} in another"
+                    )
+        return spec
+
+
+def parse_input(text: str) -> TensorSpec:
+    """Read ``name:1x3x224x224`` or ``name:1x128:int64`` (``name:scalar`` or ``name::int64`` for a rank-0 tensor).
+
+    Raises:
+        UsageError: the text has another form, or the dtype is unknown.
+    """
+    match = re.fullmatch(r"([A-Za-z_][\w.]*):((?:\d+(?:x\d+)*)|scalar|)(?::(\w+))?", text.strip())
+    if match is None:
+        raise UsageError(
+            f"cannot read input {text!r}",
+            "write it as name:1x3x224x224 or, with a dtype, name:1x128:int64",
+        )
+    name, shape, dtype = match.groups()
+    dtype = dtype or "float32"
+    if dtype not in _DTYPES:
+        raise UsageError(f"input {name!r}: unknown dtype {dtype!r}", f"known: {', '.join(_DTYPES)}")
+    sizes = () if shape in ("", "scalar") else tuple(int(size) for size in shape.split("x"))
+    return TensorSpec(name, sizes, dtype)
+
+
+def parse_dynamic(texts: Sequence[str]) -> dict[str, dict[int, DimRange]]:
+    """Read ``x:0=1..8,2=128..512/32``; a dim may be named to tie it to others: ``ids:0=batch:1..8``.
+
+    Raises:
+        UsageError: a text has another form.
+    """
+    wanted: dict[str, dict[int, DimRange]] = {}
+    for text in texts:
+        name, colon, rest = text.strip().partition(":")
+        if not colon or not name or not rest:
+            raise UsageError(f"cannot read dynamic dims {text!r}", "write them as x:0=1..8,2=128..512/32")
+        for part in rest.split(","):
+            match = re.fullmatch(r"\s*(-?\d+)=(?:([A-Za-z_]\w*):)?(\d+)\.\.(\d+)(?:/(\d+))?\s*", part)
+            if match is None:
+                raise UsageError(
+                    f"cannot read dynamic dim {part!r} of input {name!r}",
+                    "write it as axis=low..high, axis=low..high/step or axis=name:low..high",
+                )
+            axis, dim_name, low, high, step = match.groups()
+            label = dim_name or re.sub(r"\W", "_", f"{name}_{axis.replace('-', 'm')}")
+            wanted.setdefault(name, {})[int(axis)] = DimRange(label, int(low), int(high), int(step or 1))
+    return wanted

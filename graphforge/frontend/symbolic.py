@@ -1,0 +1,151 @@
+"""Arithmetic on sizes: Python operators and torch.sym_* functions on symbolic scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from graphforge.errors import LoweringError
+from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
+
+__all__ = ["lower_symbolic", "symbolic_result"]
+
+_INT = ir.DataType.INT64
+_DOUBLE = ir.DataType.DOUBLE
+_BOOL = ir.DataType.BOOL
+
+
+def symbolic_result(op: Emitter, value: ir.Value, result: Any) -> SymbolicScalar:
+    """Wrap a rank-0 value computed in the graph as the symbolic scalar that capture says it is."""
+    label = dim_label(result, op.symbol_names) if isinstance(result, torch.SymInt) else f"?{value.name or op.target}"
+    dtype = _INT if isinstance(result, torch.SymInt) else _BOOL if isinstance(result, torch.SymBool) else _DOUBLE
+    return SymbolicScalar(str(label), scalar=lambda _: value, dtype=dtype)
+
+
+def _floordiv(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
+    if a.dtype == _INT:
+        # ONNX integer Div truncates; sizes are not negative, but differences of sizes can be
+        remainder = op.Mod(a, b)
+        return op.Div(op.Sub(a, remainder), b)  # type: ignore[no-any-return]
+    return op.Floor(op.Div(a, b))  # type: ignore[no-any-return]
+
+
+def _not_equal(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
+    return op.Not(op.Equal(a, b))  # type: ignore[no-any-return]
+
+
+_BINARY: dict[str, Callable[[Emitter, ir.Value, ir.Value], ir.Value]] = {
+    "add": lambda op, a, b: op.Add(a, b),
+    "sub": lambda op, a, b: op.Sub(a, b),
+    "mul": lambda op, a, b: op.Mul(a, b),
+    "floordiv": _floordiv,
+    "mod": lambda op, a, b: op.Mod(a, b),
+    "pow": lambda op, a, b: op.Pow(a, b),
+    "sym_max": lambda op, a, b: op.Max(a, b),
+    "sym_min": lambda op, a, b: op.Min(a, b),
+    "max": lambda op, a, b: op.Max(a, b),
+    "min": lambda op, a, b: op.Min(a, b),
+    "eq": lambda op, a, b: op.Equal(a, b),
+    "ne": _not_equal,
+    "lt": lambda op, a, b: op.Less(a, b),
+    "le": lambda op, a, b: op.LessOrEqual(a, b),
+    "gt": lambda op, a, b: op.Greater(a, b),
+    "ge": lambda op, a, b: op.GreaterOrEqual(a, b),
+}
+_LOGIC: dict[str, Callable[[Emitter, ir.Value, ir.Value], ir.Value]] = {
+    "and_": lambda op, a, b: op.And(a, b),
+    "or_": lambda op, a, b: op.Or(a, b),
+}
+_ALIASES = {"_sym_max": "sym_max", "_sym_min": "sym_min"}
+
+
+def lower_symbolic(op: Emitter, target: Any, args: Sequence[Any], result: Any) -> Any:
+    """Lower one call on sizes.
+
+    Raises:
+        LoweringError: the function is unknown.
+    """
+    name = getattr(target, "__name__", str(target))
+    name = _ALIASES.get(name, name)
+    if isinstance(result, torch.SymInt):
+        label = str(dim_label(result, op.symbol_names))
+        dtype = _INT
+    else:
+        label, dtype = f"?{name}", _BOOL if isinstance(result, torch.SymBool) else _DOUBLE
+    origins = op.origins
+
+    def make(emit: Emitter) -> ir.Value:
+        outer, emit.origins = emit.origins, origins
+        try:
+            return _compute(emit, name, args, dtype)
+        finally:
+            emit.origins = outer
+
+    if name not in _KNOWN:
+        raise LoweringError(f"arithmetic on sizes: {name} has no lowering")
+    return SymbolicScalar(label, scalar=make, dtype=dtype)
+
+
+def _compute(op: Emitter, name: str, args: Sequence[Any], dtype: ir.DataType) -> ir.Value:
+    if name in _BINARY or name == "truediv":
+        floating = name == "truediv" or any(_dtype_of(arg) == _DOUBLE for arg in args)
+        kind = _DOUBLE if floating else _INT
+        a, b = (op.scalar(arg, kind) for arg in args)
+        return op.Div(a, b) if name == "truediv" else _BINARY[name](op, a, b)  # type: ignore[no-any-return]
+    if name in _LOGIC:
+        a, b = (op.scalar(arg, _BOOL) for arg in args)
+        return _LOGIC[name](op, a, b)
+    if name == "sym_sum":
+        total = op.scalar(args[0][0], _INT)
+        for item in args[0][1:]:
+            total = op.Add(total, op.scalar(item, _INT))
+        return total
+    if name == "sym_ite":
+        return op.Where(*(op.scalar(arg) for arg in args))  # type: ignore[no-any-return]
+    value = op.scalar(args[0])
+    if name in ("sym_float", "sym_int", "trunc", "int", "float"):
+        return op.cast(value, dtype)
+    if name in ("neg", "abs"):
+        return op.Neg(value) if name == "neg" else op.Abs(value)  # type: ignore[no-any-return]
+    if name in ("sym_not", "not_", "__not__"):
+        return op.Not(op.cast(value, _BOOL))  # type: ignore[no-any-return]
+    if name in ("ceil", "floor", "round"):
+        rounded = {"ceil": op.Ceil, "floor": op.Floor, "round": op.Round}[name](op.cast(value, _DOUBLE))
+        return op.cast(rounded, dtype)
+    if name in ("_sym_sqrt", "sym_sqrt", "sqrt"):
+        return op.Sqrt(op.cast(value, _DOUBLE))  # type: ignore[no-any-return]
+    raise LoweringError(f"arithmetic on sizes: {name} has no lowering")
+
+
+def _dtype_of(arg: Any) -> ir.DataType:
+    if isinstance(arg, SymbolicScalar):
+        return arg.dtype
+    return _DOUBLE if isinstance(arg, float) else _INT
+
+
+_KNOWN = {
+    *_BINARY,
+    *_LOGIC,
+    "truediv",
+    "sym_sum",
+    "sym_ite",
+    "sym_float",
+    "sym_int",
+    "trunc",
+    "int",
+    "float",
+    "neg",
+    "abs",
+    "sym_not",
+    "not_",
+    "__not__",
+    "ceil",
+    "floor",
+    "round",
+    "_sym_sqrt",
+    "sym_sqrt",
+    "sqrt",
+}

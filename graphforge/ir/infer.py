@@ -1,0 +1,384 @@
+"""Type and shape of a node's outputs, node by node: short Python rules for common ops, ONNX's own inference for the rest."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+__all__ = ["broadcast_dims", "constant_of", "infer_node", "schema_of"]
+
+Dim: TypeAlias = int | ir.SymbolicDim
+
+# Constants up to this many elements are shown to ONNX's inference (shapes, axes, repeats); weights never are.
+_SMALL_CONSTANT = 1024
+
+
+@functools.lru_cache(maxsize=4096)
+def schema_of(op_type: str, domain: str, opset: int) -> onnx.defs.OpSchema | None:
+    """The ONNX schema of an operator at an opset version, None when there is none."""
+    try:
+        return onnx.defs.get_schema(op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def constant_of(value: ir.Value | None, *, limit: int = _SMALL_CONSTANT) -> np.ndarray | None:
+    """The value's elements as numpy when it is a constant of at most ``limit`` elements, else None."""
+    if value is None:
+        return None
+    tensor = value.const_value
+    if tensor is None:
+        producer = value.producer()
+        if producer is None or producer.op_type != "Constant" or producer.domain != "":
+            return None
+        attribute = next(iter(producer.attributes.values()), None)
+        if attribute is None:
+            return None
+        if attribute.name == "value":
+            tensor = attribute.as_tensor()
+        elif attribute.name in ("value_int", "value_ints"):
+            return np.array(attribute.value, dtype=np.int64)
+        elif attribute.name in ("value_float", "value_floats"):
+            return np.array(attribute.value, dtype=np.float32)
+        else:
+            return None
+    elif value.is_graph_input():
+        return None  # an initializer that callers may override is a default, not a constant
+    if tensor.size > limit:
+        return None
+    return tensor.numpy()
+
+
+def broadcast_dims(*shapes: Sequence[Dim]) -> list[Dim]:
+    """Multidirectional broadcasting of ONNX; an unknown dim where two different symbols meet."""
+    rank = max((len(shape) for shape in shapes), default=0)
+    result: list[Dim] = []
+    for position in range(rank):
+        dim: Dim = 1
+        for shape in shapes:
+            offset = position - (rank - len(shape))
+            if offset < 0:
+                continue
+            other = shape[offset]
+            if isinstance(other, int):
+                if other != 1:
+                    dim = other
+            elif isinstance(dim, int):
+                if dim == 1:
+                    dim = other
+            elif dim != other or dim.value is None:
+                dim = ir.SymbolicDim(None)
+        result.append(dim)
+    return result
+
+
+def _dims(value: ir.Value | None) -> list[Dim] | None:
+    if value is None or value.shape is None:
+        return None
+    return list(value.shape.dims)
+
+
+def _attribute(node: ir.Node, name: str, default: object) -> object:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.value
+
+
+def _int_attribute(node: ir.Node, name: str, default: int) -> int:
+    value = _attribute(node, name, default)
+    assert isinstance(value, int)
+    return value
+
+
+Inferred: TypeAlias = tuple[ir.DataType | None, list[Dim] | None]
+
+
+def _same_as_first(node: ir.Node) -> Inferred | None:
+    first = node.inputs[0]
+    return None if first is None else (first.dtype, _dims(first))
+
+
+def _broadcast(node: ir.Node, dtype: ir.DataType | None) -> Inferred | None:
+    shapes = [_dims(value) for value in node.inputs if value is not None]
+    known = [shape for shape in shapes if shape is not None]
+    return dtype, broadcast_dims(*known) if len(known) == len(shapes) else None
+
+
+def _arithmetic(node: ir.Node) -> Inferred | None:
+    first = node.inputs[0]
+    return None if first is None else _broadcast(node, first.dtype)
+
+
+def _compare(node: ir.Node) -> Inferred | None:
+    return _broadcast(node, ir.DataType.BOOL)
+
+
+def _where(node: ir.Node) -> Inferred | None:
+    second = node.inputs[1]
+    return None if second is None else _broadcast(node, second.dtype)
+
+
+def _cast(node: ir.Node) -> Inferred | None:
+    return ir.DataType(_int_attribute(node, "to", 1)), _dims(node.inputs[0])
+
+
+def _transpose(node: ir.Node) -> Inferred | None:
+    first = node.inputs[0]
+    dims = _dims(first)
+    if first is None or dims is None:
+        return None
+    perm = _attribute(node, "perm", None)
+    order = list(reversed(range(len(dims)))) if perm is None else list(perm)  # type: ignore[call-overload]
+    return first.dtype, [dims[axis] for axis in order]
+
+
+def _matmul(node: ir.Node) -> Inferred | None:
+    left, right = node.inputs[0], node.inputs[1]
+    a, b = _dims(left), _dims(right)
+    if left is None or a is None or b is None or not a or not b:
+        return None
+    if len(a) == 1 and len(b) == 1:
+        return left.dtype, []
+    if len(a) == 1:
+        return left.dtype, [*b[:-2], b[-1]]
+    if len(b) == 1:
+        return left.dtype, a[:-1]
+    return left.dtype, [*broadcast_dims(a[:-2], b[:-2]), a[-2], b[-1]]
+
+
+def _shape(node: ir.Node) -> Inferred | None:
+    dims = _dims(node.inputs[0])
+    if dims is None:
+        return None
+    rank = len(dims)
+    start = _int_attribute(node, "start", 0)
+    end = _int_attribute(node, "end", rank)
+    start = min(max(start + rank if start < 0 else start, 0), rank)
+    end = min(max(end + rank if end < 0 else end, 0), rank)
+    return ir.DataType.INT64, [max(end - start, 0)]
+
+
+def _concat(node: ir.Node) -> Inferred | None:
+    first = node.inputs[0]
+    shapes = [_dims(value) for value in node.inputs]
+    if first is None or any(shape is None for shape in shapes):
+        return None
+    known = [shape for shape in shapes if shape is not None]
+    result = list(known[0])
+    axis = _int_attribute(node, "axis", 0) % len(result)
+    total: Dim = 0
+    for shape in known:
+        dim = shape[axis]
+        if isinstance(dim, int) and isinstance(total, int):
+            total += dim
+        elif total == 0 and not isinstance(dim, int):
+            total = dim
+        else:
+            total = ir.SymbolicDim(None)
+    for position in range(len(result)):
+        if position == axis:
+            result[position] = total
+            continue
+        for shape in known:
+            if isinstance(shape[position], int):
+                result[position] = shape[position]
+    return first.dtype, result
+
+
+def _axes(node: ir.Node) -> list[int] | None:
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        return None
+    axes = constant_of(node.inputs[1])
+    return None if axes is None else [int(axis) for axis in axes.reshape(-1)]
+
+
+def _unsqueeze(node: ir.Node) -> Inferred | None:
+    first, axes = node.inputs[0], _axes(node)
+    dims = _dims(first)
+    if first is None or dims is None or axes is None:
+        return None
+    rank = len(dims) + len(axes)
+    new = {axis % rank for axis in axes}
+    rest = iter(dims)
+    return first.dtype, [1 if position in new else next(rest) for position in range(rank)]
+
+
+def _squeeze(node: ir.Node) -> Inferred | None:
+    first, axes = node.inputs[0], _axes(node)
+    dims = _dims(first)
+    if first is None or dims is None or axes is None:
+        return None
+    gone = {axis % len(dims) for axis in axes}
+    return first.dtype, [dim for position, dim in enumerate(dims) if position not in gone]
+
+
+def _reshape(node: ir.Node) -> Inferred | None:
+    first = node.inputs[0]
+    target = constant_of(node.inputs[1])
+    dims = _dims(first)
+    if first is None or target is None or dims is None or _int_attribute(node, "allowzero", 0):
+        return None
+    result: list[Dim] = []
+    for position, size in enumerate(target.tolist()):
+        result.append(dims[position] if size == 0 else ir.SymbolicDim(None) if size == -1 else size)
+    if -1 not in target:
+        return first.dtype, result
+    hole = target.tolist().index(-1)
+    # The dims that stand on both sides (copied by 0) cancel; what is left must be static to fill the hole.
+    left, right = list(dims), [dim for position, dim in enumerate(result) if position != hole]
+    for dim in list(right):
+        if not isinstance(dim, int) and dim.value is not None and dim in left:
+            left.remove(dim)
+            right.remove(dim)
+    symbols = [dim for dim in left if not isinstance(dim, int)]
+    if any(not isinstance(dim, int) for dim in right):
+        return first.dtype, result
+    denominator = math.prod(dim for dim in right if isinstance(dim, int))
+    numerator = math.prod(dim for dim in left if isinstance(dim, int))
+    if denominator == 0:
+        return None
+    if not symbols:
+        result[hole] = numerator // denominator
+    elif len(symbols) == 1 and numerator == denominator:
+        result[hole] = symbols[0]
+    return first.dtype, result
+
+
+def _expand(node: ir.Node) -> Inferred | None:
+    first = node.inputs[0]
+    target = constant_of(node.inputs[1])
+    dims = _dims(first)
+    if first is None or target is None or dims is None:
+        return None
+    return first.dtype, broadcast_dims(dims, [int(size) for size in target.tolist()])
+
+
+def _gather(node: ir.Node) -> Inferred | None:
+    data, index = node.inputs[0], node.inputs[1]
+    a, b = _dims(data), _dims(index)
+    if data is None or a is None or b is None or not a:
+        return None
+    axis = _int_attribute(node, "axis", 0) % len(a)
+    return data.dtype, [*a[:axis], *b, *a[axis + 1 :]]
+
+
+def _reduce(node: ir.Node) -> Inferred | None:
+    first = node.inputs[0]
+    dims = _dims(first)
+    if first is None or dims is None:
+        return None
+    keep = _int_attribute(node, "keepdims", 1)
+    axes = _axes(node)
+    if axes is None:
+        if len(node.inputs) > 1 and node.inputs[1] is not None:
+            return None
+        axes = [] if _int_attribute(node, "noop_with_empty_axes", 0) else list(range(len(dims)))
+    gone = {axis % len(dims) for axis in axes} if dims else set()
+    if keep:
+        return first.dtype, [1 if position in gone else dim for position, dim in enumerate(dims)]
+    return first.dtype, [dim for position, dim in enumerate(dims) if position not in gone]
+
+
+_RULES: dict[str, Callable[[ir.Node], Inferred | None]] = {
+    **dict.fromkeys(
+        "Relu Sigmoid Tanh Exp Log Sqrt Neg Abs Erf Floor Ceil Round Identity Not Softmax LogSoftmax Gelu "
+        "HardSigmoid HardSwish Elu Selu Celu LeakyRelu Softplus Softsign Mish Swish Sin Cos Tan Sinh Cosh Asin Acos "
+        "Atan Asinh Acosh Atanh Reciprocal Sign Clip Trilu CumSum BitwiseNot LpNormalization "
+        "GroupNormalization InstanceNormalization PRelu ScatterND ScatterElements".split(),
+        _same_as_first,
+    ),
+    **dict.fromkeys(
+        "Add Sub Mul Div Pow Mod Max Min Sum Mean And Or Xor BitwiseAnd BitwiseOr BitwiseXor BitShift".split(),
+        _arithmetic,
+    ),
+    **dict.fromkeys("Equal Less LessOrEqual Greater GreaterOrEqual".split(), _compare),
+    **dict.fromkeys(
+        "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare".split(),
+        _reduce,
+    ),
+    "Where": _where,
+    "Cast": _cast,
+    "Transpose": _transpose,
+    "MatMul": _matmul,
+    "Shape": _shape,
+    "Concat": _concat,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Reshape": _reshape,
+    "Expand": _expand,
+    "Gather": _gather,
+}
+
+
+def infer_node(node: ir.Node, opset: int) -> None:
+    """Fill in type and shape of the node's outputs where they are unknown; leaves known ones alone.
+
+    Unknown stays unknown: nothing is guessed.  ``opset`` is the version of the default domain.
+    """
+    if all(value.dtype is not None and value.shape is not None for value in node.outputs):
+        return
+    if node.domain in ("", "ai.onnx"):
+        rule = _RULES.get(node.op_type)
+        if rule is not None:
+            inferred = rule(node)
+            if inferred is not None:
+                _apply(node.outputs[0], inferred)
+                if inferred[1] is not None:
+                    return
+    _infer_by_onnx(node, opset)
+
+
+def _apply(value: ir.Value, inferred: Inferred) -> None:
+    dtype, dims = inferred
+    if value.type is None and dtype is not None:
+        value.type = ir.TensorType(dtype)
+    if value.shape is None and dims is not None:
+        value.shape = ir.Shape(dims)
+
+
+def _infer_by_onnx(node: ir.Node, opset: int) -> None:
+    schema = schema_of(node.op_type, node.domain, opset)
+    if schema is None or any(value is not None and value.type is None for value in node.inputs):
+        return
+    if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
+        return  # control flow: the types are given by whoever builds the node
+    proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
+    types: dict[str, onnx.TypeProto] = {}
+    data: dict[str, onnx.TensorProto] = {}
+    for position, value in enumerate(node.inputs):
+        if value is None:
+            proto.input.append("")
+            continue
+        name = f"i{position}"
+        proto.input.append(name)
+        assert value.type is not None
+        types[name] = ir.serde.serialize_type(value.type)
+        if value.shape is not None:
+            ir.serde.serialize_shape_into(types[name], value.shape)
+        constant = constant_of(value)
+        if constant is not None:
+            data[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(constant))
+    for position in range(len(node.outputs)):
+        proto.output.append(f"o{position}")
+    for attribute in node.attributes.values():
+        proto.attribute.append(ir.serde.serialize_attribute(attribute))
+    try:
+        inferred = onnx.shape_inference.infer_node_outputs(
+            schema, proto, types, data, opset_imports=[onnx.OperatorSetIdProto(domain=node.domain, version=opset)]
+        )
+    except Exception:  # ONNX raises plain RuntimeErrors of several C++ kinds; unknown stays unknown
+        return
+    for position, value in enumerate(node.outputs):
+        found = inferred.get(f"o{position}")
+        if found is None or not found.WhichOneof("value"):
+            continue
+        both = ir.serde.deserialize_type_proto_for_type(found)
+        if value.type is None and both is not None:
+            value.type = both
+        if value.shape is None:
+            value.shape = ir.serde.deserialize_type_proto_for_shape(found)

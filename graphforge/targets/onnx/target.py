@@ -1,0 +1,72 @@
+"""ONNX as a target: legality is one opset version, emission is one file, ONNX Runtime runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphforge.errors import UsageError
+from graphforge.targets.target import EmitResult, Runner, TargetOptions
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from graphforge.frontend.spec import ShapeSpec
+    from graphforge.transform import Pass
+
+__all__ = ["DEFAULT_OPSET", "OnnxTarget"]
+
+# What is delivered when nothing is asked for: see README.md of this folder for the measurement behind it.
+DEFAULT_OPSET = 20
+LOWEST_OPSET = 11
+
+
+class OnnxTarget:
+    """ONNX file for ONNX Runtime and every tool that reads ONNX."""
+
+    name = "onnx"
+
+    def available(self) -> str | None:
+        """Always: writing ONNX needs nothing that GraphForge does not."""
+        return None
+
+    def opset(self, options: TargetOptions) -> int:
+        """The opset to deliver.
+
+        Raises:
+            UsageError: it lies outside what can be delivered.
+        """
+        from graphforge.ir import HOME_OPSET
+
+        opset = DEFAULT_OPSET if options.opset is None else options.opset
+        if not LOWEST_OPSET <= opset <= HOME_OPSET:
+            raise UsageError(
+                f"opset {opset} cannot be delivered, expected {LOWEST_OPSET}..{HOME_OPSET}",
+                f"{HOME_OPSET} is the newest that the installed ONNX and ONNX Runtime both support",
+            )
+        return opset
+
+    def pipeline(self, options: TargetOptions) -> list[Pass]:
+        """Lower the graph to the opset."""
+        from graphforge.passes.legalise_opset import LegaliseOpset
+
+        return [LegaliseOpset(opset=self.opset(options))]
+
+    def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
+        """Write ``model.onnx`` (and ``model.onnx.data`` above 1.9 GB of weights)."""
+        from graphforge.targets.onnx.naming import assign_names
+        from graphforge.targets.onnx.write import ir_version_for, write_onnx
+
+        opset = self.opset(options)
+        model.graph.opset_imports[""] = opset
+        model.ir_version = ir_version_for(opset)
+        assign_names(model)
+        files = write_onnx(model, folder / "model.onnx")
+        return EmitResult(tuple(files), {"opset": opset, "ir_version": model.ir_version})
+
+    def runner(self, folder: Path) -> Runner | None:
+        """ONNX Runtime on the file."""
+        from graphforge.verify.runners import OnnxRuntimeRunner
+
+        runner: Runner = OnnxRuntimeRunner(folder / "model.onnx")
+        return runner
