@@ -1,0 +1,77 @@
+"""GraphForge: PyTorch models in, verified ONNX models, TensorRT plans and MagicMind bundles out.
+
+Everything public is reachable from here and loaded on first use, so that `import graphforge` costs nothing:
+neither torch nor onnx is imported until a name below is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphforge.compile import Bundle as Bundle
+    from graphforge.compile import compile as compile
+    from graphforge.errors import CaptureError as CaptureError
+    from graphforge.errors import GraphForgeError as GraphForgeError
+    from graphforge.errors import InternalError as InternalError
+    from graphforge.errors import LoweringError as LoweringError
+    from graphforge.errors import UsageError as UsageError
+    from graphforge.errors import VerificationError as VerificationError
+    from graphforge.frontend.spec import DimRange as DimRange
+    from graphforge.frontend.spec import TensorSpec as TensorSpec
+    from graphforge.transform import Pass as Pass
+    from graphforge.transform import Pipeline as Pipeline
+    from graphforge.transform import Rewriter as Rewriter
+    from graphforge.transform import Rule as Rule
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Bundle": "graphforge.compile",
+    "CaptureError": "graphforge.errors",
+    "DimRange": "graphforge.frontend.spec",
+    "GraphForgeError": "graphforge.errors",
+    "InternalError": "graphforge.errors",
+    "LoweringError": "graphforge.errors",
+    "Pass": "graphforge.transform",
+    "Pipeline": "graphforge.transform",
+    "Rewriter": "graphforge.transform",
+    "Rule": "graphforge.transform",
+    "TensorSpec": "graphforge.frontend.spec",
+    "UsageError": "graphforge.errors",
+    "VerificationError": "graphforge.errors",
+    "compile": "graphforge.compile",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
+
+class _Package(ModuleType):
+    """This package, with one rule: `graphforge.compile` is the function, never the module it lives in.
+
+    The import system binds every submodule to its name in the package once it is loaded; without this rule,
+    `from graphforge.compile import Bundle` would turn `graphforge.compile(...)` into a call of a module.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "compile" and isinstance(value, ModuleType):
+            value = value.compile
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

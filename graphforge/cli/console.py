@@ -1,0 +1,80 @@
+"""What the command prints: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+__all__ = ["print_error", "print_json", "progress", "stderr", "stdout"]
+
+
+def stdout() -> Console:
+    """The console for results; wide when it is not a terminal, so that tables in files and pipes keep their cells."""
+    return _console(to_stderr=False)
+
+
+def stderr() -> Console:
+    """The console for progress and messages."""
+    return _console(to_stderr=True)
+
+
+def print_error(message: str, notes: Iterable[str] = ()) -> None:
+    """`error: ...` and its notes on stderr; plain text, so that it can be read by people and by programs."""
+    lines = [f"error: {message}", *(f"  note: {note}" for note in notes if note)]
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def print_json(document: object) -> None:
+    """The one JSON document of `--json` on stdout."""
+    json.dump(document, sys.stdout, indent=2, default=_plain, allow_nan=True)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A function that is told which step begins; shows it with its running time on a terminal's stderr."""
+    console = None if quiet else stderr()
+    if console is None or not console.is_terminal:
+        yield _say_nothing
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as display:
+        task = display.add_task("starting")
+
+        def begin(step: str) -> None:
+            display.reset(task, description=step)
+
+        yield begin
+
+
+def _say_nothing(step: str) -> None:
+    """Not a terminal, or `--json`: progress would only litter a log."""
+
+
+def _console(*, to_stderr: bool) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=to_stderr, highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(stderr=to_stderr, highlight=False, width=160)
+
+
+def _plain(value: object) -> Any:
+    """JSON for what json does not know: anything with `to_dict`, paths, numpy scalars."""
+    to_dict = getattr(value, "to_dict", None)
+    if callable(to_dict):
+        return to_dict()
+    item = getattr(value, "item", None)
+    if callable(item):
+        return item()
+    return str(value)
