@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -89,6 +90,7 @@ class Emitter(Builder):
         result: what the captured program says it returns: a fake tensor, a SymInt, or a tuple of such.
         inputs: the captured program's fake arguments of the operator (``inputs[0].dtype`` is a torch dtype).
         symbol_names: sympy symbols of the capture -> symbols bearing the user's dim names.
+        fx_node: the captured call being lowered (its users say which results are wanted), None outside of a call.
     """
 
     def __init__(self, graph: ir.Graph, **keywords: Any) -> None:
@@ -97,6 +99,7 @@ class Emitter(Builder):
         self.result: Any = None
         self.inputs: tuple[Any, ...] = ()
         self.symbol_names: dict[Any, Any] = {}
+        self.fx_node: torch.fx.Node | None = None
 
     # -- facts -------------------------------------------------------------------------------------------------------
 
@@ -164,6 +167,13 @@ class Emitter(Builder):
         """Labels of the (index-th) result's sizes."""
         fake = self.result if index is None else self.result[index]
         return [dim_label(size, self.symbol_names) for size in fake.shape]
+
+    def wants(self, index: int) -> bool:
+        """Whether anything uses the index-th result of the operator being lowered."""
+        if self.fx_node is None:
+            return True
+        picks = [user for user in self.fx_node.users if user.target is operator.getitem]
+        return len(picks) < len(self.fx_node.users) or any(user.args[1] == index and user.users for user in picks)
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -257,7 +267,11 @@ class Emitter(Builder):
             labels: what the wanted sizes are known to be (see ``result_dims``), when more is known than in ``dims``.
         """
         known = [dim_label_of(dim) for dim in dims] if labels is None else list(labels)
-        have = [dim if isinstance(dim, int) else dim.value for dim in value.shape.dims] if value.shape is not None else None
+        have = (
+            [dim if isinstance(dim, int) else dim.value for dim in value.shape.dims]
+            if value.shape is not None
+            else None
+        )
         if have is not None and have == known and None not in have:
             return value
         target: list[Dim] = []
@@ -301,7 +315,12 @@ class Emitter(Builder):
         """One axis cut to ``start:end:step``; Python's rules for negative and overlong bounds."""
         size = self.size(value, axis)
         axis %= self.rank(value)
-        if start == 0 and step == 1 and isinstance(end, int) and (end == _MAX_INT64 or (isinstance(size, int) and end >= size)):
+        if (
+            start == 0
+            and step == 1
+            and isinstance(end, int)
+            and (end == _MAX_INT64 or (isinstance(size, int) and end >= size))
+        ):
             return value
         sliced: ir.Value = self.Slice(value, self.vector([start]), self.vector([end]), [axis], [step])
         return sliced

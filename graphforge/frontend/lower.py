@@ -19,7 +19,7 @@ from onnx_ir.tensor_adapters import TorchTensor
 from graphforge.errors import GraphForgeError, LoweringError
 from graphforge.frontend.aliasing import functional_name, is_mutation, scatter_back, view_base
 from graphforge.frontend.captured import Captured
-from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
+from graphforge.frontend.emitter import Emitter, dim_label
 from graphforge.frontend.rules import rule_for
 from graphforge.ir import HOME_OPSET, Origin
 
@@ -130,7 +130,9 @@ class _Lowering:
         if tensor.numel() and key in self.weights:
             return self.weights[key]
         if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
-            raise GraphForgeError(f"weight {name!r} has dtype {tensor.dtype} and layout {tensor.layout}, which has no ONNX form")
+            raise GraphForgeError(
+                f"weight {name!r} has dtype {tensor.dtype} and layout {tensor.layout}, which has no ONNX form"
+            )
         value = self.op.constant(TorchTensor(tensor.detach(), name=name), name=name)
         self.weights[key] = value
         return value
@@ -159,7 +161,9 @@ class _Lowering:
 class _Scope:
     """One graph being lowered: the main program, a branch, or the decomposition of one operator."""
 
-    def __init__(self, lowering: _Lowering, op: Emitter, module: torch.fx.GraphModule, origin: Origin | None = None) -> None:
+    def __init__(
+        self, lowering: _Lowering, op: Emitter, module: torch.fx.GraphModule, origin: Origin | None = None
+    ) -> None:
         self.lowering = lowering
         self.op = op
         self.module = module
@@ -182,7 +186,9 @@ class _Scope:
                 self.env[node] = self.attribute(node)
                 continue
             if node.op != "call_function":
-                raise LoweringError(f"captured program holds a {node.op} node ({node.target}), expected ATen calls only")
+                raise LoweringError(
+                    f"captured program holds a {node.op} node ({node.target}), expected ATen calls only"
+                )
             self.call(node)
         return None
 
@@ -232,6 +238,7 @@ class _Scope:
     def lower_call(self, node: torch.fx.Node, name: str) -> Any:
         op = self.op
         op.target = name
+        op.fx_node = node
         op.result = node.meta.get("val")
         op.inputs = tuple(arg.meta.get("val") if isinstance(arg, torch.fx.Node) else arg for arg in node.args)
         op.origins = (self.origin_of(node, name),)
@@ -255,7 +262,9 @@ class _Scope:
             return self.typed_value(op, result, fake)
         if isinstance(result, tuple | list) and isinstance(fake, tuple | list):
             return [
-                self.typed_value(op, item, one) if isinstance(item, ir.Value) and isinstance(one, torch.Tensor) else item
+                self.typed_value(op, item, one)
+                if isinstance(item, ir.Value) and isinstance(one, torch.Tensor)
+                else item
                 for item, one in zip(result, fake, strict=False)
             ]
         return result
@@ -318,9 +327,8 @@ class _Scope:
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
         name = str(target)
-        if written != [0] or not isinstance(node.args[0], torch.fx.Node):
-            if rule_for(name) is None:
-                raise self.located(LoweringError(f"{name}: writes to arguments other than its first"), node)
+        if (written != [0] or not isinstance(node.args[0], torch.fx.Node)) and rule_for(name) is None:
+            raise self.located(LoweringError(f"{name}: writes to arguments other than its first"), node)
         subject = node.args[0]
         assert isinstance(subject, torch.fx.Node)
         if rule_for(name) is None and rule_for(functional_name(target)) is not None:
@@ -454,9 +462,7 @@ class _Scope:
                     result.shape = shape
                 body.outputs.append(result)
             branches.append(body)
-        results = self.op.node(
-            "If", [condition], _outputs=len(fakes), then_branch=branches[0], else_branch=branches[1]
-        )
+        results = self.op.node("If", [condition], _outputs=len(fakes), then_branch=branches[0], else_branch=branches[1])
         values = [results] if isinstance(results, ir.Value) else list(results)
         for value, fake in zip(values, fakes, strict=True):
             value.type = ir.TensorType(self.op.dtype_of(fake))
@@ -527,4 +533,3 @@ def _clean_module_path(path: str) -> str:
     """``L['self']._modules['conv']`` and ``L__self___conv`` forms of strict export, made plain."""
     path = _SELF_PREFIX.sub("", path)
     return re.sub(r"_modules\['([^']+)'\]|\.?slice\([^)]*\)", lambda m: m.group(1) or "", path).strip(".")
-
