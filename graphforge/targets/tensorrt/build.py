@@ -1,0 +1,219 @@
+"""Build a serialised plan from an ONNX file; every failure names the node and where it came from."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphforge.errors import GraphForgeError
+from graphforge.frontend.spec import ShapeSpec
+from graphforge.targets.tensorrt.blame import NodeIndex, complaints_of
+from graphforge.targets.tensorrt.log import Log, collect_log, vendor_logger
+from graphforge.targets.tensorrt.options import TensorRTOptions
+from graphforge.targets.tensorrt.profile import InputRange, profile_of
+
+__all__ = ["BoundTensor", "BuiltPlan", "build_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTensor:
+    """An input or output of the network as TensorRT sees it; -1 stands for a dynamic dim."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPlan:
+    """A plan on disk and what is known of it.
+
+    Attributes:
+        version: TensorRT's version.
+        inputs: the network's inputs, in order.
+        outputs: the network's outputs, in order.
+        profile: the shapes it was built for, by dynamic input.
+        layers: layers of the network before TensorRT's optimisation.
+        bytes: size of the plan file.
+        parse_seconds: time the parser took.
+        build_seconds: time the builder took.
+        warnings: what TensorRT warned of, without doubles.
+    """
+
+    version: str
+    inputs: tuple[BoundTensor, ...]
+    outputs: tuple[BoundTensor, ...]
+    profile: Mapping[str, InputRange]
+    layers: int
+    bytes: int
+    parse_seconds: float
+    build_seconds: float
+    warnings: tuple[str, ...]
+
+
+def build_plan(onnx_file: Path, plan_file: Path, options: TensorRTOptions, shapes: ShapeSpec) -> BuiltPlan:
+    """Build ``plan_file`` from ``onnx_file``.
+
+    Raises:
+        GraphForgeError: TensorRT is missing, cannot start, refuses a node or disagrees with ``shapes``.
+    """
+    trt = options.flavour.load()
+    with collect_log() as log:
+        builder = _builder(trt, options, log)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, vendor_logger(trt))
+
+        start = time.perf_counter()
+        parsed = parser.parse_from_file(str(onnx_file))
+        parse_seconds = time.perf_counter() - start
+        if not parsed:
+            raise _parse_error(parser, onnx_file, options, log)
+
+        inputs = tuple(_bound(network.get_input(i)) for i in range(network.num_inputs))
+        outputs = tuple(_bound(network.get_output(i)) for i in range(network.num_outputs))
+        _refuse_shape_inputs(network)
+        profile = profile_of(shapes, {tensor.name: tensor.shape for tensor in inputs})
+        config = _config(trt, builder, options, profile, log)
+
+        start = time.perf_counter()
+        plan = builder.build_serialized_network(network, config)
+        build_seconds = time.perf_counter() - start
+        if plan is None:
+            raise _build_error(onnx_file, options, log)
+
+    view = memoryview(plan)
+    with plan_file.open("wb") as file:
+        file.write(view)
+    return BuiltPlan(
+        version=str(trt.__version__),
+        inputs=inputs,
+        outputs=outputs,
+        profile=profile,
+        layers=int(network.num_layers),
+        bytes=view.nbytes,
+        parse_seconds=parse_seconds,
+        build_seconds=build_seconds,
+        warnings=tuple(dict.fromkeys(_readable(text) for text in log.warnings if not _is_expected(text))),
+    )
+
+
+def _builder(trt: Any, options: TensorRTOptions, log: Log) -> Any:
+    try:
+        return trt.Builder(vendor_logger(trt))
+    except (TypeError, RuntimeError) as error:  # pybind11's words for a constructor that returned nothing
+        raise GraphForgeError(
+            f"{options.flavour.title} cannot start its builder here",
+            *(_readable(text) for text in log.errors[:3]),
+            "" if options.flavour.builds_without_gpu else "it builds only on a machine with an NVIDIA GPU and driver",
+        ) from error
+
+
+def _config(trt: Any, builder: Any, options: TensorRTOptions, profile: Mapping[str, InputRange], log: Log) -> Any:
+    config = builder.create_builder_config()
+    if options.tf32:
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.compute_capabilities:
+        _set_compute_capabilities(trt, config, options, log)
+    if not profile:
+        return config
+    wanted = builder.create_optimization_profile()
+    for name, shapes in profile.items():
+        wanted.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
+    if config.add_optimization_profile(wanted) < 0:
+        raise GraphForgeError(
+            f"{options.flavour.title} refuses the optimisation profile {dict(profile)}",
+            *(_readable(text) for text in log.errors[:3]),
+        )
+    return config
+
+
+def _set_compute_capabilities(trt: Any, config: Any, options: TensorRTOptions, log: Log) -> None:
+    known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name != "NONE"}
+    config.num_compute_capabilities = len(options.compute_capabilities)
+    for position, name in enumerate(options.compute_capabilities):
+        if name not in known:
+            raise GraphForgeError(
+                f"{options.flavour.title} {trt.__version__} has no compute capability {name}",
+                f"it knows: {', '.join(known)}",
+            )
+        if not config.set_compute_capability(known[name], position):
+            raise GraphForgeError(
+                f"{options.flavour.title} refuses compute capability {name}",
+                *(_readable(text) for text in log.errors[:3]),
+                "CURRENT needs a GPU in this machine" if name == "CURRENT" else "",
+            )
+
+
+def _bound(tensor: Any) -> BoundTensor:
+    return BoundTensor(tensor.name, str(tensor.dtype).rpartition(".")[2], tuple(int(size) for size in tensor.shape))
+
+
+def _refuse_shape_inputs(network: Any) -> None:
+    for position in range(network.num_inputs):
+        tensor = network.get_input(position)
+        if tensor.is_shape_tensor:
+            raise GraphForgeError(
+                f"the values of input {tensor.name!r} decide shapes inside the network",
+                "TensorRT wants the range of its values, which cannot be said here; make it a constant",
+            )
+
+
+def _parse_error(parser: Any, onnx_file: Path, options: TensorRTOptions, log: Log) -> GraphForgeError:
+    complaints = complaints_of(parser)
+    index = NodeIndex(onnx_file)
+    unsupported = sorted(
+        {complaint.operator for complaint in complaints if complaint.unsupported and complaint.operator}
+    )
+    what = f"{options.flavour.title} cannot take the model"
+    what += f": it does not support {', '.join(unsupported)}" if unsupported else ""
+    notes = index.notes(complaints) or [_readable(text) for text in log.errors[:3]]
+    way_out = "replace it in a pass of your own (--pass FILE.py:Class), or keep that part out of the model"
+    return GraphForgeError(what, *notes, way_out if unsupported else "")
+
+
+def _build_error(onnx_file: Path, options: TensorRTOptions, log: Log) -> GraphForgeError:
+    index = NodeIndex(onnx_file)
+    without_kernel = re.compile(r"(\S+) has no runners that implement it")
+    blamed = index.mentioned([match[1] for text in log.errors for match in without_kernel.finditer(text)])
+    if blamed:
+        operators = ", ".join(sorted({index.operator(name) for name in blamed}))
+        way_out = "replace it by operators it has kernels for, in a pass of your own (--pass FILE.py:Class)"
+        if "NonMaxSuppression" in operators and options.flavour.name == "tensorrt_rtx":
+            way_out = (
+                "write the NMS in plain tensor operators (TopK, Gather, comparisons, Loop), "
+                "or build with flavour=tensorrt"
+            )
+        return GraphForgeError(
+            f"{options.flavour.title} parses the model but has no kernel for {operators}",
+            *(index.describe(name) for name in blamed),
+            way_out,
+        )
+    return GraphForgeError(
+        f"{options.flavour.title} cannot build a plan from the model",
+        *(index.describe(name) for name in index.mentioned(log.errors)[:5]),
+        *(f"it says: {_readable(text)}" for text in log.errors[:3]),
+    )
+
+
+def _readable(text: str) -> str:
+    """Its log line without source positions of the vendor's own code."""
+    text = re.sub(r"\bIn \w+ at /_src/\S+|\bat /_src/[^\s)]+", "", " ".join(text.split()))
+    return re.sub(r"\s+\)", ")", re.sub(r"^\[\S+::\d+\] ", "", text))
+
+
+def _is_expected(text: str) -> bool:
+    # int64 outputs stay int64: the caller is told so by the manifest's dtypes.
+    return "has Int64 binding" in text
+
+
+def describe_shape(dims: Sequence[int]) -> str:
+    """``1x3x?x?``."""
+    return "x".join("?" if size == -1 else str(size) for size in dims) or "scalar"

@@ -1,0 +1,91 @@
+"""plan.json, the sidecar of a plan: TensorRT's file records nothing about how it was made, so this does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from graphforge.targets.tensorrt.build import BuiltPlan
+from graphforge.targets.tensorrt.options import TensorRTOptions
+
+__all__ = ["plan_manifest", "read_plan_manifest", "sha256_of", "write_plan_manifest"]
+
+PLAN_MANIFEST = "plan.json"
+
+
+def plan_manifest(
+    *, onnx_file: Path, model: ir.Model, plan_file: Path, built: BuiltPlan, options: TensorRTOptions
+) -> dict[str, Any]:
+    """What plan.json says; ``model`` is the model as ``onnx_file`` has it."""
+    symbols = {value.name: _dims(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    return {
+        "format": 1,
+        "flavour": options.flavour.name,
+        "version": built.version,
+        "compute_capabilities": list(options.compute_capabilities) or ["CURRENT"],
+        "precision": options.precision,
+        "strongly_typed": True,
+        "tf32": options.tf32,
+        "optimization_level": options.optimization_level,
+        "onnx": {
+            "file": onnx_file.name,
+            "sha256": sha256_of(onnx_file),
+            "opset": model.opset_imports.get(""),
+        },
+        "plan": {"file": plan_file.name, "sha256": sha256_of(plan_file), "bytes": built.bytes},
+        "profiles": [
+            {
+                name: {"min": list(shapes.minimum), "opt": list(shapes.optimum), "max": list(shapes.maximum)}
+                for name, shapes in built.profile.items()
+            }
+        ]
+        if built.profile
+        else [],
+        "inputs": [
+            {
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": symbols.get(tensor.name, list(tensor.shape)),
+            }
+            for tensor in built.inputs
+        ],
+        "outputs": [
+            {
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": symbols.get(tensor.name, list(tensor.shape)),
+            }
+            for tensor in built.outputs
+        ],
+    }
+
+
+def write_plan_manifest(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """Write it into the folder; returns the file's name."""
+    text = json.dumps(manifest, indent=2) + "\n"
+    (folder / PLAN_MANIFEST).write_text(text, encoding="utf-8")
+    return PLAN_MANIFEST
+
+
+def read_plan_manifest(folder: Path) -> dict[str, Any]:
+    """What ``write_plan_manifest`` wrote."""
+    manifest = json.loads((folder / PLAN_MANIFEST).read_text(encoding="utf-8"))
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def sha256_of(file: Path) -> str:
+    """The file's SHA-256 in hexadecimal, read in pieces."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _dims(value: ir.Value) -> list[int | str | None] | None:
+    if value.shape is None:
+        return None
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape.dims]

@@ -1,0 +1,110 @@
+"""TensorRT as a target: legalise to an opset it reads, write ONNX, build a plan from that file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphforge.errors import GraphForgeError
+from graphforge.targets.target import EmitResult, Runner, TargetOptions
+from graphforge.targets.tensorrt.flavour import choose_flavour, gpu_problem
+from graphforge.targets.tensorrt.options import read_options
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from graphforge.frontend.spec import ShapeSpec
+    from graphforge.transform import Pass
+
+__all__ = ["TensorRTTarget"]
+
+
+class TensorRTTarget:
+    """Plans for NVIDIA GPUs.
+
+    Options (``TargetOptions.extra``):
+        flavour: ``tensorrt_rtx``, ``tensorrt`` or ``auto`` (the first installed, in this order).
+        compute_capabilities: GPUs to build for, ``SM86,SM89`` by default (TensorRT for RTX only).
+        tf32: false forbids rounding the inputs of float32 convolutions and products to TF32; TensorRT's
+            default, and ours, allows it.
+        optimization_level: 0 to 5, the builder's effort.
+    """
+
+    name = "tensorrt"
+
+    def available(self) -> str | None:
+        """None when plans can be built here, else the reason with the way out."""
+        try:
+            flavour = choose_flavour()
+            flavour.load()
+        except GraphForgeError as error:
+            return "; ".join([error.message, *error.notes])
+        problem = gpu_problem()
+        if problem is not None and not flavour.builds_without_gpu:
+            return f"{flavour.title} builds only where its GPU is: {problem}"
+        return None
+
+    def pipeline(self, options: TargetOptions) -> list[Pass]:
+        """From CANONICAL to what the parser reads."""
+        from graphforge.passes.legalise_opset import LegaliseOpset
+
+        return [LegaliseOpset(opset=read_options(options).opset)]
+
+    def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
+        """Write model.onnx, model.plan built from it, and plan.json about both."""
+        import onnx_ir
+
+        from graphforge.targets.onnx import OnnxTarget
+        from graphforge.targets.tensorrt.agreement import check_agreement, refuse_half_types
+        from graphforge.targets.tensorrt.build import build_plan
+        from graphforge.targets.tensorrt.manifest import plan_manifest, write_plan_manifest
+
+        wanted = read_options(options)
+        onnx_file, plan_file = folder / "model.onnx", folder / "model.plan"
+        onnx_result = OnnxTarget().emit(model, folder, TargetOptions(opset=wanted.opset), shapes)
+        written = onnx_ir.load(onnx_file)
+        if wanted.precision == "fp32":
+            refuse_half_types(written)
+
+        built = build_plan(onnx_file, plan_file, wanted, shapes)
+        notes = check_agreement(written, built)
+        manifest = plan_manifest(onnx_file=onnx_file, model=written, plan_file=plan_file, built=built, options=wanted)
+        sidecar = write_plan_manifest(folder, manifest)
+        notes.append(_about_running(self.runner_problem(folder)))
+        if wanted.tf32:
+            notes.append("TF32 is allowed in float32 products (TensorRT's default); tf32=false forbids it")
+        return EmitResult(
+            files=(plan_file.name, *onnx_result.files, sidecar),
+            facts={
+                **manifest,
+                "layers": built.layers,
+                "seconds": {"parse": round(built.parse_seconds, 3), "build": round(built.build_seconds, 3)},
+                "vendor_warnings": list(built.warnings),
+            },
+            notes=(*notes, *(f"{wanted.flavour.title} warns: {text}" for text in built.warnings)),
+        )
+
+    def runner(self, folder: Path) -> Runner | None:
+        """The plan on this machine's GPU; None without one that takes it (``runner_problem`` says why)."""
+        from graphforge.targets.tensorrt.runner import TensorRTRunner
+
+        try:
+            return TensorRTRunner(folder)
+        except GraphForgeError:
+            return None  # emit's notes carry the reason
+
+    def runner_problem(self, folder: Path) -> str | None:
+        """Why the plan cannot be run here, None when it can."""
+        from graphforge.targets.tensorrt.runner import TensorRTRunner
+
+        try:
+            TensorRTRunner(folder).close()
+        except GraphForgeError as error:
+            return "; ".join([error.message, *error.notes])
+        return None
+
+
+def _about_running(problem: str | None) -> str:
+    if problem is None:
+        return "the plan loads on this machine's GPU"
+    return f"{problem}; what is checked is model.onnx, the very file the plan was built from"

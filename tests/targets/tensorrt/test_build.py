@@ -1,0 +1,199 @@
+"""Plans built for real by TensorRT for RTX, which needs no GPU for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from graphforge.errors import GraphForgeError
+from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
+from graphforge.ir import Origin
+from graphforge.targets import EmitResult, TargetOptions
+from graphforge.targets.tensorrt import TensorRTTarget
+from graphforge.targets.tensorrt.flavour import gpu_problem
+from tests.targets.models import Sketch, conv_net, spec
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (pip install tensorrt-rtx-cu13)")
+
+OPSET = 25
+HEAD = Origin("head.nms", "net.Head", "torchvision.nms.default", "net.py", 41)
+
+
+def emit(model: ir.Model, folder: Path, shapes: ShapeSpec, *, precision: str | None = None, **extra: Any) -> EmitResult:
+    options = TargetOptions(precision=precision, extra={"flavour": "tensorrt_rtx", **extra})
+    return TensorRTTarget().emit(model, folder, options, shapes)
+
+
+def test_static_plan_and_what_its_sidecar_says(tmp_path: Path) -> None:
+    result = emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16))
+    assert result.files == ("model.plan", "model.onnx", "plan.json")
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(result.files)
+    sidecar = json.loads((tmp_path / "plan.json").read_text())
+    assert sidecar["flavour"] == "tensorrt_rtx"
+    assert sidecar["compute_capabilities"] == ["SM86", "SM89"]
+    assert sidecar["profiles"] == []
+    assert sidecar["inputs"] == [{"name": "x", "dtype": "FLOAT", "shape": [1, 3, 16, 16]}]
+    assert sidecar["outputs"] == [{"name": "y", "dtype": "FLOAT", "shape": [1, 8, 16, 16]}]
+    assert sidecar["onnx"]["opset"] == OPSET
+    for part in ("onnx", "plan"):
+        content = (tmp_path / sidecar[part]["file"]).read_bytes()
+        assert sidecar[part]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert sidecar["plan"]["bytes"] > 10_000
+    assert result.facts["seconds"]["build"] > 0
+    assert json.loads(json.dumps(result.facts)) == result.facts
+
+
+def test_plan_for_one_compute_capability_is_smaller_than_for_two(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one = emit(conv_net(OPSET), tmp_path / "one", spec("x", 1, 3, 16, 16), compute_capabilities="8.9")
+    two = emit(conv_net(OPSET), tmp_path / "two", spec("x", 1, 3, 16, 16))
+    assert one.facts["compute_capabilities"] == ["SM89"]
+    assert one.facts["plan"]["bytes"] < two.facts["plan"]["bytes"]
+
+
+def test_dynamic_plan_has_one_profile(tmp_path: Path) -> None:
+    shapes = spec("x", 2, 3, 16, 16, axis0=DimRange("batch", 1, 8), axis3=DimRange("width", 8, 64, 8))
+    result = emit(conv_net(OPSET, batch="batch", width="width"), tmp_path, shapes)
+    assert result.facts["profiles"] == [{"x": {"min": [1, 3, 16, 8], "opt": [2, 3, 16, 16], "max": [8, 3, 16, 64]}}]
+    assert result.facts["outputs"][0]["shape"] == ["batch", 8, 16, "width"]
+
+
+def test_the_onnx_beside_the_plan_runs_in_onnx_runtime(tmp_path: Path) -> None:
+    emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {"x": np.ones((1, 3, 16, 16), np.float32)})
+    assert output.shape == (1, 8, 16, 16)
+    assert (output >= 0).all()
+
+
+def test_refused_operators_are_named_with_their_origin(tmp_path: Path) -> None:
+    sketch = Sketch(OPSET)
+    x = sketch.input("x", [3, 3])
+    det = sketch.op(Origin("head.volume", "net.Volume", "aten.linalg_det.default", "net.py", 30)).Det(x)
+    unique = sketch.op(HEAD).node("Unique", [x])
+    unique.shape = ir.Shape(["k"])
+    with pytest.raises(GraphForgeError) as caught:
+        emit(sketch.model(volume=det, rest=unique), tmp_path, spec("x", 3, 3))
+    message = str(caught.value)
+    assert "TensorRT for RTX cannot take the model: it does not support Det, Unique" in message
+    assert "Det (head.volume/Det), from head.volume (Volume), aten.linalg_det.default, net.py:30" in message
+    assert "Unique (head.nms/Unique), from head.nms (Head), torchvision.nms.default, net.py:41" in message
+    assert not (tmp_path / "model.plan").exists()
+
+
+def test_custom_operator_without_plugin_is_named_with_its_origin(tmp_path: Path) -> None:
+    sketch = Sketch(OPSET)
+    x = sketch.input("x", [1, 4])
+    sketch.graph.opset_imports["mine"] = 1
+    y = sketch.op(HEAD).node("Sparkle", [x], _domain="mine")
+    y.type, y.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, 4])
+    with pytest.raises(GraphForgeError, match=r"does not support Sparkle[\s\S]*net\.py:41"):
+        emit(sketch.model(y=y), tmp_path, spec("x", 1, 4))
+
+
+def test_operator_without_kernel_is_named_at_build(tmp_path: Path) -> None:
+    sketch = Sketch(OPSET)
+    boxes, scores = sketch.input("boxes", [1, 10, 4]), sketch.input("scores", [1, 2, 10])
+    kept = sketch.op(HEAD).NonMaxSuppression(boxes, scores, 5, 0.5)
+    kept.shape = ir.Shape(["kept", 3])
+    shapes = ShapeSpec((TensorSpec("boxes", (1, 10, 4)), TensorSpec("scores", (1, 2, 10))))
+    with pytest.raises(GraphForgeError) as caught:
+        emit(sketch.model(kept=kept), tmp_path, shapes)
+    message = str(caught.value)
+    assert "parses the model but has no kernel for NonMaxSuppression" in message
+    assert "NonMaxSuppression (head.nms/NonMaxSuppression), from head.nms (Head)" in message
+    assert "net.py:41" in message
+    assert "write the NMS in plain tensor operators" in message
+    assert not (tmp_path / "model.plan").exists()
+
+
+def test_input_type_that_tensorrt_lacks_is_refused(tmp_path: Path) -> None:
+    sketch = Sketch(OPSET)
+    x = sketch.input("x", [3], ir.DataType.COMPLEX64)
+    y = sketch.op(HEAD).Identity(x)
+    with pytest.raises(GraphForgeError, match="cannot take the model"):
+        emit(sketch.model(y=y), tmp_path, spec("x", 3, dtype="complex64"))
+
+
+def test_contradicting_output_shape_is_caught(tmp_path: Path) -> None:
+    """TensorRT's parser takes a Conv whose output shape is stated wrongly and builds something else in silence."""
+    model = conv_net(OPSET)
+    model.graph.outputs[0].shape = ir.Shape([1, 8, 16, 15])
+    with pytest.raises(GraphForgeError, match="'y' is 1x8x16x15 in the model, but TensorRT derives 1x8x16x16"):
+        emit(model, tmp_path, spec("x", 1, 3, 16, 16))
+
+
+def test_narrowed_float64_is_told(tmp_path: Path) -> None:
+    sketch = Sketch(OPSET)
+    x = sketch.input("x", [1, 4], ir.DataType.DOUBLE)
+    y = sketch.op(HEAD).Add(x, np.full((1, 4), 0.1))
+    result = emit(sketch.model(y=y), tmp_path, spec("x", 1, 4, dtype="float64"))
+    assert "input 'x' is DOUBLE in the model and FLOAT in the plan" in result.notes
+    assert "1 float64 constants of the model are float32 in the plan: TensorRT has no float64" in result.notes
+
+
+def test_half_types_build_as_typed_but_not_as_fp32(tmp_path: Path) -> None:
+    def half() -> ir.Model:
+        sketch = Sketch(OPSET)
+        x = sketch.input("x", [1, 4], ir.DataType.FLOAT16)
+        return sketch.model(y=sketch.op(HEAD).Relu(x))
+
+    shapes = spec("x", 1, 4, dtype="float16")
+    assert emit(half(), tmp_path, shapes).facts["inputs"][0]["dtype"] == "HALF"
+    with pytest.raises(GraphForgeError, match="precision fp32 was asked for, but value 'x' of Relu"):
+        emit(half(), tmp_path, shapes, precision="fp32")
+
+
+def test_unknown_compute_capability_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(GraphForgeError, match="no compute capability SM90") as caught:
+        emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16), compute_capabilities="9.0")
+    assert "SM86, SM89" in str(caught.value)
+
+
+def test_unsupported_shape_input_is_refused(tmp_path: Path) -> None:
+    sketch = Sketch(OPSET)
+    x, size = sketch.input("x", [4]), sketch.input("size", [2], ir.DataType.INT64)
+    y = sketch.op(HEAD).node("Reshape", [x, size])
+    y.shape = ir.Shape(["a", "b"])
+    shapes = ShapeSpec((TensorSpec("x", (4,)), TensorSpec("size", (2,), "int64")))
+    with pytest.raises(GraphForgeError, match="the values of input 'size' decide shapes"):
+        emit(sketch.model(y=y), tmp_path, shapes)
+
+
+def test_a_failed_build_does_not_spoil_the_next(tmp_path: Path) -> None:
+    """TensorRT keeps one logger per process; errors of one build must not be blamed on another."""
+    sketch = Sketch(OPSET)
+    model = sketch.model(volume=sketch.op(HEAD).Det(sketch.input("x", [3, 3])))
+    with pytest.raises(GraphForgeError):
+        emit(model, tmp_path, spec("x", 3, 3))
+    assert emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16)).files[0] == "model.plan"
+
+
+@pytest.mark.skipif(gpu_problem() is None, reason="this machine has a GPU")
+def test_without_gpu_there_is_no_runner_and_the_notes_say_why(tmp_path: Path) -> None:
+    result = emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16))
+    assert TensorRTTarget().runner(tmp_path) is None
+    assert any("the plan cannot be run here" in note and "model.onnx" in note for note in result.notes)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(gpu_problem() is not None, reason=f"needs a GPU: {gpu_problem()}")
+def test_plan_runs_like_onnx_runtime(tmp_path: Path) -> None:
+    emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16), compute_capabilities="current", tf32=False)
+    x = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": x})
+    runner = TensorRTTarget().runner(tmp_path)
+    assert runner is not None, TensorRTTarget().runner_problem(tmp_path)
+    try:
+        np.testing.assert_allclose(runner.run({"x": x})["y"], expected, rtol=1e-4, atol=1e-4)
+    finally:
+        runner.close()
