@@ -5,14 +5,19 @@ from __future__ import annotations
 from onnx_ir import DataType, Graph, Model, Node, Shape, SymbolicDim, TensorType, Value
 
 from graphforge.ir.builder import HOME_OPSET, Builder, Operand, home_opset
+from graphforge.ir.graphsurgeon import from_graphsurgeon, to_graphsurgeon
 from graphforge.ir.infer import broadcast_dims, constant_of, infer_node, schema_of
+from graphforge.ir.levels import Level
 from graphforge.ir.origin import Origin, origins_from_metadata, origins_of, set_origins, write_origin_metadata
+from graphforge.ir.text import from_text, to_text
+from graphforge.ir.verifier import bodies_of, verify_graph
 
 __all__ = [
     "HOME_OPSET",
     "Builder",
     "DataType",
     "Graph",
+    "Level",
     "Model",
     "Node",
     "Operand",
@@ -21,13 +26,19 @@ __all__ = [
     "SymbolicDim",
     "TensorType",
     "Value",
+    "bodies_of",
     "broadcast_dims",
     "constant_of",
+    "from_graphsurgeon",
+    "from_text",
     "home_opset",
     "infer_node",
     "origins_from_metadata",
     "origins_of",
     "schema_of",
     "set_origins",
+    "to_graphsurgeon",
+    "to_text",
+    "verify_graph",
     "write_origin_metadata",
 ]

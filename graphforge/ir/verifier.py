@@ -1,0 +1,192 @@
+"""The verifier: is this graph well formed, and may it stand at this level?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from graphforge.errors import InternalError
+from graphforge.ir.builder import HOME_OPSET
+from graphforge.ir.infer import schema_of
+from graphforge.ir.levels import LEVEL_RULES, Level, LevelRule
+from graphforge.ir.origin import origins_of
+
+__all__ = ["bodies_of", "find_problems", "verify_graph"]
+
+# A broken graph is usually broken in many places for one reason; a reader needs the first few.
+_SHOWN = 8
+
+
+def verify_graph(model: ir.Model, level: Level | None = None) -> None:
+    """Check that the model is well formed and, where a level is given, keeps that level's promises.
+
+    Raises:
+        InternalError: it does not; the message lists the first problems with the node and its origin.
+    """
+    problems: list[str] = []
+    for problem in find_problems(model, level):
+        if len(problems) == _SHOWN:
+            problems.append("... and more")
+            break
+        problems.append(problem)
+    if problems:
+        where = "" if level is None else f" at level {level.value}"
+        raise InternalError(f"the graph is not well formed{where}:\n  " + "\n  ".join(problems))
+
+
+def find_problems(model: ir.Model, level: Level | None = None) -> Iterator[str]:
+    """Every problem of the model, one line each; nothing when it is well formed."""
+    rule = None if level is None else LEVEL_RULES[level]
+    graph = model.graph
+    opset = graph.opset_imports.get("", HOME_OPSET)
+    if rule is not None and rule.standard_opset_is_home and opset != HOME_OPSET:
+        yield f"the default domain is at opset {opset}, expected the home opset {HOME_OPSET}"
+    if rule is not None and rule.functions_inlined and model.functions:
+        names = ", ".join(str(function.name) for function in model.functions.values())
+        yield f"the model still has functions: {names}"
+    functions = {(function.domain, function.name) for function in model.functions.values()}
+    checker = _Checker(opset, rule, functions)
+    yield from checker.graph(graph, set(), {})
+
+
+class _Checker:
+    """One walk over a graph and its bodies."""
+
+    def __init__(self, opset: int, rule: LevelRule | None, functions: set[tuple[str, str]]) -> None:
+        self.opset = opset
+        self.rule = rule
+        self.functions = functions
+        self.forbidden = {} if rule is None else dict(rule.forbidden_ops)
+        self.known_ops: dict[tuple[str, str], str | None] = {}
+
+    def graph(self, graph: ir.Graph, visible: set[ir.Value], scope: dict[str, ir.Value]) -> Iterator[str]:
+        """Check one graph; ``visible`` and ``scope`` hold what the enclosing graphs define, left as they were."""
+        values: list[ir.Value] = []
+        names: set[str] = set()
+        is_main = not visible
+
+        def define(value: ir.Value) -> str | None:
+            values.append(value)
+            visible.add(value)
+            name = value.name
+            if not name:
+                return f"{_describe_value(value)} has no name"
+            if name in scope:
+                other = _describe_value(scope[name])
+                if name in names:
+                    return f"the name {name!r} is given to {_describe_value(value)} and to {other}"
+                return f"the name {name!r} of {_describe_value(value)} hides {other} of an enclosing graph"
+            names.add(name)
+            scope[name] = value
+            return None
+
+        for value in graph.inputs:
+            if problem := define(value):
+                yield problem
+        for key, value in graph.initializers.items():
+            if value.name != key:
+                yield f"initializer {key!r} holds a value named {value.name!r}"
+            if value.const_value is None:
+                yield f"initializer {key!r} has no data"
+            if value.producer() is not None:
+                yield f"initializer {key!r} is also the output of a node"
+            if not value.is_graph_input() and (problem := define(value)):
+                yield problem
+        for node in graph:
+            yield from self._node(graph, node, visible)
+            for body in bodies_of(node):
+                yield from self.graph(body, visible, scope)
+            for position, value in enumerate(node.outputs):
+                if value.producer() is not node or value.index() != position:
+                    yield f"{_describe(node)}: output {position} does not know its producer"
+                if value in visible:
+                    yield f"{_describe(node)}: output {value.name!r} is defined twice"
+                if value.name == "" and not value._uses and not value.is_graph_output():
+                    continue  # an optional output that is not asked for
+                if problem := define(value):
+                    yield problem
+                if self.rule is not None and self.rule.types_known and value.type is None:
+                    yield f"{_describe(node)}: the type of output {value.name!r} is unknown"
+        if is_main and not graph.outputs:
+            yield "the graph has no outputs"
+        for position, value in enumerate(graph.outputs):
+            if value not in visible:
+                yield f"output {position} ({value.name!r}) is computed nowhere in the graph"
+            if not value.is_graph_output():
+                yield f"output {position} ({value.name!r}) does not know that it is one"
+        visible.difference_update(values)
+        for name in names:
+            del scope[name]
+
+    def _node(self, graph: ir.Graph, node: ir.Node, visible: set[ir.Value]) -> Iterator[str]:
+        if node.graph is not graph:
+            yield f"{_describe(node)}: does not know which graph it stands in"
+        for position, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            if value not in visible:
+                yield f"{_describe(node)}: input {position} ({value.name!r}) is not defined before it"
+            # Looks into the dict of uses itself: `uses()` copies it, which for a value used everywhere is quadratic.
+            if (node, position) not in value._uses:
+                yield f"{_describe(node)}: input {position} ({value.name!r}) does not list this use"
+        problem = self._operator(node)
+        if problem is not None:
+            yield f"{_describe(node)}: {problem}"
+
+    def _operator(self, node: ir.Node) -> str | None:
+        key = (node.domain, node.op_type)
+        if key not in self.known_ops:
+            self.known_ops[key] = self._judge(node.domain, node.op_type)
+        if self.known_ops[key] is not None:
+            return self.known_ops[key]
+        schema = schema_of(node.op_type, node.domain, self.opset) if node.domain == "" else None
+        if schema is None:
+            return None
+        if not schema.min_input <= len(node.inputs) <= schema.max_input:
+            return f"has {len(node.inputs)} inputs, expected {schema.min_input} to {schema.max_input}"
+        if not schema.min_output <= len(node.outputs) <= schema.max_output:
+            return f"has {len(node.outputs)} outputs, expected {schema.min_output} to {schema.max_output}"
+        for name in node.attributes:
+            if name not in schema.attributes:
+                return f"has attribute {name!r}, which {node.op_type} does not have at opset {self.opset}"
+        return None
+
+    def _judge(self, domain: str, op_type: str) -> str | None:
+        rule = self.rule
+        if domain == "" and schema_of(op_type, "", self.opset) is None:
+            return f"no operator {op_type} exists at opset {self.opset}"
+        if rule is None:
+            return None
+        if domain == "" and op_type == "Constant" and rule.constants_are_initializers:
+            return "constants are initializers, not nodes"
+        if domain == "" and op_type in self.forbidden:
+            return f"may not stand here: {self.forbidden[op_type]}"
+        if domain == "graphforge" and not rule.semantic_ops and (domain, op_type) not in self.functions:
+            return "an operator of the graphforge domain must be lowered by now"
+        return None
+
+
+def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs a node carries (If, Loop, Scan)."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def _describe_value(value: ir.Value) -> str:
+    producer = value.producer()
+    if producer is not None:
+        return f"an output of ({_describe(producer)})"
+    kind = "input" if value.is_graph_input() else "initializer"
+    return f"{kind} {value.name!r}"
+
+
+def _describe(node: ir.Node) -> str:
+    outputs = ", ".join(str(value.name) for value in node.outputs)
+    domain = f"{node.domain}." if node.domain else ""
+    origins = origins_of(node)
+    where = f" [{origins[0].describe()}]" if origins else ""
+    return f"{outputs} = {domain}{node.op_type}{where}"

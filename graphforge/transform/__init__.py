@@ -1,0 +1,57 @@
+"""Passes and what drives them: Pass, Rewriter, Rule, Pipeline, instruments and the registry."""
+
+from __future__ import annotations
+
+from graphforge.transform.base import Pass
+from graphforge.transform.facts import (
+    bodies_of,
+    dims_of,
+    has_one_use,
+    int_attribute,
+    ints_attribute,
+    is_constant,
+    is_op,
+    known_dims,
+    rank_of,
+    scalar_of,
+    use_count,
+)
+from graphforge.transform.instruments import Journal, NumericCheck, TimePasses, VerifyGraph
+from graphforge.transform.pipeline import Instrument, PassRecord, Pipeline, count_nodes, make_pass
+from graphforge.transform.registry import PassRegistry, default_registry, load_pass_from_file
+from graphforge.transform.rewriter import NearMiss, Rewriter, RewriterBuilder
+from graphforge.transform.rule import Match, NoMatch, Replacement, Rule
+
+__all__ = [
+    "Instrument",
+    "Journal",
+    "Match",
+    "NearMiss",
+    "NoMatch",
+    "NumericCheck",
+    "Pass",
+    "PassRecord",
+    "PassRegistry",
+    "Pipeline",
+    "Replacement",
+    "Rewriter",
+    "RewriterBuilder",
+    "Rule",
+    "TimePasses",
+    "VerifyGraph",
+    "bodies_of",
+    "count_nodes",
+    "default_registry",
+    "dims_of",
+    "has_one_use",
+    "int_attribute",
+    "ints_attribute",
+    "is_constant",
+    "is_op",
+    "known_dims",
+    "load_pass_from_file",
+    "make_pass",
+    "rank_of",
+    "scalar_of",
+    "use_count",
+]

@@ -1,0 +1,388 @@
+"""Rewriter: every edit of a pass goes through here, so names, types, origins and the count of changes stay true."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from graphforge.errors import InternalError
+from graphforge.ir import HOME_OPSET, Builder, Operand, Origin, origins_of, set_origins
+from graphforge.ir.names import NameTable
+from graphforge.transform.facts import bodies_of
+from graphforge.transform.rule import Rule
+
+__all__ = ["NearMiss", "Rewriter", "RewriterBuilder"]
+
+# How many places are remembered for one reason of declining; the count goes on.
+_EXAMPLES = 3
+_AUTOMATIC = re.compile(r"val(_\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """A rule that nearly fired.
+
+    Attributes:
+        rule: name of the rule or pass.
+        reason: why it declined.
+        count: how many times.
+        places: the first few nodes where it happened, each with its origin.
+    """
+
+    rule: str
+    reason: str
+    count: int
+    places: tuple[str, ...]
+
+
+class RewriterBuilder(Builder):
+    """A Builder whose new nodes the Rewriter knows of."""
+
+    def __init__(self, rewriter: Rewriter, graph: ir.Graph, **keywords: Any) -> None:
+        super().__init__(graph, **keywords)
+        self._rewriter = rewriter
+
+    def node(self, op_type: str, operands: Sequence[Operand], **keywords: Any) -> Any:
+        """Add one node, see ``Builder.node``."""
+        result = super().node(op_type, operands, **keywords)
+        self._rewriter._was_created(self.created[-1], named=keywords.get("_name") is not None)
+        return result
+
+    def _initializer(self, tensor: ir.TensorProtocol, name: str | None) -> ir.Value:
+        return super()._initializer(tensor, self._rewriter.names.fresh(name or "constant"))
+
+
+class Rewriter:
+    """Edits one model on behalf of one pass and measures what changed.
+
+    Args:
+        model: what is edited.
+        pass_name: stamped as ``made_by`` on the origins of new nodes.
+        explain: also record how far patterns matched before they failed.
+        names: the names taken in the model, when they are known already.
+
+    Attributes:
+        changes: how many edits there were; zero means the graph is untouched.
+        notes: what the pass wants the user to know.
+    """
+
+    def __init__(
+        self, model: ir.Model, *, pass_name: str = "", explain: bool = False, names: NameTable | None = None
+    ) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.opset = model.graph.opset_imports.get("", HOME_OPSET)
+        self.pass_name = pass_name
+        self.explain = explain
+        self.changes = 0
+        self.notes: list[str] = []
+        self._names = names
+        self._fresh: list[ir.Node] = []
+        self._misses: dict[tuple[str, str], list[str]] = {}
+        self._miss_counts: Counter[tuple[str, str]] = Counter()
+
+    # Making nodes
+
+    def builder(self, before: ir.Node, *, origins: Iterable[Origin] | None = None) -> RewriterBuilder:
+        """A builder that inserts in front of ``before``, in its graph; constants go to the main graph.
+
+        New nodes start with the given origins, by default those of ``before``.
+        """
+        if before.graph is None:
+            raise InternalError(f"{self.pass_name}: cannot build in front of a node that is in no graph")
+        return RewriterBuilder(
+            self,
+            before.graph,
+            before=before,
+            origins=origins_of(before) if origins is None else origins,
+            opset=self.opset,
+            made_by=self.pass_name,
+            constants=self.graph,
+        )
+
+    def constant(self, value: Operand, name: str | None = None) -> ir.Value:
+        """An initializer of the main graph; small equal ones are shared."""
+        if isinstance(value, ir.TensorProtocol) or name is not None:
+            name = self.names.fresh(name or "constant")
+        return Builder(self.graph, opset=self.opset).constant(value, name=name)
+
+    # Changing nodes
+
+    def replace(
+        self,
+        nodes: ir.Node | Sequence[ir.Node],
+        values: ir.Value | Sequence[ir.Value | None] | Mapping[ir.Value, ir.Value],
+    ) -> tuple[ir.Node, ...]:
+        """Put values in the place of what the nodes compute, and erase the nodes that nobody reads any more.
+
+        Uses, graph-output-ness, names, types and shapes move to the new values; the nodes built since the last
+        replacement inherit the origins of all the replaced nodes.
+
+        Args:
+            nodes: one node, or several with the root first.
+            values: one value for each output of the root (None for an output nobody reads), or old value -> new value.
+
+        Returns:
+            The new nodes.
+        """
+        group = (nodes,) if isinstance(nodes, ir.Node) else tuple(dict.fromkeys(nodes))
+        root = group[0]
+        pairs = _pairs(root, values)
+        fresh = tuple(node for node in self._fresh if node.graph is not None)
+        self._fresh.clear()
+        if fresh:
+            origins = [origin for node in group for origin in origins_of(node)]
+            for node in fresh:
+                set_origins(node, origins, made_by=self.pass_name)
+        made = set(fresh)
+        for old, new in pairs:
+            producer = new.producer()
+            self.replace_value(old, new, take_name=producer in made)
+        self._name_helpers(root, fresh, {new for _, new in pairs})
+        # The root first: its inputs are then free to go.
+        for node in group:
+            if node.graph is not None and not any(v._uses or v.is_graph_output() for v in node.outputs):
+                self.erase(node)
+        return fresh
+
+    def replace_value(self, old: ir.Value, new: ir.Value, *, take_name: bool = False) -> None:
+        """Let everything that reads ``old`` read ``new`` instead; a graph output keeps its name.
+
+        Where ``new`` cannot be a graph output itself (it is an input, a constant, an output already or belongs to an
+        enclosing graph), an Identity hands it out.
+
+        Args:
+            take_name: also give ``new`` the name of ``old`` when it is no graph output.
+        """
+        if old is new:
+            return
+        _adopt_type(old, new)
+        if old.is_graph_output():
+            self._replace_output(old, new)
+        elif take_name and old.name and not new.is_graph_output() and new.producer() is not None:
+            new.name, old.name = old.name, None
+        if not old._uses:
+            return
+        keep = self._identity_over(old, new)
+        for user, index in old.uses():
+            if user is keep:
+                continue
+            user.replace_input_with(index, new)
+            self.changes += 1
+
+    def set_input(self, node: ir.Node, index: int, value: ir.Value | None) -> None:
+        """Let one input of a node read another value."""
+        if index >= len(node.inputs):
+            if value is None:
+                return
+            node.resize_inputs(index + 1)
+        elif node.inputs[index] is value:
+            return
+        node.replace_input_with(index, value)
+        self.changes += 1
+
+    def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
+        """Set an attribute; None removes it."""
+        if value is None:
+            if name in node.attributes:
+                del node.attributes[name]
+                self.changes += 1
+            return
+        attribute = ir.convenience.convert_attribute(name, value)
+        known = node.attributes.get(name)
+        if known is not None and known.type == attribute.type and known.value == attribute.value:
+            return
+        node.attributes[name] = attribute
+        self.changes += 1
+
+    def set_constant(self, value: ir.Value, tensor: ir.TensorProtocol) -> None:
+        """Let an initializer hold other data (type and shape follow)."""
+        value.const_value = tensor
+        value.type = ir.TensorType(tensor.dtype)
+        value.shape = ir.Shape(tensor.shape.numpy())
+        self.changes += 1
+
+    def resize_outputs(self, node: ir.Node, count: int) -> None:
+        """Drop outputs at the end that nobody reads."""
+        if count != len(node.outputs):
+            node.resize_outputs(count)
+            self.changes += 1
+
+    def erase(self, *nodes: ir.Node) -> None:
+        """Remove nodes that nobody reads (from outside the given ones).
+
+        Raises:
+            InternalError: somebody does.
+        """
+        gone = set(nodes)
+        for node in nodes:
+            for value in node.outputs:
+                if value.is_graph_output() or any(user not in gone for user, _ in value._uses):
+                    raise InternalError(f"{self.pass_name}: cannot erase {node.op_type}, {value.name!r} is still read")
+        by_graph: dict[ir.Graph, list[ir.Node]] = {}
+        for node in nodes:
+            if node.graph is not None:
+                by_graph.setdefault(node.graph, []).append(node)
+            _detach(node)
+        for graph, doomed in by_graph.items():
+            graph.remove(doomed)
+            self.changes += len(doomed)
+
+    def drop_initializer(self, value: ir.Value) -> None:
+        """Remove an initializer that nobody reads."""
+        graph = value.graph
+        if graph is None or value.name is None or value._uses or value.is_graph_output():
+            raise InternalError(f"{self.pass_name}: cannot drop initializer {value.name!r}, it is still read")
+        del graph.initializers[value.name]
+        self.changes += 1
+
+    # Rules
+
+    def apply(self, rules: Rule | Iterable[Rule], graph: ir.Graph | None = None) -> int:
+        """Apply rewrite rules everywhere (bodies included) until none fires; returns how many times one did."""
+        from graphforge.transform.driver import apply_rules
+
+        group = (rules,) if isinstance(rules, Rule) else tuple(rules)
+        return apply_rules(group, self.graph if graph is None else graph, self)
+
+    def forget_fresh(self) -> None:
+        """The nodes built so far are no part of the next replacement."""
+        self._fresh.clear()
+
+    # Telling
+
+    def note(self, text: str) -> None:
+        """Tell the user something, one line."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def declined(self, reason: str, node: ir.Node | None = None, *, rule: str = "") -> None:
+        """Record why a rewrite that nearly happened did not."""
+        key = (rule or self.pass_name, reason)
+        self._miss_counts[key] += 1
+        places = self._misses.setdefault(key, [])
+        if node is not None and len(places) < _EXAMPLES:
+            places.append(_place(node))
+
+    @property
+    def near_misses(self) -> list[NearMiss]:
+        """What nearly fired, the most frequent first."""
+        return [
+            NearMiss(rule, reason, count, tuple(self._misses[rule, reason]))
+            for (rule, reason), count in self._miss_counts.most_common()
+        ]
+
+    # Inside
+
+    @property
+    def names(self) -> NameTable:
+        """The names taken in the model."""
+        if self._names is None:
+            self._names = NameTable(self.model)
+        return self._names
+
+    def _was_created(self, node: ir.Node, *, named: bool) -> None:
+        self._fresh.append(node)
+        self.changes += 1
+        for value in node.outputs[int(named) :]:
+            # The graph numbers values by itself, but each body starts anew.
+            value.name = self.names.fresh("val")
+
+    def _replace_output(self, old: ir.Value, new: ir.Value) -> None:
+        graph = old.graph
+        assert graph is not None
+        can_be_output = new.producer() is not None and new.graph is graph and not new.is_graph_output()
+        if not can_be_output:
+            if self._identity_over(old, new) is not None:
+                return
+            producer = old.producer()
+            assert producer is not None, "a graph output that no node computes is not replaced"
+            fresh = self._fresh
+            self._fresh = []
+            new = self.builder(producer).Identity(new)
+            self._fresh = fresh
+            _adopt_type(old, new)
+        name = old.name
+        for position, output in enumerate(graph.outputs):
+            if output is old:
+                graph.outputs[position] = new
+        old.name = None
+        new.name = name
+        self.changes += 1
+
+    def _identity_over(self, old: ir.Value, new: ir.Value) -> ir.Node | None:
+        """The Identity that hands ``new`` out as the graph output ``old``, when that is what computes ``old``."""
+        producer = old.producer()
+        if not old.is_graph_output() or producer is None:
+            return None
+        if producer.op_type != "Identity" or producer.domain != "" or producer.inputs[0] is not new:
+            return None
+        return producer
+
+    def _name_helpers(self, root: ir.Node, fresh: Sequence[ir.Node], results: set[ir.Value]) -> None:
+        """Give the values between the old and the new names that say where they belong."""
+        base = next((value.name for value in results if value.name), None)
+        if base is None:
+            return
+        for node in fresh:
+            if node.name is None or node.name.startswith("node_"):
+                node.name = root.name if node.outputs[0] in results and root.name else f"{base}/{node.op_type}"
+            for value in node.outputs:
+                if value not in results and (value.name is None or _AUTOMATIC.fullmatch(value.name)):
+                    value.name = self.names.fresh(f"{base}/{node.op_type}")
+
+
+def _pairs(
+    root: ir.Node, values: ir.Value | Sequence[ir.Value | None] | Mapping[ir.Value, ir.Value]
+) -> list[tuple[ir.Value, ir.Value]]:
+    if isinstance(values, Mapping):
+        return list(values.items())
+    given = (values,) if isinstance(values, ir.Value) else tuple(values)
+    if len(given) != len(root.outputs):
+        raise InternalError(f"{root.op_type} has {len(root.outputs)} outputs, {len(given)} values are to replace them")
+    pairs = []
+    for old, new in zip(root.outputs, given, strict=True):
+        if new is not None:
+            pairs.append((old, new))
+        elif old._uses or old.is_graph_output():
+            raise InternalError(f"output {old.name!r} of {root.op_type} is read and needs a replacement")
+    return pairs
+
+
+def _adopt_type(old: ir.Value, new: ir.Value) -> None:
+    """Let ``new`` know all that is known of ``old``: they are the same tensor."""
+    if new.type is None:
+        new.type = old.type
+    if old.shape is None or new.shape is old.shape:
+        return
+    if new.shape is None:
+        new.shape = old.shape.copy()
+        return
+    if len(new.shape) != len(old.shape):
+        return
+    for axis, (theirs, ours) in enumerate(zip(old.shape.dims, new.shape.dims, strict=True)):
+        if isinstance(ours, int) or (ours.value is not None and not isinstance(theirs, int)):
+            continue
+        if isinstance(theirs, int) or theirs.value is not None:
+            if new.shape.frozen:
+                new.shape = new.shape.copy()
+            new.shape[axis] = theirs
+
+
+def _detach(node: ir.Node) -> None:
+    """Let the node, and those in its bodies, read nothing any more."""
+    node.resize_inputs(0)
+    for body in bodies_of(node):
+        for inner in body.all_nodes():
+            inner.resize_inputs(0)
+
+
+def _place(node: ir.Node) -> str:
+    origins = origins_of(node)
+    name = node.outputs[0].name if node.outputs else node.name
+    return f"{name} = {node.op_type}" + (f" [{origins[0].describe()}]" if origins else "")

@@ -1,0 +1,115 @@
+"""The verifier finds each kind of damage, and nothing in a sound graph."""
+
+from __future__ import annotations
+
+import onnx_ir
+import pytest
+
+from graphforge.errors import InternalError
+from graphforge.ir import Level, Model, from_text, verify_graph
+from graphforge.ir.verifier import find_problems
+
+HEADER = '<ir_version: 10, opset_import: ["" : 26, "graphforge" : 1]>\n'
+
+
+def parse(body: str) -> Model:
+    return from_text(HEADER + body)
+
+
+def problems(model: Model, level: Level | None = None) -> str:
+    return "\n".join(find_problems(model, level))
+
+
+def test_a_sound_graph_with_bodies_passes() -> None:
+    model = parse(
+        """g (bool c, float[2] x) => (float[2] y) <float[2] w = {1, 2}> {
+           n = Add(x, w)
+           y = If(c) <then_branch = t () => (float[2] a) { a = Neg(n) },
+                      else_branch = e () => (float[2] b) { b = Abs(w) }>
+        }"""
+    )
+    verify_graph(model)
+
+
+def test_order() -> None:
+    model = parse("g (float[2] x) => (float[2] y) { a = Neg(x) y = Neg(a) }")
+    first, second = model.graph
+    model.graph.insert_before(first, second)
+    assert "y = Neg: input 0 ('a') is not defined before it" in problems(model)
+    with pytest.raises(InternalError, match="not well formed"):
+        verify_graph(model)
+
+
+def test_value_of_a_body_read_outside() -> None:
+    model = parse(
+        """g (bool c, float[2] x) => (float[2] z) {
+           y = If(c) <then_branch = t () => (float[2] a) { a = Neg(x) },
+                      else_branch = e () => (float[2] b) { b = Abs(x) }>
+           z = Relu(y)
+        }"""
+    )
+    body = model.graph[0].attributes["then_branch"].as_graph()
+    model.graph[1].replace_input_with(0, body[0].outputs[0])
+    assert "z = Relu: input 0 ('a') is not defined before it" in problems(model)
+
+
+def test_names() -> None:
+    model = parse("g (float[2] x) => (float[2] y) { a = Neg(x) y = Neg(a) }")
+    model.graph[0].outputs[0].name = "x"
+    assert "the name 'x' is given to an output of (x = Neg) and to input 'x'" in problems(model)
+
+
+def test_shadowed_name() -> None:
+    model = parse(
+        """g (bool c, float[2] x) => (float[2] y) {
+           y = If(c) <then_branch = t () => (float[2] a) { a = Neg(x) },
+                      else_branch = e () => (float[2] b) { b = Abs(x) }>
+        }"""
+    )
+    model.graph[0].attributes["else_branch"].as_graph()[0].outputs[0].name = "x"
+    assert "the name 'x' of an output of (x = Abs) hides input 'x' of an enclosing graph" in problems(model)
+
+
+def test_lost_output_and_lost_data() -> None:
+    model = parse("g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { a = Add(x, w) y = Neg(a) }")
+    model.graph.initializers["w"].const_value = None
+    model.graph.remove(model.graph[1])
+    text = problems(model)
+    assert "initializer 'w' has no data" in text
+    assert "output 0 ('y') is computed nowhere" in text
+
+
+def test_use_that_is_not_listed() -> None:
+    model = parse("g (float[2] x) => (float[2] y) { y = Neg(x) }")
+    model.graph.inputs[0]._uses.clear()
+    assert "input 0 ('x') does not list this use" in problems(model)
+
+
+def test_operators() -> None:
+    assert "no operator Nog exists at opset 26" in problems(parse("g (float[2] x) => (float[2] y) { y = Nog(x) }"))
+    assert "has 1 inputs, expected 2" in problems(parse("g (float[2] x) => (float[2] y) { y = Sub(x) }"))
+    model = parse("g (float[2] x) => (float[2] y) { y = Relu<alpha=1.0>(x) }")
+    assert "attribute 'alpha', which Relu does not have" in problems(model)
+
+
+def test_levels() -> None:
+    constant = parse("g (float[2] x) => (float[2] y) { c = Constant<value_float=1.0>() y = Add(x, c) }")
+    verify_graph(constant)
+    assert "constants are initializers" in problems(constant, Level.CANONICAL)
+    semantic = parse("g (float[2] x) => (float[2] y) { y = graphforge.Thing(x) }")
+    verify_graph(semantic, Level.CANONICAL)
+    assert "must be lowered by now" in problems(semantic, Level.LEGAL)
+    untyped = parse("g (float[2] x) => (float[2] y) { a = Neg(x) y = Neg(a) }")
+    assert "the type of output 'a' is unknown" in problems(untyped, Level.CANONICAL)
+    assert problems(untyped, Level.CAPTURED) == ""
+    older = parse("g (float[2] x) => (float[2] y) { y = Neg(x) }")
+    older.graph.opset_imports[""] = 17
+    assert "at opset 17, expected the home opset" in problems(older, Level.CAPTURED)
+    assert problems(older, Level.LEGAL) == ""
+
+
+def test_an_optional_output_that_is_not_asked_for_may_be_nameless() -> None:
+    model = parse("g (float[4] x) => (float[2] y) <int64[1] k = {2}> { y, i = TopK(x, k) }")
+    model.graph[0].outputs[1].name = ""
+    verify_graph(model)
+    assert isinstance(model, onnx_ir.Model)

@@ -1,0 +1,147 @@
+"""Pipeline: parsing, running, records and instruments."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from graphforge.errors import GraphForgeError, InternalError, UsageError
+from graphforge.ir import Graph, verify_graph
+from graphforge.transform import (
+    Journal,
+    NumericCheck,
+    Pass,
+    PassRegistry,
+    Pipeline,
+    Rewriter,
+    TimePasses,
+    VerifyGraph,
+)
+from tests.transform.toys import DirectEdit, DropDoubleNeg, ReluToClip, parse
+
+GRAPH = "g (float[2] x) => (float[2] y) { a = Neg(x) b = Neg(a) y = Relu(b) }"
+
+
+@pytest.fixture
+def registry() -> PassRegistry:
+    registry = PassRegistry()
+    for found in (DropDoubleNeg, ReluToClip, DirectEdit):
+        registry.add_class(found, "tests")
+    return registry
+
+
+def test_parse_reads_names_and_options(registry: PassRegistry) -> None:
+    pipeline = Pipeline.parse(
+        "drop-double-neg, relu-to-clip{low=-1,ops=['Relu','Elu'],limit=none},direct-edit", registry
+    )
+    assert pipeline.passes == (DropDoubleNeg(), ReluToClip(low=-1.0, ops=("Relu", "Elu")), DirectEdit())
+    assert Pipeline.parse(pipeline.spec(), registry).passes == pipeline.passes
+    assert Pipeline.parse("", registry).passes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("drop-duble-neg", "did you mean drop-double-neg"),
+        ("relu-to-clip{lo=1}", "did you mean low?"),
+        ("relu-to-clip{zzz=1}", "its options: low, ops, limit"),
+        ("drop-double-neg{x=1}", "it has no options"),
+        ("relu-to-clip{low=abc}", "option low of pass relu-to-clip must be float, got 'abc'"),
+        ("relu-to-clip{limit=1.5}", "must be int or none"),
+        ("relu-to-clip{low}", "write it as option=value"),
+        ("relu-to-clip{low=1,low=2}", "given twice"),
+        ("relu-to-clip{low=1", "left open"),
+        ("relu-to-clip}", "not opened"),
+        ("a b", "cannot read 'a b'"),
+    ],
+)
+def test_parse_errors_name_the_way_out(registry: PassRegistry, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Pipeline.parse(text, registry)
+    assert message in str(caught.value)
+
+
+def test_records_say_what_each_pass_did() -> None:
+    model = parse(GRAPH)
+    first, second = Pipeline([DropDoubleNeg(), DropDoubleNeg()]).run(model)
+    assert (first.name, first.nodes_before, first.nodes_after) == ("drop-double-neg", 3, 1)
+    assert first.changes > 0
+    assert (second.nodes_before, second.nodes_after, second.changes) == (1, 1, 0)
+
+
+def test_edits_behind_the_rewriters_back_are_seen() -> None:
+    model = parse(GRAPH)
+    first, second = Pipeline([DirectEdit(), DirectEdit()]).run(model)
+    assert first.changes == 1
+    assert second.changes == 0
+
+
+def test_instruments_time_and_journal(tmp_path: Path) -> None:
+    timing, journal = TimePasses(), Journal(tmp_path / "journal.jsonl")
+    Pipeline([DropDoubleNeg(), ReluToClip()]).run(parse(GRAPH), [timing, journal])
+    assert set(timing.seconds) == {"drop-double-neg", "relu-to-clip"}
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == ["drop-double-neg", "relu-to-clip"]
+
+
+def test_the_verifier_names_the_pass_that_broke_the_graph() -> None:
+    @dataclass(frozen=True)
+    class Break(Pass):
+        name: ClassVar[str] = "break"
+
+        def run(self, graph: Graph, rewriter: Rewriter) -> None:
+            graph.remove(graph[0])
+
+    with pytest.raises(InternalError, match=r"after pass break, the graph is not well formed"):
+        Pipeline([DropDoubleNeg(), Break()]).run(
+            parse("g (float[2] x) => (float[2] y) { a = Abs(x) y = Neg(a) }"), [VerifyGraph()]
+        )
+
+
+def test_the_numeric_check_names_the_pass_that_changes_a_result() -> None:
+    passes = [DropDoubleNeg(), ReluToClip(low=0.25), DropDoubleNeg()]
+    with pytest.raises(GraphForgeError, match="pass relu-to-clip changes output 'y'"):
+        Pipeline(passes).run(parse(GRAPH), [NumericCheck()])
+    model = parse(GRAPH)
+    Pipeline([DropDoubleNeg(), ReluToClip()]).run(model, [NumericCheck(), VerifyGraph()])
+    verify_graph(model)
+
+
+def test_the_numeric_check_draws_named_dims_and_integers() -> None:
+    model = parse(
+        """g (float[N,3] x, int64[N] i, bool[N] b) => (float[N,3] y, int64[N] j, bool[N] c) {
+            y = Relu(x) j = Neg(i) c = Not(b)
+        }"""
+    )
+    check = NumericCheck(sizes={"N": 5})
+    Pipeline([ReluToClip()]).run(model, [check])
+    assert check.feeds is not None
+    assert check.feeds["x"].shape == (5, 3)
+
+
+def test_a_pass_that_crashes_is_our_bug_and_is_named() -> None:
+    @dataclass(frozen=True)
+    class Crash(Pass):
+        name: ClassVar[str] = "crash"
+
+        def run(self, graph: Graph, rewriter: Rewriter) -> None:
+            raise ZeroDivisionError("oh")
+
+    with pytest.raises(InternalError, match="the pass 'crash' failed: ZeroDivisionError: oh"):
+        Pipeline([Crash()]).run(parse(GRAPH))
+
+
+def test_names_are_unique_after_a_run() -> None:
+    model = parse("g (float[2] x) => (float[2] y) { constant_0 = Relu(x) y = Relu(constant_0) }")
+    Pipeline([ReluToClip(low=1.5)]).run(model, [VerifyGraph()])
+    verify_graph(model)
+    assert {value.name for value in model.graph.outputs} == {"y"}
+
+
+def test_something_else_is_no_pass() -> None:
+    with pytest.raises(UsageError, match="a pipeline is made of passes"):
+        Pipeline([DropDoubleNeg])  # type: ignore[list-item]
