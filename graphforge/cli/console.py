@@ -33,9 +33,10 @@ def print_error(message: str, notes: Iterable[str] = ()) -> None:
 
 
 def print_json(document: object) -> None:
-    """The one JSON document of `--json` on stdout."""
-    json.dump(document, sys.stdout, indent=2, default=_plain, allow_nan=True)
-    sys.stdout.write("\n")
+    """The one JSON document of `--json` on stdout; NaN and infinities, which JSON cannot say, become text."""
+    # through a text first: a document that cannot be told must not leave half of itself on stdout
+    text = json.dumps(json.loads(json.dumps(document, default=_plain), parse_constant=str), indent=2)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

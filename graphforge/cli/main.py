@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code."""
     as_json = "--json" in arguments
     try:
-        outcome = cli.main(args=list(arguments), prog_name="graphforge", standalone_mode=False)
+        outcome = cli.main(args=list(arguments) or ["--help"], prog_name="graphforge", standalone_mode=False)
         sys.stdout.flush()
     except GraphForgeError as error:
         return _refuse(error, as_json)
@@ -87,10 +87,10 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
-            return _report_bug(error, as_json)
+            return _report_bug(error, arguments)
         return _refuse(_error_from_os(error), as_json)
     except Exception as error:
-        return _report_bug(error, as_json)
+        return _report_bug(error, arguments)
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -102,19 +102,20 @@ def _refuse(error: GraphForgeError, as_json: bool, code: int | None = None) -> i
     return code
 
 
-def _report_bug(error: Exception, as_json: bool) -> int:
+def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
     """The one place that shows a traceback."""
+    import shlex
     import traceback
 
     traceback.print_exception(error, file=sys.stderr)
     notes = [str(note) for note in getattr(error, "notes", ())]
     if not isinstance(error, InternalError):
         notes.append("this is a bug of graphforge, not a mistake of yours")
-    notes.append(f"when reporting it, add the traceback above and: graphforge {' '.join(sys.argv[1:])}")
+    notes.append(f"when reporting it, add the traceback above and: {shlex.join(['graphforge', *arguments])}")
     notes.append("and what `graphforge doctor` prints")
     message = f"internal error: {type(error).__name__}: {error}"
     print_error(message, notes)
-    if as_json:
+    if "--json" in arguments:
         print_json({"error": {"message": message, "notes": notes, "exit_code": _BUG}})
     return _BUG
 
@@ -133,10 +134,10 @@ def _unknown_verb(name: str) -> UsageError:
 def _usage_error_from_click(error: click.ClickException) -> UsageError:
     """Click's complaint in our words: lower-case start, no full stop, a way out."""
     text = error.format_message().rstrip(".")
-    head, *rest = text.split(". ")
+    head, *rest = (part.strip(" ()") for part in text.split(". "))
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context is not None else "graphforge"
-    return UsageError(head[:1].lower() + head[1:], *rest, f"see `{path} --help`")
+    return UsageError(*(part[:1].lower() + part[1:] for part in (head, *rest)), f"see `{path} --help`")
 
 
 def _error_from_os(error: OSError) -> GraphForgeError:

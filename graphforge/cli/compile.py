@@ -1,0 +1,220 @@
+"""`graphforge compile`: a model in, a verified bundle out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphforge.cli.console import print_json, progress, stdout
+from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
+from graphforge.errors import GraphForgeError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from graphforge.transform import Pass
+
+__all__ = ["command"]
+
+
+@click.command("compile")
+@model_options
+@click.option("--target", default="onnx", show_default=True, help="Where the model goes: onnx, tensorrt, magicmind.")
+@click.option("--opset", type=int, help="Opset to deliver; delivered exactly or refused.")
+@click.option("--precision", help="The target's name for the arithmetic.")
+@click.option(
+    "--option",
+    "target_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option only this target knows, for example compute_capabilities=SM86,SM89; repeat for more.",
+)
+@capture_option
+@click.option("--pass", "passes", multiple=True, metavar="FILE.py:Class", help="A pass of your own; repeat for more.")
+@click.option("--pipeline", metavar="'a,b{opt=1},c'", help="Run these passes instead of the default ones.")
+@click.option(
+    "--check-passes", is_flag=True, help="Run the graph around every pass; stop at one that changes a result."
+)
+@click.option("--no-verify", is_flag=True, help="Do not compare with the eager model; the manifest says so.")
+@click.option("--keep-unverified", is_flag=True, help="Keep a model that failed verification as model.unverified.onnx.")
+@click.option("-o", "--output", metavar="DIR", help="Folder of the bundle.  [default: out/NAME]")
+@json_option
+def command(
+    request: ModelRequest,
+    target: str,
+    opset: int | None,
+    precision: str | None,
+    target_options: tuple[str, ...],
+    capture: str,
+    passes: tuple[str, ...],
+    pipeline: str | None,
+    check_passes: bool,
+    no_verify: bool,
+    keep_unverified: bool,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Compile MODEL into a bundle: the artifact and a manifest, verified against the eager model.
+
+    MODEL is one of: package.module:callable, path/file.py:callable (it returns an nn.Module, or (nn.Module, inputs)),
+    file.pt2, file.pt (TorchScript), file.onnx, torchvision:NAME, timm:NAME.
+
+    \b
+    Examples:
+      graphforge compile torchvision:resnet50 --input 'x:1x3x224x224' --dynamic 'x:0=1..8'
+      graphforge compile net.py:build --kwargs '{"width": 64}' --checkpoint net.pth --input-file photo.jpg
+      graphforge compile net.py:build --input 'ids:1x128:int64' --dynamic 'ids:0=1..4,1=16..512/16' --opset 18
+      graphforge compile net.py:build --input 'x:1x8' --pass my_pass.py:DropDropout --check-passes
+      graphforge compile net.py:build --input 'x:1x3x64x64' --target tensorrt --option compute_capabilities=SM86,SM89
+
+    The artifact runs on the given inputs and at other sizes inside every dynamic range; if one output differs,
+    the command fails and leaves nothing.
+    """
+    from graphforge.compile import compile as compile_model
+    from graphforge.compile import destination
+    from graphforge.targets import get_target
+    from graphforge.targets.target import TargetOptions
+
+    # what can be refused at once is refused before the model is loaded
+    chosen = get_target(target)
+    extra = _target_options(target_options)
+    chosen.pipeline(TargetOptions(opset=opset, precision=precision, extra=extra))
+    own_passes, chosen_pipeline = _passes(passes, pipeline)
+    destination(output, request.model)
+
+    with progress(quiet=as_json) as begin:
+        begin("load")
+        loaded = request.load()
+        inputs, dynamic = request.example(loaded)
+        bundle = compile_model(
+            loaded,
+            inputs,
+            dynamic_shapes=dynamic,
+            target=chosen,
+            opset=opset,
+            precision=precision,
+            target_options=extra,
+            capture=capture,
+            passes=own_passes,
+            pipeline=chosen_pipeline,
+            check_passes=check_passes,
+            verify=not no_verify,
+            keep_unverified=keep_unverified,
+            seed=request.seed,
+            output=output,
+            progress=begin,
+        )
+    if as_json:
+        print_json({"path": str(bundle.path), "manifest": bundle.manifest})
+    else:
+        print_summary(stdout(), bundle.path, bundle.manifest)
+
+
+def print_summary(console: Console, path: Path, manifest: Mapping[str, Any]) -> None:
+    """The closing tables: steps, then outputs, then everything the user should know."""
+    from rich.markup import escape
+
+    console.print(_steps_table(manifest))
+    verification = manifest["verification"]
+    if verification.get("trials"):
+        console.print(_outputs_table(verification))
+    for fallback in manifest["lowering"]["fallbacks"]:
+        where = " at ".join(part for part in (fallback["module"], fallback["source"]) if part)
+        console.print(f"[yellow]fallback[/yellow] {escape(fallback['operator'])} {escape(where)}")
+    for note in dict.fromkeys([*manifest["notes"], *verification.get("notes", [])]):
+        console.print(f"[yellow]note[/yellow] {escape(note)}")
+    verdict = {True: "[green]verified[/green]", None: "[yellow]not verified[/yellow]"}.get(
+        verification["passed"], "[red]failed[/red]"
+    )
+    reason = f" ({verification['skipped']})" if verification.get("skipped") else ""
+    console.print(f"{verdict}{escape(reason)}: {escape(', '.join(str(path / name) for name in manifest['files']))}")
+
+
+def _steps_table(manifest: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="steps", title_justify="left")
+    table.add_column("step")
+    table.add_column("seconds", justify="right")
+    table.add_column("nodes", justify="right")
+    for step in manifest["steps"]:
+        table.add_row(step["name"], f"{step['seconds']:.2f}", str(step.get("nodes", "")))
+    table.add_section()
+    table.add_row("all", f"{sum(step['seconds'] for step in manifest['steps']):.2f}", str(manifest["nodes"]))
+    return table
+
+
+def _outputs_table(verification: Mapping[str, Any]) -> Any:
+    """One row per output: the worst of all trials, and the shapes it was tried at."""
+    from rich.table import Table
+
+    table = Table(title=f"{verification['artifact']} against {verification['reference']}", title_justify="left")
+    table.add_column("output")
+    table.add_column("dtype")
+    table.add_column("max abs", justify="right")
+    table.add_column("max rel", justify="right")
+    table.add_column("allowed")
+    table.add_column("shapes tried")
+    by_output: dict[str, list[Mapping[str, Any]]] = {}
+    for trial in verification["trials"]:
+        for output in trial["outputs"]:
+            by_output.setdefault(output["name"], []).append(output)
+    for name, seen in by_output.items():
+        shapes = dict.fromkeys("x".join(map(str, output["shape"])) or "scalar" for output in seen)
+        table.add_row(
+            name,
+            seen[0]["dtype"],
+            _worst(seen, "max_abs"),
+            _worst(seen, "max_rel"),
+            seen[0]["tolerance"],
+            ", ".join(shapes),
+        )
+    return table
+
+
+def _worst(outputs: list[Mapping[str, Any]], key: str) -> str:
+    values = [output[key] for output in outputs]
+    words = [value for value in values if isinstance(value, str)]  # "nan", "inf"
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return words[0] if words else f"{max(numbers):.2g}" if numbers else "exact"
+
+
+def _target_options(texts: tuple[str, ...]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UsageError(f"cannot read target option {text!r}", "write it as --option KEY=VALUE")
+        options[key.strip()] = value.strip()
+    return options
+
+
+def _passes(specs: tuple[str, ...], pipeline: str | None) -> tuple[list[Pass], list[Pass] | None]:
+    """The user's passes that run after the others, and the whole pipeline where one is given.
+
+    Passes from ``--pass`` are known by name inside ``--pipeline``; one that is named there runs there only.
+    """
+    if not specs and pipeline is None:
+        return [], None
+    from graphforge.transform import Pipeline, default_registry, load_pass_from_file
+
+    registry = default_registry().copy()
+    classes = [load_pass_from_file(spec) for spec in specs]
+    for spec, pass_class in zip(specs, classes, strict=True):
+        registry.add_class(pass_class, spec)
+    chosen = None if pipeline is None else list(Pipeline.parse(pipeline, registry))
+    placed = {item.name for item in chosen or ()}
+    own = []
+    for pass_class in classes:
+        if pass_class.name in placed:
+            continue
+        try:
+            own.append(pass_class())
+        except TypeError as error:
+            raise GraphForgeError(
+                f"pass {pass_class.name!r} cannot be made: {error}", "give every option of a pass a default value"
+            ) from None
+    return own, chosen

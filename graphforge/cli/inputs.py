@@ -1,0 +1,104 @@
+"""Read input data from files: arrays by name, or a picture made the tensor a vision model takes."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.frontend.spec import ShapeSpec, TensorSpec
+
+__all__ = ["arrays_from_files", "picture_as_tensor"]
+
+Array = NDArray[Any]
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+
+
+def arrays_from_files(
+    files: Sequence[tuple[str, Path]], specs: Sequence[TensorSpec], *, seed: int = 0
+) -> dict[str, Array]:
+    """Input name -> array; inputs that only ``--input`` names are drawn at random.
+
+    Raises:
+        UsageError: a name is missing or taken twice, or data and ``--input`` disagree.
+        GraphForgeError: a file cannot be read.
+    """
+    from graphforge.verify.inputs import check_feeds, random_feeds
+
+    spec_by_name = {spec.name: spec for spec in specs}
+    arrays: dict[str, Array] = {}
+    for name, path in files:
+        for found, array in _read(name, path, specs).items():
+            if found in arrays:
+                raise UsageError(
+                    f"two files give data for input {found!r}", "name the input with --input-file NAME=FILE"
+                )
+            arrays[found] = array
+    rest = ShapeSpec(tuple(spec for spec in specs if spec.name not in arrays))
+    drawn = random_feeds(rest, rest.example_sizes(), seed=seed)
+    given = ShapeSpec(tuple(spec_by_name[name] for name in arrays if name in spec_by_name))
+    check_feeds(given, arrays)
+    order = [*spec_by_name, *(name for name in arrays if name not in spec_by_name)]
+    return {name: (arrays | drawn)[name] for name in order}
+
+
+def picture_as_tensor(path: Path, spec: TensorSpec | None) -> Array:
+    """A picture as RGB float32 NCHW between 0 and 1, resized (bilinear) to the size of the input's shape."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise GraphForgeError(f"picture {str(path)!r} cannot be read: {error}") from None
+    shape = (1, 3, picture.height, picture.width) if spec is None else spec.shape
+    if len(shape) != 4 or shape[1] != 3:
+        raise UsageError(
+            f"input {spec.name if spec else ''!r}: a picture becomes Nx3xHxW, got shape {'x'.join(map(str, shape))}",
+            "prepare other layouts yourself and pass them as .npy or .npz",
+        )
+    batch, _, height, width = shape
+    if (picture.height, picture.width) != (height, width):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    return np.ascontiguousarray(np.repeat(pixels[None], batch, axis=0))
+
+
+def _read(name: str, path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        arrays = _read_numpy(path)
+        assert isinstance(arrays, dict)
+        if name and len(arrays) > 1:
+            raise UsageError(f"{str(path)!r} holds {len(arrays)} arrays, so it cannot be the one input {name!r}")
+        return {name or key: array for key, array in arrays.items()}
+    if not name:
+        if len(specs) > 1:
+            raise UsageError(
+                f"which input is {str(path)!r}?", f"say --input-file {specs[0].name}={path}, or another name"
+            )
+        name = specs[0].name if specs else "x"
+    if suffix == ".npy":
+        array = _read_numpy(path)
+        assert isinstance(array, np.ndarray)
+        return {name: array}
+    if suffix in _PICTURES:
+        return {name: picture_as_tensor(path, next((spec for spec in specs if spec.name == name), None))}
+    raise UsageError(
+        f"cannot read input file {str(path)!r}", f"expected .npz, .npy or a picture ({', '.join(_PICTURES)})"
+    )
+
+
+def _read_numpy(path: Path) -> Array | dict[str, Array]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return loaded if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise GraphForgeError(
+            f"{str(path)!r} cannot be read as numpy data: {error}", "write it with numpy.save or numpy.savez"
+        ) from None

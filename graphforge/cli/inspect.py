@@ -1,0 +1,137 @@
+"""`graphforge inspect`: the IR of a model as text, with the origin of every node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphforge.cli.console import print_json, progress
+from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
+from graphforge.errors import GraphForgeError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["command"]
+
+
+@click.command("inspect")
+@model_options
+@click.option(
+    "--level",
+    type=click.Choice(["captured", "canonical", "legal"]),
+    default="canonical",
+    show_default=True,
+    help="How far down the road: as captured, after the default passes, or as the target gets it.",
+)
+@click.option("--node", metavar="NAME", help="Only this node, with all of its origins.")
+@click.option("--target", default="onnx", show_default=True, help="The target of --level legal.")
+@click.option("--opset", type=int, help="The opset of --level legal.")
+@capture_option
+@json_option
+def command(
+    request: ModelRequest,
+    level: str,
+    node: str | None,
+    target: str,
+    opset: int | None,
+    capture: str,
+    as_json: bool,
+) -> None:
+    """Print the IR of MODEL (anything `graphforge compile` takes, an ONNX file included) with its origins.
+
+    Every node shows where it came from: module path, ATen operator, source line, and the pass that made it.
+
+    \b
+    Examples:
+      graphforge inspect net.py:build --input 'x:1x3x64x64'
+      graphforge inspect net.py:build --input 'x:1x3x64x64' --level captured
+      graphforge inspect out/net/model.onnx --node conv1
+    """
+    from graphforge.compile import to_canonical, to_ir
+    from graphforge.targets import get_target
+    from graphforge.targets.target import TargetOptions
+
+    target_passes = get_target(target).pipeline(TargetOptions(opset=opset)) if level == "legal" else []
+    with progress(quiet=as_json) as begin:
+        begin("load")
+        prepared = request.prepare()
+        begin("capture")
+        model, _ = to_ir(prepared, capture=capture)
+        if level != "captured":
+            begin("canonicalise")
+            to_canonical(model)
+        if target_passes:
+            begin("legalise")
+            to_canonical(model, pipeline=target_passes)
+    shown = None if node is None else _find(model, node)
+    if as_json:
+        nodes = model.graph.all_nodes() if shown is None else [shown]
+        print_json({"level": level, "nodes": [_described(item) for item in nodes]})
+    elif shown is not None:
+        _print_node(shown)
+    else:
+        from graphforge.ir import to_text
+
+        click.echo(to_text(model))
+
+
+def _find(model: ir.Model, name: str) -> ir.Node:
+    import difflib
+
+    nodes = {node.name: node for node in model.graph.all_nodes() if node.name is not None}
+    nodes |= {output.name: node for node in nodes.values() for output in node.outputs if output.name is not None}
+    if name in nodes:
+        return nodes[name]
+    close = difflib.get_close_matches(name, nodes, n=3)
+    raise GraphForgeError(
+        f"there is no node {name!r}",
+        f"did you mean {' or '.join(close)}?" if close else "",
+        f"the graph has {sum(1 for _ in model.graph.all_nodes())} nodes; without --node they are all shown",
+    )
+
+
+def _described(node: ir.Node) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from graphforge.ir import origins_of
+
+    return {
+        "name": node.name,
+        "op": node.op_type,
+        "domain": node.domain,
+        "inputs": [None if value is None else value.name for value in node.inputs],
+        "outputs": [_value(value) for value in node.outputs],
+        "attributes": {name: str(attribute.value) for name, attribute in node.attributes.items()},
+        "origins": [asdict(origin) for origin in origins_of(node)],
+    }
+
+
+def _value(value: ir.Value) -> dict[str, Any]:
+    return {
+        "name": value.name,
+        "dtype": None if value.dtype is None else value.dtype.name.lower(),
+        "shape": None if value.shape is None else [dim if isinstance(dim, int) else str(dim) for dim in value.shape],
+    }
+
+
+def _print_node(node: ir.Node) -> None:
+    from graphforge.ir import origins_of
+
+    click.echo(f"{node.name}: {node.domain + '::' if node.domain else ''}{node.op_type}")
+    for value in node.inputs:
+        if value is not None:
+            click.echo(f"  input   {value.name}  {_typed(value)}")
+    for name, attribute in node.attributes.items():
+        click.echo(f"  attr    {name} = {attribute.value}")
+    for value in node.outputs:
+        click.echo(f"  output  {value.name}  {_typed(value)}")
+    for origin in origins_of(node):
+        click.echo(f"  origin  {origin.describe()}")
+
+
+def _typed(value: ir.Value) -> str:
+    facts = _value(value)
+    shape = "?" if facts["shape"] is None else "x".join(map(str, facts["shape"])) or "scalar"
+    return f"{facts['dtype'] or '?'} {shape}"

@@ -1,0 +1,200 @@
+"""What verbs that take a MODEL have in common: their options, parsed before anything heavy is imported."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from graphforge.errors import UsageError
+from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic, parse_input
+
+if TYPE_CHECKING:
+    from graphforge.compile import Prepared
+    from graphforge.frontend.load import LoadedModel
+
+__all__ = ["ModelRequest", "capture_option", "json_option", "model_options"]
+
+R = TypeVar("R")
+
+_REQUEST_OPTIONS = ("model", "checkpoint", "kwargs", "trust_pickle", "inputs", "input_files", "dynamic", "seed")
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else; no progress."
+)
+capture_option = click.option(
+    "--capture",
+    type=click.Choice(["auto", "export", "export-strict", "fx", "trace"]),
+    default="auto",
+    show_default=True,
+    help="How the program is read from the module; auto tries them in this order and tells why each failed.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """A model and its inputs as the command line gives them; nothing is loaded yet.
+
+    Attributes:
+        model: the MODEL text.
+        checkpoint: weights to load into it.
+        kwargs: for the callable that builds it.
+        trust_pickle: whether a checkpoint may run code.
+        inputs: the tensors named by ``--input``.
+        files: ``--input-file`` as (input name or "", path).
+        dynamic: input name -> axis -> range.
+        seed: of random inputs.
+    """
+
+    model: str
+    checkpoint: Path | None
+    kwargs: Mapping[str, Any]
+    trust_pickle: bool
+    inputs: tuple[TensorSpec, ...]
+    files: tuple[tuple[str, Path], ...]
+    dynamic: Mapping[str, Mapping[int, DimRange]]
+    seed: int
+
+    def load(self) -> LoadedModel:
+        """The model itself."""
+        from graphforge.frontend.load import load_model
+
+        return load_model(self.model, checkpoint=self.checkpoint, kwargs=self.kwargs, trust_pickle=self.trust_pickle)
+
+    def example(self, loaded: LoadedModel) -> tuple[Any, dict[str, dict[int, DimRange]]]:
+        """The example inputs and dynamic dims as `graphforge.compile` takes them.
+
+        Names that are no parameter of the model's forward go by position and take the parameter's name.
+        """
+        names = {tensor.name: tensor.name for tensor in self.inputs}
+        dynamic = {name: dict(axes) for name, axes in self.dynamic.items()}
+        if not self.files:
+            renamed = _parameter_names(loaded, list(names))
+            inputs = ShapeSpec(tuple(replace(tensor, name=renamed[tensor.name]) for tensor in self.inputs))
+            return (inputs if self.inputs else None), {renamed.get(n, n): axes for n, axes in dynamic.items()}
+        from graphforge.cli.inputs import arrays_from_files
+
+        arrays = arrays_from_files(self.files, self.inputs, seed=self.seed)
+        if loaded.onnx_path is not None:
+            return arrays, dynamic
+        import torch
+
+        renamed = _parameter_names(loaded, list(arrays))
+        tensors = {renamed[name]: torch.from_numpy(array) for name, array in arrays.items()}
+        return tensors, {renamed.get(name, name): axes for name, axes in dynamic.items()}
+
+    def prepare(self) -> Prepared:
+        """The model loaded, its inputs named and drawn, its shape spec settled."""
+        from graphforge.compile import prepare
+
+        loaded = self.load()
+        inputs, dynamic = self.example(loaded)
+        return prepare(loaded, inputs, dynamic_shapes=dynamic, seed=self.seed)
+
+
+def model_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Add MODEL and everything that says how to build and call it; the verb receives one `request`."""
+
+    @functools.wraps(function)
+    def with_request(**options: Any) -> R:
+        request = _request_from_options(**{name: options.pop(name) for name in _REQUEST_OPTIONS})
+        return function(request=request, **options)
+
+    decorators = (
+        click.argument("model"),
+        click.option(
+            "--input",
+            "inputs",
+            multiple=True,
+            metavar="NAME:SHAPE[:DTYPE]",
+            help="A tensor input, for example x:1x3x224x224 or ids:1x128:int64; repeat for more.",
+        ),
+        click.option(
+            "--input-file",
+            "input_files",
+            multiple=True,
+            metavar="[NAME=]FILE",
+            help="Real data: .npz (inputs by name), .npy, or a picture (RGB, 0..1, NCHW, scaled to --input's size).",
+        ),
+        click.option(
+            "--dynamic",
+            multiple=True,
+            metavar="NAME:AXIS=LOW..HIGH[/STEP],...",
+            help="Sizes promised to work, for example x:0=1..8,2=128..512/32; axis=name:1..8 ties dims of one name.",
+        ),
+        click.option("--checkpoint", metavar="FILE", help="Weights to load into the module (.pth, .pt, .safetensors)."),
+        click.option("--kwargs", metavar="JSON", help="Arguments of the callable that builds the model."),
+        click.option("--trust-pickle", is_flag=True, help="Allow a checkpoint that runs code when it is read."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of random inputs."),
+    )
+    decorated: Callable[..., R] = with_request
+    for decorate in reversed(decorators):
+        decorated = decorate(decorated)
+    return decorated
+
+
+def _request_from_options(
+    model: str,
+    checkpoint: str | None,
+    kwargs: str | None,
+    trust_pickle: bool,
+    inputs: tuple[str, ...],
+    input_files: tuple[str, ...],
+    dynamic: tuple[str, ...],
+    seed: int,
+) -> ModelRequest:
+    from graphforge.frontend.load import parse_kwargs
+
+    tensors = tuple(parse_input(text) for text in inputs)
+    names = [tensor.name for tensor in tensors]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--input gives {twice!r} twice", "every input has one name and one shape")
+    ranges = parse_dynamic(dynamic)
+    if tensors and not input_files:
+        ShapeSpec(tensors).with_dynamic(ranges)  # an unknown name or a size out of range is told before anything loads
+    return ModelRequest(
+        model,
+        Path(checkpoint) if checkpoint is not None else None,
+        parse_kwargs(kwargs),
+        trust_pickle,
+        tensors,
+        tuple(_named_file(text) for text in input_files),
+        ranges,
+        seed,
+    )
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals:
+        name, path = "", text
+    if not Path(path).is_file():
+        raise UsageError(f"input file {path!r} does not exist", "the path is taken from the current folder")
+    return name, Path(path)
+
+
+def _parameter_names(loaded: LoadedModel, names: list[str]) -> dict[str, str]:
+    """The user's name of each input -> the name it has in the model's forward."""
+    import inspect
+
+    same = {name: name for name in names}
+    if loaded.module is None:
+        return same
+    try:
+        parameters = inspect.signature(loaded.module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return same
+    positional = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    known = {parameter.name for parameter in parameters}
+    if any(name in known for name in names) or len(names) > len(positional):
+        return same
+    return dict(zip(names, positional, strict=False))
