@@ -1,8 +1,9 @@
-"""Capture a PyTorch module as a graph of ATen calls: torch.export, torch.fx or a trace, in that order when left to us."""
+"""Capture a PyTorch module as a graph of ATen calls: torch.export, torch.fx or a trace, tried in that order."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,15 @@ from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.spec import ShapeSpec, TensorSpec
 
-__all__ = ["METHODS", "CallInputs", "capture", "captured_from_program", "input_tree"]
+__all__ = [
+    "METHODS",
+    "CallInputs",
+    "capture",
+    "captured_from_loaded_program",
+    "captured_from_program",
+    "input_tree",
+    "output_names",
+]
 
 METHODS = ("export", "export-strict", "fx", "trace")
 
@@ -157,9 +166,17 @@ def capture(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("torch", "torch._guards", "torch._dynamo", "torch.fx", "torch.export")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        yield
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)  # what fails is told once, by us, with its reason
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _reason(error: Exception) -> str:
@@ -193,8 +210,10 @@ def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:
         for axis, dim in spec.dims.items():
             if dim.name in wanted:
                 index = torch.arange(wanted[dim.name]) % max(1, tensor.shape[axis])
-                tensor = tensor.index_select(axis, index) if tensor.shape[axis] else tensor.new_zeros(
-                    [*tensor.shape[:axis], wanted[dim.name], *tensor.shape[axis + 1 :]]
+                tensor = (
+                    tensor.index_select(axis, index)
+                    if tensor.shape[axis]
+                    else tensor.new_zeros([*tensor.shape[:axis], wanted[dim.name], *tensor.shape[axis + 1 :]])
                 )
         grown[spec.name] = tensor
     return inputs.replaced(grown)
@@ -289,12 +308,17 @@ def captured_from_program(
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             assert spec.target is not None
             tensor = program.state_dict.get(spec.target)
-            weights[argument.name] = (spec.target, tensor if tensor is not None else program.constants[spec.target])
+            weights[argument.name] = (
+                spec.target,
+                tensor if tensor is not None else program.constants[spec.target],
+            )
         elif spec.kind is InputKind.CONSTANT_TENSOR:
             assert spec.target is not None
             weights[argument.name] = (spec.target, program.constants[spec.target])
         else:
-            raise CaptureError(f"the captured program takes a {spec.kind.name.lower()} ({spec.target}), which has no ONNX form")
+            raise CaptureError(
+                f"the captured program takes a {spec.kind.name.lower()} ({spec.target}), which has no ONNX form"
+            )
     out_spec = program.call_spec.out_spec
     user_names = output_names(out_spec) if out_spec is not None else []
     following = iter(user_names)
@@ -314,6 +338,31 @@ def captured_from_program(
         failures=like.failures,
         program=program,
     )
+
+
+def captured_from_loaded_program(
+    program: torch.export.ExportedProgram, inputs: CallInputs, shapes: ShapeSpec
+) -> Captured:
+    """A program that was exported earlier: its own dynamic dims stand, none can be added.
+
+    Raises:
+        UsageError: a dim is asked to be dynamic that the program has fixed.
+    """
+    template = Captured(program.graph_module, {}, {}, {}, [], shapes, {}, "program")
+    captured = captured_from_program(program, template, names=inputs.leaf_names)
+    by_name = {spec.name: spec for spec in shapes.inputs}
+    for node in program.graph_module.graph.nodes:
+        fake = node.meta.get("val")
+        if node.op != "placeholder" or node.name not in captured.input_names or not isinstance(fake, torch.Tensor):
+            continue
+        for axis in by_name[captured.input_names[node.name]].dims:
+            if isinstance(fake.shape[axis], int):
+                raise UsageError(
+                    f"axis {axis} of input {captured.input_names[node.name]!r} is fixed at {fake.shape[axis]} in the "
+                    "exported program",
+                    "export it again with that dim dynamic",
+                )
+    return captured
 
 
 def output_names(spec: _pytree.TreeSpec) -> list[str]:
@@ -434,4 +483,3 @@ _CAPTURE: dict[str, Callable[[Any, CallInputs, ShapeSpec], Captured]] = {
     "fx": _fx,
     "trace": _trace,
 }
-

@@ -1,4 +1,4 @@
-"""Input and shape specifications: one description of the inputs that drives capture, verification and target profiles."""
+"""Input and shape specs: one description of the inputs that drives capture, verification and target profiles."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from graphforge.errors import UsageError
 __all__ = ["DimRange", "ShapeSpec", "TensorSpec", "parse_dynamic", "parse_input"]
 
 _DTYPES = (
-    "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool complex64 complex128".split()
-)
+    "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool complex64 complex128"
+).split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class DimRange:
     def __post_init__(self) -> None:
         if self.low < 0 or self.high < self.low or self.step < 1:
             raise UsageError(
-                f"dynamic dim {self.name}: expected 0 <= low <= high and step >= 1, got {self.low}..{self.high}/{self.step}",
+                f"dynamic dim {self.name}: expected 0 <= low <= high, step >= 1, got {self.low}..{self.high}/{self.step}",
                 "write it as axis=low..high or axis=low..high/step, for example 0=1..8 or 2=128..512/32",
             )
         if not self.sizes(limit=1):
@@ -96,9 +96,7 @@ class ShapeSpec:
         names = [tensor.name for tensor in self.inputs]
         for name in wanted:
             if name not in names:
-                raise UsageError(
-                    f"--dynamic names input {name!r}, but the model's inputs are: {', '.join(names) or 'none'}"
-                )
+                raise UsageError(f"--dynamic names input {name!r}, but the inputs are: {', '.join(names) or 'none'}")
         inputs = []
         for tensor in self.inputs:
             dims = dict(tensor.dims)
@@ -124,7 +122,7 @@ class ShapeSpec:
                     raise UsageError(f"dynamic dim {dim.name!r} is given two different ranges")
                 if known[1] != tensor.shape[axis]:
                     raise UsageError(
-                        f"dynamic dim {dim.name!r} has size {known[1]} in one example input and {tensor.shape[axis]} in another"
+                        f"dynamic dim {dim.name!r} has size {known[1]} in one input and {tensor.shape[axis]} in another"
                     )
         return spec
 

@@ -25,7 +25,7 @@ def home_opset() -> int:
 HOME_OPSET = min(26, onnx.defs.onnx_opset_version())
 
 Scalar: TypeAlias = int | float | bool
-Operand: TypeAlias = ir.Value | None | Scalar | Sequence[Scalar] | np.ndarray | ir.TensorProtocol
+Operand: TypeAlias = ir.Value | Scalar | Sequence[Scalar] | np.ndarray | ir.TensorProtocol | None
 
 _CONSTANTS = "graphforge.constants"
 # Constants of at most this many bytes are shared when equal.

@@ -1,4 +1,4 @@
-"""Type and shape of a node's outputs, node by node: short Python rules for common ops, ONNX's own inference for the rest."""
+"""Types and shapes of a node's outputs: short Python rules for common ops, ONNX's own inference for the rest."""
 
 from __future__ import annotations
 
@@ -345,7 +345,9 @@ def _infer_by_onnx(node: ir.Node, opset: int) -> None:
     schema = schema_of(node.op_type, node.domain, opset)
     if schema is None or any(value is not None and value.type is None for value in node.inputs):
         return
-    if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
+    if any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
+    ):
         return  # control flow: the types are given by whoever builds the node
     proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
     types: dict[str, onnx.TypeProto] = {}
@@ -369,7 +371,11 @@ def _infer_by_onnx(node: ir.Node, opset: int) -> None:
         proto.attribute.append(ir.serde.serialize_attribute(attribute))
     try:
         inferred = onnx.shape_inference.infer_node_outputs(
-            schema, proto, types, data, opset_imports=[onnx.OperatorSetIdProto(domain=node.domain, version=opset)]
+            schema,
+            proto,
+            types,
+            data,
+            opset_imports=[onnx.OperatorSetIdProto(domain=node.domain, version=opset)],
         )
     except Exception:  # ONNX raises plain RuntimeErrors of several C++ kinds; unknown stays unknown
         return

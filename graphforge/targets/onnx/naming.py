@@ -17,9 +17,7 @@ def assign_names(model: ir.Model) -> None:
     A name that would occur twice gets ``_1``, ``_2``, ... in graph order, so the same model has the same names always.
     """
     graph = model.graph
-    reserved = {
-        value.name for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()) if value.name
-    }
+    reserved = {value.name for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()) if value.name}
     outputs = set(graph.outputs)
     taken: dict[str, int] = dict.fromkeys(reserved, 0)
     node_names: dict[str, int] = {}

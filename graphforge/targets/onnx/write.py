@@ -18,7 +18,7 @@ __all__ = ["EXTERNAL_DATA_BYTES", "ir_version_for", "write_onnx"]
 EXTERNAL_DATA_BYTES = 1_900_000_000
 # Initializers above this are streamed after the graph; smaller ones travel inside the serialised graph.
 _STREAMED_BYTES = 4096
-# Wire tags (field number << 3 | length-delimited): ModelProto.graph = 7, GraphProto.initializer = 5, TensorProto.raw_data = 9.
+# Wire tags (field number << 3 | 2, length-delimited) of ModelProto.graph, GraphProto.initializer, TensorProto.raw_data.
 _GRAPH, _INITIALIZER, _RAW_DATA = bytes([7 << 3 | 2]), bytes([5 << 3 | 2]), bytes([9 << 3 | 2])
 
 
@@ -43,9 +43,7 @@ def write_onnx(model: ir.Model, path: Path, *, external_bytes: int = EXTERNAL_DA
         write_origin_metadata(node)
     try:
         total = sum(
-            value.const_value.nbytes
-            for value in model.graph.initializers.values()
-            if value.const_value is not None
+            value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
         )
         if total > external_bytes:
             data = f"{path.name}.data"
@@ -103,9 +101,7 @@ def _header(value: ir.Value) -> tuple[bytes, int]:
     """Everything of a TensorProto before its raw bytes, and the number of these."""
     tensor = value.const_value
     assert tensor is not None
-    proto = onnx.TensorProto(
-        name=value.name, data_type=int(tensor.dtype), dims=[int(dim) for dim in tensor.shape]
-    )
+    proto = onnx.TensorProto(name=value.name, data_type=int(tensor.dtype), dims=[int(dim) for dim in tensor.shape])
     return proto.SerializeToString() + _RAW_DATA + _varint(tensor.nbytes), tensor.nbytes
 
 

@@ -1,0 +1,342 @@
+"""Model specs: what a user writes on the command line, made a model; cheap mistakes are found before torch loads."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import json
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import GraphForgeError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LoadedModel", "load_checkpoint", "load_model", "parse_kwargs"]
+
+_FORMS = (
+    "package.module:callable, path/file.py:callable, file.pt2, file.pt (TorchScript), file.onnx, "
+    "torchvision:NAME or timm:NAME"
+)
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model and where it came from.
+
+    Attributes:
+        spec: the text it was loaded from.
+        module: the PyTorch module; None for an ONNX file or an exported program.
+        program: an ExportedProgram read from a .pt2 file.
+        onnx_path: an ONNX file.
+        example: (args, kwargs) that came with the model, when its factory returned them.
+        record: what the manifest keeps, enough to load the model again.
+    """
+
+    spec: str
+    module: torch.nn.Module | None = None
+    program: torch.export.ExportedProgram | None = None
+    onnx_path: Path | None = None
+    example: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_kwargs(text: str | None) -> dict[str, Any]:
+    """Read ``--kwargs '{"num_classes": 10}'``.
+
+    Raises:
+        UsageError: not a JSON object.
+    """
+    if not text:
+        return {}
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"--kwargs is not JSON: {error}", """write it as --kwargs '{"num_classes": 10}'""") from None
+    if not isinstance(parsed, dict):
+        raise UsageError(f"--kwargs must be a JSON object, got {type(parsed).__name__}")
+    return parsed
+
+
+def load_model(
+    spec: str,
+    *,
+    checkpoint: str | Path | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    trust_pickle: bool = False,
+) -> LoadedModel:
+    """Load what a model spec names.
+
+    Args:
+        spec: one of the forms of the command line's MODEL.
+        checkpoint: weights to load into the module (.pth, .pt or .safetensors).
+        kwargs: passed to the callable, torchvision or timm.
+        trust_pickle: allow a checkpoint that needs full unpickling, which can run code.
+
+    Raises:
+        GraphForgeError: the spec, the file, the user's code or the checkpoint is at fault; says which and why.
+    """
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise GraphForgeError(
+            f"checkpoint {str(checkpoint)!r} does not exist", "give the path of a .pth or .safetensors file"
+        )
+    loaded = _resolve(spec, dict(kwargs or {}))
+    loaded.record = {
+        "spec": spec,
+        "kwargs": dict(kwargs or {}),
+        "checkpoint": str(checkpoint) if checkpoint is not None else None,
+    }
+    if checkpoint is not None:
+        if loaded.module is None:
+            raise UsageError(f"--checkpoint needs a PyTorch module, but {spec!r} already carries its weights")
+        load_checkpoint(loaded.module, Path(checkpoint), trust_pickle=trust_pickle)
+    return loaded
+
+
+def _resolve(spec: str, kwargs: dict[str, Any]) -> LoadedModel:
+    suffix = Path(spec).suffix.lower()
+    if suffix in (".onnx", ".pt2", ".pt", ".pth", ".ts") and ".py:" not in spec:
+        return _from_file(spec, suffix, kwargs)
+    head, colon, name = spec.rpartition(":")
+    if not colon or not head or not name:
+        raise GraphForgeError(f"cannot read model {spec!r}", f"a model is one of: {_FORMS}")
+    if head == "torchvision":
+        return _from_torchvision(spec, name, kwargs)
+    if head == "timm":
+        return _from_timm(spec, name, kwargs)
+    if head.endswith(".py"):
+        return _from_callable(spec, _import_file(Path(head)), name, kwargs)
+    return _from_callable(spec, _import_module(head), name, kwargs)
+
+
+def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any]) -> LoadedModel:
+    path = Path(spec)
+    if not path.is_file():
+        raise GraphForgeError(f"model file {spec!r} does not exist", f"a model is one of: {_FORMS}")
+    if kwargs:
+        raise UsageError("--kwargs needs a model that is called, not a file")
+    if suffix == ".onnx":
+        return LoadedModel(spec, onnx_path=path)
+    import torch
+
+    if suffix == ".pt2":
+        try:
+            program = torch.export.load(path)
+        except Exception as error:  # zip, JSON and torch errors of many types: the file is not a program of this torch
+            raise GraphForgeError(
+                f"{spec!r} is not an exported program that torch {torch.__version__} can read: {_first_line(error)}",
+                "save it again with torch.export.save",
+            ) from None
+        return LoadedModel(spec, program=program)
+    try:
+        module = torch.jit.load(str(path), map_location="cpu")
+    except Exception as error:  # RuntimeError and friends from the TorchScript reader
+        raise GraphForgeError(
+            f"{spec!r} is not a TorchScript file: {_first_line(error)}",
+            "a checkpoint of weights goes with --checkpoint, and MODEL names the code that builds the module",
+        ) from None
+    return LoadedModel(spec, module=module)
+
+
+def _from_torchvision(spec: str, name: str, kwargs: dict[str, Any]) -> LoadedModel:
+    from graphforge.frontend.torchvision_fix import ensure_torchvision
+
+    ensure_torchvision()
+    import torchvision
+
+    known = torchvision.models.list_models()
+    if name not in known:
+        raise GraphForgeError(f"torchvision has no model {name!r}", _nearest(name, known))
+    kwargs.setdefault("weights", None)
+    builder = torchvision.models.get_model_builder(name)
+    if "weights_backbone" in _parameters(builder):
+        kwargs.setdefault("weights_backbone", None)
+    if name in ("googlenet", "inception_v3"):
+        kwargs.setdefault("init_weights", False)
+    return LoadedModel(spec, module=_call(spec, builder, kwargs))
+
+
+def _from_timm(spec: str, name: str, kwargs: dict[str, Any]) -> LoadedModel:
+    from graphforge.frontend.torchvision_fix import ensure_torchvision
+
+    try:
+        ensure_torchvision()
+        timm = importlib.import_module("timm")
+    except ImportError:
+        raise GraphForgeError("timm is not installed", "pip install timm") from None
+    known = timm.list_models()
+    if name.partition(".")[0] not in known:
+        raise GraphForgeError(f"timm has no model {name!r}", _nearest(name, known))
+    kwargs.setdefault("pretrained", False)
+    return LoadedModel(spec, module=_call(spec, lambda **k: timm.create_model(name, **k), kwargs))
+
+
+def _parameters(function: Any) -> list[str]:
+    import inspect
+
+    return list(inspect.signature(function).parameters)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=4)
+    return f"did you mean {', '.join(close)}?" if close else f"it has {len(known)} models"
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise GraphForgeError(f"file {str(path)!r} does not exist", f"a model is one of: {_FORMS}")
+    module_name = f"_graphforge_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise GraphForgeError(f"{str(path)!r} cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's code may raise anything
+        raise GraphForgeError(f"importing {str(path)!r} failed: {_described(error)}", _where(error)) from None
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def _import_module(name: str) -> Any:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise GraphForgeError(f"there is no module {error.name!r}", f"a model is one of: {_FORMS}") from None
+        raise GraphForgeError(f"importing {name!r} failed: {_described(error)}", _where(error)) from None
+    except Exception as error:  # the user's code may raise anything
+        raise GraphForgeError(f"importing {name!r} failed: {_described(error)}", _where(error)) from None
+    finally:
+        sys.path.remove(str(Path.cwd()))
+
+
+def _from_callable(spec: str, module: Any, name: str, kwargs: dict[str, Any]) -> LoadedModel:
+    import torch
+
+    target: Any = module
+    for part in name.split("."):
+        if not hasattr(target, part):
+            public = [item for item in dir(target) if not item.startswith("_")]
+            raise GraphForgeError(f"{spec!r}: no {part!r} there", _nearest(part, public))
+        target = getattr(target, part)
+    built = target if isinstance(target, torch.nn.Module) else _call(spec, target, kwargs)
+    example = None
+    if isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], torch.nn.Module):
+        built, given = built
+        if isinstance(given, dict):
+            example = ((), given)
+        else:
+            example = (tuple(given) if isinstance(given, tuple | list) else (given,), {})
+    if not isinstance(built, torch.nn.Module):
+        raise GraphForgeError(f"{spec!r} gave a {type(built).__name__}, expected an nn.Module or (nn.Module, inputs)")
+    return LoadedModel(spec, module=built, example=example)
+
+
+def _call(spec: str, function: Any, kwargs: Mapping[str, Any]) -> Any:
+    if not callable(function):
+        raise GraphForgeError(f"{spec!r} is a {type(function).__name__}, expected something to call")
+    try:
+        return function(**kwargs)
+    except Exception as error:  # the user's code may raise anything
+        raise GraphForgeError(f"building {spec!r} failed: {_described(error)}", _where(error)) from None
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def _where(error: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    if not frames or frames[-1].filename == __file__:
+        return ""
+    return f"raised at {frames[-1].filename}:{frames[-1].lineno}"
+
+
+def load_checkpoint(module: torch.nn.Module, path: Path, *, trust_pickle: bool = False) -> None:
+    """Load weights into a module, strictly.
+
+    Raises:
+        GraphForgeError: the file cannot be read safely, or its keys or shapes do not match.
+    """
+    import torch
+
+    if path.suffix == ".safetensors":
+        state = _read_safetensors(path)
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=not trust_pickle, mmap=_is_zip(path) or None)
+        except Exception as error:  # zip, pickle and torch errors of many types
+            if "weights_only" in str(error) or "Unsupported" in str(error):
+                raise GraphForgeError(
+                    f"checkpoint {str(path)!r} holds more than tensors and would run code when read",
+                    "if you trust where it came from, add --trust-pickle",
+                ) from None
+            raise GraphForgeError(f"checkpoint {str(path)!r} cannot be read: {_first_line(error)}") from None
+    state = _state_dict(state, path)
+    wanted = module.state_dict()
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    if missing and not set(state) & set(wanted):
+        for prefix in ("module.", "model."):
+            stripped = {key.removeprefix(prefix): value for key, value in state.items()}
+            if not any(key not in stripped for key in wanted):
+                state, missing, unexpected = stripped, [], [key for key in stripped if key not in wanted]
+    if missing or unexpected:
+        raise GraphForgeError(
+            f"checkpoint {str(path)!r} does not fit: {len(missing)} keys missing, {len(unexpected)} unexpected",
+            f"missing: {', '.join(missing[:4])}" if missing else "",
+            f"unexpected: {', '.join(unexpected[:4])}" if unexpected else "",
+        )
+    wrong = [key for key in wanted if tuple(state[key].shape) != tuple(wanted[key].shape)]
+    if wrong:
+        key = wrong[0]
+        raise GraphForgeError(
+            f"checkpoint {str(path)!r}: {key!r} has shape {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}",
+            f"{len(wrong)} keys differ in shape",
+        )
+    module.load_state_dict(state, assign=False)
+
+
+def _is_zip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise GraphForgeError("reading .safetensors needs the safetensors package", "pip install safetensors") from None
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own error types from Rust
+        raise GraphForgeError(f"checkpoint {str(path)!r} cannot be read: {_first_line(error)}") from None
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    if isinstance(loaded, torch.nn.Module):
+        loaded = loaded.state_dict()
+    for key in ("state_dict", "model_state_dict", "model", "net", "params"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise GraphForgeError(f"checkpoint {str(path)!r} holds no state dict of tensors")
+    return loaded
