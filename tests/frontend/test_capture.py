@@ -1,0 +1,157 @@
+"""Capture: names, dynamic dims, every method, and what is said when none works."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from graphforge.errors import CaptureError, UsageError
+from graphforge.frontend.capture import METHODS, capture, input_tree
+from graphforge.frontend.captured import Captured
+from graphforge.frontend.spec import DimRange
+
+
+def _capture(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic: dict[str, dict[int, DimRange]] | None = None,
+    method: str = "auto",
+) -> Captured:
+    tree = input_tree(module, args, kwargs or {})
+    return capture(module.eval(), tree, tree.spec().with_dynamic(dynamic or {}), method=method)
+
+
+class Nested(torch.nn.Module):
+    def forward(self, pair: tuple[torch.Tensor, torch.Tensor], options: dict[str, torch.Tensor], scale: float = 2.0) -> Any:
+        return {"sum": (pair[0] + pair[1]) * scale, "rest": [options["k"].neg()]}
+
+
+def test_nested_inputs_and_outputs_have_stable_names() -> None:
+    module = Nested()
+    captured = _capture(module, ((torch.ones(2), torch.ones(2)),), {"options": {"k": torch.ones(3)}})
+    assert list(captured.input_names.values()) == ["pair.0", "pair.1", "options.k"]
+    assert captured.output_names == ["sum", "rest_0"]
+
+
+class Result(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+class Several(torch.nn.Module):
+    def forward(self, x: torch.Tensor, form: str) -> Any:
+        return {"tuple": (x, x + 1), "named": Result(x + 1, x + 2), "single": x + 1}[form]
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [("tuple", ["output_0", "output_1"]), ("named", ["first", "second"]), ("single", ["output"])],
+)
+def test_outputs_are_named_after_their_place(form: str, names: list[str]) -> None:
+    captured = _capture(Several(), (torch.ones(2), form))
+    assert captured.output_names == names
+
+
+def test_arguments_that_do_not_fit_are_refused_with_the_signature() -> None:
+    with pytest.raises(UsageError, match="do not fit the model") as failure:
+        input_tree(torch.nn.Linear(2, 2), (), {"image": torch.ones(2)})
+    assert "input" in failure.value.notes[0]
+
+
+class Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(inplace=True))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.body(x)
+        return result
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_captures_with_a_dynamic_batch(method: str) -> None:
+    captured = _capture(Small(), (torch.ones(1, 4),), dynamic={"x": {0: DimRange("batch", 1, 8)}}, method=method)
+    assert captured.method == method
+    assert list(captured.symbols.values()) == ["batch"]
+    assert {name for name, _ in captured.weights.values()} == {"body.0.weight", "body.0.bias"}
+    fake = next(iter(captured.graph_module.graph.nodes)).graph.find_nodes(op="placeholder")[-1].meta["val"]
+    assert not isinstance(fake.shape[0], int)
+    assert fake.shape[1] == 4
+
+
+def test_a_torchscript_module_is_traced() -> None:
+    scripted = torch.jit.script(Small().eval())
+    captured = _capture(scripted, (torch.ones(2, 4),), dynamic={"x": {0: DimRange("batch", 1, 8)}})
+    assert captured.method == "trace"
+    assert {name for name, _ in captured.weights.values()} == {"body.0.weight", "body.0.bias"}
+
+
+def test_weights_are_the_models_own_storage() -> None:
+    module = Small()
+    captured = _capture(module, (torch.ones(2, 4),))
+    weight = next(tensor for name, tensor in captured.weights.values() if name == "body.0.weight")
+    first = module.body[0]
+    assert isinstance(first, torch.nn.Linear)
+    assert weight.data_ptr() == first.weight.data_ptr()
+
+
+class DataDependent(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_when_nothing_works_every_method_says_why() -> None:
+    with pytest.raises(CaptureError) as failure:
+        _capture(DataDependent(), (torch.ones(2),))
+    text = str(failure.value)
+    assert all(f"{method}: " in text for method in METHODS)
+    assert "torch.where" in text
+
+
+class Halves(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(2, 3) + 1
+
+
+def test_a_dim_that_cannot_vary_is_an_error_not_a_constant() -> None:
+    with pytest.raises(CaptureError, match="could not be captured"):
+        _capture(Halves(), (torch.ones(6),), dynamic={"x": {0: DimRange("n", 1, 8)}}, method="export")
+
+
+def test_stepped_ranges_promise_multiples() -> None:
+    pool = torch.nn.AvgPool2d(32)
+    captured = _capture(pool, (torch.ones(1, 1, 64, 64),), dynamic={"input": {2: DimRange("height", 32, 256, 32)}})
+    assert list(captured.symbols.values()) == ["height_div32"]
+
+
+def test_capture_failures_print_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "quiet.py"
+    script.write_text(
+        "import torch\n"
+        "from graphforge.frontend.capture import capture, input_tree\n"
+        "from graphforge.frontend.spec import DimRange\n"
+        "class M(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x.view(2, 3)\n"
+        "tree = input_tree(M(), (torch.ones(6),), {})\n"
+        "try:\n"
+        "    capture(M(), tree, tree.spec().with_dynamic({'x': {0: DimRange('n', 1, 8)}}), method='export-strict')\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "CaptureError\n"
+    assert done.stderr == ""
