@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graphforge.errors import UsageError as UsageError
     from graphforge.errors import VerificationError as VerificationError
     from graphforge.frontend.spec import DimRange as DimRange
+    from graphforge.frontend.spec import ShapeSpec as ShapeSpec
     from graphforge.frontend.spec import TensorSpec as TensorSpec
     from graphforge.transform import Pass as Pass
     from graphforge.transform import Pipeline as Pipeline
@@ -40,6 +41,7 @@ _HOME = {
     "Pipeline": "graphforge.transform",
     "Rewriter": "graphforge.transform",
     "Rule": "graphforge.transform",
+    "ShapeSpec": "graphforge.frontend.spec",
     "TensorSpec": "graphforge.frontend.spec",
     "UsageError": "graphforge.errors",
     "VerificationError": "graphforge.errors",
