@@ -1,0 +1,303 @@
+"""An ONNX file becomes a graph like any other: one opset, no functions, constants as initializers, origins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import PassError, PreconditionError
+from onnx_ir.passes.common import InlinePass
+
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.frontend.onnx_origins import read_origins
+from graphforge.frontend.onnx_raise import raise_graph
+from graphforge.frontend.onnx_safety import read_model_proto
+from graphforge.frontend.spec import ShapeSpec, TensorSpec
+from graphforge.ir import HOME_OPSET
+from graphforge.ir.names import make_names_unique
+from graphforge.ir.versions import describe_node, ir_version_for, tensor_of_constant_node
+
+__all__ = ["IMPORT_NOTES", "import_onnx", "import_onnx_proto", "input_spec"]
+
+# Key in model.meta: what the user should be told about the import, a list of lines.
+IMPORT_NOTES = "graphforge.import_notes"
+
+
+def import_onnx(path: str | Path) -> ir.Model:
+    """Read an ONNX file into our graph at the home opset; weights stay where they are until somebody needs them.
+
+    Args:
+        path: the .onnx file; external data lies beside it.
+
+    Raises:
+        GraphForgeError: the file is missing, truncated, malicious or inconsistent, or a node has no form at the home
+            opset.
+    """
+    path = Path(path)
+    return _import(read_model_proto(path), str(path), path.resolve().parent)
+
+
+def input_spec(path: str | Path, given: ShapeSpec | None = None) -> ShapeSpec:
+    """The inputs of an ONNX file: shapes and types from the file, sizes of dynamic dims from ``given``.
+
+    A dynamic first dim that nobody gives a size is taken as 1, as batches are.
+
+    Raises:
+        GraphForgeError: the file cannot be read, or an input is no tensor.
+        UsageError: ``given`` names an unknown input, disagrees with the file, or lacks the size of a dynamic dim.
+    """
+    path = Path(path)
+    graph = read_model_proto(path).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    wanted = {tensor.name: tensor for tensor in given.inputs} if given is not None else {}
+    specs = [_tensor_spec(info, wanted.pop(info.name, None)) for info in graph.input if info.name not in constants]
+    if wanted:
+        names = ", ".join(spec.name for spec in specs) or "none"
+        raise UsageError(f"{path} has no input {next(iter(wanted))!r}", f"its inputs are: {names}")
+    return ShapeSpec(tuple(specs))
+
+
+def _tensor_spec(info: onnx.ValueInfoProto, given: TensorSpec | None) -> TensorSpec:
+    label = f"input {info.name!r}"
+    if not info.type.HasField("tensor_type"):
+        raise GraphForgeError(f"{label} is a {info.type.WhichOneof('value')}, only tensors can be compiled inputs")
+    kind = info.type.tensor_type
+    dtype = _DTYPE_NAMES.get(kind.elem_type)
+    if dtype is None:
+        name = onnx.TensorProto.DataType.Name(kind.elem_type)
+        raise GraphForgeError(f"{label} has element type {name}, which is not supported as a model input")
+    # float32 is what a spec says when it says nothing.
+    if given is not None and given.dtype not in (dtype, "float32"):
+        raise UsageError(f"{label} is {dtype} in the file, {given.dtype} was given")
+    if not kind.HasField("shape"):
+        if given is None:
+            raise UsageError(f"{label} has no shape in the file", f"give it: --input '{info.name}:1x3x224x224'")
+        return replace(given, dtype=dtype)
+    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+    if given is None:
+        unknown = [axis for axis, dim in enumerate(dims) if dim is None and axis > 0]
+        if unknown:
+            shown = "x".join("N" if dim is None else str(dim) for dim in dims)
+            raise UsageError(
+                f"{label} has dynamic dims in the file ({shown}), their sizes are needed to run it",
+                f"give them: --input '{info.name}:" + "x".join(str(dim or 1) for dim in dims) + "'",
+            )
+        return TensorSpec(info.name, tuple(1 if dim is None else dim for dim in dims), dtype)
+    if len(given.shape) != len(dims):
+        raise UsageError(f"{label} has {len(dims)} dims in the file, {len(given.shape)} were given")
+    for axis, (size, dim) in enumerate(zip(given.shape, dims, strict=True)):
+        if dim is not None and size != dim:
+            raise UsageError(f"{label} has size {dim} on axis {axis} in the file, {size} was given")
+    for axis in given.dims:
+        if dims[axis] is not None:
+            raise UsageError(
+                f"{label} has the fixed size {dims[axis]} on axis {axis} in the file, it cannot be dynamic"
+            )
+    return replace(given, dtype=dtype)
+
+
+# ONNX element type -> the name that specs use.
+_DTYPE_NAMES = {
+    ir.DataType.FLOAT.value: "float32",
+    ir.DataType.DOUBLE.value: "float64",
+    **{
+        kind.value: kind.name.lower()
+        for kind in ir.DataType
+        if kind.name.lower() in "float16 bfloat16 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool".split()
+    },
+    ir.DataType.COMPLEX64.value: "complex64",
+    ir.DataType.COMPLEX128.value: "complex128",
+}
+
+
+def import_onnx_proto(proto: onnx.ModelProto, label: str = "model") -> ir.Model:
+    """As ``import_onnx``, for a model in memory without external data; the proto is not kept intact."""
+    return _import(proto, label, None)
+
+
+def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model:
+    model = _deserialize(proto, label)
+    notes: list[str] = []
+    _check_opset(model.graph.opset_imports, label)
+    _stamp_versions(model)
+    _inline_functions(model, label)
+    if folder is not None:
+        ir.external_data.set_base_dir(model.graph, folder)
+    _sort(model.graph, label)
+    notes.extend(_inputs_with_defaults(model.graph))
+    for node in model.graph.all_nodes():
+        read_origins(node)
+    _Lifter(model.graph).lift()
+    raise_graph(model.graph, notes)
+    model.graph.opset_imports[""] = HOME_OPSET
+    model.ir_version = ir_version_for(HOME_OPSET)
+    make_names_unique(model)
+    model.meta[IMPORT_NOTES] = notes
+    return model
+
+
+def _deserialize(proto: onnx.ModelProto, label: str) -> ir.Model:
+    try:
+        model = ir.serde.deserialize_model(proto)
+    # onnx_ir wraps whatever went wrong in plain ValueErrors, RuntimeErrors and its own SerdeError.
+    except Exception as error:
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__  # type: ignore[assignment]
+        raise GraphForgeError(f"{label} is not a valid ONNX model: {cause}") from error
+    if "ai.onnx" in model.graph.opset_imports:
+        version = model.graph.opset_imports.pop("ai.onnx")
+        model.graph.opset_imports.setdefault("", version)
+    return model
+
+
+def _check_opset(imports: dict[str, int], label: str) -> None:
+    opset = imports.get("")
+    newest = onnx.defs.onnx_opset_version()
+    if opset is not None and not 1 <= opset <= newest:
+        raise GraphForgeError(
+            f"{label} is written in opset {opset}; the installed onnx {onnx.__version__} knows 1 to {newest}",
+            "a newer onnx package knows newer opsets" if opset > newest else "",
+        )
+
+
+def _stamp_versions(model: ir.Model) -> None:
+    """Write on every node which opset it is from: after inlining, its graph no longer tells."""
+    containers: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    opset = model.graph.opset_imports.get("")
+    for container in containers:
+        own = container.opset_imports.get("", opset)
+        for node in container.all_nodes():
+            node.version = own
+    for function in model.functions.values():
+        if opset is not None and "" in function.opset_imports:
+            function.opset_imports[""] = opset
+
+
+def _inline_functions(model: ir.Model, label: str) -> None:
+    if not model.functions:
+        return
+    try:
+        InlinePass()(model)
+    except (PassError, PreconditionError, ValueError, RuntimeError, KeyError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise GraphForgeError(f"{label}: its functions cannot be inlined: {cause}") from error
+    model.functions.clear()
+
+
+def _sort(graph: ir.Graph, label: str) -> None:
+    """Bring the nodes into an order in which each comes after what it reads; refuse what has none."""
+    problem = _first_undefined(graph, set())
+    if problem is None:
+        return
+    try:
+        graph.sort()
+    except ValueError as error:
+        raise GraphForgeError(f"{label}: the graph has a cycle") from error
+    problem = _first_undefined(graph, set())
+    if problem is not None:
+        raise GraphForgeError(f"{label}: {problem}")
+
+
+def _first_undefined(graph: ir.Graph, outer: set[ir.Value]) -> str | None:
+    added = [value for value in [*graph.inputs, *graph.initializers.values()] if value not in outer]
+    outer.update(added)
+    try:
+        for node in graph:
+            for value in node.inputs:
+                if value is not None and value not in outer:
+                    return f"{describe_node(node)} reads {value.name!r}, which nothing before it computes"
+            for body in _bodies(node):
+                problem = _first_undefined(body, outer)
+                if problem is not None:
+                    return problem
+            outer.update(node.outputs)
+            added.extend(node.outputs)
+        for value in graph.outputs:
+            if value not in outer:
+                return f"output {value.name!r} is computed nowhere"
+        return None
+    finally:
+        outer.difference_update(added)
+
+
+def _bodies(node: ir.Node) -> Iterable[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def _inputs_with_defaults(graph: ir.Graph) -> list[str]:
+    """Inputs that have an initializer are constants from here on (old files list every weight as an input)."""
+    both = [value for value in graph.inputs if value.name in graph.initializers]
+    if not both:
+        return []
+    for value in both:
+        graph.inputs.remove(value)
+    names = ", ".join(str(value.name) for value in both[:3]) + (", ..." if len(both) > 3 else "")
+    return [f"{len(both)} inputs have default values in the file and are treated as constants: {names}"]
+
+
+class _Lifter:
+    """Moves Constant nodes and the initializers of bodies into the main graph's initializers."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.taken = {value.name for value in graph.inputs} | set(graph.initializers)
+        for node in graph.all_nodes():
+            self.taken.update(value.name for value in node.outputs)
+
+    def lift(self) -> None:
+        self._lift_from(self.graph)
+
+    def _lift_from(self, graph: ir.Graph) -> None:
+        if graph is not self.graph:
+            for value in list(graph.initializers.values()):
+                name = value.name or "constant"
+                del graph.initializers[name]
+                assert value.const_value is not None
+                self._replace(graph, value, value.const_value, self._fresh(name))
+        for node in graph:
+            for body in _bodies(node):
+                self._lift_from(body)
+            if node.op_type != "Constant" or node.domain != "":
+                continue
+            old = node.outputs[0]
+            name = old.name or self._fresh("constant")
+            old.name = None
+            self._replace(graph, old, tensor_of_constant_node(node), name)
+            graph.remove(node)
+
+    def _replace(self, graph: ir.Graph, old: ir.Value, tensor: ir.TensorProtocol, name: str) -> None:
+        shape = ir.Shape([int(str(dim)) for dim in tensor.shape])
+        new = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+        if graph is not self.graph and old.is_graph_output():
+            # A body's output must be computed in the body.
+            identity = ir.Node("", "Identity", [new], num_outputs=1)
+            identity.outputs[0].name = self._fresh(name)
+            identity.outputs[0].type, identity.outputs[0].shape = new.type, new.shape
+            graph.append(identity)
+            for position, output in enumerate(graph.outputs):
+                if output is old:
+                    graph.outputs[position] = identity.outputs[0]
+        else:
+            for position, output in enumerate(graph.outputs):
+                if output is old:
+                    graph.outputs[position] = new
+        ir.convenience.replace_all_uses_with(old, new)
+        self.graph.register_initializer(new)
+
+    def _fresh(self, base: str) -> str:
+        name, count = base, 1
+        while name in self.taken:
+            count += 1
+            name = f"{base}_{count}"
+        self.taken.add(name)
+        return name

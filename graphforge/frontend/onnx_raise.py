@@ -1,0 +1,156 @@
+"""Bring every node of an imported file to the home opset: older forms by rules, newer ones where they mean the same."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphforge.errors import GraphForgeError
+from graphforge.frontend.onnx_newer import lower_to_home
+from graphforge.frontend.onnx_older import RAISES
+from graphforge.ir import HOME_OPSET, Builder, infer_node, origins_of, schema_of
+from graphforge.ir.versions import conflict_of, describe_node, versions_of
+
+__all__ = ["raise_graph"]
+
+# From opset 6 on every change of an operator is covered; what changed before was never widely written to files.
+_FIRST_COVERED = 6
+
+
+def raise_graph(graph: ir.Graph, notes: list[str]) -> None:
+    """Rewrite all nodes, bodies included, from ``node.version`` to the home opset and infer their types on the way.
+
+    Raises:
+        GraphForgeError: a node has no form at the home opset.
+    """
+    _raise_nodes(graph, graph, notes)
+
+
+def _raise_nodes(graph: ir.Graph, main: ir.Graph, notes: list[str]) -> None:
+    for node in graph:
+        for position, body in enumerate(_bodies(node)):
+            _type_body_inputs(node, position, body)
+            _raise_nodes(body, main, notes)
+        if node.domain == "" and node.version is not None:
+            _raise_node(node, main, notes)
+        if node.graph is None:
+            continue  # replaced; what stands for it was inferred as it was built
+        node.version = None
+        _type_outputs(node)
+        infer_node(node, HOME_OPSET)
+
+
+def _raise_node(node: ir.Node, main: ir.Graph, notes: list[str]) -> None:
+    version = node.version
+    assert version is not None
+    assert node.graph is not None
+    schema = schema_of(node.op_type, "", version)
+    if schema is None:
+        known = versions_of(node.op_type)
+        raise GraphForgeError(
+            f"{describe_node(node)}: opset {version} has no such operator",
+            f"it came with opset {known[0]}" if known else "an operator of your own needs a domain of its own",
+        )
+    problem = conflict_of(node, version)
+    if problem is not None and not schema.deprecated:
+        raise GraphForgeError(f"{describe_node(node)}: {problem.text}")
+    origins = origins_of(node)
+    op = Builder(node.graph, before=node, origins=origins, opset=HOME_OPSET, constants=main)
+    if schema.since_version > HOME_OPSET:
+        values = lower_to_home(node, op, version)
+    else:
+        values = _raised(node, op, version)
+    if values is not None:
+        _replace(node, values)
+        return
+    problem = conflict_of(node, HOME_OPSET)
+    if problem is not None:
+        raise GraphForgeError(
+            f"{describe_node(node)}, written in opset {version}, has no form at opset {HOME_OPSET}: {problem.text}"
+        )
+
+
+def _raised(node: ir.Node, op: Builder, version: int) -> list[ir.Value | None] | None:
+    history = [since for since in versions_of(node.op_type) if version < since <= HOME_OPSET]
+    if history and history[0] <= _FIRST_COVERED:
+        raise GraphForgeError(
+            f"{describe_node(node)} is written in opset {version}; it has changed at opset {history[0]}",
+            f"files from opset {_FIRST_COVERED} on can be read; export this one again",
+        )
+    for since, rule in RAISES.get(node.op_type, ()):
+        if since <= version:
+            continue
+        values = rule(node, op)
+        if values is not None:
+            return values
+    return None
+
+
+def _replace(node: ir.Node, values: list[ir.Value | None]) -> None:
+    """Let the new values take over uses, names and types, and remove the node."""
+    graph = node.graph
+    assert graph is not None
+    for old, new in zip(node.outputs, values, strict=True):
+        if new is None:
+            continue
+        if new.type is None:
+            new.type = old.type
+        if new.shape is None:
+            new.shape = old.shape
+        producer = new.producer()
+        if producer is None or producer.graph is not graph or (old.is_graph_output() and new.is_graph_output()):
+            identity = ir.Node("", "Identity", [new], num_outputs=1)
+            identity.outputs[0].type, identity.outputs[0].shape = new.type, new.shape
+            graph.insert_before(node, identity)
+            new = identity.outputs[0]
+        if old.is_graph_output():
+            for position, output in enumerate(graph.outputs):
+                if output is old:
+                    graph.outputs[position] = new
+        name, old.name = old.name, None
+        new.name = name
+        ir.convenience.replace_all_uses_with(old, new)
+    graph.remove(node, safe=True)
+
+
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
+    return found
+
+
+def _type_body_inputs(node: ir.Node, position: int, body: ir.Graph) -> None:
+    """What the node hands to its body, where the file does not say it."""
+    given: list[ir.Value | None] = []
+    if node.op_type == "Loop" and position == 0:
+        for value, kind in zip(body.inputs[:2], (ir.DataType.INT64, ir.DataType.BOOL), strict=False):
+            if value.type is None:
+                value.type = ir.TensorType(kind)
+            if value.shape is None:
+                value.shape = ir.Shape([])
+        given = [None, None, *node.inputs[2:]]
+    elif node.op_type == "Scan" and node.version is not None and node.version > 8:
+        given = list(node.inputs)
+    for value, outer in zip(body.inputs, given, strict=False):
+        if outer is not None and value.type is None:
+            value.type = outer.type
+
+
+def _type_outputs(node: ir.Node) -> None:
+    """Outputs of control flow have the types of what their bodies hand out."""
+    if node.op_type not in ("If", "Loop", "Scan") or node.domain != "":
+        return
+    bodies = _bodies(node)
+    if not bodies:
+        return
+    skipped = 1 if node.op_type == "Loop" else 0
+    for value, inner in zip(node.outputs, bodies[0].outputs[skipped:], strict=False):
+        if value.type is None:
+            value.type = inner.type
+    if node.op_type == "If" and len(bodies) == 2:
+        for value, one, other in zip(node.outputs, bodies[0].outputs, bodies[1].outputs, strict=False):
+            if value.shape is None and one.shape is not None and one.shape == other.shape:
+                value.shape = one.shape.copy()
