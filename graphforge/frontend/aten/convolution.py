@@ -81,9 +81,7 @@ def conv_padding(
     axes = op.rank(weight) - 2
     if padding == "valid":
         return _conv(op, x, weight, bias, stride, [0] * (2 * axes), dilation, groups)
-    totals = [
-        step * (op.static_size(weight, axis + 2) - 1) for axis, step in enumerate(per_axis(dilation, axes))
-    ]
+    totals = [step * (op.static_size(weight, axis + 2) - 1) for axis, step in enumerate(per_axis(dilation, axes))]
     pads = [total // 2 for total in totals] + [total - total // 2 for total in totals]
     return _conv(op, x, weight, bias, stride, pads, dilation, groups)
 

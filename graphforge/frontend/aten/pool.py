@@ -218,9 +218,7 @@ def _avg_pool(
         if computed == begin:
             ceil_mode = False
         elif divisor_override is not None and computed is None:
-            raise op.fail(
-                "ceil_mode together with divisor_override needs fixed sizes", "make the spatial dims static"
-            )
+            raise op.fail("ceil_mode together with divisor_override needs fixed sizes", "make the spatial dims static")
         elif computed is not None and (divisor_override is not None or not (padded and count_include_pad)):
             # elements beyond the padding never count, so that they may be padding that is not counted
             end, ceil_mode = computed, False
