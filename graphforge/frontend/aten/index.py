@@ -1,0 +1,276 @@
+"""Indexing by tensors: index, index_put, index_select, gather, take, embedding."""
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphforge.frontend.aten.compare import choose
+from graphforge.frontend.aten.mask import compressed, nonzero_rows
+from graphforge.frontend.aten.view import broadcast_sizes, merged
+from graphforge.frontend.emitter import Dim, Emitter, dim_label_of
+from graphforge.frontend.rules import lowers
+
+__all__: list[str] = []
+
+_BOOL = ir.DataType.BOOL
+_INT64 = ir.DataType.INT64
+_MASKS = {_BOOL, ir.DataType.UINT8}
+
+
+@dataclass(slots=True)
+class _Indices:
+    """``x[None, i, j, None]``: the indexed axes of ``x`` and their int64 indices, which broadcast together."""
+
+    x: ir.Value
+    axes: list[int]
+    values: list[ir.Value]
+
+    @property
+    def adjacent(self) -> bool:
+        """Whether the indexed axes are neighbours: the result's index axes then stay in place, else go in front."""
+        return self.axes == list(range(self.axes[0], self.axes[0] + len(self.axes)))
+
+
+def _single_mask(op: Emitter, indices: Sequence[ir.Value | None]) -> tuple[int, ir.Value] | None:
+    """(axis, mask) when the only index is a mask."""
+    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    if len(given) == 1 and given[0][1].dtype in _MASKS and op.rank(given[0][1]) > 0:
+        return given[0]
+    return None
+
+
+def _resolved(op: Emitter, x: ir.Value, indices: Sequence[ir.Value | None]) -> _Indices:
+    """Masks turned into positions, the rest into int64 (int32 is left where one Gather does)."""
+    axes: list[int] = []
+    values: list[ir.Value] = []
+    axis = 0
+    for index in indices:
+        if index is None:
+            axis += 1
+            continue
+        if index.dtype in _MASKS:
+            if op.rank(index) == 0:  # x[True] adds an axis
+                x = op.unsqueeze(x, [axis])
+                index = op.unsqueeze(index, [0])
+            rank = op.rank(index)
+            rows = nonzero_rows(op, op.cast(index, _BOOL))
+            for position in range(rank):
+                axes.append(axis + position)
+                values.append(op.reshape(rows, [-1]) if rank == 1 else op.Gather(rows, position, axis=0))
+            axis += rank
+            continue
+        axes.append(axis)
+        values.append(index)
+        axis += 1
+    if len(values) > 1:
+        values = [op.cast(value, _INT64) for value in values]
+    return _Indices(x, axes, values)
+
+
+@lowers("aten.index.Tensor", "aten._unsafe_index.Tensor")
+def index(op: Emitter, x: ir.Value, indices: Sequence[ir.Value | None]) -> ir.Value:
+    """``x[i, :, j]``: Compress for a mask, Gather for one index, GatherND for several."""
+    mask = _single_mask(op, indices)
+    if mask is not None:
+        axis, which = mask
+        rank = op.rank(which)
+        if rank > 1:
+            dims = op.dims(x)
+            x = op.reshape(x, [*dims[:axis], merged(dims[axis : axis + rank]), *dims[axis + rank :]])
+            which = op.reshape(which, [merged(op.dims(which))])
+        return compressed(op, x, which, axis)
+    which_axes = _resolved(op, x, indices)
+    x = which_axes.x
+    if not which_axes.axes:
+        return x
+    if len(which_axes.axes) == 1:
+        return op.Gather(x, _gather_index(op, which_axes.values[0]), axis=which_axes.axes[0])
+    flat = _flat_constant(op, which_axes)
+    if flat is not None:
+        return flat
+    return _gather_nd(op, which_axes)
+
+
+def _gather_index(op: Emitter, value: ir.Value) -> ir.Value:
+    return value if value.dtype == ir.DataType.INT32 else op.cast(value, _INT64)
+
+
+def _flat_constant(op: Emitter, indices: _Indices) -> ir.Value | None:
+    """Constant indices of neighbouring fixed axes: the axes merged and one Gather."""
+    axes, x = indices.axes, indices.x
+    sizes = [op.size(x, axis) for axis in axes]
+    fixed = [size for size in sizes if isinstance(size, int)]
+    arrays = [value.const_value.numpy() for value in indices.values if value.const_value is not None]
+    if not indices.adjacent or len(fixed) < len(sizes) or len(arrays) < len(axes):
+        return None
+    linear = np.ravel_multi_index(
+        tuple(np.broadcast_arrays(*(array % size for array, size in zip(arrays, fixed, strict=True)))), fixed
+    )
+    dims = op.dims(x)
+    joined = op.reshape(x, [*dims[: axes[0]], merged(fixed), *dims[axes[-1] + 1 :]])
+    return op.Gather(joined, np.asarray(linear, dtype=np.int64), axis=axes[0])
+
+
+def _index_rows(op: Emitter, values: Sequence[ir.Value]) -> ir.Value:
+    """Indices broadcast together and stacked on a new last axis, as GatherND and ScatterND want them."""
+    if len(values) == 1:
+        return op.unsqueeze(op.cast(values[0], _INT64), [op.rank(values[0])])
+    dims = broadcast_sizes(op, *values)
+    columns = [op.unsqueeze(_spread(op, value, dims), [len(dims)]) for value in values]
+    return op.Concat(*columns, axis=len(dims))
+
+
+def _spread(op: Emitter, value: ir.Value, dims: Sequence[Dim]) -> ir.Value:
+    """``expand`` that leaves out the node when the sizes are already these."""
+    own = [dim_label_of(size) for size in op.dims(value)]
+    if own == [dim_label_of(size) for size in dims]:
+        return value
+    return op.expand(value, dims)
+
+
+def _front(op: Emitter, indices: _Indices) -> list[int]:
+    """The order of axes that brings the indexed ones to the front."""
+    return [*indices.axes, *[axis for axis in range(op.rank(indices.x)) if axis not in indices.axes]]
+
+
+def _back(op: Emitter, indices: _Indices, index_rank: int) -> list[int]:
+    """From ``[index..., rest...]`` to torch's order: the index axes moved behind the axes before them."""
+    rest = op.rank(indices.x) - len(indices.axes)
+    start = indices.axes[0] if indices.adjacent else 0
+    before = [index_rank + axis for axis in range(start)]
+    after = [index_rank + axis for axis in range(start, rest)]
+    return [*before, *range(index_rank), *after]
+
+
+def _gather_nd(op: Emitter, indices: _Indices) -> ir.Value:
+    rows = _index_rows(op, indices.values)
+    gathered = op.GatherND(op.transpose(indices.x, _front(op, indices)), rows)
+    return op.transpose(gathered, _back(op, indices, op.rank(rows) - 1))
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+@lowers("aten.index_put.default", "aten._unsafe_index_put.default", "aten._index_put_impl.default")
+def index_put(
+    op: Emitter,
+    x: ir.Value,
+    indices: Sequence[ir.Value | None],
+    values: ir.Value,
+    accumulate: bool = False,
+    unsafe: bool = False,
+) -> ir.Value:
+    """``x[i, :, j] = values``: Where for a mask with values that broadcast, else ScatterND."""
+    dtype = x.dtype
+    assert dtype is not None
+    mask = _single_mask(op, indices)
+    if mask is not None and not accumulate:
+        chosen_value = _put_where(op, x, *mask, values)
+        if chosen_value is not None:
+            return chosen_value
+    which = _resolved(op, x, indices)
+    if not which.axes:
+        return op.Add(x, values) if accumulate else op.expand(values, op.dims(x))
+    rows = _index_rows(op, which.values)
+    index_rank = op.rank(rows) - 1
+    front, back = _front(op, which), _back(op, which, index_rank)
+    moved = op.transpose(which.x, front)
+    rest = op.dims(moved)[len(which.axes) :]
+    wanted: list[Dim] = [*op.dims(rows)[:-1], *rest]
+    # torch broadcasts the values to the result's order of axes; ScatterND wants the index axes first
+    updates = _spread(op, op.cast(values, dtype), [wanted[axis] for axis in back])
+    updates = op.transpose(updates, [back.index(axis) for axis in range(len(back))])
+    written = scattered_nd(op, moved, rows, updates, "add" if accumulate else None)
+    written = op.transpose(written, [front.index(axis) for axis in range(len(front))])
+    return written if which.x is x else op.reshape(written, op.dims(x))
+
+
+def scattered_nd(op: Emitter, x: ir.Value, rows: ir.Value, updates: ir.Value, reduction: str | None) -> ir.Value:
+    """ScatterND; sums of bools are made in int32."""
+    dtype = x.dtype
+    assert dtype is not None
+    carrier = ir.DataType.INT32 if reduction is not None and dtype == _BOOL else dtype
+    return op.cast(op.ScatterND(op.cast(x, carrier), rows, op.cast(updates, carrier), reduction=reduction), dtype)
+
+
+def _put_where(op: Emitter, x: ir.Value, axis: int, mask: ir.Value, values: ir.Value) -> ir.Value | None:
+    """``x[mask] = values`` where one value (or one row of the axes behind the mask) goes to every true place."""
+    dtype = x.dtype
+    assert dtype is not None
+    depth = op.rank(mask)
+    rest = op.rank(x) - axis - depth
+    if op.rank(values) > rest:
+        counted = op.rank(values) - rest - 1  # the axis of the values that runs over the true places
+        if op.size(values, counted) != 1:
+            return None
+        values = op.unsqueeze(values, list(range(counted, counted + depth - 1)))
+    which = op.unsqueeze(mask, list(range(depth, depth + rest)))
+    return choose(op, op.cast(which, _BOOL), op.cast(values, dtype), x)
+
+
+# -- along one axis ----------------------------------------------------------------------------------------------------
+
+
+@lowers("aten.index_select.default")
+def index_select(op: Emitter, x: ir.Value, dim: int, index: ir.Value) -> ir.Value:
+    """Slabs of an axis in the order of ``index``."""
+    if op.rank(x) == 0:
+        return x
+    if op.rank(index) == 0:
+        index = op.unsqueeze(index, [0])
+    return op.Gather(x, _gather_index(op, index), axis=dim % op.rank(x))
+
+
+@lowers("aten.gather.default")
+def gather(op: Emitter, x: ir.Value, dim: int, index: ir.Value, *, sparse_grad: bool = False) -> ir.Value:
+    """Elements picked on one axis, each place by its own index."""
+    if op.rank(index) == 0 or op.rank(x) == 0:
+        data = op.reshape(x, [1]) if op.rank(x) == 0 else x
+        picked = op.Gather(data, op.cast(index, _INT64), axis=0)
+        return picked if op.rank(index) == 1 or op.rank(x) == 0 else op.reshape(picked, [])
+    return op.GatherElements(x, _gather_index(op, index), axis=dim % op.rank(x))
+
+
+@lowers("aten.take.default")
+def take(op: Emitter, x: ir.Value, index: ir.Value) -> ir.Value:
+    """Elements of the flat tensor."""
+    return op.Gather(op.reshape(x, [merged(op.dims(x))]), op.cast(index, _INT64), axis=0)
+
+
+@lowers("aten.take_along_dim.default")
+def take_along_dim(op: Emitter, x: ir.Value, indices: ir.Value, dim: int | None = None) -> ir.Value:
+    """``gather`` with the other axes broadcast."""
+    indices = op.cast(indices, _INT64)
+    if dim is None:
+        flat = op.reshape(x, [merged(op.dims(x))])
+        return op.Gather(flat, op.reshape(indices, [merged(op.dims(indices))]), axis=0)
+    axis = dim % op.rank(x)
+    common = broadcast_sizes(op, x, indices)
+
+    def spread(value: ir.Value) -> ir.Value:
+        dims = list(common)
+        dims[axis] = op.size(value, axis)
+        return op.expand(value, dims)
+
+    return op.GatherElements(spread(x), spread(indices), axis=axis)
+
+
+@lowers("aten.embedding.default")
+def embedding(op: Emitter, weight: ir.Value, indices: ir.Value, *_: Any, **__: Any) -> ir.Value:
+    """Rows of a table."""
+    return op.Gather(weight, _gather_index(op, indices), axis=0)
+
+
+@lowers("aten.one_hot.default")
+def one_hot(op: Emitter, x: ir.Value, num_classes: int = -1) -> ir.Value:
+    """Class numbers as rows of zeros with a one."""
+    depth: Any = num_classes
+    if num_classes == -1:
+        depth = op.Add(op.ReduceMax(x, None, keepdims=0), 1)
+    return op.OneHot(x, op.scalar(depth, _INT64), op.constant([0, 1], x.dtype), axis=-1)

@@ -1,0 +1,73 @@
+"""Padding: constant, reflect, replicate, circular."""
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from graphforge.frontend.emitter import Dim, Emitter
+from graphforge.frontend.kernels import kernel_dtype
+from graphforge.frontend.rules import lowers
+
+__all__ = ["padded"]
+
+_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def padded(
+    op: Emitter, x: ir.Value, padding: Sequence[Dim], mode: str, value: float | Dim | ir.Value | None
+) -> ir.Value:
+    """Pad by torch's list of sizes: (before, after) of the last axis first.  Negative sizes crop."""
+    rank = op.rank(x)
+    if all(size == 0 for size in padding):
+        return x
+    begins: list[Dim] = [0] * rank
+    ends: list[Dim] = [0] * rank
+    for position in range(len(padding) // 2):
+        begins[rank - 1 - position] = padding[2 * position]
+        ends[rank - 1 - position] = padding[2 * position + 1]
+    dtype = x.dtype
+    assert dtype is not None
+    carrier = kernel_dtype("Pad", dtype)
+    fill = None if mode != "constant" or value is None or op.number(value) == 0 else op.scalar(value, carrier)
+    pads = op.vector([*begins, *ends])
+    result = op.Pad(op.cast(x, carrier), pads, fill, mode=None if mode == "constant" else _MODES[mode])
+    return op.cast(result, dtype)
+
+
+@lowers("aten.constant_pad_nd.default")
+def constant_pad(op: Emitter, x: ir.Value, pad: Sequence[Dim], value: float = 0) -> ir.Value:
+    """A border of one value."""
+    return padded(op, x, pad, "constant", value)
+
+
+@lowers("aten.pad.default")
+def pad(op: Emitter, x: ir.Value, pad: Sequence[Dim], mode: str = "constant", value: float | None = None) -> ir.Value:
+    """A border of one value, or made of the tensor itself."""
+    return padded(op, x, pad, mode, value)
+
+
+@lowers("aten._pad_enum.default")
+def pad_enum(op: Emitter, x: ir.Value, pad: Sequence[Dim], mode: int, value: float | None = None) -> ir.Value:
+    """``pad`` with the mode as a number."""
+    return padded(op, x, pad, list(_MODES)[mode], value)
+
+
+@lowers("aten.reflection_pad1d.default", "aten.reflection_pad2d.default", "aten.reflection_pad3d.default")
+def reflection_pad(op: Emitter, x: ir.Value, padding: Sequence[Dim]) -> ir.Value:
+    """A border that mirrors the tensor about its edge elements."""
+    return padded(op, x, padding, "reflect", None)
+
+
+@lowers("aten.replication_pad1d.default", "aten.replication_pad2d.default", "aten.replication_pad3d.default")
+def replication_pad(op: Emitter, x: ir.Value, padding: Sequence[Dim]) -> ir.Value:
+    """A border that repeats the edge elements."""
+    return padded(op, x, padding, "replicate", None)
+
+
+@lowers("aten._pad_circular.default")
+def circular_pad(op: Emitter, x: ir.Value, pad: Sequence[Dim]) -> ir.Value:
+    """A border that continues on the other side."""
+    return padded(op, x, pad, "circular", None)
