@@ -5,19 +5,20 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from graphforge.errors import InternalError
 
 __all__ = ["LoweringRule", "lowered_operators", "lowers", "rule_for"]
 
 LoweringRule = Callable[..., Any]
+_Rule = TypeVar("_Rule", bound=LoweringRule)
 
 _TABLE: dict[str, LoweringRule] = {}
 _loaded = False
 
 
-def lowers(*targets: str) -> Callable[[LoweringRule], LoweringRule]:
+def lowers(*targets: str) -> Callable[[_Rule], _Rule]:
     """Declare that a function lowers these operators, named ``aten.add.Tensor``.
 
     The function receives the ``Emitter`` and then the operator's arguments as the captured program has them:
@@ -29,7 +30,7 @@ def lowers(*targets: str) -> Callable[[LoweringRule], LoweringRule]:
         InternalError: an operator is declared twice.
     """
 
-    def register(function: LoweringRule) -> LoweringRule:
+    def register(function: _Rule) -> _Rule:
         for target in targets:
             if target in _TABLE:
                 raise InternalError(f"two lowerings of {target}: {_TABLE[target].__module__} and {function.__module__}")

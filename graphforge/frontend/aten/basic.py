@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import onnx_ir as ir
+import torch
 
 from graphforge.frontend.emitter import Emitter
 from graphforge.frontend.rules import lowers
@@ -58,3 +59,50 @@ def to(op: Emitter, value: ir.Value, *_: Any, **__: Any) -> ir.Value:
 def sym_size(op: Emitter, value: ir.Value, dim: int) -> Any:
     """One size of a tensor."""
     return op.size(value, dim)
+
+
+@lowers("aten.native_dropout.default")
+def native_dropout(op: Emitter, value: ir.Value, p: float, train: bool | None) -> tuple[ir.Value, Any]:
+    """Nothing in inference, and a mask that keeps everything.
+
+    Raises:
+        LoweringError: the model was captured in training mode.
+    """
+    kept = op.Expand(True, op.Shape(value)) if op.wants(1) else None
+    return dropout(op, value, p, train is not False), kept
+
+
+@lowers("aten.sym_numel.default", "aten.numel.default")
+def sym_numel(op: Emitter, value: ir.Value) -> Any:
+    """The number of elements."""
+    from graphforge.frontend.symbolic import symbolic_result
+
+    return symbolic_result(op, op.Size(value), op.result)
+
+
+@lowers("aten.item.default", "aten._local_scalar_dense.default")
+def item(op: Emitter, value: ir.Value) -> Any:
+    """The one element of a tensor, as a number known at run time."""
+    from graphforge.frontend.symbolic import symbolic_result
+
+    number = op.number(value)
+    if number is not None:
+        return number
+    scalar = op.Reshape(value, op.constant([], ir.DataType.INT64)) if op.rank(value) else value
+    wanted = (
+        ir.DataType.INT64
+        if isinstance(op.result, torch.SymInt)
+        else ir.DataType.BOOL
+        if isinstance(op.result, torch.SymBool)
+        else ir.DataType.DOUBLE
+    )
+    return symbolic_result(op, op.cast(scalar, wanted), op.result)
+
+
+@lowers("aten.is_nonzero.default")
+def is_nonzero(op: Emitter, value: ir.Value) -> Any:
+    """Whether the one element of a tensor is not zero."""
+    from graphforge.frontend.symbolic import symbolic_result
+
+    scalar = op.Reshape(value, op.constant([], ir.DataType.INT64)) if op.rank(value) else value
+    return symbolic_result(op, op.cast(scalar, ir.DataType.BOOL), op.result)

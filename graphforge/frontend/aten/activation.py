@@ -1,0 +1,262 @@
+"""Activation functions, one ONNX node each where ONNX Runtime has a kernel for it; softmax and its kin."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import onnx_ir as ir
+
+from graphforge.frontend.aten.compare import clamp_to
+from graphforge.frontend.emitter import Emitter
+from graphforge.frontend.kernels import HALVES, INTEGERS, run
+from graphforge.frontend.rules import lowers
+
+__all__: list[str] = []
+
+_DOUBLE = ir.DataType.DOUBLE
+_FLOAT = ir.DataType.FLOAT
+_SELU_ALPHA: Final = 1.6732632423543772848170429916717
+_SELU_SCALE: Final = 1.0507009873554804934193349852946
+
+
+@lowers("aten.relu.default")
+def relu(op: Emitter, x: ir.Value) -> ir.Value:
+    """Relu; integers, for which few runtimes have it, by Max."""
+    return run(op, "Max", x, 0) if x.dtype in INTEGERS else run(op, "Relu", x)
+
+
+@lowers("aten.relu6.default")
+def relu6(op: Emitter, x: ir.Value) -> ir.Value:
+    """Clip to 0..6."""
+    return clamp_to(op, x, 0, 6)
+
+
+@lowers("aten.hardtanh.default")
+def hardtanh(op: Emitter, x: ir.Value, min_val: float = -1.0, max_val: float = 1.0) -> ir.Value:
+    """Clip."""
+    return clamp_to(op, x, _whole(x, min_val), _whole(x, max_val))
+
+
+def _whole(x: ir.Value, bound: float) -> float:
+    return int(bound) if x.dtype in INTEGERS else bound
+
+
+@lowers("aten.leaky_relu.default")
+def leaky_relu(op: Emitter, x: ir.Value, negative_slope: float = 0.01) -> ir.Value:
+    """x above 0, slope * x below."""
+    if x.dtype == _DOUBLE:
+        return run(op, "Where", run(op, "Greater", x, 0), x, run(op, "Mul", x, negative_slope))
+    return run(op, "LeakyRelu", x, alpha=float(negative_slope))
+
+
+@lowers("aten.rrelu.default")
+def rrelu(
+    op: Emitter, x: ir.Value, lower: float = 0.125, upper: float = 1 / 3, training: bool = False, generator: Any = None
+) -> ir.Value:
+    """In inference, a leaky relu of the mean slope.
+
+    Raises:
+        LoweringError: the model was captured in training mode.
+    """
+    if training:
+        raise op.fail("draws random slopes in training mode", "call model.eval() before compiling")
+    return leaky_relu(op, x, (lower + upper) / 2)
+
+
+@lowers("aten.prelu.default", "aten._prelu_kernel.default")
+def prelu(op: Emitter, x: ir.Value, weight: ir.Value) -> ir.Value:
+    """x above 0, a learned slope for each channel (axis 1) below."""
+    rank = op.rank(x)
+    if op.target == "aten.prelu.default" and rank > 2 and op.rank(weight) == 1:
+        weight = _channel_weight(op, weight, rank)
+    elif op.target == "aten.prelu.default" and op.rank(weight) == 1 and rank < 2:
+        weight = op.Reshape(weight, [1] * rank)
+    if x.dtype == _DOUBLE:
+        return run(op, "Where", run(op, "Greater", x, 0), x, run(op, "Mul", x, weight))
+    return run(op, "PRelu", x, weight)
+
+
+def _channel_weight(op: Emitter, weight: ir.Value, rank: int) -> ir.Value:
+    """A vector over channels, shaped to broadcast from axis 1; a view where the vector is a parameter."""
+    tensor = op.weight(weight)
+    if tensor is not None:
+        return op.tensor(tensor.detach().reshape(-1, *[1] * (rank - 2)))
+    shaped: ir.Value = op.Reshape(weight, [-1, *[1] * (rank - 2)])
+    return shaped
+
+
+@lowers("aten.silu.default")
+def silu(op: Emitter, x: ir.Value) -> ir.Value:
+    """x * sigmoid(x)."""
+    return run(op, "Mul", x, run(op, "Sigmoid", x))
+
+
+@lowers("aten.gelu.default")
+def gelu(op: Emitter, x: ir.Value, *, approximate: str = "none") -> ir.Value:
+    """Gelu, exact or by tanh."""
+    if x.dtype != _DOUBLE:
+        return run(op, "Gelu", x, approximate=approximate)
+    if approximate == "none":
+        inner = run(op, "Erf", run(op, "Mul", x, math.sqrt(0.5)))
+    else:
+        cube = run(op, "Mul", run(op, "Mul", x, x), x)
+        inner = run(op, "Add", x, run(op, "Mul", cube, 0.044715))
+        inner = run(op, "Tanh", run(op, "Mul", inner, math.sqrt(2 / math.pi)))
+    return run(op, "Mul", run(op, "Mul", x, 0.5), run(op, "Add", inner, 1.0))
+
+
+@lowers("aten.hardswish.default")
+def hardswish(op: Emitter, x: ir.Value) -> ir.Value:
+    """x * clip(x + 3, 0, 6) / 6."""
+    if x.dtype != _DOUBLE:
+        return run(op, "HardSwish", x)
+    return run(op, "Div", run(op, "Mul", x, clamp_to(op, run(op, "Add", x, 3.0), 0.0, 6.0)), 6.0)
+
+
+@lowers("aten.hardsigmoid.default")
+def hardsigmoid(op: Emitter, x: ir.Value) -> ir.Value:
+    """clip(x / 6 + 0.5, 0, 1)."""
+    if x.dtype != _DOUBLE:
+        return run(op, "HardSigmoid", x, alpha=1 / 6, beta=0.5)
+    return run(op, "Div", clamp_to(op, run(op, "Add", x, 3.0), 0.0, 6.0), 6.0)
+
+
+@lowers("aten.mish.default")
+def mish(op: Emitter, x: ir.Value) -> ir.Value:
+    """x * tanh(softplus(x))."""
+    if x.dtype != _DOUBLE:
+        return run(op, "Mish", x)
+    return run(op, "Mul", x, run(op, "Tanh", _softplus(op, x)))
+
+
+@lowers("aten.elu.default")
+def elu(op: Emitter, x: ir.Value, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> ir.Value:
+    """scale * (x above 0, alpha * (exp(input_scale * x) - 1) below)."""
+    if input_scale == 1 and x.dtype != _DOUBLE:
+        result = run(op, "Elu", x, alpha=float(alpha))
+    else:
+        below = run(op, "Min", x, 0.0)
+        inner = below if input_scale == 1 else run(op, "Mul", below, input_scale)
+        curve = run(op, "Mul", run(op, "Sub", run(op, "Exp", inner), 1.0), alpha)
+        result = run(op, "Where", run(op, "Greater", x, 0.0), x, curve)
+    return result if scale == 1 else run(op, "Mul", result, scale)
+
+
+@lowers("aten.celu.default")
+def celu(op: Emitter, x: ir.Value, alpha: float = 1.0) -> ir.Value:
+    """x above 0, alpha * (exp(x / alpha) - 1) below."""
+    if x.dtype == _DOUBLE:
+        return elu(op, x, alpha, 1.0, 1.0 / alpha)
+    return run(op, "Celu", x, alpha=float(alpha))
+
+
+@lowers("aten.selu.default")
+def selu(op: Emitter, x: ir.Value) -> ir.Value:
+    """The self-normalising elu."""
+    if x.dtype == _DOUBLE:
+        return elu(op, x, _SELU_ALPHA, _SELU_SCALE)
+    return run(op, "Selu", x, alpha=_SELU_ALPHA, gamma=_SELU_SCALE)
+
+
+def _softplus(op: Emitter, x: ir.Value) -> ir.Value:
+    """log(1 + exp(x)) as max(x, 0) + log(1 + exp(-|x|)), which cannot overflow."""
+    if x.dtype != _DOUBLE:
+        return run(op, "Softplus", x)
+    fading = run(op, "Exp", run(op, "Neg", run(op, "Abs", x)))
+    return run(op, "Add", run(op, "Max", x, 0.0), run(op, "Log", run(op, "Add", fading, 1.0)))
+
+
+@lowers("aten.softplus.default")
+def softplus(op: Emitter, x: ir.Value, beta: Any = 1, threshold: Any = 20) -> ir.Value:
+    """log(1 + exp(beta * x)) / beta, and x where beta * x exceeds the threshold."""
+    scaled = x if beta == 1 else run(op, "Mul", x, float(beta))
+    smooth = _softplus(op, scaled)
+    if beta != 1:
+        smooth = run(op, "Div", smooth, float(beta))
+    if threshold >= 15 and x.dtype not in HALVES and x.dtype != _DOUBLE:
+        return smooth  # log(1 + exp(15)) - 15 = 3.1e-7, less than half a unit in the last place of 15 in float32
+    if threshold >= 36:
+        return smooth
+    return run(op, "Where", run(op, "Greater", scaled, float(threshold)), x, smooth)
+
+
+@lowers("aten.log_sigmoid.default")
+def log_sigmoid(op: Emitter, x: ir.Value) -> ir.Value:
+    """-softplus(-x)."""
+    return run(op, "Neg", _softplus(op, run(op, "Neg", x)))
+
+
+@lowers("aten.log_sigmoid_forward.default")
+def log_sigmoid_forward(op: Emitter, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """log_sigmoid, and the buffer that only its gradient reads."""
+    result = log_sigmoid(op, x)
+    return result, op.constant([], x.dtype)
+
+
+@lowers("aten.hardshrink.default")
+def hardshrink(op: Emitter, x: ir.Value, lambd: float = 0.5) -> ir.Value:
+    """0 where |x| is at most lambda."""
+    inside = run(op, "LessOrEqual", run(op, "Abs", x), lambd)
+    return run(op, "Where", inside, 0.0, x)
+
+
+@lowers("aten.softshrink.default")
+def softshrink(op: Emitter, x: ir.Value, lambd: float = 0.5) -> ir.Value:
+    """x moved towards 0 by lambda: x - clip(x, -lambda, lambda)."""
+    # at infinity the difference stays infinite; NaN stays NaN
+    return run(op, "Sub", x, clamp_to(op, x, -lambd, lambd))
+
+
+@lowers("aten.threshold.default")
+def threshold(op: Emitter, x: ir.Value, threshold: float, value: float) -> ir.Value:
+    """x where it exceeds the threshold (or is NaN), else ``value``."""
+    if x.dtype in INTEGERS:
+        threshold = math.floor(threshold)
+    replaced = run(op, "LessOrEqual", x, threshold)
+    assert x.dtype is not None
+    return run(op, "Where", replaced, op.scalar(value, x.dtype), x)
+
+
+@lowers("aten.glu.default")
+def glu(op: Emitter, x: ir.Value, dim: int = -1) -> ir.Value:
+    """The first half of an axis, gated by the sigmoid of the second."""
+    first, second = op.Split(x, axis=dim % op.rank(x), num_outputs=2, _outputs=2)
+    return run(op, "Mul", first, run(op, "Sigmoid", second))
+
+
+# -- softmax -----------------------------------------------------------------------------------------------------------
+
+
+def _over_axis(op: Emitter, op_type: str, x: ir.Value, dim: int, dtype: ir.DataType) -> ir.Value:
+    """Softmax or LogSoftmax; a scalar is a vector of one."""
+    x = op.cast(x, dtype)
+    rank = op.rank(x)
+    if rank == 0:
+        return op.Squeeze(run(op, op_type, op.Unsqueeze(x, [0]), axis=0), [0])  # type: ignore[no-any-return]
+    # the last axis is named from the end: the same text for every rank
+    axis = dim % rank
+    return run(op, op_type, x, axis=-1 if axis == rank - 1 else axis)
+
+
+@lowers("aten.softmax.int", "aten._softmax.default")
+def softmax(op: Emitter, x: ir.Value, dim: int, dtype: Any = None, *_: Any) -> ir.Value:
+    """Softmax over one axis, in the result's dtype."""
+    return _over_axis(op, "Softmax", x, dim, op.dtype_of())
+
+
+@lowers("aten.log_softmax.int", "aten._log_softmax.default")
+def log_softmax(op: Emitter, x: ir.Value, dim: int, dtype: Any = None, *_: Any) -> ir.Value:
+    """LogSoftmax over one axis, in the result's dtype."""
+    return _over_axis(op, "LogSoftmax", x, dim, op.dtype_of())
+
+
+@lowers("aten._safe_softmax.default")
+def safe_softmax(op: Emitter, x: ir.Value, dim: int, dtype: Any = None) -> ir.Value:
+    """Softmax that makes rows of nothing but -inf 0 instead of NaN."""
+    plain = _over_axis(op, "Softmax", x, dim, op.dtype_of())
+    masked = run(op, "Equal", x, -math.inf)
+    if op.rank(x) == 0:
+        return run(op, "Where", masked, op.scalar(0.0, plain.dtype), plain)
+    empty = run(op, "ReduceMin", masked, [dim], keepdims=1)
+    return run(op, "Where", empty, op.scalar(0.0, plain.dtype), plain)

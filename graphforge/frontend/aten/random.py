@@ -1,0 +1,53 @@
+"""Random numbers: refused, for no artifact that draws its own can be proven equal to the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphforge.frontend.emitter import Emitter
+from graphforge.frontend.rules import lowers
+
+__all__: list[str] = []
+
+
+@lowers(
+    "aten.bernoulli.Tensor",
+    "aten.bernoulli.default",
+    "aten.bernoulli.p",
+    "aten.cauchy.default",
+    "aten.exponential.default",
+    "aten.geometric.default",
+    "aten.log_normal.default",
+    "aten.multinomial.default",
+    "aten.normal.Tensor_Tensor",
+    "aten.normal.Tensor_float",
+    "aten.normal.float_Tensor",
+    "aten.normal.float_float",
+    "aten.normal_functional.default",
+    "aten.poisson.default",
+    "aten.rand.default",
+    "aten.rand.generator",
+    "aten.rand_like.default",
+    "aten.randint.default",
+    "aten.randint.low",
+    "aten.randint_like.default",
+    "aten.randint_like.low_dtype",
+    "aten.randn.default",
+    "aten.randn.generator",
+    "aten.randn_like.default",
+    "aten.random.default",
+    "aten.random.from",
+    "aten.random.to",
+    "aten.randperm.default",
+    "aten.uniform.default",
+)
+def random(op: Emitter, *_: Any, **__: Any) -> Any:
+    """Refuse.
+
+    Raises:
+        LoweringError: always.
+    """
+    raise op.fail(
+        "draws random numbers, so no two runs agree and nothing can be verified",
+        "draw them outside the model and pass them in as an input, or make them a buffer",
+    )

@@ -1,0 +1,376 @@
+"""Reductions: sums, means, extremes and where they are, variances, norms, truth of all and any, running sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from graphforge.frontend.aten.compare import truth
+from graphforge.frontend.emitter import Emitter, SymbolicScalar
+from graphforge.frontend.kernels import HALVES, is_float, run
+from graphforge.frontend.rules import lowers
+
+__all__: list[str] = []
+
+_BOOL = ir.DataType.BOOL
+_FLOAT = ir.DataType.FLOAT
+_DOUBLE = ir.DataType.DOUBLE
+_INT64 = ir.DataType.INT64
+
+Axes = int | Sequence[int] | None
+
+
+def _axes(op: Emitter, x: ir.Value, dim: Axes) -> list[int] | None:
+    """Axes from 0, None for all of them (also said by an empty list, and all a scalar has)."""
+    rank = op.rank(x)
+    if dim is None or rank == 0:
+        return None
+    axes = [dim] if isinstance(dim, int) else list(dim)
+    if not axes:
+        return None
+    return sorted(axis % rank for axis in axes)
+
+
+def _reduce(op: Emitter, op_type: str, x: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
+    if op.rank(x) == 0 and op_type in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"):
+        return x
+    return run(op, op_type, x, axes, keepdims=int(keepdim))
+
+
+def _count(op: Emitter, x: ir.Value, axes: list[int] | None, dtype: ir.DataType) -> float | ir.Value:
+    """How many elements a reduction takes together."""
+    sizes = [op.size(x, axis) for axis in (range(op.rank(x)) if axes is None else axes)]
+    fixed = math.prod(size for size in sizes if isinstance(size, int))
+    varying = [size for size in sizes if isinstance(size, SymbolicScalar)]
+    if not varying:
+        return float(fixed)
+    total = varying[0].scalar(op)
+    for size in varying[1:]:
+        total = op.Mul(total, size.scalar(op))
+    if fixed != 1:
+        total = op.Mul(total, fixed)
+    return op.cast(total, dtype)
+
+
+def _is_empty(count: float | ir.Value) -> bool:
+    return not isinstance(count, ir.Value) and count == 0
+
+
+# -- sums and products -------------------------------------------------------------------------------------------------
+
+
+@lowers("aten.sum.default", "aten.sum.dim_IntList")
+def sum_(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+    """ReduceSum in the result's dtype."""
+    x = op.cast(x, op.dtype_of())
+    if x.dtype == _BOOL:
+        return _reduce(op, "ReduceMax", x, _axes(op, x, dim), keepdim)
+    return _reduce(op, "ReduceSum", x, _axes(op, x, dim), keepdim)
+
+
+@lowers("aten.mean.default", "aten.mean.dim")
+def mean(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+    """ReduceMean in the result's dtype; NaN of nothing."""
+    x = op.cast(x, op.dtype_of())
+    axes = _axes(op, x, dim)
+    if _is_empty(_known_count(op, x, axes)):
+        return run(op, "Div", _reduce(op, "ReduceSum", x, axes, keepdim), 0.0)
+    return _reduce(op, "ReduceMean", x, axes, keepdim)
+
+
+def _known_count(op: Emitter, x: ir.Value, axes: list[int] | None) -> float:
+    """The count where it is fixed, else 1."""
+    sizes = [op.size(x, axis) for axis in (range(op.rank(x)) if axes is None else axes)]
+    return float(math.prod(size if isinstance(size, int) else 1 for size in sizes))
+
+
+@lowers("aten.nansum.default")
+def nansum(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+    """The sum of what is not NaN."""
+    return sum_(op, _without_nan(op, x), dim, keepdim)
+
+
+@lowers("aten.nanmean.default")
+def nanmean(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+    """The mean of what is not NaN."""
+    x = op.cast(x, op.dtype_of())
+    axes = _axes(op, x, dim)
+    numbers = op.Cast(op.Not(run(op, "IsNaN", x)), to=x.dtype)
+    total = _reduce(op, "ReduceSum", _without_nan(op, x), axes, keepdim)
+    return run(op, "Div", total, _reduce(op, "ReduceSum", numbers, axes, keepdim))
+
+
+def _without_nan(op: Emitter, x: ir.Value) -> ir.Value:
+    return run(op, "Where", run(op, "IsNaN", x), 0.0, x) if is_float(x.dtype) else x
+
+
+@lowers("aten.prod.default")
+def prod(op: Emitter, x: ir.Value, *, dtype: Any = None) -> ir.Value:
+    """ReduceProd over everything, in the result's dtype."""
+    return prod_dim(op, x)
+
+
+@lowers("aten.prod.dim_int")
+def prod_dim(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
+    """ReduceProd over an axis, in the result's dtype."""
+    x = op.cast(x, op.dtype_of())
+    if x.dtype == _BOOL:
+        return _reduce(op, "ReduceMin", x, _axes(op, x, dim), keepdim)
+    return _reduce(op, "ReduceProd", x, _axes(op, x, dim), keepdim)
+
+
+@lowers("aten.cumsum.default")
+def cumsum(op: Emitter, x: ir.Value, dim: int, *, dtype: Any = None) -> ir.Value:
+    """CumSum in the result's dtype."""
+    x = op.cast(x, op.dtype_of())
+    if op.rank(x) == 0:
+        return x
+    return run(op, "CumSum", x, op.constant(dim % op.rank(x), _INT64))
+
+
+@lowers("aten.count_nonzero.default", "aten.count_nonzero.dim_IntList")
+def count_nonzero(op: Emitter, x: ir.Value, dim: Axes = None) -> ir.Value:
+    """The sum of the truths."""
+    return _reduce(op, "ReduceSum", op.cast(truth(op, x), _INT64), _axes(op, x, dim), False)
+
+
+# -- extremes ----------------------------------------------------------------------------------------------------------
+
+
+def _extreme(op: Emitter, op_type: str, x: ir.Value, dim: Axes, keepdim: bool) -> ir.Value:
+    return _reduce(op, op_type, x, _axes(op, x, dim), keepdim)
+
+
+@lowers("aten.amax.default")
+def amax(op: Emitter, x: ir.Value, dim: Axes = (), keepdim: bool = False) -> ir.Value:
+    """ReduceMax."""
+    return _extreme(op, "ReduceMax", x, dim, keepdim)
+
+
+@lowers("aten.amin.default")
+def amin(op: Emitter, x: ir.Value, dim: Axes = (), keepdim: bool = False) -> ir.Value:
+    """ReduceMin."""
+    return _extreme(op, "ReduceMin", x, dim, keepdim)
+
+
+@lowers("aten.max.default")
+def max_(op: Emitter, x: ir.Value) -> ir.Value:
+    """The largest of all."""
+    return _extreme(op, "ReduceMax", x, None, False)
+
+
+@lowers("aten.min.default")
+def min_(op: Emitter, x: ir.Value) -> ir.Value:
+    """The smallest of all."""
+    return _extreme(op, "ReduceMin", x, None, False)
+
+
+@lowers("aten.aminmax.default")
+def aminmax(op: Emitter, x: ir.Value, *, dim: int | None = None, keepdim: bool = False) -> tuple[ir.Value, ir.Value]:
+    """Both extremes."""
+    return _extreme(op, "ReduceMin", x, dim, keepdim), _extreme(op, "ReduceMax", x, dim, keepdim)
+
+
+def _argument(op: Emitter, op_type: str, x: ir.Value, dim: int | None, keepdim: bool) -> ir.Value:
+    rank = op.rank(x)
+    if rank == 0:
+        return op.constant(0, _INT64)
+    if x.dtype == _BOOL:
+        x = op.cast(x, ir.DataType.UINT8)
+    if dim is not None:
+        return run(op, op_type, x, axis=dim % rank, keepdims=int(keepdim))
+    flat = x if rank == 1 else op.Reshape(x, [-1])
+    found = run(op, op_type, flat, axis=0, keepdims=int(keepdim))
+    return op.Reshape(found, [1] * rank) if keepdim and rank > 1 else found
+
+
+@lowers("aten.argmax.default")
+def argmax(op: Emitter, x: ir.Value, dim: int | None = None, keepdim: bool = False) -> ir.Value:
+    """ArgMax: the first of equals."""
+    return _argument(op, "ArgMax", x, dim, keepdim)
+
+
+@lowers("aten.argmin.default")
+def argmin(op: Emitter, x: ir.Value, dim: int | None = None, keepdim: bool = False) -> ir.Value:
+    """ArgMin: the first of equals."""
+    return _argument(op, "ArgMin", x, dim, keepdim)
+
+
+def _extreme_and_place(which: str) -> Callable[..., Any]:
+    def rule(op: Emitter, x: ir.Value, dim: int, keepdim: bool = False) -> tuple[ir.Value | None, ir.Value | None]:
+        extreme = _extreme(op, f"Reduce{which}", x, dim, keepdim) if op.wants(0) else None
+        place = _argument(op, f"Arg{which}", x, dim, keepdim) if op.wants(1) else None
+        return extreme, place
+
+    rule.__name__ = f"{which.lower()}_dim"
+    rule.__doc__ = (
+        f"The extreme along an axis and its first place: Reduce{which} and Arg{which}, each where it is used."
+    )
+    return rule
+
+
+lowers("aten.max.dim")(_extreme_and_place("Max"))
+lowers("aten.min.dim")(_extreme_and_place("Min"))
+
+
+# -- truth -------------------------------------------------------------------------------------------------------------
+
+
+@lowers("aten.all.default", "aten.all.dim", "aten.all.dims")
+def all_(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False) -> ir.Value:
+    """Whether none is zero."""
+    return _truth(op, "ReduceMin", x, dim, keepdim)
+
+
+@lowers("aten.any.default", "aten.any.dim", "aten.any.dims")
+def any_(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False) -> ir.Value:
+    """Whether one is not zero."""
+    return _truth(op, "ReduceMax", x, dim, keepdim)
+
+
+def _truth(op: Emitter, op_type: str, x: ir.Value, dim: Axes, keepdim: bool) -> ir.Value:
+    flags = truth(op, x)
+    if isinstance(dim, list | tuple) and not dim and op.target.endswith(".dims"):
+        return flags  # the only reductions of torch for which no axes are no axes
+    return _reduce(op, op_type, flags, _axes(op, x, dim), keepdim)
+
+
+# -- spread ------------------------------------------------------------------------------------------------------------
+
+
+def _variance(
+    op: Emitter, x: ir.Value, dim: Axes, correction: float, keepdim: bool, dtype: ir.DataType
+) -> tuple[ir.Value, ir.Value]:
+    """Variance and mean over axes; halves are computed in single precision."""
+    x = op.cast(x, _FLOAT if dtype in HALVES else dtype)
+    axes = _axes(op, x, dim)
+    center = run(op, "ReduceMean", x, axes, keepdims=1)
+    distance = run(op, "Sub", x, center)
+    count = _count(op, x, axes, x.dtype or _FLOAT)
+    if correction == 0 and not _is_empty(count):
+        spread = run(op, "ReduceMean", run(op, "Mul", distance, distance), axes, keepdims=int(keepdim))
+    else:
+        total = run(op, "ReduceSumSquare", distance, axes, keepdims=int(keepdim))
+        if isinstance(count, ir.Value):
+            freedom: float | ir.Value = run(op, "Max", run(op, "Sub", count, float(correction)), 0.0)
+        else:
+            freedom = max(count - correction, 0.0)
+        spread = run(op, "Div", total, freedom)
+    if keepdim or op.rank(x) == 0:
+        average = center
+    elif axes is None:
+        average = op.Reshape(center, op.constant([], _INT64))
+    else:
+        average = op.squeeze(center, axes)
+    return spread, average
+
+
+def _unbiased(unbiased: bool) -> float:
+    return 1.0 if unbiased else 0.0
+
+
+def _spread(op: Emitter, arguments: Sequence[Any], keywords: dict[str, Any]) -> tuple[ir.Value, ir.Value]:
+    """Variance and mean for the three spellings: ``default``, ``dim`` and ``correction``."""
+    x, *rest = arguments
+    overload = op.target.rsplit(".", 1)[1]
+    dtype = op.dtype_of()
+    if overload == "default":
+        unbiased = rest[0] if rest else keywords.get("unbiased", True)
+        return _variance(op, x, None, _unbiased(unbiased), False, dtype)
+    if overload == "dim":
+        names = ("dim", "unbiased", "keepdim")
+        given = {**dict(zip(names, rest, strict=False)), **keywords}
+        unbiased, keepdim = given.get("unbiased", True), given.get("keepdim", False)
+        return _variance(op, x, given.get("dim"), _unbiased(unbiased), keepdim, dtype)
+    dim = rest[0] if rest else keywords.get("dim")
+    correction = keywords.get("correction")
+    return _variance(op, x, dim, 1.0 if correction is None else correction, keywords.get("keepdim", False), dtype)
+
+
+@lowers("aten.var.default", "aten.var.dim", "aten.var.correction")
+def var(op: Emitter, *arguments: Any, **keywords: Any) -> ir.Value:
+    """Mean squared distance from the mean."""
+    return _spread(op, arguments, keywords)[0]
+
+
+@lowers("aten.std.default", "aten.std.dim", "aten.std.correction")
+def std(op: Emitter, *arguments: Any, **keywords: Any) -> ir.Value:
+    """Root of the variance."""
+    return run(op, "Sqrt", _spread(op, arguments, keywords)[0])
+
+
+@lowers("aten.var_mean.default", "aten.var_mean.dim", "aten.var_mean.correction")
+def var_mean(op: Emitter, *arguments: Any, **keywords: Any) -> tuple[ir.Value, ir.Value]:
+    """Variance and mean."""
+    return _spread(op, arguments, keywords)
+
+
+@lowers("aten.std_mean.default", "aten.std_mean.dim", "aten.std_mean.correction")
+def std_mean(op: Emitter, *arguments: Any, **keywords: Any) -> tuple[ir.Value, ir.Value]:
+    """Standard deviation and mean."""
+    spread, average = _spread(op, arguments, keywords)
+    return run(op, "Sqrt", spread), average
+
+
+# -- norms and exponentials --------------------------------------------------------------------------------------------
+
+
+def _norm(op: Emitter, x: ir.Value, order: float, dim: Axes, keepdim: bool) -> ir.Value:
+    """The vector norm of an order; halves are computed in single precision."""
+    result = op.dtype_of()
+    x = op.cast(x, _FLOAT if result in HALVES else result)
+    axes = _axes(op, x, dim)
+    keep = {"keepdims": int(keepdim)}
+    if order == 2:
+        return run(op, "ReduceL2", x, axes, **keep)
+    if order == 1:
+        return run(op, "ReduceL1", x, axes, **keep)
+    size = run(op, "Abs", x)
+    if math.isinf(order):
+        return run(op, "ReduceMax" if order > 0 else "ReduceMin", size, axes, **keep)
+    if order == 0:
+        present = op.cast(op.Not(run(op, "Equal", x, 0.0)), x.dtype or result)
+        return run(op, "ReduceSum", present, axes, **keep)
+    total = run(op, "ReduceSum", run(op, "Pow", size, float(order)), axes, **keep)
+    return run(op, "Pow", total, 1.0 / order)
+
+
+@lowers("aten.linalg_vector_norm.default")
+def linalg_vector_norm(
+    op: Emitter, x: ir.Value, ord: float = 2, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None
+) -> ir.Value:
+    """A vector norm over axes."""
+    return _norm(op, x, ord, dim, keepdim)
+
+
+@lowers("aten.norm.Scalar", "aten.norm.ScalarOpt_dtype")
+def norm(op: Emitter, x: ir.Value, p: float | None = 2, *, dtype: Any = None) -> ir.Value:
+    """A vector norm of everything."""
+    return _norm(op, x, 2 if p is None else p, None, False)
+
+
+@lowers("aten.norm.ScalarOpt_dim", "aten.norm.ScalarOpt_dim_dtype")
+def norm_dim(
+    op: Emitter, x: ir.Value, p: float | None, dim: Axes, keepdim: bool = False, *, dtype: Any = None
+) -> ir.Value:
+    """A vector norm over axes."""
+    return _norm(op, x, 2 if p is None else p, dim, keepdim)
+
+
+@lowers("aten.dist.default")
+def dist(op: Emitter, x: ir.Value, y: ir.Value, p: float = 2) -> ir.Value:
+    """The norm of the difference."""
+    dtype = op.dtype_of()
+    return _norm(op, run(op, "Sub", op.cast(x, dtype), op.cast(y, dtype)), p, None, False)
+
+
+@lowers("aten.logsumexp.default", "aten.special_logsumexp.default")
+def logsumexp(op: Emitter, x: ir.Value, dim: Axes, keepdim: bool = False) -> ir.Value:
+    """ReduceLogSumExp."""
+    x = op.cast(x, op.dtype_of())
+    if op.rank(x) == 0:
+        return x
+    return run(op, "ReduceLogSumExp", x, _axes(op, x, dim), keepdims=int(keepdim))
