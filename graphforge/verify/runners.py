@@ -1,0 +1,443 @@
+"""The two things that are compared: the eager PyTorch module, and an ONNX model in ONNX Runtime through polygraphy."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphforge.errors import GraphForgeError
+from graphforge.verify.compare import Array
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+    import torch
+
+    from graphforge.frontend.capture import CallInputs
+
+__all__ = ["EagerRunner", "OnnxRuntimeRunner", "array_from_tensor", "tensor_from_array", "usable_cpus"]
+
+# A protobuf message ends at 2 GiB; larger models reach the runtime through a file with external data.
+_MAX_IN_MEMORY = (1 << 31) - (1 << 20)
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class OnnxRuntimeRunner:
+    """An ONNX model in ONNX Runtime on the CPU; one session for the runner's whole life, made on first use.
+
+    Args:
+        model: a file, serialised bytes, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
+        threads: threads within an operator; None takes every usable CPU.
+        optimize: let the runtime fuse and fold (as in production); False runs the graph as written.
+        spinning: idle workers spin, which measures faster and starves whatever else runs here; off for checks.
+        configure: called with the ``SessionOptions``, for custom operator libraries and the like.
+        name: how messages call it.
+    """
+
+    def __init__(
+        self,
+        model: Path | str | bytes | onnx.ModelProto | ir.Model,
+        *,
+        threads: int | None = None,
+        optimize: bool = True,
+        spinning: bool = False,
+        configure: Callable[[Any], None] | None = None,
+        name: str = "onnxruntime",
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.threads = usable_cpus() if threads is None else threads
+        self.optimize = optimize
+        self.spinning = spinning
+        self.configure = configure
+        self._session: Any = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The model's file, None when it came from memory."""
+        return Path(self.model) if isinstance(self.model, str | Path) else None
+
+    @property
+    def session(self) -> Any:
+        """The ``onnxruntime.InferenceSession``."""
+        if self._session is None:
+            self._session = self._new_session()
+        return self._session
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Inputs in the file's order."""
+        return tuple(value.name for value in self.session.get_inputs())
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Outputs in the file's order."""
+        return tuple(value.name for value in self.session.get_outputs())
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name for inputs by name; feeds that the file has no input for are left out.
+
+        Raises:
+            GraphForgeError: an input is missing, or the runtime failed; names the node and where it came from.
+        """
+        missing = [name for name in self.input_names if name not in feeds]
+        if missing:
+            raise GraphForgeError(
+                f"{self.name}: no data for input {', '.join(missing)}",
+                f"the data given is for: {', '.join(feeds) or 'nothing'}",
+            )
+        mine = {name: feeds[name] for name in self.input_names}
+        try:
+            if self._has_types_without_numpy:
+                return self._run_by_values(mine)
+            outputs = self._run_by_polygraphy(mine)
+        except Exception as error:  # ONNX Runtime raises a family of pybind classes with no public common base
+            raise self._failure("failed to run", error) from error
+        strange = [name for name, value in outputs.items() if not isinstance(value, np.ndarray)]
+        if strange:
+            raise GraphForgeError(f"{self.name}: output {strange[0]} is not a tensor; only tensors can be compared")
+        return outputs
+
+    def close(self) -> None:
+        """End the session and remove temporary files."""
+        self._session = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def __enter__(self) -> OnnxRuntimeRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run_by_polygraphy(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        from polygraphy.backend.onnxrt import OnnxrtRunner
+
+        # Activation only borrows the session; left active, the runner would warn about itself when it is collected.
+        with OnnxrtRunner(self.session, name=self.name) as runner:
+            return dict(runner.infer(feeds, check_inputs=False))
+
+    def _new_session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # failures reach us as exceptions; warnings on stderr would only be noise
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
+        if not self.optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if self.configure is not None:
+            self.configure(options)
+        source: Any = self.model
+        if not isinstance(source, str | Path | bytes):
+            source = self._loadable(source)
+        if isinstance(source, str | Path):
+            if not Path(source).is_file():
+                raise GraphForgeError(f"{self.name}: no file {source}")
+            source = str(source)
+        try:
+            return onnxruntime.InferenceSession(source, sess_options=options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # as above: no public base class
+            raise self._failure("cannot load the model", error) from error
+
+    def _loadable(self, model: Any) -> bytes | str:
+        import onnx
+        import onnx_ir as ir
+
+        proto = isinstance(model, onnx.ModelProto)
+        if proto:
+            size = model.ByteSize()
+        else:
+            size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+        if size < _MAX_IN_MEMORY // 2:
+            ready = model if proto else ir.to_proto(model)
+            return bytes(ready.SerializeToString())
+        self._folder = tempfile.TemporaryDirectory(prefix="graphforge-")
+        path = Path(self._folder.name) / "model.onnx"
+        ir.save(ir.from_proto(model) if proto else model, path, external_data="model.onnx.data")
+        return str(path)
+
+    @functools.cached_property
+    def _has_types_without_numpy(self) -> bool:
+        values = [*self.session.get_inputs(), *self.session.get_outputs()]
+        return any(value.type in _WITHOUT_NUMPY for value in values)
+
+    def _run_by_values(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """numpy has no bfloat16 and float8: bytes go in and out through OrtValues, as ml_dtypes arrays on our side."""
+        import onnxruntime
+
+        values = {}
+        for info in self.session.get_inputs():
+            array = np.ascontiguousarray(feeds[info.name])
+            if info.type in _WITHOUT_NUMPY:
+                raw = array.view(np.uint16 if array.itemsize == 2 else np.uint8)
+                element = _WITHOUT_NUMPY[info.type][0]
+                value = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, element)
+            else:
+                value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            values[info.name] = value
+        found = self.session.run_with_ort_values(None, values)
+        return {name: _array_of_ort_value(value) for name, value in zip(self.output_names, found, strict=True)}
+
+    def _failure(self, what: str, error: Exception) -> GraphForgeError:
+        text = " ".join(str(error).split())
+        text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
+        return GraphForgeError(f"{self.name} {what}: {text}", *self._places(text))
+
+    def _places(self, message: str) -> Iterator[str]:
+        """Where the nodes that a runtime message names come from, one line each."""
+        from graphforge.ir.origin import origins_from_metadata
+
+        named = re.findall(r"(?:Name:\s*'|Node:|Node \()([^'()\s]+)", message)
+        if not named:
+            return
+        with suppress(OSError, ValueError):
+            for node in self._nodes():
+                if node.name in named:
+                    properties = {entry.key: entry.value for entry in node.metadata_props}
+                    origins = origins_from_metadata(properties)
+                    came_from = "; ".join(origin.describe() for origin in origins[:3])
+                    if came_from:
+                        yield f"{node.op_type} node {node.name} came from {came_from}"
+
+    def _nodes(self) -> Sequence[Any]:
+        import onnx
+        import onnx_ir as ir
+
+        if isinstance(self.model, str | Path):
+            return list(onnx.load(str(self.model), load_external_data=False).graph.node)
+        if isinstance(self.model, bytes):
+            return list(onnx.load_from_string(self.model).graph.node)
+        if isinstance(self.model, onnx.ModelProto):
+            return list(self.model.graph.node)
+        return [ir.to_proto(node) for node in self.model.graph]
+
+
+# Type name of the runtime -> (ONNX element type, dtype name in ml_dtypes).
+_WITHOUT_NUMPY: Mapping[str, tuple[int, str]] = {
+    "tensor(bfloat16)": (16, "bfloat16"),
+    "tensor(float8e4m3fn)": (17, "float8_e4m3fn"),
+    "tensor(float8e4m3fnuz)": (18, "float8_e4m3fnuz"),
+    "tensor(float8e5m2)": (19, "float8_e5m2"),
+    "tensor(float8e5m2fnuz)": (20, "float8_e5m2fnuz"),
+}
+
+
+def _array_of_ort_value(value: Any) -> Array:
+    if value.data_type() not in _WITHOUT_NUMPY:
+        array: Array = value.numpy()
+        return array
+    import ctypes
+
+    import ml_dtypes
+
+    dtype = np.dtype(getattr(ml_dtypes, _WITHOUT_NUMPY[value.data_type()][1]))
+    shape = tuple(value.shape())
+    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
+
+
+def array_from_tensor(tensor: torch.Tensor) -> Array:
+    """The tensor as numpy; bfloat16 and float8 as ml_dtypes arrays."""
+    import torch
+
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if plain.layout != torch.strided or plain.is_quantized:
+        raise GraphForgeError(
+            f"a {plain.layout} {plain.dtype} tensor has no numpy form; only dense tensors can be compared"
+        )
+    if plain.dtype.itemsize > 2 or plain.dtype in (torch.float16, torch.int16, torch.int8, torch.uint8, torch.bool):
+        array: Array = plain.numpy()
+        return array
+    if plain.dtype == torch.uint16:
+        return np.asarray(plain.numpy())
+    import ml_dtypes
+
+    dtype = np.dtype(getattr(ml_dtypes, str(plain.dtype).removeprefix("torch.")))
+    raw = plain.contiguous().view(torch.uint8 if plain.dtype.itemsize == 1 else torch.int16)
+    return np.asarray(raw.numpy().view(dtype))
+
+
+def tensor_from_array(array: Array) -> torch.Tensor:
+    """A fresh tensor with the array's elements; never shares memory with the array."""
+    import torch
+
+    if array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"):
+        raw = np.array(array, order="C").view(np.int16 if array.itemsize == 2 else np.uint8)
+        return torch.from_numpy(raw).view(getattr(torch, array.dtype.name))
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+class EagerRunner:
+    """The PyTorch module itself: eval mode, no gradients, inputs cloned, state put back after every run.
+
+    Args:
+        module: the module (or ``ExportedProgram.module()``, or a ScriptModule).
+        inputs: an example call with its tensors named; feeds take the place of the tensors.
+        seed: seeds torch's generator before each run, so that a module that draws random numbers repeats itself.
+        name: how messages call it.
+
+    Attributes:
+        notes: what the user should know about the runs so far (state that was put back), one line each.
+    """
+
+    def __init__(self, module: torch.nn.Module, inputs: CallInputs, *, seed: int = 0, name: str = "eager") -> None:
+        self.name = name
+        self.module = module
+        self.inputs = inputs
+        self.seed = seed
+        self.notes: list[str] = []
+        self.input_names = tuple(inputs.names)
+        # Copies of what a run may overwrite in place.  Parameters are only watched: copies would double the memory.
+        self._buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
+
+    @classmethod
+    def of(
+        cls, module: torch.nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> EagerRunner:
+        """A runner for a module and an example call of it; tensors are named after the parameters of its forward."""
+        from graphforge.frontend.capture import input_tree
+
+        return cls(module, input_tree(module, args, dict(kwargs or {})))
+
+    def example(self) -> dict[str, Array]:
+        """The example call's tensors by name."""
+        return {name: array_from_tensor(tensor) for name, tensor in self.inputs.tensors.items()}
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name for inputs by name; the feeds and the module are left as they were.
+
+        Raises:
+            GraphForgeError: an input is missing, or the module raised.
+        """
+        with self.undisturbed():
+            result = self.call(feeds)
+            # Copies: an output may be a view of a buffer, which is put back when this block ends.
+            return {name: np.array(_array_of_leaf(leaf)) for name, leaf in _named_leaves(result)}
+
+    def call(self, feeds: Mapping[str, Array]) -> Any:
+        """The module's own return value; to be used inside ``undisturbed``.
+
+        Raises:
+            GraphForgeError: an input is missing, or the module raised.
+        """
+        missing = [name for name in self.input_names if name not in feeds]
+        if missing:
+            raise GraphForgeError(
+                f"{self.name}: no data for input {', '.join(missing)}",
+                f"the data given is for: {', '.join(feeds) or 'nothing'}",
+            )
+        import torch
+
+        args, kwargs = self.inputs.map_leaves(
+            lambda name, leaf: (
+                tensor_from_array(feeds[name]).to(leaf.device) if isinstance(leaf, torch.Tensor) else leaf
+            )
+        )
+        try:
+            return self.module(*args, **kwargs)
+        except Exception as error:  # whatever the user's forward raises
+            raise GraphForgeError(
+                f"{self.name}: the model itself fails on these inputs: {type(error).__name__}: {error}",
+                "inputs: " + ", ".join(f"{name} {tuple(feeds[name].shape)}" for name in self.input_names),
+            ) from error
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Eval mode, no gradients and a fixed random state inside; modes, buffers and random state are put back.
+
+        Raises:
+            GraphForgeError: the module overwrote one of its own parameters.
+        """
+        import torch
+
+        training = [module for module in self.module.modules() if module.training]
+        versions = {name: parameter._version for name, parameter in self.module.named_parameters()}
+        for module in training:
+            module.training = False
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                torch.manual_seed(self.seed)
+                yield
+        finally:
+            for module in training:
+                module.training = True
+            self._restore_buffers()
+        for name, parameter in self.module.named_parameters():
+            if name in versions and parameter._version != versions[name]:
+                raise GraphForgeError(
+                    f"{self.name}: the model overwrites its own parameter {name} while it runs",
+                    "such a model gives another answer at every call, so nothing can be compared with it",
+                )
+
+    def _restore_buffers(self) -> None:
+        import torch
+
+        current = dict(self.module.named_buffers())
+        for name, saved in self._buffers.items():
+            buffer = current.get(name)
+            if buffer is not None and _same_elements(buffer, saved):
+                continue
+            owner, _, attribute = name.rpartition(".")
+            note = f"buffer {name} is changed by a run; it was put back"
+            if note not in self.notes:
+                self.notes.append(note)
+            if buffer is not None and buffer.shape == saved.shape and buffer.dtype == saved.dtype:
+                with torch.no_grad():
+                    buffer.copy_(saved)
+            else:
+                setattr(self.module.get_submodule(owner), attribute, saved.clone())
+
+
+def _same_elements(one: torch.Tensor, other: torch.Tensor) -> bool:
+    import torch
+
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.is_floating_point():
+        return bool(torch.equal(one, other) or torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)))
+    return torch.equal(one, other)
+
+
+def _named_leaves(result: Any) -> list[tuple[str, Any]]:
+    """What a module returned, flattened: tensors and numbers under the names that lowering gives the outputs."""
+    from torch.utils import _pytree
+
+    from graphforge.frontend.capture import output_names
+
+    leaves, spec = _pytree.tree_flatten(result)
+    return [(name, leaf) for name, leaf in zip(output_names(spec), leaves, strict=True) if leaf is not None]
+
+
+def _array_of_leaf(leaf: Any) -> Array:
+    import torch
+
+    if isinstance(leaf, torch.Tensor):
+        return array_from_tensor(leaf)
+    if isinstance(leaf, bool):
+        return np.asarray(leaf)
+    if isinstance(leaf, int):
+        return np.asarray(leaf, np.int64)
+    if isinstance(leaf, float):
+        return np.asarray(leaf, np.float32)
+    raise GraphForgeError(f"the model returns a {type(leaf).__name__}, which cannot be compared")

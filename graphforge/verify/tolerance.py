@@ -1,0 +1,168 @@
+"""How far an output may lie from the reference: by dtype, scaled by the output's own magnitude, tight by default.
+
+An element ``a`` of the artifact agrees with ``r`` of the reference when ``|a - r| <= scale * max|R| + rtol * |r| +
+atol``, where ``max|R|`` is the largest finite magnitude in that output.  Scaling by the output judges a network with
+outputs around 1e-5 as strictly as one with outputs around 1e3; a fixed ``atol=1e-3`` would accept anything from the
+first.
+
+Where the numbers come from: the rounding error of a whole network against its own float64 run, as a share of
+max|output|: float32 at most 7e-7 (resnet18, hrnet, repvgg, vit, swin, convnext, levit, efficientvit, mobilenetv3),
+float16 1.3e-3 and bfloat16 1.0e-2 (resnet18, repvgg, vit, swin, convnext); eager against ONNX Runtime in float32,
+thirty architectures: 2e-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from graphforge.errors import UsageError
+
+__all__ = ["EXACT", "Tolerance", "Tolerances"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What is allowed for one output.
+
+    Attributes:
+        scale: share of the output's largest magnitude that any element may be off.
+        rtol: share of the element's own magnitude, on top (exp and division amplify the large elements' rounding).
+        atol: absolute allowance, on top; 0 unless the user asks.
+        allow_nonfinite: NaN and Inf agree with the very same NaN and Inf at the same place; otherwise they never pass.
+    """
+
+    scale: float = 0.0
+    rtol: float = 0.0
+    atol: float = 0.0
+    allow_nonfinite: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "rtol", "atol"):
+            number = getattr(self, name)
+            if not 0 <= number < float("inf"):
+                raise UsageError(f"tolerance {name}: expected a finite number >= 0, got {number}")
+
+    @property
+    def is_exact(self) -> bool:
+        """Only equal elements pass."""
+        return not (self.scale or self.rtol or self.atol)
+
+    def describe(self) -> str:
+        """``2e-05 of max|ref| + 5e-05 relative``."""
+        if self.is_exact:
+            text = "exact"
+        else:
+            parts = [(self.scale, "of max|ref|"), (self.rtol, "relative"), (self.atol, "absolute")]
+            text = " + ".join(f"{number:g} {what}" for number, what in parts if number)
+        return text + (", same NaN/Inf allowed" if self.allow_nonfinite else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "scale": self.scale,
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "allow_nonfinite": self.allow_nonfinite,
+        }
+
+
+EXACT = Tolerance()
+
+_BY_DTYPE: Mapping[str, Tolerance] = {
+    # 1e-12 is 4,500 eps: room for other summation orders and other exp/erf, yet four orders below the 1e-8 that one
+    # float32 constant leaking into a float64 network leaves behind.
+    "float64": Tolerance(scale=1e-12, rtol=1e-11),
+    # Ten times the worst 2e-6 seen between eager and ONNX Runtime.  A tanh GELU in place of the erf one (off by 5e-4
+    # on outputs up to 4) stays outside.
+    "float32": Tolerance(scale=2e-5, rtol=5e-5),
+    # Both sides round: twice the worst 1.3e-3, and twice again.
+    "float16": Tolerance(scale=5e-3, rtol=2e-3),
+    # Both sides round: twice the worst 1.0e-2, and twice again.
+    "bfloat16": Tolerance(scale=4e-2, rtol=1.6e-2),
+}
+_COMPONENT = {"complex64": "float32", "complex128": "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """Tolerances of a whole comparison: by dtype, with overrides by output name and a record of every loosening.
+
+    Attributes:
+        by_dtype: dtype name -> tolerance; integers and bools are exact whatever stands here.
+        by_output: output name -> tolerance, stronger than ``by_dtype``.
+        loosened: one line for each change away from the defaults, for the report and the manifest.
+    """
+
+    by_dtype: Mapping[str, Tolerance] = field(default_factory=lambda: dict(_BY_DTYPE))
+    by_output: Mapping[str, Tolerance] = field(default_factory=dict)
+    loosened: tuple[str, ...] = ()
+
+    def of(self, output: str, dtype: str) -> Tolerance:
+        """The tolerance of one output; exact for integers, bools and dtypes nobody listed."""
+        by_dtype = self.by_dtype.get(_COMPONENT.get(dtype, dtype))
+        if by_dtype is None:
+            return EXACT
+        return self.by_output.get(output, by_dtype)
+
+    def computed_in(self, dtype: str, *, because: str) -> Tolerances:
+        """Judge every float output as if it were of ``dtype``: for arithmetic that is coarser than the outputs."""
+        coarse = self.by_dtype.get(dtype)
+        if coarse is None:
+            raise UsageError(f"no tolerance is known for {dtype!r}", f"known: {', '.join(sorted(self.by_dtype))}")
+        changed = {
+            name: coarse if (own.scale, own.rtol) < (coarse.scale, coarse.rtol) else own
+            for name, own in self.by_dtype.items()
+        }
+        note = f"float outputs judged as {dtype} ({coarse.describe()}): {because}"
+        return replace(self, by_dtype=changed, loosened=(*self.loosened, note))
+
+    def loosen(
+        self,
+        *,
+        because: str,
+        output: str | None = None,
+        scale: float | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        allow_nonfinite: bool | None = None,
+    ) -> Tolerances:
+        """Other numbers for one output, or for all float outputs; the change and its reason are recorded.
+
+        Args:
+            because: who asked, for example ``--rtol 1e-2``.
+            output: name of the output; None changes all float dtypes.
+            scale: new share of max|ref|.
+            rtol: new relative tolerance.
+            atol: new absolute tolerance.
+            allow_nonfinite: accept the same NaN/Inf at the same place.
+        """
+        given: dict[str, Any] = {
+            name: number
+            for name, number in (
+                ("scale", scale),
+                ("rtol", rtol),
+                ("atol", atol),
+                ("allow_nonfinite", allow_nonfinite),
+            )
+            if number is not None
+        }
+        if not given:
+            return self
+        where = f"output {output}" if output is not None else "all float outputs"
+        note = f"{where}: {', '.join(f'{name}={number}' for name, number in given.items())} ({because})"
+        loosened = (*self.loosened, note)
+        if output is not None:
+            base = self.by_output.get(output, self.by_dtype["float32"])
+            return replace(self, by_output={**self.by_output, output: replace(base, **given)}, loosened=loosened)
+        by_dtype = {dtype: replace(tolerance, **given) for dtype, tolerance in self.by_dtype.items()}
+        return replace(self, by_dtype=by_dtype, loosened=loosened)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "by_dtype": {name: tolerance.to_dict() for name, tolerance in self.by_dtype.items()},
+            "by_output": {name: tolerance.to_dict() for name, tolerance in self.by_output.items()},
+            "loosened": list(self.loosened),
+        }

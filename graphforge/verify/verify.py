@@ -1,0 +1,384 @@
+"""Verify: reference and artifact on the same inputs, at the example's and other promised sizes; no silent pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import GraphForgeError, VerificationError
+from graphforge.frontend.spec import ShapeSpec
+from graphforge.targets.target import Runner
+from graphforge.verify.compare import Array, OutputComparison, compare_arrays, dtype_name
+from graphforge.verify.inputs import check_feeds, random_feeds
+from graphforge.verify.shapes import SizeAssignment, plan_sizes
+from graphforge.verify.tolerance import Tolerances
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Trial", "VerificationReport", "compare_outputs", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Reference and artifact on one set of inputs.
+
+    Attributes:
+        assignment: sizes of the dynamic dims.
+        data: ``given`` (the user's inputs) or ``random`` (seeded, resembling them).
+        inputs: input name -> shape.
+        outputs: one comparison per output; empty when a side did not run.
+        error: why a side did not run, "" otherwise.
+        notes: hints, one line each.
+        seconds: (reference, artifact) run time.
+    """
+
+    assignment: SizeAssignment
+    data: str
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: tuple[OutputComparison, ...] = ()
+    error: str = ""
+    notes: tuple[str, ...] = ()
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def passed(self) -> bool:
+        """Both sides ran and every output agrees."""
+        return not self.error and bool(self.outputs) and all(output.passed for output in self.outputs)
+
+    def describe(self) -> str:
+        """``batch=3 (random)``."""
+        return f"{self.assignment.describe()} ({self.data})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            **self.assignment.to_dict(),
+            "data": self.data,
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
+            "outputs": [output.to_dict() for output in self.outputs],
+            "error": self.error,
+            "notes": list(self.notes),
+            "seconds": {"reference": round(self.seconds[0], 4), "artifact": round(self.seconds[1], 4)},
+            "passed": self.passed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """Everything that was tried and how it came out.
+
+    Attributes:
+        reference: name of the reference.
+        artifact: name of what was checked.
+        trials: every set of inputs, the given one first.
+        tolerances: what was allowed.
+        seed: of the random inputs.
+        suspect: the first module or node where the two part, "" when all agree or nobody could tell.
+        notes: caps, loosenings and other things the user should know, one line each.
+    """
+
+    reference: str
+    artifact: str
+    trials: tuple[Trial, ...]
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    seed: int = 0
+    suspect: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Every trial passed, and there was one."""
+        return bool(self.trials) and all(trial.passed for trial in self.trials)
+
+    @property
+    def max_abs(self) -> float:
+        """Largest absolute difference of all float outputs and trials."""
+        return max((o.max_abs for t in self.trials for o in t.outputs if o.max_abs is not None), default=0.0)
+
+    @property
+    def max_rel(self) -> float:
+        """Largest difference as a share of its output's largest magnitude."""
+        return max((o.max_rel for t in self.trials for o in t.outputs if o.max_rel is not None), default=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, what the manifest keeps."""
+        return {
+            "passed": self.passed,
+            "reference": self.reference,
+            "artifact": self.artifact,
+            "seed": self.seed,
+            "max_abs": _jsonable(self.max_abs),
+            "max_rel": _jsonable(self.max_rel),
+            "tolerances": self.tolerances.to_dict(),
+            "trials": [trial.to_dict() for trial in self.trials],
+            "failures": self.failures(),
+            "suspect": self.suspect,
+            "notes": list(self.notes),
+        }
+
+    def failures(self) -> list[str]:
+        """One line for each thing that went wrong."""
+        lines = []
+        for trial in self.trials:
+            if trial.error:
+                lines.append(f"at {trial.describe()}: {trial.error}")
+            elif not trial.outputs:
+                lines.append(f"at {trial.describe()}: there was no output to compare")
+            lines.extend(
+                f"at {trial.describe()}: output {output.name}: {output.reason}"
+                for output in trial.outputs
+                if not output.passed
+            )
+        return lines or ([] if self.trials else ["nothing was tried"])
+
+    def error(self) -> VerificationError:
+        """The failure as an exception: the worst line first, hints and the first suspect as notes."""
+        failures = self.failures()
+        hints = dict.fromkeys(note for trial in self.trials for note in trial.notes)
+        failed = sum(not trial.passed for trial in self.trials)
+        return VerificationError(
+            f"{self.artifact} does not agree with {self.reference}: {(failures or ['no failure recorded'])[0]}",
+            *failures[1:4],
+            f"{len(failures) - 4} more failures" if len(failures) > 4 else "",
+            *hints,
+            f"first suspect: {self.suspect}" if self.suspect else "",
+            f"{failed} of {len(self.trials)} trials failed, seed {self.seed}",
+        )
+
+    def raise_if_failed(self) -> None:
+        """Raise ``error()`` unless everything passed."""
+        if not self.passed:
+            raise self.error()
+
+    def render(self, console: Console) -> None:
+        """Print the table: one row per trial and output."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title=f"{self.artifact} against {self.reference}", title_justify="left")
+        for name in ("sizes", "output", "shape", "dtype", "max abs", "max rel", "allowed", "verdict"):
+            table.add_column(name, justify="right" if name.startswith("max") else "left", overflow="fold")
+        for trial in self.trials:
+            if trial.error or not trial.outputs:
+                table.add_row(escape(trial.describe()), "-", "", "", "", "", "", "[red]failed[/red]")
+            for output in trial.outputs:
+                table.add_row(
+                    escape(trial.describe()),
+                    escape(output.name),
+                    "x".join(map(str, output.shape)) or "scalar",
+                    output.dtype,
+                    "-" if output.max_abs is None else f"{output.max_abs:.3g}",
+                    "-" if output.max_rel is None else f"{output.max_rel:.2g}",
+                    output.tolerance,
+                    "[green]ok[/green]" if output.passed else "[red]failed[/red]",
+                )
+        console.print(table)
+        for line in self.failures():
+            console.print(f"[red]failed[/red] {escape(line)}", highlight=False)
+        for note in dict.fromkeys((*self.notes, *(n for t in self.trials for n in t.notes))):
+            console.print(f"note: {escape(note)}", highlight=False)
+        if self.suspect:
+            console.print(f"first suspect: {escape(self.suspect)}", highlight=False)
+
+
+def verify(
+    reference: Runner,
+    artifact: Runner,
+    shapes: ShapeSpec,
+    example: Mapping[str, Array],
+    *,
+    tolerances: Tolerances | None = None,
+    seed: int = 0,
+    max_elements: int | None = None,
+    assignments: Sequence[SizeAssignment] | None = None,
+    locate: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> VerificationReport:
+    """Run both on the given inputs, on random ones of the same sizes, and on random ones at other promised sizes.
+
+    Args:
+        reference: what is right, usually an ``EagerRunner``.
+        artifact: what is checked.
+        shapes: inputs and promised sizes.
+        example: the given inputs, by name.
+        tolerances: what is allowed; None takes the defaults by dtype.
+        seed: of the random inputs.
+        max_elements: cap on the input elements of one trial, see ``plan_sizes``.
+        assignments: sizes to try instead of the planned ones.
+        locate: on failure, look for the first module that departs (needs an eager reference and an ONNX artifact).
+        progress: called with one line before each trial.
+
+    Raises:
+        UsageError: the given inputs do not fit the spec.
+    """
+    from graphforge.verify.bridge import run_once
+
+    check_feeds(shapes, example)
+    tolerances = tolerances or Tolerances()
+    plan = plan_sizes(shapes, max_elements=max_elements)
+    tried = plan.assignments if assignments is None else tuple(assignments)
+    notes = [*(plan.notes if assignments is None else ()), *(f"loosened: {line}" for line in tolerances.loosened)]
+    trials: list[Trial] = []
+    culprit: dict[str, Array] | None = None
+    for assignment, data, feeds in _trials(shapes, tried, example, seed):
+        if progress is not None:
+            progress(f"verify at {assignment.describe()} ({data})")
+        trial = _run_trial(reference, artifact, assignment, data, feeds, tolerances, run_once)
+        if not trial.passed:
+            trial = _explained(trial, reference, artifact, shapes, feeds, example, trials, run_once)
+            culprit = feeds if culprit is None and trial.outputs else culprit
+        trials.append(trial)
+    notes.extend(getattr(reference, "notes", ()))
+    suspect = ""
+    if culprit is not None and locate:
+        suspect, note = _suspect(reference, artifact, culprit, tolerances)
+        notes.extend(note)
+    return VerificationReport(
+        reference.name, artifact.name, tuple(trials), tolerances, seed, suspect, tuple(dict.fromkeys(notes))
+    )
+
+
+def _trials(
+    shapes: ShapeSpec, assignments: Iterable[SizeAssignment], example: Mapping[str, Array], seed: int
+) -> Iterable[tuple[SizeAssignment, str, dict[str, Array]]]:
+    """The given inputs, then random ones at every assignment (the example's too: its data may have been baked in)."""
+    sizes = shapes.example_sizes()
+    yield SizeAssignment(sizes, "example"), "given", {t.name: example[t.name] for t in shapes.inputs}
+    for assignment in assignments:
+        if shapes.inputs:
+            yield assignment, "random", random_feeds(shapes, assignment.sizes, example, seed=seed)
+
+
+def _run_trial(
+    reference: Runner,
+    artifact: Runner,
+    assignment: SizeAssignment,
+    data: str,
+    feeds: Mapping[str, Array],
+    tolerances: Tolerances,
+    run_once: Callable[[Runner, Mapping[str, Array]], Any],
+) -> Trial:
+    from graphforge.verify.bridge import compare_runs
+
+    trial = Trial(assignment, data, {name: tuple(array.shape) for name, array in feeds.items()})
+    start = time.perf_counter()
+    try:
+        expected = run_once(reference, feeds)
+    except GraphForgeError as error:
+        return replace(trial, error=error.message, notes=(*error.notes, *_promise_note(assignment)))
+    middle = time.perf_counter()
+    try:
+        found = run_once(artifact, feeds)
+    except GraphForgeError as error:
+        return replace(trial, error=error.message, notes=error.notes)
+    seconds = (middle - start, time.perf_counter() - middle)
+    outputs = compare_runs(expected, found, lambda one, other: compare_outputs(one, other, tolerances))
+    return replace(trial, outputs=tuple(outputs), seconds=seconds)
+
+
+def _promise_note(assignment: SizeAssignment) -> tuple[str, ...]:
+    if assignment.label == "example":
+        return ()
+    return (
+        f"{assignment.describe()} is promised by the dynamic ranges; narrow them if the model is not meant to take it",
+    )
+
+
+def compare_outputs(
+    reference: Mapping[str, Array], artifact: Mapping[str, Array], tolerances: Tolerances
+) -> list[OutputComparison]:
+    """Compare output by output: by name when the names agree, by position when only their number does."""
+    if set(reference) == set(artifact):
+        pairs = [(name, name) for name in reference]
+    elif len(reference) == len(artifact):
+        pairs = list(zip(reference, artifact, strict=True))
+    else:
+        return [
+            OutputComparison(
+                name=", ".join(reference) or "none",
+                dtype="",
+                shape=(),
+                passed=False,
+                reason=f"expected {len(reference)} outputs ({', '.join(reference)}), got {len(artifact)} "
+                f"({', '.join(artifact)})",
+            )
+        ]
+    return [
+        compare_arrays(there, reference[here], artifact[there], tolerances.of(there, dtype_name(reference[here])))
+        for here, there in pairs
+    ]
+
+
+def _explained(
+    trial: Trial,
+    reference: Runner,
+    artifact: Runner,
+    shapes: ShapeSpec,
+    feeds: Mapping[str, Array],
+    example: Mapping[str, Array],
+    before: Sequence[Trial],
+    run_once: Callable[[Runner, Mapping[str, Array]], Any],
+) -> Trial:
+    """Add hints to a failed trial: a baked size, a reference that does not repeat itself."""
+    notes = list(trial.notes)
+    sizes = shapes.example_sizes()
+    changed = [name for name, size in trial.assignment.sizes.items() if size != sizes.get(name)]
+    worked_at_example = bool(before) and all(t.passed for t in before if t.assignment.sizes == sizes)
+    reference_ran = bool(trial.outputs) or trial.error.startswith(artifact.name)
+    if changed and worked_at_example and reference_ran:
+        guilty = changed
+        if len(changed) > 1:
+            guilty = [n for n in changed if _fails_alone(n, trial, reference, artifact, shapes, example, run_once)]
+        named = " and ".join(f"{n} ({sizes[n]} -> {trial.assignment.sizes[n]})" for n in guilty or changed)
+        notes.append(
+            f"it agrees at the example's sizes and fails when dim {named} changes: "
+            "the example's size was probably baked in"
+        )
+    numeric = [output for output in trial.outputs if not output.passed and output.max_abs is not None]
+    if numeric:
+        once, again = run_once(reference, feeds)[0][1][0], run_once(reference, feeds)[0][1][0]
+        moving = [n for n in once if not compare_arrays(n, once[n], again[n], Tolerances().of(n, "exact")).passed]
+        if moving:
+            notes.append(
+                f"{reference.name} gives another answer when it is asked twice (output {', '.join(moving)}): "
+                "it draws random numbers or keeps state"
+            )
+    return replace(trial, notes=tuple(notes))
+
+
+def _fails_alone(
+    name: str,
+    trial: Trial,
+    reference: Runner,
+    artifact: Runner,
+    shapes: ShapeSpec,
+    example: Mapping[str, Array],
+    run_once: Callable[[Runner, Mapping[str, Array]], Any],
+) -> bool:
+    sizes = {**shapes.example_sizes(), name: trial.assignment.sizes[name]}
+    feeds = random_feeds(shapes, sizes, example)
+    alone = _run_trial(reference, artifact, SizeAssignment(sizes, "alone"), "random", feeds, Tolerances(), run_once)
+    return not alone.passed
+
+
+def _suspect(
+    reference: Runner, artifact: Runner, feeds: Mapping[str, Array], tolerances: Tolerances
+) -> tuple[str, list[str]]:
+    from graphforge.verify.runners import EagerRunner, OnnxRuntimeRunner
+
+    if not isinstance(reference, EagerRunner) or not isinstance(artifact, OnnxRuntimeRunner):
+        return "", []
+    from graphforge.verify.diff import diff_modules
+
+    try:
+        report = diff_modules(reference, artifact, feeds, tolerances=tolerances)
+    except GraphForgeError as error:
+        return "", [f"the layer-wise diff could not be made: {error.message}"]
+    return report.describe_first_departure(), []
+
+
+def _jsonable(number: float) -> float | str:
+    return number if number == number and abs(number) != float("inf") else str(number)
