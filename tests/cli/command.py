@@ -1,0 +1,55 @@
+"""Run the installed command in a folder of its own and look at everything it did."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["COMMAND", "Outcome", "environment", "run_command"]
+
+_SCRIPT = Path(sys.executable).parent / "graphforge"
+_ROOT = Path(__file__).resolve().parents[2]
+# a bare clone without the command installed is the same program by another name
+COMMAND = [str(_SCRIPT)] if _SCRIPT.exists() else [sys.executable, "-m", "graphforge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The message line, without its `error: `."""
+        (line,) = [line for line in self.stderr.splitlines() if line.startswith("error: ")]
+        return line.removeprefix("error: ")
+
+    @property
+    def notes(self) -> list[str]:
+        """The note lines, without their `note: `."""
+        return [line.removeprefix("  note: ") for line in self.stderr.splitlines() if line.startswith("  note: ")]
+
+
+def environment() -> dict[str, str]:
+    """The tests' environment, with the checkout importable where nothing is installed."""
+    return {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run_command(*arguments: str, cwd: Path, timeout: float = 120) -> Outcome:
+    """Run `graphforge ARGUMENTS` in a folder."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
