@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from graphforge.targets.target import EmitResult, Runner, Target, TargetOptions
     from graphforge.transform import Pass, PassRecord
 
-__all__ = ["Bundle", "Prepared", "compile", "destination", "prepare", "to_canonical", "to_ir"]
+__all__ = [
+    "Bundle",
+    "Prepared",
+    "compile",
+    "destination",
+    "example_feeds",
+    "prepare",
+    "reference_runner",
+    "to_canonical",
+    "to_ir",
+]
 
 Progress = Callable[[str], None]
 
@@ -391,14 +401,15 @@ def _run_passes(
 ) -> list[PassRecord]:
     from graphforge.transform import NumericCheck, Pipeline
 
-    instruments = [NumericCheck(_example_feeds(prepared))] if check else []
+    instruments = [NumericCheck(example_feeds(prepared))] if check else []
     with journal.step(name) as step:
         records = Pipeline(passes).run(model, instruments=instruments)
         step["nodes"] = _count(model)
     return records
 
 
-def _example_feeds(prepared: Prepared) -> dict[str, Any]:
+def example_feeds(prepared: Prepared) -> dict[str, Any]:
+    """The example call's tensors by input name, as numpy arrays."""
     if prepared.inputs is None:
         return prepared.feeds
     return {name: _as_numpy(tensor) for name, tensor in prepared.inputs.tensors.items()}
@@ -437,7 +448,7 @@ def _verify(prepared: Prepared, target: Target, folder: Path, tolerances: Any, s
         reference_runner(prepared),
         runner,
         prepared.shapes,
-        _example_feeds(prepared),
+        example_feeds(prepared),
         tolerances=tolerances,
         seed=seed,
     )
