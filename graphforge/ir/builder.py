@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -33,6 +34,13 @@ _PLAIN = (bool, int, float, list, tuple, range, np.ndarray, np.generic)
 _CONSTANTS = "graphforge.constants"
 # Constants of at most this many bytes are shared when equal.
 _SHARED_BYTES = 512
+
+
+@functools.lru_cache(maxsize=1024)
+def _type_strings(op_type: str, domain: str, opset: int) -> tuple[str, ...]:
+    """What the operator's schema binds the type of each input to."""
+    schema = schema_of(op_type, domain, opset)
+    return () if schema is None else tuple(parameter.type_str for parameter in schema.inputs)
 
 
 def attribute_of(name: str, value: Any) -> ir.Attr:
@@ -180,10 +188,9 @@ class Builder:
         return inputs
 
     def _coerced(self, op_type: str, domain: str, operands: Sequence[Operand]) -> list[ir.Value | None]:
-        schema = schema_of(op_type, domain, self.opset)
-        formal = list(schema.inputs) if schema is not None else []
+        formal = _type_strings(op_type, domain, self.opset)
 
-        def parameter(position: int) -> onnx.defs.OpSchema.FormalParameter | None:
+        def parameter(position: int) -> str | None:
             if position < len(formal):
                 return formal[position]
             return formal[-1] if formal else None
@@ -192,7 +199,7 @@ class Builder:
         for position, operand in enumerate(operands):
             given = parameter(position)
             if isinstance(operand, ir.Value) and given is not None and operand.dtype is not None:
-                bound.setdefault(given.type_str, operand.dtype)
+                bound.setdefault(given, operand.dtype)
         inputs: list[ir.Value | None] = []
         for position, operand in enumerate(operands):
             if operand is None or isinstance(operand, ir.Value):
@@ -201,8 +208,8 @@ class Builder:
             given = parameter(position)
             dtype = None
             if given is not None and isinstance(operand, bool | int | float | list | tuple):
-                dtype = bound.get(given.type_str)
-                if dtype is None and given.type_str.startswith("tensor("):
-                    dtype = ir.DataType[given.type_str[7:-1].upper()]
+                dtype = bound.get(given)
+                if dtype is None and given.startswith("tensor("):
+                    dtype = ir.DataType[given[7:-1].upper()]
             inputs.append(self.constant(operand, dtype))
         return inputs
