@@ -74,7 +74,7 @@ def command(
     else:
         from graphforge.ir import to_text
 
-        click.echo(to_text(model))
+        click.echo(to_text(model, origins=True))
 
 
 def _find(model: ir.Model, name: str) -> ir.Node:
