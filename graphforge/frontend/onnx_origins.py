@@ -48,8 +48,9 @@ def _read_list(text: str) -> list[str]:
 
 
 def _torch_source(trace: str) -> tuple[str, int]:
-    """The last frame of the trace: the line of the user's forward that called the operator."""
+    """The last frame of the trace outside torch: the line of the user's forward that called the operator."""
     frames = _FRAME.findall(trace)
+    frames = [frame for frame in frames if not re.search(r"/torch/(nn/|_)", frame[0])] or frames
     return (frames[-1][0], int(frames[-1][1])) if frames else ("", 0)
 
 

@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-__all__ = ["DiffReport", "ModuleDiff", "diff_modules"]
+    from graphforge.compile import Prepared
+
+__all__ = ["DiffReport", "ModuleDiff", "diff", "diff_modules"]
 
 # Values held at once on each side; above that the work is done in pieces.
 _MEMORY = 1 << 30
+
+# External tensors of at most this many bytes are taken into the model that is run.
+_SMALL_TENSOR = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,23 @@ class DiffReport:
             console.print(f"first departure: {escape(self.describe_first_departure())}", highlight=False)
         elif self.agrees:
             console.print("no module departs")
+
+
+def diff(prepared: Prepared, against: Path | str, *, tolerances: Tolerances | None = None) -> DiffReport:
+    """Compare a prepared model with an ONNX file, on its example inputs.
+
+    Raises:
+        GraphForgeError: the model is not a PyTorch module, a side does not run, or the file has no origins.
+    """
+    from graphforge.compile import reference_runner
+
+    reference = reference_runner(prepared)
+    if not isinstance(reference, EagerRunner):
+        raise GraphForgeError(
+            f"{prepared.loaded.spec!r} is an ONNX file, which has no modules to line up",
+            "give the PyTorch model that the file was compiled from",
+        )
+    return diff_modules(reference, OnnxRuntimeRunner(against), reference.example(), tolerances=tolerances)
 
 
 def diff_modules(
@@ -329,14 +351,34 @@ def _proto_of(runner: OnnxRuntimeRunner) -> tuple[onnx.ModelProto, Path | None]:
         if not path.is_file():
             raise GraphForgeError(f"no file {path}")
         try:
-            return onnx.load(str(path), load_external_data=False), path.resolve().parent
+            proto = onnx.load(str(path), load_external_data=False)
         except Exception as error:  # protobuf's own DecodeError, from one of several implementations
             raise GraphForgeError(f"{path} is not an ONNX file: {error}") from None
+        _load_small_tensors(proto, path.resolve().parent)
+        return proto, path.resolve().parent
     if isinstance(model, bytes):
         return onnx.load_from_string(model), None
     if isinstance(model, onnx.ModelProto):
         return model, None
     return ir.to_proto(model), None
+
+
+def _load_small_tensors(proto: onnx.ModelProto, folder: Path) -> None:
+    """Axes, shapes and other small constants: the runtime's shape inference wants their data inside the model."""
+    from onnx.checker import ValidationError
+    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+    for tensor in proto.graph.initializer:
+        if not uses_external_data(tensor):
+            continue
+        length = next((int(entry.value) for entry in tensor.external_data if entry.key == "length"), None)
+        if length is not None and length <= _SMALL_TENSOR:
+            try:
+                load_external_data_for_tensor(tensor, str(folder))
+            except (OSError, ValueError, ValidationError) as error:
+                raise GraphForgeError(f"the external data of {tensor.name} cannot be read: {error}") from None
+            tensor.data_location = tensor.DEFAULT
+            del tensor.external_data[:]
 
 
 def _run_with_outputs(

@@ -9,7 +9,6 @@ is *uncertain*, good for showing that two agree, not for claiming that they do n
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from graphforge.ir.origin import Origin
 
-__all__ = ["ArtifactGraph", "ArtifactNode", "Candidates", "ModuleCall", "candidates_of", "stock_origins"]
+__all__ = ["ArtifactGraph", "ArtifactNode", "Candidates", "ModuleCall", "candidates_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +97,16 @@ class ArtifactGraph:
     @classmethod
     def read(cls, proto: onnx.ModelProto, modules: Mapping[str, str]) -> ArtifactGraph:
         """Index a model; ``modules`` maps every path of a module to the one its calls are recorded under."""
-        from graphforge.ir.origin import origins_from_metadata
+        import onnx_ir as ir
+
+        from graphforge.frontend.onnx_origins import read_origins
+        from graphforge.ir.origin import origins_of
 
         graph = cls(outputs=tuple(value.name for value in proto.graph.output))
-        for position, node in enumerate(proto.graph.node):
-            properties = {entry.key: entry.value for entry in node.metadata_props}
-            origins = origins_from_metadata(properties) or stock_origins(properties)
+        nodes = list(ir.from_proto(proto).graph)
+        for position, (node, twin) in enumerate(zip(proto.graph.node, nodes, strict=True)):
+            read_origins(twin)
+            origins = tuple(origin for origin in origins_of(twin) if origin.module or origin.file)
             outputs = tuple(name for name in node.output if name)
             graph.nodes.append(ArtifactNode(position, node.name, node.op_type, outputs, origins))
             for name in _read_by(node):
@@ -154,7 +157,7 @@ def candidates_of(
 
 
 def _relation(other: str, module: str, calls: Mapping[str, Sequence[ModuleCall]]) -> str:
-    """How another origin of a node stands to the module: ``inside``, ``earlier``, ``later`` or ``around`` (no telling)."""
+    """How another origin of a node stands to the module: ``inside``, ``earlier``, ``later`` or ``around``."""
     if _is_below(other, module):
         return "inside"
     if _is_below(module, other) or other not in calls or module not in calls:
@@ -171,42 +174,6 @@ def _relation(other: str, module: str, calls: Mapping[str, Sequence[ModuleCall]]
         if all(one.finished < two.started for one, two in pairs):
             return "earlier"
     return "around"
-
-
-def stock_origins(properties: Mapping[str, str]) -> tuple[Origin, ...]:
-    """The origin that torch.onnx.export leaves in a node's metadata; empty when it left none."""
-    from graphforge.ir.origin import Origin
-
-    scopes = _text_list(properties.get("pkg.torch.onnx.name_scopes", ""))
-    if not scopes:
-        return ()
-    classes = _text_list(properties.get("pkg.torch.onnx.class_hierarchy", ""))
-    file, line = _user_frame(properties.get("pkg.torch.onnx.stack_trace", ""))
-    return (
-        Origin(
-            module=scopes[-2] if len(scopes) > 1 else "",
-            module_class=classes[-2] if len(classes) > 1 else "",
-            target=classes[-1] if classes else "",
-            file=file,
-            line=line,
-            value=scopes[-1],
-        ),
-    )
-
-
-def _text_list(text: str) -> list[str]:
-    try:
-        found = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return []
-    return [str(item) for item in found] if isinstance(found, list | tuple) else []
-
-
-def _user_frame(trace: str) -> tuple[str, int]:
-    """The innermost frame of the user's own code: torch's frames below it say how, not where."""
-    frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
-    mine = [frame for frame in frames if "/torch/" not in frame[0]] or frames
-    return (mine[-1][0], int(mine[-1][1])) if mine else ("", 0)
 
 
 def _known(path: str, modules: Mapping[str, str]) -> str:
