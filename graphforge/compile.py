@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from graphforge.frontend.spec import ShapeSpec
     from graphforge.targets.target import EmitResult, Runner, Target, TargetOptions
     from graphforge.transform import Pass, PassRecord
+    from graphforge.verify import VerificationReport
 
 __all__ = [
     "Bundle",
@@ -164,15 +165,16 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
             emitted = chosen.emit(lowered, staging, options, prepared.shapes)
             step["nodes"] = _count(lowered)
         journal.notes += emitted.notes
-        report: dict[str, Any] = {"passed": None, "skipped": "--no-verify"}
+        report = None
         if verify:
             with journal.step("verify"):
-                report = _verify(prepared, chosen, staging, tolerances, seed)
-        else:
-            journal.notes.append("not verified: the check was switched off")
-        manifest = _manifest(prepared, chosen, options, emitted, lowered, facts, records, report, journal)
-        if report["passed"] is False:
-            _fail(report, staging, folder, emitted, manifest, keep_unverified)
+                report = _verify(prepared, chosen, staging, tolerances, seed, progress)
+        outcome = _outcome(report, verify, chosen, journal)
+        manifest = _manifest(prepared, chosen, options, emitted, lowered, facts, records, outcome, journal)
+        if report is not None and not report.passed:
+            kept = _keep(staging, folder, emitted, manifest) if keep_unverified else ""
+            error = report.error()
+            raise VerificationError(error.message, *error.notes, kept or "add --keep-unverified to keep the artifact")
         _write_json(staging / "manifest.json", manifest)
     return Bundle(folder, manifest)
 
@@ -438,46 +440,45 @@ def reference_runner(prepared: Prepared) -> Runner:
     return eager
 
 
-def _verify(prepared: Prepared, target: Target, folder: Path, tolerances: Any, seed: int) -> dict[str, Any]:
+def _verify(
+    prepared: Prepared, target: Target, folder: Path, tolerances: Any, seed: int, progress: Progress | None
+) -> VerificationReport | None:
+    """Compare the artifact with the reference; None when nothing here can run it."""
     from graphforge.verify import verify
 
     runner = target.runner(folder)
     if runner is None:
-        return {"passed": None, "skipped": f"nothing on this machine can run a {target.name} artifact"}
-    report = verify(
-        reference_runner(prepared),
-        runner,
-        prepared.shapes,
-        example_feeds(prepared),
-        tolerances=tolerances,
-        seed=seed,
-    )
-    result: dict[str, Any] = report.to_dict()
-    return result
+        return None
+    try:
+        return verify(
+            reference_runner(prepared),
+            runner,
+            prepared.shapes,
+            example_feeds(prepared),
+            tolerances=tolerances,
+            seed=seed,
+            progress=progress,
+        )
+    finally:
+        runner.close()
 
 
-def _fail(
-    report: Mapping[str, Any],
-    staging: Path,
-    folder: Path,
-    emitted: EmitResult,
-    manifest: dict[str, Any],
-    keep: bool,
-) -> None:
-    notes = list(report.get("failures", []))
-    suspect = report.get("suspect")
-    if suspect:
-        notes.append(f"first suspect: {suspect}")
-    if keep:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in emitted.files:
-            kept = name if Path(name).suffix == ".data" else f"{Path(name).stem}.unverified{Path(name).suffix}"
-            shutil.copy2(staging / name, folder / kept)
-        _write_json(folder / "manifest.unverified.json", manifest)
-        notes.append(f"kept unverified in {folder}")
-    else:
-        notes.append("add --keep-unverified to keep the artifact for a closer look")
-    raise VerificationError("the compiled model does not agree with the reference", *notes)
+def _outcome(report: VerificationReport | None, wanted: bool, target: Target, journal: _Journal) -> dict[str, Any]:
+    if report is not None:
+        return report.to_dict()
+    reason = f"nothing on this machine runs a {target.name} artifact" if wanted else "the check was switched off"
+    journal.notes.append(f"not verified: {reason}")
+    return {"passed": None, "skipped": reason}
+
+
+def _keep(staging: Path, folder: Path, emitted: EmitResult, manifest: dict[str, Any]) -> str:
+    """Copy an artifact that failed out of the staging folder, under a name that says so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in emitted.files:
+        kept = name if Path(name).suffix == ".data" else f"{Path(name).stem}.unverified{Path(name).suffix}"
+        shutil.copy2(staging / name, folder / kept)
+    _write_json(folder / "manifest.unverified.json", manifest)
+    return f"the artifact is kept, unverified, in {folder}"
 
 
 # -- the bundle --------------------------------------------------------------------------------------------------------
@@ -497,6 +498,8 @@ def destination(output: str | Path | None, name: str) -> Path:
         name = "".join(c if c.isalnum() or c in "-_" else "_" for c in name).strip("_")
         output = Path("out") / (name or "model")
     folder = Path(output)
+    if not folder.name:  # "." has no name that a folder beside it could be called after
+        folder = folder.resolve()
     if folder.exists():
         if not folder.is_dir():
             raise GraphForgeError(f"output {str(folder)!r} is a file, expected a folder")
@@ -520,6 +523,7 @@ def destination(output: str | Path | None, name: str) -> Path:
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
     """A folder beside the destination that takes its place when all is well and vanishes otherwise."""
+    made = [parent for parent in folder.absolute().parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -543,6 +547,10 @@ def _staging(folder: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if not folder.exists():
+            for parent in made:  # the innermost first; one that another process uses by now stays
+                with suppress(OSError):
+                    parent.rmdir()
 
 
 def _umask() -> int:

@@ -45,8 +45,8 @@ def main() -> None:
     if options.memory:
         _memory(*options.memory)
         return
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from zoo import ZOO
+    sys.path.insert(0, str(ROOT))
+    from scripts.zoo import ZOO
 
     names = [entry.name for entry in ZOO if options.only in entry.name]
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,13 @@ def main() -> None:
             code = subprocess.run(command, env=_environment(), cwd=ROOT, timeout=3600, check=False).returncode
             if code != 0 and not out.exists():
                 out.write_text(json.dumps({"model": name, "error": f"worker ended with code {code}"}))
-    _table([json.loads(path.read_text()) for path in (RESULTS / f"{n.replace('/', '__')}.json" for n in names) if path.exists()])
+    _table(
+        [
+            json.loads(path.read_text())
+            for path in (RESULTS / f"{n.replace('/', '__')}.json" for n in names)
+            if path.exists()
+        ]
+    )
 
 
 def _environment() -> dict[str, str]:
@@ -72,11 +78,11 @@ def _environment() -> dict[str, str]:
 
 def _worker(name: str, out: Path, repeats: int) -> None:
     warnings.simplefilter("ignore")
-    sys.path.insert(0, str(ROOT / "scripts"))
+    sys.path.insert(0, str(ROOT))
     import torch
 
     torch.set_num_threads(THREADS)
-    from zoo import build
+    from scripts.zoo import build
 
     entry, module, args, kwargs = build(name)
     result: dict[str, Any] = {"model": name, "dynamic": bool(entry.dynamic)}
@@ -127,7 +133,7 @@ def _torch_dynamic(module: Any, args: Any, kwargs: Any, dynamic: dict[str, dict[
     if not dynamic:
         return None
     batch = torch.export.Dim("batch", min=1, max=4)
-    return {name: {axis: batch for axis in axes} for name, axes in dynamic.items()}
+    return {name: dict.fromkeys(axes, batch) for name, axes in dynamic.items()}
 
 
 def _gf_dynamic(dynamic: dict[str, dict[int, tuple[int, int]]]) -> Any:
@@ -143,7 +149,8 @@ def _compile_times(entry: Any, module: Any, args: Any, kwargs: Any, folder: Path
     from graphforge.frontend.capture import input_tree
 
     tree = input_tree(module, args, kwargs)
-    np.savez(folder / "feeds.npz", **{name: tensor.numpy() for name, tensor in tree.tensors.items()})
+    feeds: dict[str, Any] = {name: tensor.numpy() for name, tensor in tree.tensors.items()}
+    np.savez(folder / "feeds.npz", **feeds)
     stock_dynamic = _torch_dynamic(module, args, kwargs, entry.dynamic)
     seconds: dict[str, list[float]] = {"capture": [], "graphforge": [], "stock": []}
     found: dict[str, Any] = {}
@@ -205,7 +212,11 @@ def _simplified(folder: Path, result: dict[str, Any]) -> dict[str, Path]:
         path = folder / f"{tool}.onnx"
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", code, str(files["stock"]), str(path)], capture_output=True, text=True, timeout=900, check=False
+            [sys.executable, "-c", code, str(files["stock"]), str(path)],
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
         )
         if done.returncode == 0:
             files[tool] = path
@@ -265,18 +276,24 @@ def _latency(files: dict[str, Path], feeds_path: Path) -> dict[str, float | str]
 
 def _peak(name: str, tool: str) -> float | str:
     command = [sys.executable, __file__, "--memory", name, tool]
-    done = subprocess.run(command, env=_environment(), cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
+    done = subprocess.run(
+        command, env=_environment(), cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False
+    )
     lines = done.stdout.strip().splitlines()
-    return float(lines[-1]) if done.returncode == 0 and lines else (done.stderr.strip().splitlines() or ["failed"])[-1][:200]
+    return (
+        float(lines[-1])
+        if done.returncode == 0 and lines
+        else (done.stderr.strip().splitlines() or ["failed"])[-1][:200]
+    )
 
 
 def _memory(name: str, tool: str) -> None:
     warnings.simplefilter("ignore")
-    sys.path.insert(0, str(ROOT / "scripts"))
+    sys.path.insert(0, str(ROOT))
     import torch
 
     torch.set_num_threads(THREADS)
-    from zoo import build
+    from scripts.zoo import build
 
     entry, module, args, kwargs = build(name)
     folder = Path(tempfile.mkdtemp())
@@ -300,7 +317,7 @@ def _table(results: list[dict[str, Any]]) -> None:
     table = Table(title="zoo: GraphForge (gf) beside torch.onnx.export (dynamo, default), + onnxslim, + onnxsim")
     for column in (
         "model", "ok", "capture s", "gf s", "stock s", "gf/stock", "gf/capture", "peak MB gf/stock",
-        "nodes gf/stock/slim/sim", "fallbacks", "max diff", "ms gf/stock/slim/sim", "gf/best",
+        "nodes gf/stock/slim/sim", "fallbacks", "max rel diff", "ms gf/stock/slim/sim", "gf/best",
     ):  # fmt: skip
         table.add_column(column, justify="left" if column == "model" else "right")
     ratios: dict[str, list[float]] = {"gf/stock": [], "gf/capture": [], "latency": []}
@@ -341,7 +358,7 @@ def _row(result: dict[str, Any], ratios: dict[str, list[float]]) -> list[str]:
     peak = result.get("peak_mb", {})
     tools = ("graphforge", "stock", "stock+onnxslim", "stock+onnxsim")
     best = min((latency[tool] for tool in tools[1:] if isinstance(latency.get(tool), int | float)), default=None)
-    worst = result.get("verification", {}).get("max_abs_difference")
+    worst = result.get("verification", {}).get("max_rel")
     return [
         result["model"],
         "yes" if _passed(result) else "NO",
@@ -352,7 +369,8 @@ def _row(result: dict[str, Any], ratios: dict[str, list[float]]) -> list[str]:
         _ratio(seconds.get("graphforge"), seconds.get("capture"), ratios["gf/capture"]),
         f"{_number(peak.get('graphforge'), '{:.0f}')}/{_number(peak.get('stock'), '{:.0f}')}",
         "/".join(
-            (f"{nodes[tool]['all']}" + ("*" if nodes[tool]["contrib"] else "")) if tool in nodes else "-" for tool in tools
+            (f"{nodes[tool]['all']}" + ("*" if nodes[tool]["contrib"] else "")) if tool in nodes else "-"
+            for tool in tools
         ),
         str(len(result.get("graphforge", {}).get("fallbacks", []))),
         _number(worst, "{:.1e}"),

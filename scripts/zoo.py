@@ -221,4 +221,30 @@ def build(name: str) -> tuple[Entry, torch.nn.Module, tuple[Any, ...], dict[str,
     entry = next(entry for entry in ZOO if entry.name == name)
     torch.manual_seed(0)
     module, args, kwargs = entry.make()
-    return entry, module.eval(), args, kwargs
+    module.eval()
+    _enliven(module, args, kwargs)
+    return entry, module, args, kwargs
+
+
+@torch.no_grad()
+def _enliven(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Make a freshly initialised network compute something that a comparison can tell from zero.
+
+    Layers that start as all zeros (classifier heads, layer scales) are drawn; batch norms learn the statistics of one
+    batch, without which activations fade or grow from layer to layer.
+    """
+    for parameter in module.parameters():
+        if parameter.dim() >= 2 and not parameter.any():
+            parameter.normal_(0, 0.02)
+    norms = [
+        m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    if norms:
+        module(*args, **kwargs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum

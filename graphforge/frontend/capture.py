@@ -112,7 +112,7 @@ def input_tree(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
     except TypeError as error:
         wanted = ", ".join(str(parameter) for parameter in signature.parameters.values())
         raise UsageError(f"the inputs do not fit the model: {error}", f"its forward takes ({wanted})") from None
-    names = []
+    names: list[str] = []
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
             names += [f"{parameter.name}.{i}" for i in range(max(0, len(args) - len(names)))]

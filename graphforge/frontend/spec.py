@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphforge.errors import UsageError
@@ -70,9 +70,6 @@ class ShapeSpec:
     """All tensor inputs of a model, in call order (nested inputs flattened, named by their path)."""
 
     inputs: tuple[TensorSpec, ...]
-
-    def __iter__(self) -> Iterable[TensorSpec]:  # type: ignore[override]
-        return iter(self.inputs)
 
     @property
     def dims(self) -> dict[str, DimRange]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnx
@@ -139,7 +139,7 @@ class Builder:
         if isinstance(value, ir.Value):
             return value
         if value is not None and not isinstance(value, _PLAIN):
-            return self._initializer(value, name)
+            return self._initializer(cast(ir.TensorProtocol, value), name)
         array = np.asarray(value)
         if dtype is None and not isinstance(value, np.ndarray | np.generic):
             kind = array.dtype.kind
@@ -172,7 +172,7 @@ class Builder:
         value = ir.Value(
             name=chosen,
             type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape([int(dim) for dim in tensor.shape]),
+            shape=ir.Shape(tensor.shape.numpy()),
             const_value=tensor,
         )
         self.constants.register_initializer(value)

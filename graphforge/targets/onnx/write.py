@@ -101,18 +101,18 @@ def _header(value: ir.Value) -> tuple[bytes, int]:
     """Everything of a TensorProto before its raw bytes, and the number of these."""
     tensor = value.const_value
     assert tensor is not None
-    proto = onnx.TensorProto(name=value.name, data_type=int(tensor.dtype), dims=[int(dim) for dim in tensor.shape])
+    proto = onnx.TensorProto(name=value.name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
     return proto.SerializeToString() + _RAW_DATA + _varint(tensor.nbytes), tensor.nbytes
 
 
 def _write_tensor(value: ir.Value, nbytes: int, file: BinaryIO) -> None:
     tensor = value.const_value
+    assert tensor is not None
     start = file.tell()
     if hasattr(tensor, "tofile"):
         tensor.tofile(file)
         file.flush()
     else:
-        assert tensor is not None
         file.write(tensor.tobytes())
     if file.tell() - start != nbytes:
         raise InternalError(f"weight {value.name!r}: wrote {file.tell() - start} bytes, expected {nbytes}")
