@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from graphforge.frontend.emitter import Dim, Emitter, dim_label_of
+from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
@@ -44,7 +44,7 @@ def _along_channels(op: Emitter, parameter: ir.Value, rank: int) -> ir.Value:
     return op.unsqueeze(parameter, list(range(1, rank - 1)))
 
 
-# -- batch ---------------------------------------------------------------------------------------------------------------
+# -- batch -----------------------------------------------------------------------------------------------------------
 
 
 def _batch_norm_inference(
@@ -203,7 +203,7 @@ def batch_norm_no_update(
     return _with_empty_statistics(op, _batch_norm_inference(op, x, weight, bias, running_mean, running_var, eps))
 
 
-# -- layer, RMS ----------------------------------------------------------------------------------------------------------
+# -- layer, RMS ------------------------------------------------------------------------------------------------------
 
 
 def _layer_norm(
@@ -304,7 +304,7 @@ def fused_rms_norm(
     return [result, op.Reciprocal(op.Sqrt(op.Add(mean, epsilon)))]
 
 
-# -- group, instance -----------------------------------------------------------------------------------------------------
+# -- group, instance -------------------------------------------------------------------------------------------------
 
 
 def _per_channel_parameter(

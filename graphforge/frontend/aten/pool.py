@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.frontend.aten._windows import per_axis
-from graphforge.frontend.emitter import Dim, Emitter, SymbolicScalar
+from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
@@ -44,7 +44,7 @@ def _end_pads(
     return pads
 
 
-# -- max -----------------------------------------------------------------------------------------------------------------
+# -- max -------------------------------------------------------------------------------------------------------------
 
 
 def _max_pool(
@@ -193,7 +193,7 @@ def max_pool3d_with_indices(
     return _max_pool_with_indices(op, x, 3, kernel_size, stride, padding, dilation, ceil_mode)
 
 
-# -- average -------------------------------------------------------------------------------------------------------------
+# -- average ---------------------------------------------------------------------------------------------------------
 
 
 def _avg_pool(
@@ -284,7 +284,7 @@ def avg_pool3d(
     return _avg_pool(op, x, 3, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-# -- adaptive ------------------------------------------------------------------------------------------------------------
+# -- adaptive --------------------------------------------------------------------------------------------------------
 
 
 def _same(first: Dim, second: Dim) -> bool:
@@ -480,7 +480,7 @@ def adaptive_max_pool3d(op: Emitter, x: ir.Value, output_size: Sequence[Dim]) ->
     return _adaptive_max_pool(op, x, list(output_size) if len(output_size) == 3 else [output_size[0]] * 3)
 
 
-# -- unpooling -----------------------------------------------------------------------------------------------------------
+# -- unpooling -------------------------------------------------------------------------------------------------------
 
 
 def _max_unpool(op: Emitter, x: ir.Value, indices: ir.Value, sizes: Sequence[Dim]) -> ir.Value:
