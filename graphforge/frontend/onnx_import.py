@@ -130,6 +130,9 @@ def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model
     notes.extend(_inputs_with_defaults(model.graph))
     for node in model.graph.all_nodes():
         read_origins(node)
+        for value in node.outputs:
+            if value.shape is not None and value.shape.frozen:
+                value.shape = value.shape.copy()  # what is read from a file is frozen, passes refine shapes
     _Lifter(model.graph).lift()
     raise_graph(model.graph, notes)
     model.graph.opset_imports[""] = HOME_OPSET
@@ -265,8 +268,10 @@ class _Lifter:
                 assert value.const_value is not None
                 self._replace(graph, value, value.const_value, self._fresh(name))
         for node in graph:
-            for body in _bodies(node):
-                self._lift_from(body)
+            if node.domain == "":
+                # The body of another domain's operator need not see the values around it.
+                for body in _bodies(node):
+                    self._lift_from(body)
             if node.op_type != "Constant" or node.domain != "":
                 continue
             old = node.outputs[0]

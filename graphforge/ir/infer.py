@@ -387,4 +387,5 @@ def _infer_by_onnx(node: ir.Node, opset: int) -> None:
         if value.type is None and both is not None:
             value.type = both
         if value.shape is None:
-            value.shape = ir.serde.deserialize_type_proto_for_shape(found)
+            shape = ir.serde.deserialize_type_proto_for_shape(found)
+            value.shape = None if shape is None else shape.copy()  # onnx_ir hands out frozen shapes

@@ -1,0 +1,58 @@
+"""ONNX's own test-suite through import and the default pipeline; scripts/bench_onnx_suite.py runs all of it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from graphforge.passes import default_pipeline
+from graphforge.transform import Pipeline
+from tests.frontend import onnx_suite
+
+
+def _optimise(model: ir.Model) -> None:
+    Pipeline(default_pipeline()).run(model)
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[onnx_suite.Case]:
+    found: list[onnx_suite.Case] = onnx_suite.find_cases()
+    return found
+
+
+def test_the_suite_is_complete(cases: list[onnx_suite.Case]) -> None:
+    count = {kind: sum(case.kind == kind for case in cases) for kind in onnx_suite.KINDS}
+    assert count["node"] >= 1_700
+    assert count["pytorch-converted"] >= 80
+    assert count["pytorch-operator"] >= 35
+    assert count["simple"] >= 20
+    assert count["light"] >= 9
+
+
+@pytest.mark.slow
+def test_every_case_gives_the_expected_outputs_or_is_a_known_exception(cases: list[onnx_suite.Case]) -> None:
+    tally = onnx_suite.run_cases(cases, _optimise)
+    assert not tally.failed, "\n".join(tally.lines())
+    assert tally.passed["onnxruntime"] > 1_700
+
+
+def test_every_exception_covers_a_case(cases: list[onnx_suite.Case]) -> None:
+    for exception in onnx_suite.exceptions():
+        assert any(exception.covers(case) for case in cases), exception.pattern
+
+
+def test_a_wrong_output_is_a_failure(cases: list[onnx_suite.Case]) -> None:
+    """The suite can fail: an Add that became a Sub is noticed."""
+
+    def break_add(model: ir.Model) -> None:
+        for node in model.graph:
+            node.op_type = "Sub" if node.op_type == "Add" else node.op_type
+
+    (case,) = [case for case in cases if case.name == "test_add"]
+    tally = onnx_suite.run_cases([case], break_add)
+    assert list(tally.failed) == ["node/test_add"]
+
+
+def test_a_listed_exception_that_passes_is_a_failure() -> None:
+    exception = onnx_suite.KnownException("node/test_add", "none", "reference")
+    assert "take it off the list" in exception.unmet(onnx_suite.Outcome("onnxruntime"))
