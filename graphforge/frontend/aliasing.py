@@ -1,197 +1,265 @@
-"""Views and in-place writes: how a write through a view reaches its base, without functionalising the whole program.
+"""Views and in-place writes, followed without functionalising the whole program.
 
-The captured program is not functional (``relu_``, ``x[:, 0] = v``).  A write to ``v`` gives ``v`` a new value; when
-``v`` is a view, the write is scattered back into its base, up to the storage's root, and every other view of that root
-is read afresh from the new base when it is used next.
+The captured program is not functional (``relu_``, ``x[:, 0] = v``).  Every tensor object of a program that writes in
+place is a ``Cell``: its current value and, for a view, the cell it looks into.  A write gives the cell a new value,
+carries it back into the bases up to the root, and raises the root's version; any other view of that root sees that its
+value is of an older version and reads itself again from its base when it is used next.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import onnx_ir as ir
 import torch
 
-from graphforge.frontend.emitter import Emitter
+from graphforge.errors import LoweringError
 
-__all__ = ["functional_name", "is_mutation", "scatter_back", "view_base"]
+__all__ = [
+    "Cell",
+    "NotInvertible",
+    "changes_view",
+    "functional_twin",
+    "is_mutation",
+    "knows_storage",
+    "shared_argument",
+    "written_arguments",
+]
 
-_SAME_STORAGE = {
-    "aten.contiguous.default",
-    "aten.to.dtype",
-    "aten.to.dtype_layout",
-    "aten.to.device",
-    "aten.to.other",
+# Eager torch hands these operators' operand through in inference; their fake kernels make a copy.
+_HANDED_THROUGH = {
     "aten.dropout.default",
     "aten.feature_dropout.default",
     "aten.alpha_dropout.default",
-    "aten.type_as.default",
+    "aten.feature_alpha_dropout.default",
 }
+
+
+class NotInvertible(Exception):
+    """A write goes through a view that we cannot carry back into its base."""
 
 
 @functools.cache
 def is_mutation(target: Any) -> bool:
-    """Whether an operator writes to one of its arguments."""
+    """Whether an operator writes to one of its arguments, or changes what an argument looks at."""
     return isinstance(target, torch._ops.OpOverload) and bool(target._schema.is_mutable)
 
 
-def functional_name(target: torch._ops.OpOverload) -> str:
-    """The functional twin of an in-place operator: ``aten.relu_.default`` -> ``aten.relu.default``."""
-    namespace, name, overload = str(target).split(".", 2)
-    return f"{namespace}.{name.removesuffix('_')}.{overload}"
+@functools.cache
+def changes_view(target: torch._ops.OpOverload) -> bool:
+    """Whether an operator changes sizes and strides of its argument instead of elements: ``unsqueeze_``, ``t_``."""
+    return torch.Tag.inplace_view in target.tags
 
 
 @functools.cache
-def _aliased_argument(target: Any) -> int | None:
-    if not isinstance(target, torch._ops.OpOverload):
+def written_arguments(target: torch._ops.OpOverload) -> tuple[tuple[int | str, ...], bool]:
+    """(positions or keywords of the arguments that are written, whether these are ``out=`` arguments)."""
+    written: list[int | str] = []
+    out = False
+    for position, argument in enumerate(target._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            written.append(argument.name if argument.kwarg_only else position)
+            out = out or argument.is_out
+    return tuple(written), out
+
+
+@functools.cache
+def functional_twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    """The operator that computes the same and writes nothing: ``aten.relu_.default`` -> ``aten.relu.default``."""
+    namespace, name, overload = str(target).split(".", 2)
+    packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
+    if packet is None:
         return None
-    if str(target) in _SAME_STORAGE:
-        return 0
-    for returned in target._schema.returns:
-        info = returned.alias_info
-        if info is None:
-            continue
-        for position, argument in enumerate(target._schema.arguments):
-            if argument.alias_info is not None and argument.alias_info.before_set & info.before_set:
-                return position
-            if argument.alias_info is not None and "*" in info.after_set | argument.alias_info.after_set:
-                return position
+    same = getattr(packet, overload, None)
+    if isinstance(same, torch._ops.OpOverload) and not same._schema.is_mutable:
+        return same
+    wanted = [(argument.name, str(argument.type)) for argument in target._schema.arguments if not argument.is_out]
+    for candidate in packet.overloads():
+        other = getattr(packet, candidate)
+        have = [(argument.name, str(argument.type)) for argument in other._schema.arguments]
+        if have == wanted and not other._schema.is_mutable:
+            assert isinstance(other, torch._ops.OpOverload)
+            return other
     return None
 
 
-def view_base(node: torch.fx.Node) -> torch.fx.Node | None:
-    """The node whose storage a view node shares, None for a node with storage of its own."""
-    if node.op != "call_function":
-        return None
-    if getattr(node.target, "__name__", "") == "getitem" and isinstance(node.args[0], torch.fx.Node):
-        return node.args[0] if view_base(node.args[0]) is not None else None
-    position = _aliased_argument(node.target)
-    if position is None or position >= len(node.args):
-        return None
-    base = node.args[position]
-    if not isinstance(base, torch.fx.Node):
-        return None
-    if str(node.target) in _SAME_STORAGE:
-        mine, theirs = node.meta.get("val"), base.meta.get("val")
-        if not isinstance(mine, torch.Tensor) or not isinstance(theirs, torch.Tensor) or mine.dtype != theirs.dtype:
-            return None
-        if str(node.target) == "aten.contiguous.default" and not theirs.is_contiguous():
-            return None
-    if str(node.target) in ("aten.reshape.default", "aten.flatten.using_ints"):
-        theirs = base.meta.get("val")
-        if isinstance(theirs, torch.Tensor) and not theirs.is_contiguous():
-            return None  # a copy was made; eager torch would have viewed only where strides allow
-    return base
+# -- which tensors share memory ----------------------------------------------------------------------------------------
 
 
-def scatter_back(
-    op: Emitter, view: torch.fx.Node, base: ir.Value, new: ir.Value, argument: Callable[[Any], Any]
-) -> ir.Value | None:
-    """The base's new value after its view was overwritten by ``new``; None when we have no inverse for the view.
+def _storage(fake: Any) -> int | None:
+    if not isinstance(fake, torch.Tensor) or fake.layout != torch.strided:
+        return None
+    return int(fake.untyped_storage()._cdata)
+
+
+@functools.cache
+def _annotated(target: Any) -> bool:
+    """Whether the operator's schema says that a result may look into an argument."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    infos = [*target._schema.arguments, *target._schema.returns]
+    return any(info.alias_info is not None and not info.alias_info.is_write for info in infos)
+
+
+_SURE = {"select", "slice", "transpose", "permute", "unsqueeze", "expand", "view", "split", "unbind", "t"}
+
+
+def knows_storage(module: torch.fx.GraphModule) -> bool:
+    """Whether the fake values of a program share storage as its tensors do.
+
+    They do in a fresh capture; a program loaded from a file has fake values made one by one.
+    """
+    for node in module.graph.nodes:
+        if node.op != "call_function" or not _annotated(node.target) or not isinstance(node.args[0], torch.fx.Node):
+            continue
+        if str(node.target).split(".")[1] in _SURE:
+            fake = node.meta.get("val")
+            first = fake[0] if isinstance(fake, list | tuple) and fake else fake
+            return _storage(first) is not None and _storage(first) == _storage(node.args[0].meta.get("val"))
+    return True
+
+
+def shared_argument(node: torch.fx.Node, fake: Any, *, faithful: bool) -> torch.fx.Node | None:
+    """The argument of a call that its result (whose fake value is ``fake``) shares memory with, None for new memory.
 
     Args:
-        op: where to emit.
-        view: the FX node that made the view.
-        base: the base's value before the write.
-        new: the view's value after the write.
-        argument: maps an FX argument to what a lowering rule would receive.
+        node: the call.
+        fake: fake value of the result, one of them where there are several.
+        faithful: whether fake values share storage as the tensors do (see ``knows_storage``).
     """
-    name = str(view.target).split(".")[1] if "." in str(view.target) else ""
-    args = [argument(arg) for arg in view.args]
-    keywords = {key: argument(value) for key, value in view.kwargs.items()}
-    if is_mutation(view.target) or str(view.target) in _SAME_STORAGE or name in ("alias", "detach", "lift_fresh", "view_as"):
-        return new
-    if name in ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "squeeze_"):
-        return op.reshape(new, op.dims(base))
-    rank = op.rank(base)
-    if name in ("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT"):
-        axes = (args[1], args[2]) if len(args) > 2 else (0, rank - 1) if rank > 1 else (0, 0)
-        perm = list(range(rank))
-        perm[axes[0] % rank], perm[axes[1] % rank] = perm[axes[1] % rank], perm[axes[0] % rank]
-        return op.transpose(new, perm)
-    if name == "permute":
-        order = [axis % rank for axis in args[1]]
-        return op.transpose(new, [order.index(axis) for axis in range(rank)])
-    if name == "slice":
-        axis = args[1] if len(args) > 1 else keywords.get("dim", 0)
-        start = args[2] if len(args) > 2 else keywords.get("start")
-        end = args[3] if len(args) > 3 else keywords.get("end")
-        step = args[4] if len(args) > 4 else keywords.get("step", 1)
-        return _slice_scatter(op, base, new, axis % rank, start, end, step)
-    if name == "narrow":
-        start, length = args[2], args[3]
-        if isinstance(start, int) and isinstance(length, int):
-            return _slice_scatter(op, base, new, args[1] % rank, start, start + length, 1)
+    if str(node.target) in _HANDED_THROUGH:
+        first = node.args[0]
+        training = node.args[2] if len(node.args) > 2 else node.kwargs.get("train", False)
+        return first if isinstance(first, torch.fx.Node) and not training else None
+    if not faithful:
+        return _found_by_running(node)
+    own = _storage(fake)
+    if own is None:
         return None
-    if name == "select":
-        axis = args[1] % rank
-        index = args[2]
-        if not isinstance(index, int):
-            return None
-        size = op.size(base, axis)
-        if index < 0 and not isinstance(size, int):
-            return _slice_scatter(op, base, op.Unsqueeze(new, [axis]), axis, index, index + 1 if index != -1 else None, 1)
-        index = index if index >= 0 or not isinstance(size, int) else index + size
-        return _slice_scatter(op, base, op.Unsqueeze(new, [axis]), axis, index, index + 1, 1)
-    if getattr(view.target, "__name__", "") == "getitem" and isinstance(view.args[0], torch.fx.Node):
-        return _piece_scatter(op, view, base, new, argument)
+    for argument in node.all_input_nodes:
+        if _storage(argument.meta.get("val")) == own:
+            return argument
     return None
 
 
-def _slice_scatter(
-    op: Emitter, base: ir.Value, new: ir.Value, axis: int, start: Any, end: Any, step: int
-) -> ir.Value | None:
-    """``base`` with ``base[..., start:end:step, ...]`` replaced by ``new``."""
-    size = op.size(base, axis)
-    start = 0 if start is None else start
-    if isinstance(size, int) and isinstance(start, int) and (end is None or isinstance(end, int)):
-        low, high, _ = slice(start, end, None).indices(size)
-        if low == 0 and high == size and step == 1:
-            return new
-        if step == 1:
-            pieces = []
-            if low > 0:
-                pieces.append(op.Slice(base, [0], [low], [axis], [1]))
-            pieces.append(new)
-            if high < size:
-                pieces.append(op.Slice(base, [high], [size], [axis], [1]))
-            joined: ir.Value = op.Concat(*pieces, axis=axis) if len(pieces) > 1 else new
-            return joined
-    # the general form: positions of the slice, cut out of 0..size-1 exactly as the data would be
-    length = op.scalar(size, ir.DataType.INT64)
-    positions = op.Range(op.constant(0), length, op.constant(1))
-    stop = 2**63 - 1 if end is None else end
-    positions = op.Slice(positions, op.vector([start]), op.vector([stop]), [0], [step])
-    perm = [axis, *[a for a in range(op.rank(base)) if a != axis]]
-    back = [perm.index(a) for a in range(op.rank(base))]
-    rows = op.Unsqueeze(positions, [1])
-    scattered = op.ScatterND(op.transpose(base, perm), rows, op.transpose(new, perm))
-    return op.transpose(scattered, back)
+def _found_by_running(node: torch.fx.Node) -> torch.fx.Node | None:
+    """Run the call on meta tensors of the captured sizes and strides and see whose storage its result has."""
+    if not _annotated(node.target):
+        return None
+    assert callable(node.target)
+    made: dict[torch.fx.Node, torch.Tensor] = {}
+
+    def plain(value: Any) -> Any:
+        return value.node.hint if isinstance(value, torch.SymInt) else value
+
+    def concrete(argument: torch.fx.Node) -> Any:
+        fake = argument.meta.get("val")
+        if not isinstance(fake, torch.Tensor):
+            return plain(fake)
+        size = [plain(item) for item in fake.shape]
+        stride = [plain(item) for item in fake.stride()]
+        made[argument] = torch.empty_strided(size, stride, dtype=fake.dtype, device="meta")
+        return made[argument]
+
+    args = torch.fx.map_arg(node.args, concrete)
+    kwargs = {key: value for key, value in torch.fx.map_arg(node.kwargs, concrete).items() if key != "device"}
+    result = node.target(*args, **kwargs)
+    first = result[0] if isinstance(result, list | tuple) else result
+    return next((argument for argument, tensor in made.items() if _storage(tensor) == _storage(first)), None)
 
 
-def _piece_scatter(
-    op: Emitter, view: torch.fx.Node, base: ir.Value, new: ir.Value, argument: Callable[[Any], Any]
-) -> ir.Value | None:
-    """A write to one result of split, chunk or unbind."""
-    parent = view.args[0]
-    assert isinstance(parent, torch.fx.Node)
-    name = str(parent.target).split(".")[1]
-    index = view.args[1]
-    assert isinstance(index, int)
-    args = [argument(arg) for arg in parent.args]
-    keywords = {key: argument(value) for key, value in parent.kwargs.items()}
-    rank = op.rank(base)
-    pieces = parent.meta["val"]
-    if name == "unbind":
-        axis = (args[1] if len(args) > 1 else keywords.get("dim", 0)) % rank
-        return _slice_scatter(op, base, op.Unsqueeze(new, [axis]), axis, index, index + 1, 1)
-    if name in ("split", "split_with_sizes", "chunk", "tensor_split"):
-        axis = (args[2] if len(args) > 2 else keywords.get("dim", 0)) % rank
-        sizes = [piece.shape[axis] for piece in pieces]
-        if not all(isinstance(size, int) for size in sizes):
-            return None
-        start = sum(sizes[:index])
-        return _slice_scatter(op, base, new, axis, start, start + sizes[index], 1)
-    return None
+# -- cells -------------------------------------------------------------------------------------------------------------
+
+
+class Cell:
+    """One tensor object of a program that writes in place.
+
+    Attributes:
+        base: the cell this one looks into; None for a tensor with memory of its own.
+        fake: the captured program's fake tensor of it, None when unknown.
+        version: of a root: how often its memory was written.
+        on_write: of a root: called with what is written, to note it or to refuse it.
+    """
+
+    __slots__ = ("_again", "_back", "_poison", "_seen", "_value", "base", "fake", "on_write", "root", "version")
+
+    def __init__(self, value: ir.Value, fake: Any = None, *, on_write: Callable[[], None] | None = None) -> None:
+        self._value = value
+        self.fake = fake if isinstance(fake, torch.Tensor) else None
+        self.base: Cell | None = None
+        self._again: Callable[[ir.Value], ir.Value] | None = None
+        self._back: Callable[[ir.Value, ir.Value], ir.Value] | None = None
+        self.root: Cell = self
+        self.version = 0
+        self._seen = 0
+        self.on_write = on_write
+        self._poison: str | None = None
+
+    @classmethod
+    def view(
+        cls,
+        value: ir.Value,
+        base: Cell,
+        again: Callable[[ir.Value], ir.Value],
+        back: Callable[[ir.Value, ir.Value], ir.Value],
+        fake: Any = None,
+    ) -> Cell:
+        """A cell that looks into another.
+
+        Args:
+            value: its value now.
+            base: what it looks into.
+            again: the view's value, from a new value of the base.
+            back: the base's new value, from its value before and the view's new value; raises ``NotInvertible``.
+            fake: the captured program's fake value of the view.
+        """
+        cell = cls(value, fake)
+        cell.base, cell.root = base, base.root
+        cell._seen = cell.root.version
+        cell._again, cell._back = again, back
+        return cell
+
+    def read(self) -> ir.Value:
+        """The value that the program would see now."""
+        if self.root._poison is not None:
+            raise LoweringError(self.root._poison)
+        if self.base is not None and self._again is not None and self._seen != self.root.version:
+            self._value = self._again(self.base.read())
+            self._seen = self.root.version
+        return self._value
+
+    def write(self, value: ir.Value) -> None:
+        """Give the cell, and through it all its bases, a new value.
+
+        Raises:
+            NotInvertible: the write cannot be carried back.
+        """
+        fresh = [(self, value)]
+        cell = self
+        while cell.base is not None and cell._back is not None:
+            value = cell._back(cell.base.read(), value)
+            cell = cell.base
+            fresh.append((cell, value))
+        if self.root.on_write is not None:
+            self.root.on_write()
+        self.root.version += 1
+        for changed, new in fresh:
+            changed._value = new
+            changed._seen = self.root.version
+
+    def poison(self, reason: str) -> None:
+        """Make every later read of this memory an error."""
+        self.root._poison = reason
+
+
+def cells_of(values: Iterable[Any]) -> list[Cell]:
+    """The cells among values, nested lists included."""
+    found: list[Cell] = []
+    for value in values:
+        if isinstance(value, Cell):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += cells_of(value)
+    return found

@@ -23,13 +23,17 @@ def _table() -> dict[Any, Any]:
     return {target: function for target, function in decomposition_table.items() if rule_for(str(target)) is None}
 
 
-def decompose_call(node: torch.fx.Node) -> tuple[torch.fx.GraphModule, list[Any]] | None:
+def decompose_call(
+    node: torch.fx.Node, target: torch._ops.OpOverload
+) -> tuple[torch.fx.GraphModule, list[torch.fx.Node]] | None:
     """The operator's decomposition as a small graph, and the FX arguments to feed its placeholders.
+
+    Args:
+        node: the call.
+        target: the operator to decompose: the node's own, or its functional twin.
 
     None when torch has no decomposition for it.
     """
-    target = node.target
-    assert isinstance(target, torch._ops.OpOverload)
     composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     if target not in _table() and not composite:
         return None

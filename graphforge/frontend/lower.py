@@ -17,9 +17,20 @@ import torch
 from onnx_ir.tensor_adapters import TorchTensor
 
 from graphforge.errors import GraphForgeError, LoweringError
-from graphforge.frontend.aliasing import functional_name, is_mutation, scatter_back, view_base
+from graphforge.frontend.aliasing import (
+    Cell,
+    NotInvertible,
+    cells_of,
+    changes_view,
+    functional_twin,
+    is_mutation,
+    knows_storage,
+    shared_argument,
+    written_arguments,
+)
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.emitter import Emitter, dim_label
+from graphforge.frontend.inverse import written_back
 from graphforge.frontend.rules import rule_for
 from graphforge.ir import HOME_OPSET, Origin
 
@@ -53,10 +64,6 @@ class Lowered:
     notes: list[str] = field(default_factory=list)
 
 
-class _NeedsFunctionalisation(Exception):
-    """A write goes through a view that we cannot invert."""
-
-
 def lower(captured: Captured) -> Lowered:
     """Lower a captured program.
 
@@ -65,7 +72,7 @@ def lower(captured: Captured) -> Lowered:
     """
     try:
         return _Lowering(captured).run()
-    except _NeedsFunctionalisation as why:
+    except NotInvertible as why:
         if captured.program is None:
             raise LoweringError(
                 f"a write in place cannot be followed: {why}", "write it out of place, or use torch.where"
@@ -89,17 +96,15 @@ class _Lowering:
             symbol: sympy.Symbol(name, integer=True, positive=True) for symbol, name in captured.symbols.items()
         }
         self.weights: dict[tuple[Any, ...], ir.Value] = {}
+        self.cells: dict[ir.Value, Cell] = {}
+        self.kept: set[ir.Value] = set()
 
     def run(self) -> Lowered:
         main = _Scope(self, self.op, self.captured.graph_module)
         for node in self.captured.graph_module.graph.nodes:
             if node.op == "placeholder":
                 main.env[node] = self.placeholder(node)
-        results = main.run()
-        flat: list[Any] = []
-        torch.fx.map_arg(results, lambda leaf: leaf)
-        _flatten(results, flat)
-        self.outputs(flat)
+        self.outputs(_flatten(_read(main.run()), []))
         return self.lowered
 
     def placeholder(self, node: torch.fx.Node) -> Any:
@@ -137,6 +142,29 @@ class _Lowering:
         self.weights[key] = value
         return value
 
+    def note_write(self, value: ir.Value) -> None:
+        """Say what becomes of a write to an input or a buffer.
+
+        Raises:
+            LoweringError: the buffer shares its memory with another one, which would have to change too.
+        """
+        if value in self.model.graph.inputs:
+            note = f"input {value.name!r} is written in place; the artifact leaves its input as it is"
+        else:
+            tensor = self.op.weight(value)
+            if tensor is not None:
+                memory = tensor.untyped_storage().data_ptr()
+                for other in self.weights.values():
+                    twin = self.op.weight(other)
+                    if other is not value and twin is not None and twin.untyped_storage().data_ptr() == memory:
+                        raise LoweringError(f"{value.name} is written in place and shares memory with {other.name}")
+                if value not in self.kept:
+                    self.kept.add(value)  # the model itself will go on writing to this memory
+                    value.const_value = TorchTensor(tensor.clone(), name=value.name)
+            note = f"{value.name!r} is written in place; the artifact starts every call from its present value"
+        if note not in self.lowered.notes:
+            self.lowered.notes.append(note)
+
     def outputs(self, results: list[Any]) -> None:
         graph = self.model.graph
         taken: set[int] = set()
@@ -169,21 +197,26 @@ class _Scope:
         self.module = module
         self.origin = origin
         self.env: dict[torch.fx.Node, Any] = {}
-        self.bases: dict[torch.fx.Node, torch.fx.Node] = {}
-        self.stale: set[torch.fx.Node] = set()
-        nodes = module.graph.nodes
-        self.has_mutation = any(node.op == "call_function" and is_mutation(node.target) for node in nodes)
+        self.has_mutation = any(
+            node.op == "call_function" and is_mutation(node.target)
+            for part in module.modules()
+            if isinstance(part, torch.fx.GraphModule)
+            for node in part.graph.nodes
+        )
+        self.faithful = not self.has_mutation or knows_storage(module)
 
     # -- the walk ----------------------------------------------------------------------------------------------------
 
     def run(self) -> Any:
+        """Lower the whole graph and return its results, tensors that may still be written as cells."""
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
+                self.env[node] = self.stored(node, self.env[node])
                 continue
             if node.op == "output":
-                return self.argument(node.args[0])
+                return self.stored_argument(node.args[0])
             if node.op == "get_attr":
-                self.env[node] = self.attribute(node)
+                self.env[node] = self.stored(node, self.attribute(node))
                 continue
             if node.op != "call_function":
                 raise LoweringError(
@@ -191,6 +224,23 @@ class _Scope:
                 )
             self.call(node)
         return None
+
+    def stored(self, node: torch.fx.Node, value: Any) -> Any:
+        """An input, weight or constant as the environment keeps it: in a cell where the program writes in place."""
+        if not self.has_mutation or not isinstance(value, ir.Value):
+            return value
+        cells = self.lowering.cells
+        if value not in cells:  # tied weights are one tensor
+            cells[value] = Cell(value, node.meta.get("val"), on_write=lambda: self.lowering.note_write(value))
+        return cells[value]
+
+    def in_cells(self, value: Any) -> Any:
+        """Results that share memory with nothing else, as the environment keeps them."""
+        if not self.has_mutation:
+            return value
+        if isinstance(value, list | tuple):
+            return [self.in_cells(item) for item in value]
+        return Cell(value) if isinstance(value, ir.Value) else value
 
     def attribute(self, node: torch.fx.Node) -> Any:
         value: Any = self.module
@@ -201,42 +251,47 @@ class _Scope:
             return self.lowering.weight(*known) if known else self.lowering.weight(str(node.target), value)
         return value
 
-    def argument(self, arg: Any) -> Any:
-        """An FX argument as a lowering rule receives it."""
+    def stored_argument(self, arg: Any) -> Any:
+        """An FX argument as the environment keeps it."""
         if isinstance(arg, torch.fx.Node):
-            if arg in self.stale:
-                self.refresh(arg)
             return self.env[arg]
         if isinstance(arg, list | tuple):
-            return [self.argument(item) for item in arg]
+            return [self.stored_argument(item) for item in arg]
         if isinstance(arg, dict):
-            return {key: self.argument(item) for key, item in arg.items()}
+            return {key: self.stored_argument(item) for key, item in arg.items()}
         if isinstance(arg, slice):
-            return slice(self.argument(arg.start), self.argument(arg.stop), self.argument(arg.step))
+            return slice(*(self.stored_argument(item) for item in (arg.start, arg.stop, arg.step)))
         return arg
+
+    def argument(self, arg: Any) -> Any:
+        """An FX argument as a lowering rule receives it."""
+        return _read(self.stored_argument(arg))
 
     def call(self, node: torch.fx.Node) -> None:
         target = node.target
         if target is operator.getitem:
-            self.env[node] = self.argument(node.args[0])[node.args[1]]
-            self.note_view(node)
+            self.env[node] = self.env[node.args[0]][node.args[1]]  # type: ignore[index]
             return
         if str(target) in _IGNORED:
             return
         if isinstance(target, torch._ops.HigherOrderOperator):
-            self.env[node] = self.higher_order(node)
+            self.env[node] = self.in_cells(self.higher_order(node))
             return
         if not isinstance(target, torch._ops.OpOverload):
             self.env[node] = self.symbolic(node)
             return
-        if is_mutation(target) and node.args:
-            self.mutate(node)
+        if is_mutation(target):
+            self.mutate(node, target)
             return
-        self.env[node] = self.lower_call(node, str(target))
-        self.note_view(node)
+        arguments, keywords = self.argument(list(node.args)), self.argument(node.kwargs)
+        result = self.lower_call(node, target, arguments, keywords)
+        self.env[node] = self.with_views(node, target, result, arguments, keywords)
 
-    def lower_call(self, node: torch.fx.Node, name: str) -> Any:
-        op = self.op
+    def lower_call(
+        self, node: torch.fx.Node, target: torch._ops.OpOverload, arguments: list[Any], keywords: dict[str, Any]
+    ) -> Any:
+        """Lower one call; ``target`` is the node's own operator, or the functional twin of one that writes in place."""
+        op, name = self.op, str(target)
         op.target = name
         op.fx_node = node
         op.result = node.meta.get("val")
@@ -248,9 +303,7 @@ class _Scope:
         rule = rule_for(name)
         try:
             if rule is None:
-                return self.without_rule(node, name)
-            arguments = [self.argument(arg) for arg in node.args]
-            keywords = {key: self.argument(arg) for key, arg in node.kwargs.items()}
+                return self.without_rule(node, target, arguments, keywords)
             result = rule(op, *arguments, **keywords)
         except LoweringError as error:
             raise self.located(error, node) from None
@@ -298,86 +351,100 @@ class _Scope:
 
     # -- views and writes --------------------------------------------------------------------------------------------
 
-    def note_view(self, node: torch.fx.Node) -> None:
+    def with_views(
+        self,
+        node: torch.fx.Node,
+        target: torch._ops.OpOverload,
+        result: Any,
+        arguments: list[Any],
+        keywords: dict[str, Any],
+    ) -> Any:
+        """The results of a call in cells, those that share memory with an argument as views of its cell."""
         if not self.has_mutation:
-            return
-        base = view_base(node)
-        if base is not None and base in self.env:
-            self.bases[node] = base
-
-    def refresh(self, node: torch.fx.Node) -> None:
-        """Read a view again after its base was written."""
-        self.stale.discard(node)
-        base = self.bases[node]
-        if base in self.stale:
-            self.refresh(base)
-        if node.target is operator.getitem:
-            self.env[node] = self.argument(node.args[0])[node.args[1]]
-        elif is_mutation(node.target):
-            self.env[node] = self.argument(base)  # what an in-place operator returns is its first argument
-        else:
-            self.env[node] = self.lower_call(node, str(node.target))
-
-    def mutate(self, node: torch.fx.Node) -> None:
-        target = node.target
-        assert isinstance(target, torch._ops.OpOverload)
-        written = [
-            position
-            for position, argument in enumerate(target._schema.arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
+            return result
+        fake = node.meta.get("val")
+        if not isinstance(result, list | tuple):
+            return self.cell_of(node, target, result, fake, None, arguments, keywords)
+        fakes = fake if isinstance(fake, list | tuple) else [None] * len(result)
+        return [
+            self.cell_of(node, target, item, one, piece, arguments, keywords)
+            for piece, (item, one) in enumerate(zip(result, fakes, strict=False))
         ]
-        name = str(target)
-        if (written != [0] or not isinstance(node.args[0], torch.fx.Node)) and rule_for(name) is None:
-            raise self.located(LoweringError(f"{name}: writes to arguments other than its first"), node)
-        subject = node.args[0]
-        assert isinstance(subject, torch.fx.Node)
-        if rule_for(name) is None and rule_for(functional_name(target)) is not None:
-            name = functional_name(target)
-        new = self.lower_call(node, name)
-        if isinstance(new, list | tuple):
-            new = new[0]
-        self.env[node] = new
-        self.env[subject] = new
-        self.stale.discard(subject)
-        if node in self.bases:
-            del self.bases[node]
-        fresh = {subject}
-        # what the write returns is the subject itself
-        current = subject
-        while current in self.bases:
-            base = self.bases[current]
-            self.op.origins = (self.origin_of(node, name),)
-            base_value = self.argument(base)
-            if isinstance(base_value, list):  # a split or unbind: go on to the tensor that was cut
-                self.bases_through_list(current, base)
-                base = self.bases[current]
-                base_value = self.argument(base)
-            updated = scatter_back(self.op, current, base_value, self.env[current], self.argument)
-            if updated is None:
-                raise _NeedsFunctionalisation(f"{node.target} writes through {current.target}")
-            fake = base.meta.get("val")
-            self.env[base] = self.typed_value(self.op, updated, fake) if isinstance(fake, torch.Tensor) else updated
-            self.stale.discard(base)
-            fresh.add(base)
-            current = base
-        root = current
-        for view in self.bases:
-            if view not in fresh and self.root_of(view) is root:
-                self.stale.add(view)
-        if node is not subject:
-            self.bases[node] = subject
-            self.env[node] = new
 
-    def bases_through_list(self, view: torch.fx.Node, listed: torch.fx.Node) -> None:
-        base = self.bases.get(listed)
-        if base is None:
-            raise _NeedsFunctionalisation(f"a write through {listed.target}")
-        self.bases[view] = base
+    def cell_of(
+        self,
+        node: torch.fx.Node,
+        target: torch._ops.OpOverload,
+        value: Any,
+        fake: Any,
+        piece: int | None,
+        arguments: list[Any],
+        keywords: dict[str, Any],
+    ) -> Any:
+        if not isinstance(value, ir.Value):
+            return value
+        shared = shared_argument(node, fake, faithful=self.faithful)
+        stored = None if shared is None else self.env[shared]
+        if isinstance(stored, list) and shared is not None:
+            stored = next(iter(cells_of(stored)), None)
+        if not isinstance(stored, Cell):
+            return Cell(value, fake)
+        before = stored.read()
+        fakes = node.meta["val"] if piece is not None else [fake]
+        sizes = [one.shape for one in fakes]
 
-    def root_of(self, node: torch.fx.Node) -> torch.fx.Node:
-        while node in self.bases:
-            node = self.bases[node]
-        return node
+        def again(base: ir.Value) -> ir.Value:
+            fresh = self.lower_call(node, target, _replaced(arguments, before, base), _replaced(keywords, before, base))
+            chosen = _read(fresh if piece is None else fresh[piece])
+            assert isinstance(chosen, ir.Value)
+            return chosen
+
+        def back(base: ir.Value, new: ir.Value) -> ir.Value:
+            self.op.target, self.op.result = str(target), fake
+            self.op.origins = (self.origin_of(node, str(target)),)
+            given = _replaced(arguments, before, base)
+            updated = written_back(self.op, target, given, keywords, base, new, piece, sizes)
+            return self.typed_value(self.op, updated, stored.fake) if stored.fake is not None else updated
+
+        return Cell.view(value, stored, again, back, fake)
+
+    def mutate(self, node: torch.fx.Node, target: torch._ops.OpOverload) -> None:
+        """A call that writes to its arguments: its functional twin, and then the writes."""
+        arguments, keywords = self.argument(list(node.args)), self.argument(node.kwargs)
+        written, is_out = written_arguments(target)
+        twin = functional_twin(target)
+        subjects = [self.stored_argument(node.args[at] if isinstance(at, int) else node.kwargs[at]) for at in written]
+        if is_out and twin is not None:
+            keywords = {key: value for key, value in keywords.items() if key not in written}
+        own_rule = rule_for(str(target)) is not None
+        if own_rule or twin is None or not (is_out or written == (0,)):
+            # its own rule, or its decomposition, which writes to our cells by itself
+            self.env[node] = self.with_views(
+                node, target, self.lower_call(node, target, arguments, keywords), arguments, keywords
+            )
+            if own_rule and written != (0,):
+                for cell in cells_of(subjects):
+                    cell.poison(f"{target} writes to an argument, and what it writes is not followed")
+                return
+            if not own_rule:
+                return
+            result = _read(self.env[node])
+        else:
+            result = self.lower_call(node, twin, arguments, keywords)
+        if changes_view(target):
+            self.env[node] = self.with_views(node, twin or target, result, arguments, keywords)
+            assert isinstance(node.args[0], torch.fx.Node)
+            self.env[node.args[0]] = self.env[node]
+            return
+        results = list(result) if isinstance(result, list | tuple) else [result]
+        for subject, new in zip(subjects, results, strict=False):
+            if not isinstance(subject, Cell):
+                raise self.located(LoweringError(f"{target}: writes to a list of tensors"), node)
+            try:
+                subject.write(_read(new))
+            except LoweringError as error:
+                raise self.located(error, node) from None
+        self.env[node] = subjects[0] if len(subjects) == 1 else subjects
 
     # -- sizes -------------------------------------------------------------------------------------------------------
 
@@ -397,31 +464,57 @@ class _Scope:
 
     # -- operators without a rule ------------------------------------------------------------------------------------
 
-    def without_rule(self, node: torch.fx.Node, name: str) -> Any:
+    def without_rule(
+        self, node: torch.fx.Node, target: torch._ops.OpOverload, arguments: list[Any], keywords: dict[str, Any]
+    ) -> Any:
+        """Decompose the call, or else take the stock exporter's translation of it."""
         from graphforge.frontend.decompose import decompose_call
-
-        decomposed = decompose_call(node)
-        if decomposed is not None:
-            module, placeholders = decomposed
-            scope = _Scope(self.lowering, self.op, module, origin=self.origin_of(node, name))
-            inner = [item for item in module.graph.nodes if item.op == "placeholder"]
-            for item, argument in zip(inner, placeholders, strict=True):
-                scope.env[item] = self.argument(argument)
-            self.lowering.lowered.decomposed[name] = self.lowering.lowered.decomposed.get(name, 0) + 1
-            return scope.run()
         from graphforge.frontend.stock import translate_call
 
+        name, lowered = str(target), self.lowering.lowered
+        reason: LoweringError | None = None
+        decomposed = decompose_call(node, target)
+        if decomposed is not None:
+            module, fed = decomposed
+            scope = _Scope(self.lowering, self.op, module, origin=self.origin_of(node, name))
+            placeholders = [item for item in module.graph.nodes if item.op == "placeholder"]
+            for item, argument in zip(placeholders, fed, strict=True):
+                scope.env[item] = self.handed_over(scope, node, argument, arguments, keywords)
+            try:
+                result = scope.run()
+            except LoweringError as error:
+                reason = error
+            else:
+                lowered.decomposed[name] = lowered.decomposed.get(name, 0) + 1
+                return result if self.has_mutation else _read(result)
+        try:
+            translated = translate_call(self.op, node, target, arguments, keywords)
+        except LoweringError:
+            if reason is not None:
+                raise reason from None
+            raise
         origin = self.origin_of(node, name)
-        arguments = [self.argument(arg) for arg in node.args]
-        keywords = {key: self.argument(arg) for key, arg in node.kwargs.items()}
-        result = translate_call(self.op, node, arguments, keywords)
-        self.lowering.lowered.fallbacks.append((name, origin.module, origin.source))
-        return result
+        lowered.fallbacks.append((name, origin.module, origin.source))
+        return self.typed(self.op, translated, node.meta.get("val"))
+
+    def handed_over(
+        self,
+        scope: _Scope,
+        node: torch.fx.Node,
+        argument: torch.fx.Node,
+        arguments: list[Any],
+        keywords: dict[str, Any],
+    ) -> Any:
+        """What a decomposition gets for an argument: the cell where it writes, else the value given to the call."""
+        if scope.has_mutation and self.has_mutation and is_mutation(node.target):
+            return self.env[argument]
+        given = _matching(argument, [list(node.args), node.kwargs], [arguments, keywords])
+        return self.argument(argument) if given is None else given
 
     # -- higher-order operators --------------------------------------------------------------------------------------
 
     def higher_order(self, node: torch.fx.Node) -> Any:
-        name = node.target.name() if callable(getattr(node.target, "name", None)) else str(node.target)
+        name = str(node.target)
         if name in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
             position = next(i for i, arg in enumerate(node.args) if self.is_module(arg))
             return self.inline(node, self.argument(node.args[position]), list(node.args[position + 1 :]))
@@ -433,11 +526,24 @@ class _Scope:
         return isinstance(arg, torch.fx.Node) and isinstance(self.env.get(arg), torch.fx.GraphModule)
 
     def inline(self, node: torch.fx.Node, module: torch.fx.GraphModule, arguments: list[Any]) -> Any:
+        """A submodule's graph in place; it shares our cells, so its writes are ours."""
         scope = _Scope(self.lowering, self.op, module, origin=self.origin)
+        scope.has_mutation, scope.faithful = self.has_mutation, self.faithful
         placeholders = [item for item in module.graph.nodes if item.op == "placeholder"]
         for item, argument in zip(placeholders, arguments, strict=True):
-            scope.env[item] = self.argument(argument)
+            scope.env[item] = self.stored_argument(argument)
         return scope.run()
+
+    def branch_operand(self, scope: _Scope, node: torch.fx.Node, operand: Any) -> Any:
+        """A branch works on values: what it writes to an operand would be lost outside."""
+        value = self.argument(operand)
+        if not scope.has_mutation or not isinstance(value, ir.Value):
+            return value
+
+        def refuse() -> None:
+            raise LoweringError(f"a branch of {node.target} writes to a tensor from outside", "return it instead")
+
+        return Cell(value, on_write=refuse)
 
     def cond(self, node: torch.fx.Node) -> Any:
         predicate, true_module, false_module, operands = node.args[:4]
@@ -453,8 +559,8 @@ class _Scope:
             scope = _Scope(self.lowering, emitter, self.argument(which), origin=self.origin)
             placeholders = [item for item in scope.module.graph.nodes if item.op == "placeholder"]
             for item, operand in zip(placeholders, operands, strict=True):
-                scope.env[item] = self.argument(operand)
-            for value in _flatten(scope.run(), []):
+                scope.env[item] = self.branch_operand(scope, node, operand)
+            for value in _flatten(_read(scope.run()), []):
                 result = emitter.scalar(value) if not isinstance(value, ir.Value) else value
                 if result.graph is not body or result in body.outputs:
                     shape = result.shape
@@ -468,6 +574,44 @@ class _Scope:
             value.type = ir.TensorType(self.op.dtype_of(fake))
             value.shape = self.lowering.shape(fake)
         return values
+
+
+def _read(stored: Any) -> Any:
+    """The values behind what an environment keeps."""
+    if isinstance(stored, Cell):
+        return stored.read()
+    if isinstance(stored, list | tuple):
+        return [_read(item) for item in stored]
+    if isinstance(stored, dict):
+        return {key: _read(item) for key, item in stored.items()}
+    if isinstance(stored, slice):
+        return slice(_read(stored.start), _read(stored.stop), _read(stored.step))
+    return stored
+
+
+def _replaced(arguments: Any, old: ir.Value, new: ir.Value) -> Any:
+    """Arguments with one value put in place of another."""
+    if arguments is old:
+        return new
+    if isinstance(arguments, list | tuple):
+        return [_replaced(item, old, new) for item in arguments]
+    if isinstance(arguments, dict):
+        return {key: _replaced(item, old, new) for key, item in arguments.items()}
+    return arguments
+
+
+def _matching(wanted: torch.fx.Node, arguments: Any, values: Any) -> Any:
+    """The value at the place where ``wanted`` stands among FX arguments, None when it stands nowhere."""
+    if arguments is wanted:
+        return values
+    if isinstance(arguments, dict):
+        arguments, values = list(arguments.values()), list(values.values())
+    if isinstance(arguments, list | tuple):
+        for item, value in zip(arguments, values, strict=False):
+            found = _matching(wanted, item, value)
+            if found is not None:
+                return found
+    return None
 
 
 def _plain_scalar(result: Any) -> Any:
