@@ -1,0 +1,60 @@
+"""The linter for MagicMind: a model or a whole bundle against what is publicly known of MagicMind's rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from graphforge.errors import GraphForgeError
+
+# Importing them registers their rules.
+from graphforge.targets.magicmind.lint import calibration, config, graph, scripts
+from graphforge.targets.magicmind.lint.finding import RULES, Finding, LintRule, Severity, Subject
+
+__all__ = ["RULES", "Finding", "LintRule", "Severity", "Subject", "lint", "refuse_errors"]
+
+_ROOMS = (graph, config, calibration, scripts)
+_ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
+# More than this on one screen hides the first.
+_MAX_SHOWN = 10
+
+
+def lint(path: Path) -> list[Finding]:
+    """Findings about an ONNX file or a bundle folder, errors first, otherwise in the order of the rules.
+
+    Raises:
+        GraphForgeError: the path is neither, or cannot be read.
+    """
+    subject = _subject(path)
+    findings = [finding for rule in RULES.values() for finding in rule.check(subject)]
+    return sorted(findings, key=lambda finding: _ORDER[finding.severity])
+
+
+def refuse_errors(findings: Sequence[Finding]) -> None:
+    """Stop at findings that are errors.
+
+    Raises:
+        GraphForgeError: there is one; the notes list them with their fixes.
+    """
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if not errors:
+        return
+    notes = [f"{error}" + (f"; {error.fix}" if error.fix else "") for error in errors[:_MAX_SHOWN]]
+    if len(errors) > _MAX_SHOWN:
+        notes.append(f"and {len(errors) - _MAX_SHOWN} more")
+    first = errors[0]
+    raise GraphForgeError(f"not ready for MagicMind, {len(errors)} errors: {first.message}", *notes)
+
+
+def _subject(path: Path) -> Subject:
+    if path.is_file():
+        return Subject(path)
+    if not path.is_dir():
+        raise GraphForgeError(f"{path} does not exist", "give an ONNX file or the folder of a MagicMind bundle")
+    try:
+        bundle = json.loads((path / "bundle.json").read_text(encoding="utf-8"))
+        settings = json.loads((path / bundle["config"]["file"]).read_text(encoding="utf-8"))
+        return Subject(path / bundle["model"]["file"], settings, bundle, path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GraphForgeError(f"{path} is no readable MagicMind bundle: {error}") from error

@@ -1,0 +1,124 @@
+"""What the linter says: findings, and the rules they come from."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import onnx_ir as ir
+
+from graphforge.ir import origins_from_metadata, origins_of
+
+__all__ = ["RULES", "Finding", "LintRule", "Severity", "Subject", "node_place", "rule"]
+
+
+class Severity(enum.Enum):
+    """How bad: an error is expected to fail at the import or the build, or to give wrong results in silence."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the linter found.
+
+    Attributes:
+        rule: id of the rule, ``G2``.
+        severity: how bad.
+        tag: what the rule rests on: D documented, O observed in working samples, I inferred; several may apply.
+        message: what is the matter.
+        place: the node and where it came from, or the file and key; "" when it is about the whole.
+        fix: the way out, "" when there is none.
+    """
+
+    rule: str
+    severity: Severity
+    tag: str
+    message: str
+    place: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.severity.value} {self.rule} [{self.tag}]: {self.message}"
+        return text + (f" ({self.place})" if self.place else "")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is linted: a model, and the bundle around it as far as there is one.
+
+    Attributes:
+        onnx_file: the model.
+        config: build_config.json as data; None without a bundle.
+        bundle: bundle.json as data; None without a bundle.
+        folder: the bundle's folder; None without one.
+    """
+
+    onnx_file: Path
+    config: Mapping[str, Any] | None = None
+    bundle: Mapping[str, Any] | None = None
+    folder: Path | None = None
+
+    @cached_property
+    def model(self) -> ir.Model:
+        """The model, its weights left on disk."""
+        return ir.load(self.onnx_file)
+
+    @cached_property
+    def opset(self) -> int:
+        """The opset of the default domain."""
+        imports = self.model.opset_imports
+        return imports.get("", imports.get("ai.onnx", 1))
+
+    def nodes(self) -> Iterator[ir.Node]:
+        """All nodes, those of the bodies of If, Loop and Scan too."""
+        yield from ir.traversal.RecursiveGraphIterator(self.model.graph)
+
+    def setting(self, *keys: str, default: Any = None) -> Any:
+        """A value of the configuration, ``default`` where it is not set."""
+        value: Any = self.config
+        for key in keys:
+            if not isinstance(value, Mapping) or key not in value:
+                return default
+            value = value[key]
+        return value
+
+
+Check: TypeAlias = Callable[[Subject], Iterable[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class LintRule:
+    """One rule: its id, the evidence it rests on, and the check."""
+
+    id: str
+    tag: str
+    title: str
+    check: Check
+
+
+RULES: dict[str, LintRule] = {}
+
+
+def rule(identity: str, tag: str, title: str) -> Callable[[Check], Check]:
+    """Register a check under its id."""
+
+    def register(check: Check) -> Check:
+        assert identity not in RULES, f"rule {identity} is defined twice"
+        RULES[identity] = LintRule(identity, tag, title, check)
+        return check
+
+    return register
+
+
+def node_place(node: ir.Node) -> str:
+    """``node head/Add (Add), from head (Head), aten.add.Tensor, model.py:41``."""
+    origins = origins_of(node) or origins_from_metadata(dict(node.metadata_props))
+    place = f"node {node.name or '(unnamed)'} ({node.op_type})"
+    return f"{place}, from {origins[0].describe()}" if origins else place

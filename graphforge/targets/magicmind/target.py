@@ -1,0 +1,147 @@
+"""MagicMind as a target: opset 11, the configuration, and the scripts that build and check it where an MLU is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphforge.targets.magicmind.options import OPSET, read_options
+from graphforge.targets.target import EmitResult, Runner, TargetOptions
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from graphforge.frontend.spec import ShapeSpec
+    from graphforge.transform import Pass
+
+__all__ = ["MagicMindTarget"]
+
+
+class MagicMindTarget:
+    """Bundles for Cambricon MLUs.
+
+    Options (``TargetOptions.extra``), in the words of MagicMind's own configuration:
+        archs: ``mtp_372`` (MLU370, the default), ``mtp_592``, ``tp_322``; with cluster counts ``mtp_372:6+8``.
+        calibration: folder or .npz of normalised inputs; needed by the qint precisions.
+        calibration_algorithm: ``linear`` or ``eqnm``.
+        weight_quant_granularity: ``per_tensor`` or ``per_axis``.
+        activation_quant_algo: ``symmetric`` or ``asymmetric``.
+        computation_preference: ``auto``, ``fast`` or ``high_precision``.
+        conv_scale_fold: true folds mul and add after a convolution into its weights.
+        cross_compile_toolchain_path: the aarch64 compiler for tp_322.
+        pins: nodes to keep in float32 under reduced precision; by default NonMaxSuppression, Sqrt and Exp.
+        reference_inputs: feeds for the stored reference by input name; random ones by default.
+    """
+
+    name = "magicmind"
+
+    def available(self) -> str | None:
+        """Always: writing a bundle needs nothing of Cambricon's."""
+        return None
+
+    def pipeline(self, options: TargetOptions) -> list[Pass]:
+        """From CANONICAL to opset 11 with constants that fit 32 bits."""
+        from graphforge.passes.clamp_slice_bounds import ClampSliceBounds
+        from graphforge.passes.legalise_opset import LegaliseOpset
+
+        read_options(options)
+        return [LegaliseOpset(opset=OPSET), ClampSliceBounds()]
+
+    def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
+        """Write the bundle, then lint it as a whole and refuse what the linter calls an error."""
+        import onnx_ir
+
+        from graphforge.targets.magicmind.calibration import read_calibration, write_calibration
+        from graphforge.targets.magicmind.config import build_config
+        from graphforge.targets.magicmind.lint import Severity, lint, refuse_errors
+        from graphforge.targets.magicmind.manifest import PROVEN, bundle_manifest
+        from graphforge.targets.magicmind.reference import write_reference
+        from graphforge.targets.onnx import OnnxTarget
+
+        wanted = read_options(options)
+        # Everything that can be refused from the outside comes before the long steps.
+        calibration = None if wanted.calibration is None else read_calibration(wanted.calibration, shapes)
+        config = build_config(wanted, shapes)
+
+        onnx_files = OnnxTarget().emit(model, folder, TargetOptions(opset=OPSET), shapes).files
+        onnx_file = folder / onnx_files[0]
+        refuse_errors(lint(onnx_file))
+        written = onnx_ir.load(onnx_file)
+        config_file = folder / "build_config.json"
+        _write_json(config_file, config)
+        streams: list[dict[str, Any]] | None = None
+        calibration_files: list[str] = []
+        if calibration is not None:
+            streams, calibration_files = write_calibration(calibration, folder, shapes)
+        reference, reference_files = write_reference(onnx_file, written, folder, wanted, shapes)
+        manifest = bundle_manifest(
+            model=written,
+            onnx_file=onnx_file,
+            config_file=config_file,
+            options=wanted,
+            shapes=shapes,
+            calibration=streams,
+            reference=reference,
+        )
+        _write_json(folder / "bundle.json", manifest)
+        lists = [name for name in calibration_files if name.endswith(".txt")]
+        scripts = _write_scripts(folder, wanted, shapes, lists)
+
+        findings = lint(folder)
+        refuse_errors(findings)
+        rest = [finding for finding in findings if finding.severity is not Severity.ERROR]
+        return EmitResult(
+            files=(
+                *onnx_files,
+                config_file.name,
+                "bundle.json",
+                *scripts,
+                *calibration_files,
+                *reference_files,
+            ),
+            facts={
+                "opset": OPSET,
+                "precision": wanted.precision,
+                "config": config,
+                "pins": manifest["pins"],
+                "proven": PROVEN,
+                "findings": [
+                    {"rule": finding.rule, "severity": finding.severity.value, "message": finding.message}
+                    for finding in rest
+                ],
+            },
+            notes=(
+                f"{PROVEN}; on a machine with one: python3 build_mm.py && python3 run_mm.py",
+                *(calibration.notes if calibration is not None else ()),
+                *(str(finding) for finding in rest if finding.severity is Severity.WARNING),
+            ),
+        )
+
+    def runner(self, folder: Path) -> Runner | None:
+        """ONNX Runtime on model.onnx: what is in the bundle, not what MagicMind makes of it."""
+        from graphforge.targets.onnx import OnnxTarget
+
+        return OnnxTarget().runner(folder)
+
+
+def _write_json(file: Path, data: Any) -> None:
+    file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_scripts(folder: Path, options: Any, shapes: ShapeSpec, lists: list[str]) -> list[str]:
+    from importlib.resources import files
+
+    from graphforge.targets.magicmind.shell import bench_script, build_script
+
+    onboard = files("graphforge.targets.magicmind.onboard")
+    texts = {
+        "build_mm.py": onboard.joinpath("build_mm.py").read_text(encoding="utf-8"),
+        "run_mm.py": onboard.joinpath("run_mm.py").read_text(encoding="utf-8"),
+        "bench.sh": bench_script(shapes),
+        "build_mm_cpp.sh": build_script(options, shapes, calibration_lists=lists),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).chmod(0o755)
+    return list(texts)
