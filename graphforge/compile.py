@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError, UsageError, VerificationError
+from graphforge.errors import CaptureError, GraphForgeError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -363,7 +363,11 @@ def to_ir(
             if module.training:
                 journal.notes.append("the model was in training mode; it is compiled in eval mode")
                 module.eval()
-            captured = run_capture(module, prepared.inputs, prepared.shapes, method=capture)
+            try:
+                captured = run_capture(module, prepared.inputs, prepared.shapes, method=capture)
+            except CaptureError:
+                _see_that_it_runs(module, prepared.inputs)  # if it does not, that is the better answer
+                raise
         step["nodes"] = len(captured.graph_module.graph.nodes)
     with journal.step("lower") as step:
         lowered = lower(captured)
@@ -377,6 +381,19 @@ def to_ir(
         ],
         "decomposed": lowered.decomposed,
     }
+
+
+def _see_that_it_runs(module: torch.nn.Module, inputs: CallInputs) -> None:
+    import torch
+
+    try:
+        with torch.no_grad():
+            module(*inputs.args, **inputs.kwargs)
+    except Exception as error:  # the user's code may raise anything
+        given = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in inputs.spec().inputs)
+        raise GraphForgeError(
+            f"the model does not run on these inputs: {type(error).__name__}: {error}", f"given: {given}"
+        ) from None
 
 
 def to_canonical(model: ir.Model, *, pipeline: str | Sequence[Pass] | None = None) -> list[PassRecord]:
@@ -502,12 +519,12 @@ def destination(output: str | Path | None, name: str) -> Path:
         folder = folder.resolve()
     if folder.exists():
         if not folder.is_dir():
-            raise GraphForgeError(f"output {str(folder)!r} is a file, expected a folder")
+            raise GraphForgeError(f"output {str(output)!r} is a file, expected a folder", "choose a folder with -o")
         if any(folder.iterdir()) and not any(
             (folder / name).exists() for name in ("manifest.json", "manifest.unverified.json")
         ):
             raise GraphForgeError(
-                f"output folder {str(folder)!r} exists and is not a bundle",
+                f"output folder {str(output)!r} exists and is not a bundle",
                 "choose an empty or new folder with -o",
             )
     standing = next(parent for parent in (folder.parent, *folder.absolute().parents) if parent.exists())

@@ -121,6 +121,8 @@ def print_summary(console: Console, path: Path, manifest: Mapping[str, Any]) -> 
     verification = manifest["verification"]
     if verification.get("trials"):
         console.print(_outputs_table(verification))
+        tried = (_inputs_of(trial) for trial in verification["trials"])
+        console.print(f"inputs tried: {escape(' | '.join(dict.fromkeys(tried)))}", soft_wrap=True)
     for fallback in manifest["lowering"]["fallbacks"]:
         where = " at ".join(part for part in (fallback["module"], fallback["source"]) if part)
         console.print(f"[yellow]fallback[/yellow] {escape(fallback['operator'])} {escape(where)}")
@@ -148,7 +150,7 @@ def _steps_table(manifest: Mapping[str, Any]) -> Any:
 
 
 def _outputs_table(verification: Mapping[str, Any]) -> Any:
-    """One row per output: the worst of all trials, and the shapes it was tried at."""
+    """One row per output: the worst of all trials, and the shapes it came in."""
     from rich.table import Table
 
     table = Table(title=f"{verification['artifact']} against {verification['reference']}", title_justify="left")
@@ -157,7 +159,7 @@ def _outputs_table(verification: Mapping[str, Any]) -> Any:
     table.add_column("max abs", justify="right")
     table.add_column("max rel", justify="right")
     table.add_column("allowed")
-    table.add_column("shapes tried")
+    table.add_column("shapes")
     by_output: dict[str, list[Mapping[str, Any]]] = {}
     for trial in verification["trials"]:
         for output in trial["outputs"]:
@@ -173,6 +175,10 @@ def _outputs_table(verification: Mapping[str, Any]) -> Any:
             ", ".join(shapes),
         )
     return table
+
+
+def _inputs_of(trial: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in trial["inputs"].items())
 
 
 def _worst(outputs: list[Mapping[str, Any]], key: str) -> str:

@@ -55,7 +55,9 @@ def picture_as_tensor(path: Path, spec: TensorSpec | None) -> Array:
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
-        raise GraphForgeError(f"picture {str(path)!r} cannot be read: {error}") from None
+        raise GraphForgeError(
+            f"picture {str(path)!r} cannot be read: {error}", "open it in a viewer: is it whole, is it a picture?"
+        ) from None
     shape = (1, 3, picture.height, picture.width) if spec is None else spec.shape
     if len(shape) != 4 or shape[1] != 3:
         raise UsageError(

@@ -21,9 +21,8 @@ __all__ = ["command"]
 @click.option(
     "--level",
     type=click.Choice(["captured", "canonical", "legal"]),
-    default="canonical",
-    show_default=True,
-    help="How far down the road: as captured, after the default passes, or as the target gets it.",
+    help="How far down the road: as captured (or read), after the default passes, or as the target gets it."
+    "  [default: canonical; captured for an ONNX file]",
 )
 @click.option("--node", metavar="NAME", help="Only this node, with all of its origins.")
 @click.option("--target", default="onnx", show_default=True, help="The target of --level legal.")
@@ -32,7 +31,7 @@ __all__ = ["command"]
 @json_option
 def command(
     request: ModelRequest,
-    level: str,
+    level: str | None,
     node: str | None,
     target: str,
     opset: int | None,
@@ -42,6 +41,7 @@ def command(
     """Print the IR of MODEL (anything `graphforge compile` takes, an ONNX file included) with its origins.
 
     Every node shows where it came from: module path, ATen operator, source line, and the pass that made it.
+    Older opsets of an ONNX file are shown raised to the newest.
 
     \b
     Examples:
@@ -49,14 +49,18 @@ def command(
       graphforge inspect net.py:build --input 'x:1x3x64x64' --level captured
       graphforge inspect out/net/model.onnx --node conv1
     """
-    from graphforge.compile import to_canonical, to_ir
+    from graphforge.compile import Prepared, to_canonical, to_ir
+    from graphforge.frontend.spec import ShapeSpec
     from graphforge.targets import get_target
     from graphforge.targets.target import TargetOptions
 
     target_passes = get_target(target).pipeline(TargetOptions(opset=opset)) if level == "legal" else []
     with progress(quiet=as_json) as begin:
         begin("load")
-        prepared = request.prepare()
+        loaded = request.load()
+        # an ONNX file is only read, so it needs no inputs
+        prepared = request.prepare(loaded) if loaded.onnx_path is None else Prepared(loaded, ShapeSpec(()))
+        level = level or ("canonical" if loaded.onnx_path is None else "captured")
         begin("capture")
         model, _ = to_ir(prepared, capture=capture)
         if level != "captured":

@@ -87,11 +87,11 @@ class ModelRequest:
         tensors = {renamed[name]: torch.from_numpy(array) for name, array in arrays.items()}
         return tensors, {renamed.get(name, name): axes for name, axes in dynamic.items()}
 
-    def prepare(self) -> Prepared:
-        """The model loaded, its inputs named and drawn, its shape spec settled."""
+    def prepare(self, loaded: LoadedModel | None = None) -> Prepared:
+        """The model loaded (unless it is already), its inputs named and drawn, its shape spec settled."""
         from graphforge.compile import prepare
 
-        loaded = self.load()
+        loaded = self.load() if loaded is None else loaded
         inputs, dynamic = self.example(loaded)
         return prepare(loaded, inputs, dynamic_shapes=dynamic, seed=self.seed)
 

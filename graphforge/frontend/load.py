@@ -249,7 +249,10 @@ def _call(spec: str, function: Any, kwargs: Mapping[str, Any]) -> Any:
     try:
         return function(**kwargs)
     except Exception as error:  # the user's code may raise anything
-        raise GraphForgeError(f"building {spec!r} failed: {_described(error)}", _where(error)) from None
+        raise GraphForgeError(
+            f"building {spec!r} failed: {_described(error)}",
+            _where(error) or f"it takes ({', '.join(_parameters(function))}), --kwargs gave ({', '.join(kwargs)})",
+        ) from None
 
 
 def _described(error: BaseException) -> str:
@@ -287,7 +290,10 @@ def load_checkpoint(module: torch.nn.Module, path: Path, *, trust_pickle: bool =
                     f"checkpoint {str(path)!r} holds more than tensors and would run code when read",
                     "if you trust where it came from, add --trust-pickle",
                 ) from None
-            raise GraphForgeError(f"checkpoint {str(path)!r} cannot be read: {_first_line(error)}") from None
+            raise GraphForgeError(
+                f"checkpoint {str(path)!r} cannot be read: {_first_line(error)}",
+                "expected a file that torch.save wrote, or .safetensors",
+            ) from None
     state = _state_dict(state, path)
     wanted = module.state_dict()
     missing = [key for key in wanted if key not in state]

@@ -93,7 +93,10 @@ class ShapeSpec:
         names = [tensor.name for tensor in self.inputs]
         for name in wanted:
             if name not in names:
-                raise UsageError(f"--dynamic names input {name!r}, but the inputs are: {', '.join(names) or 'none'}")
+                raise UsageError(
+                    f"--dynamic names input {name!r}, but the inputs are: {', '.join(names) or 'none'}",
+                    "dynamic dims go by the inputs' names: NAME:AXIS=LOW..HIGH",
+                )
         inputs = []
         for tensor in self.inputs:
             dims = dict(tensor.dims)

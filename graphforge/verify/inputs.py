@@ -17,6 +17,8 @@ __all__ = ["check_feeds", "random_array", "random_feeds"]
 # Floats with at most this many distinct values, such as masks of 0 and 1, are codes: drawn from the same values.
 _CODES = 2
 
+_AGREE = "data and the declared input must agree: change one of them"
+
 
 def random_feeds(
     spec: ShapeSpec, sizes: Mapping[str, int], example: Mapping[str, Array] | None = None, *, seed: int = 0
@@ -85,9 +87,11 @@ def check_feeds(spec: ShapeSpec, feeds: Mapping[str, Array]) -> None:
     for tensor in spec.inputs:
         array = feeds[tensor.name]
         if tuple(array.shape) != tensor.shape:
-            raise UsageError(f"input {tensor.name!r}: expected shape {tensor.shape}, got {tuple(array.shape)}")
+            raise UsageError(
+                f"input {tensor.name!r}: expected shape {tensor.shape}, got {tuple(array.shape)}", _AGREE
+            )
         if dtype_name(array) != tensor.dtype:
-            raise UsageError(f"input {tensor.name!r}: expected dtype {tensor.dtype}, got {dtype_name(array)}")
+            raise UsageError(f"input {tensor.name!r}: expected dtype {tensor.dtype}, got {dtype_name(array)}", _AGREE)
 
 
 def _choice(values: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:

@@ -38,7 +38,8 @@ class Outcome:
 
 def environment() -> dict[str, str]:
     """The tests' environment, with the checkout importable where nothing is installed."""
-    return {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def run_command(*arguments: str, cwd: Path, timeout: float = 120) -> Outcome:
