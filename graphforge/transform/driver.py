@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -30,19 +30,47 @@ def apply_rules(rules: Sequence[Rule], graph: ir.Graph, rewriter: Rewriter) -> i
     Raises:
         InternalError: the rules undo each other and would go on for ever.
     """
+    present: set[tuple[str, str]] = set()
+    by_operator: dict[tuple[str, str], list[ir.Node]] = {}
+    wanted = {(rule.root.domain, rule.root.op_type) for rule in rules}
+    for node in graph.all_nodes():
+        key = (node.domain, node.op_type)
+        present.add(key)
+        if key in wanted:
+            by_operator.setdefault(key, []).append(node)
+    # A rule sleeps while the graph lacks one of its operators.
+    active, asleep = _awake(rules, present)
     by_root: dict[tuple[str, str], list[Rule]] = {}
-    for rule in rules:
+    for rule in active:
         by_root.setdefault((rule.root.domain, rule.root.op_type), []).append(rule)
     reach = max((pattern_depth(rule.root) for rule in rules), default=1) - 1
-    queue = deque(node for node in graph.all_nodes() if (node.domain, node.op_type) in by_root)
+    if len(by_root) == 1:
+        queue = deque(by_operator.get(next(iter(by_root)), ()))
+    else:
+        queue = deque(node for node in graph.all_nodes() if (node.domain, node.op_type) in by_root)
     waiting = set(queue)
-    limit = 1000 + 20 * len(queue)
+    limit = 1000 + 20 * sum(len(nodes) for nodes in by_operator.values())
     fired = 0
 
     def push(node: ir.Node) -> None:
         if node not in waiting and (node.domain, node.op_type) in by_root:
             waiting.add(node)
             queue.append(node)
+
+    def wake(nodes: Iterable[ir.Node]) -> None:
+        """New operators may wake rules; those are tried everywhere."""
+        nonlocal asleep
+        fresh = {(node.domain, node.op_type) for node in nodes} - present
+        if not fresh or not asleep:
+            return
+        present.update(fresh)
+        awake, asleep = _awake(asleep, present)
+        for rule in awake:
+            root = (rule.root.domain, rule.root.op_type)
+            by_root.setdefault(root, []).append(rule)
+            for node in graph.all_nodes():
+                if (node.domain, node.op_type) == root:
+                    push(node)
 
     while queue:
         node = queue.popleft()
@@ -58,12 +86,19 @@ def apply_rules(rules: Sequence[Rule], graph: ir.Graph, rewriter: Rewriter) -> i
                 raise InternalError(
                     f"{rewriter.pass_name}: {rule.name} has fired {fired} times; the rules undo each other"
                 )
+            wake(changed[0])
             for again in _affected(changed, reach):
                 push(again)
             if node.graph is not None:
                 push(node)
             break
     return fired
+
+
+def _awake(rules: Sequence[Rule], present: set[tuple[str, str]]) -> tuple[list[Rule], list[Rule]]:
+    """The rules all of whose operators are present, and the others."""
+    active = [rule for rule in rules if rule.operators <= present]
+    return active, [rule for rule in rules if not rule.operators <= present]
 
 
 def _try(rule: Rule, node: ir.Node, rewriter: Rewriter) -> tuple[list[ir.Node], list[ir.Value]] | None:

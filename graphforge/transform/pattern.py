@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphforge.errors import InternalError
 from graphforge.transform.facts import scalar_of
 
-__all__ = ["OpPattern", "OutputPattern", "Pattern", "PatternBuilder", "Variable", "pattern_depth"]
+__all__ = ["OpPattern", "OutputPattern", "Pattern", "PatternBuilder", "Variable", "pattern_depth", "pattern_operators"]
 
 # Operators whose first two inputs may be swapped.
 COMMUTATIVE = frozenset("Add Mul And Or Xor Equal Max Min Sum Mean BitwiseAnd BitwiseOr BitwiseXor".split())
@@ -124,6 +124,14 @@ def pattern_depth(op: OpPattern) -> int:
     """How many nodes lie on the longest way through the pattern."""
     below = [pattern_depth(item.op) for item in op.inputs if isinstance(item, OutputPattern)]
     return 1 + max(below, default=0)
+
+
+def pattern_operators(op: OpPattern) -> Iterator[OpPattern]:
+    """Every node of the pattern, some more than once."""
+    yield op
+    for item in op.inputs:
+        if isinstance(item, OutputPattern):
+            yield from pattern_operators(item.op)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from graphforge.errors import InternalError
 from graphforge.ir import HOME_OPSET, Builder, Operand, Origin, origins_of, set_origins
+from graphforge.ir.builder import attribute_of
 from graphforge.ir.names import NameTable
 from graphforge.transform.facts import bodies_of
 from graphforge.transform.rule import Rule
@@ -82,6 +83,7 @@ class Rewriter:
         self.changes = 0
         self.notes: list[str] = []
         self._names = names
+        self._constants: RewriterBuilder | None = None
         self._fresh: list[ir.Node] = []
         self._misses: dict[tuple[str, str], list[str]] = {}
         self._miss_counts: Counter[tuple[str, str]] = Counter()
@@ -107,9 +109,9 @@ class Rewriter:
 
     def constant(self, value: Operand, name: str | None = None) -> ir.Value:
         """An initializer of the main graph; small equal ones are shared."""
-        if isinstance(value, ir.TensorProtocol) or name is not None:
-            name = self.names.fresh(name or "constant")
-        return Builder(self.graph, opset=self.opset).constant(value, name=name)
+        if self._constants is None:
+            self._constants = RewriterBuilder(self, self.graph, opset=self.opset)
+        return self._constants.constant(value, name=name)
 
     # Changing nodes
 
@@ -193,7 +195,7 @@ class Rewriter:
                 del node.attributes[name]
                 self.changes += 1
             return
-        attribute = ir.convenience.convert_attribute(name, value)
+        attribute = attribute_of(name, value)
         known = node.attributes.get(name)
         if known is not None and known.type == attribute.type and known.value == attribute.value:
             return

@@ -18,6 +18,7 @@ from graphforge.transform.pattern import (
     PatternBuilder,
     Variable,
     match_pattern,
+    pattern_operators,
 )
 
 __all__ = ["Match", "NoMatch", "Replacement", "Rule"]
@@ -31,6 +32,9 @@ class NoMatch:
 
     reason: str
     node: ir.Node | None = None
+
+
+_NOTHING = NoMatch("")
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,26 @@ class Rule:
             raise InternalError(f"{self.name}: the pattern must end in an operator")
         return result.op
 
+    @cached_property
+    def operators(self) -> frozenset[tuple[str, str]]:
+        """Domain and type of every operator of the pattern: a graph that lacks one has no match."""
+        return frozenset((op.domain, op.op_type) for op in pattern_operators(self.root))
+
+    @cached_property
+    def _above_root(self) -> tuple[str, ...]:
+        """The operators that must compute some input of the root."""
+        return tuple(item.op.op_type for item in self.root.inputs if isinstance(item, OutputPattern))
+
     def match(self, node: ir.Node) -> Match | NoMatch:
         """Try the pattern at a node; says how far it came where it fails."""
+        if self._above_root:
+            # Most attempts end here, before anything is allocated.
+            above = [
+                value._producer.op_type for value in node.inputs if value is not None and value._producer is not None
+            ]
+            for op_type in self._above_root:
+                if op_type not in above:
+                    return _NOTHING
         bindings = Bindings()
         if not match_pattern(self.root, node, commutative=self.commutative, bindings=bindings):
             return NoMatch(bindings.failure if bindings.reached > 1 else "", node)

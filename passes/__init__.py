@@ -1,0 +1,67 @@
+"""The passes: one file each, file name = pass name.  ``default_pipeline`` is the canonical order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if __name__ != "graphforge.passes":
+    raise ImportError(
+        f"the passes were imported as {__name__!r}; import them as graphforge.passes, else each would exist twice"
+    )
+
+if TYPE_CHECKING:
+    from graphforge.transform import Pass
+
+__all__ = ["default_pipeline"]
+
+
+def default_pipeline() -> list[Pass]:
+    """The passes that bring a captured graph into canonical form, in order."""
+    from graphforge.passes.deduplicate_weights import DeduplicateWeights
+    from graphforge.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+    from graphforge.passes.eliminate_dead_code import EliminateDeadCode
+    from graphforge.passes.fold_batch_norm import FoldBatchNorm
+    from graphforge.passes.fold_constants import FoldConstants
+    from graphforge.passes.fold_scale_into_weights import FoldScaleIntoWeights
+    from graphforge.passes.fuse_gelu import FuseGelu
+    from graphforge.passes.fuse_hard_swish import FuseHardSwish
+    from graphforge.passes.fuse_layer_norm import FuseLayerNorm
+    from graphforge.passes.fuse_matmul_add import FuseMatmulAdd
+    from graphforge.passes.fuse_pad_into_conv import FusePadIntoConv
+    from graphforge.passes.fuse_rms_norm import FuseRmsNorm
+    from graphforge.passes.merge_reshapes import MergeReshapes
+    from graphforge.passes.merge_slices import MergeSlices
+    from graphforge.passes.merge_transposes import MergeTransposes
+    from graphforge.passes.remove_identities import RemoveIdentities
+    from graphforge.passes.simplify_shapes import SimplifyShapes
+
+    return [
+        # Less to look at for everything that follows.
+        EliminateDeadCode(),
+        # Shapes become known here, and the rest needs them.
+        FoldConstants(),
+        RemoveIdentities(),
+        # Equal constants must be one value for equal nodes to be seen as equal.
+        DeduplicateWeights(),
+        EliminateCommonSubexpressions(),
+        # Reshape targets become constants: only then can reshapes merge.
+        SimplifyShapes(),
+        MergeTransposes(),
+        MergeReshapes(),
+        MergeSlices(),
+        # Whole operators from their parts, before the parts are drawn into weights.
+        FuseLayerNorm(),
+        FuseRmsNorm(),
+        FuseGelu(),
+        FuseHardSwish(),
+        # Into the weights: the padding first, a BatchNorm behind a Pad and a Conv then sees the Conv.
+        FusePadIntoConv(),
+        FoldBatchNorm(),
+        FoldScaleIntoWeights(),
+        FuseMatmulAdd(),
+        # What the fusions left over.
+        FoldConstants(),
+        RemoveIdentities(),
+        EliminateCommonSubexpressions(),
+        EliminateDeadCode(),
+    ]
