@@ -32,6 +32,7 @@ __all__ = [
     "edit_model",
     "edit_text",
     "emit",
+    "pinned_bundle",
     "quantised_bundle",
     "run_scripts",
     "static_bundle",
@@ -66,6 +67,17 @@ def quantised_bundle(folder: Path, **options: Any) -> EmitResult:
     return static_bundle(folder, precision="qint8_mixed_float16", **options)
 
 
+def pinned_bundle(folder: Path) -> EmitResult:
+    """In int8, with a square root that stays in float32."""
+    sketch = Sketch(OPSET)
+    x = sketch.input("x", [1, 3, 16, 16])
+    conv = sketch.op(CONV).Conv(x, sketch.weight("weight", 8, 3, 1, 1))
+    model = sketch.model(y=sketch.op(CONV).Sqrt(sketch.op(CONV).Relu(conv)))
+    samples = np.random.default_rng(3).standard_normal((9, 3, 16, 16)).astype(np.float32)
+    shapes = spec("x", 1, 3, 16, 16)
+    return emit(model, folder, shapes, precision="qint8_mixed_float16", calibration={"x": samples})
+
+
 def two_inputs() -> tuple[ir.Model, ShapeSpec]:
     """Rows of a table by int64 index, times a factor: an integer and a float input."""
     sketch = Sketch(OPSET)
@@ -90,7 +102,12 @@ class Outcome:
         return self.code == 0 and not self.unchecked
 
 
-def run_scripts(folder: Path, names: tuple[str, ...] = ("build_mm.py", "run_mm.py")) -> Outcome:
+def run_scripts(
+    folder: Path,
+    names: tuple[str, ...] = ("build_mm.py", "run_mm.py"),
+    *,
+    build_arguments: tuple[str, ...] = (),
+) -> Outcome:
     """Run scripts one after the other, in this process, on the stand-in; stops at the first that fails."""
     sys.path.insert(0, str(STAND_IN))
     output = io.StringIO()
@@ -100,7 +117,7 @@ def run_scripts(folder: Path, names: tuple[str, ...] = ("build_mm.py", "run_mm.p
         log.reset()
         code = 0
         for name in names:
-            sys.argv = [str(folder / name)]
+            sys.argv = [str(folder / name), *(build_arguments if name == "build_mm.py" else ())]
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 code = _run(folder / name, output)
             if code:

@@ -12,7 +12,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.targets.magicmind.lint import calibration, config, graph, scripts
 from graphforge.targets.magicmind.lint.finding import RULES, Finding, LintRule, Severity, Subject
 
-__all__ = ["RULES", "Finding", "LintRule", "Severity", "Subject", "lint", "refuse_errors"]
+__all__ = ["RULES", "Finding", "LintRule", "Severity", "Subject", "lint", "refuse_errors", "sorted_rules"]
 
 _ROOMS = (graph, config, calibration, scripts)
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
@@ -27,8 +27,13 @@ def lint(path: Path) -> list[Finding]:
         GraphForgeError: the path is neither, or cannot be read.
     """
     subject = _subject(path)
-    findings = [finding for rule in RULES.values() for finding in rule.check(subject)]
+    findings = [finding for rule in sorted_rules() for finding in rule.check(subject)]
     return sorted(findings, key=lambda finding: _ORDER[finding.severity])
+
+
+def sorted_rules() -> list[LintRule]:
+    """All rules: graph, configuration, calibration, scripts, each by number."""
+    return sorted(RULES.values(), key=lambda rule: ("GCKS".index(rule.id[0]), int(rule.id[1:])))
 
 
 def refuse_errors(findings: Sequence[Finding]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
-from graphforge.ir import origins_from_metadata, origins_of
+from graphforge.ir import infer_node, origins_from_metadata, origins_of
 
 __all__ = ["RULES", "Finding", "LintRule", "Severity", "Subject", "node_place", "rule"]
 
@@ -67,14 +67,16 @@ class Subject:
 
     @cached_property
     def model(self) -> ir.Model:
-        """The model, its weights left on disk."""
-        return ir.load(self.onnx_file)
+        """The model, its weights left on disk, types and shapes filled in where the file does not state them."""
+        model = ir.load(self.onnx_file)
+        for node in ir.traversal.RecursiveGraphIterator(model.graph):
+            infer_node(node, _opset_of(model))
+        return model
 
     @cached_property
     def opset(self) -> int:
         """The opset of the default domain."""
-        imports = self.model.opset_imports
-        return imports.get("", imports.get("ai.onnx", 1))
+        return _opset_of(self.model)
 
     def nodes(self) -> Iterator[ir.Node]:
         """All nodes, those of the bodies of If, Loop and Scan too."""
@@ -115,6 +117,10 @@ def rule(identity: str, tag: str, title: str) -> Callable[[Check], Check]:
         return check
 
     return register
+
+
+def _opset_of(model: ir.Model) -> int:
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
 
 
 def node_place(node: ir.Node) -> str:

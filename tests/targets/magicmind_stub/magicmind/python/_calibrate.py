@@ -14,7 +14,8 @@ from ._device import STATE
 from ._network import Network
 from ._types import Code, DataType, Dims, QuantizationAlgorithm, Status, answer, numpy_dtype
 
-_MAX_FEEDS = 10_000
+# A stream with more than this is taken for one that never ends.
+_MAX_FEEDS = 500
 
 
 class CalibDataInterface:

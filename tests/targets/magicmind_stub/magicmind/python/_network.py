@@ -204,8 +204,8 @@ class Parser:
         if self._kind is not ModelKind.kOnnx:
             return answer("parse", f"the stand-in reads ONNX only, not {self._kind.name}")
         try:
-            model = onnx.load(path)
-            onnx.checker.check_model(model, full_check=True)
+            model = onnx.load(path, load_external_data=False)
+            onnx.checker.check_model(path, full_check=True)
         except Exception as error:  # protobuf, checker and inference raise kinds of their own
             return answer("parse", f"not a valid ONNX model: {error}")
         problem = _import_problem(model)

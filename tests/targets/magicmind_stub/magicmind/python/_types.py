@@ -98,7 +98,7 @@ class Dims:
     def __init__(self, sizes: Sequence[int]) -> None:
         if not isinstance(sizes, list | tuple) or not all(type(size) is int for size in sizes):
             raise TypeError(f"Dims takes a list or tuple of int, got {sizes!r}")
-        self._sizes = list(sizes)
+        self._sizes: list[int] = list(sizes)
 
     def GetDims(self) -> list[int]:
         """The sizes."""
@@ -110,7 +110,8 @@ class Dims:
 
     def GetElementCount(self) -> int:
         """How many elements, -1 when a size is unknown."""
-        return -1 if -1 in self._sizes else math.prod(self._sizes)
+        count: int = math.prod(self._sizes)
+        return -1 if -1 in self._sizes else count
 
     def __str__(self) -> str:
         return str(self._sizes)
