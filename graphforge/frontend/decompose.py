@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree
 
+from graphforge.errors import LoweringError
 from graphforge.frontend.rules import rule_for
 
 __all__ = ["decompose_call"]
@@ -33,6 +34,9 @@ def decompose_call(
         target: the operator to decompose: the node's own, or its functional twin.
 
     None when torch has no decomposition for it.
+
+    Raises:
+        LoweringError: the decomposition fails on these arguments.
     """
     composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     if target not in _table() and not composite:
@@ -49,7 +53,13 @@ def decompose_call(
 
     mode = next((fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor)), None) or FakeTensorMode()
     with torch.no_grad(), mode:
-        module = make_fx(call, decomposition_table=_table(), tracing_mode="real", _allow_non_fake_inputs=True)(*fakes)
+        try:
+            module = make_fx(call, decomposition_table=_table(), _allow_non_fake_inputs=True)(*fakes)
+        except Exception as error:  # decompositions are Python code that may want values where there are none
+            reason = (str(error).strip().splitlines() or [""])[0][:200]
+            raise LoweringError(
+                f"{target}: no lowering", f"torch's decomposition of it fails: {type(error).__name__}: {reason}"
+            ) from None
     if any(item.target is target for item in module.graph.nodes):
         return None
     return module, fed

@@ -473,7 +473,11 @@ class _Scope:
 
         name, lowered = str(target), self.lowering.lowered
         reason: LoweringError | None = None
-        decomposed = decompose_call(node, target)
+        decomposed = None
+        try:
+            decomposed = decompose_call(node, target)
+        except LoweringError as error:
+            reason = error
         if decomposed is not None:
             module, fed = decomposed
             scope = _Scope(self.lowering, self.op, module, origin=self.origin_of(node, name))

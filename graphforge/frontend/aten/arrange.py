@@ -1,4 +1,4 @@
-"""Elements laid out anew: repeat, roll, flip, rot90, pixel and channel shuffles."""
+"""Elements laid out anew: repeat, repeat_interleave, roll, flip, rot90, pixel and channel shuffles."""
 # mypy: disable-error-code="no-any-return"
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from graphforge.frontend.aten.pieces import sliced
 from graphforge.frontend.aten.view import merged
 from graphforge.frontend.emitter import Dim, Emitter, SymbolicScalar
 from graphforge.frontend.rules import lowers
+from graphforge.ir import constant_of
 
 __all__ = []
 
@@ -28,6 +29,61 @@ def repeat(op: Emitter, x: ir.Value, repeats: Sequence[Dim]) -> ir.Value:
     if all(count == 1 for count in counts):
         return value
     return op.Tile(value, op.vector(counts))
+
+
+@lowers("aten.repeat_interleave.self_int")
+def repeat_interleave(
+    op: Emitter, x: ir.Value, repeats: Dim, dim: int | None = None, *, output_size: Dim | None = None
+) -> ir.Value:
+    """Every element of an axis a number of times: one Gather where the size is fixed."""
+    if dim is None or op.rank(x) == 0:
+        x, dim = op.reshape(x, [merged(op.dims(x))]), 0
+    axis = dim % op.rank(x)
+    dims = op.dims(x)
+    size = dims[axis]
+    if repeats == 1:
+        return x
+    if isinstance(size, int) and isinstance(repeats, int):
+        return op.Gather(x, np.repeat(np.arange(size, dtype=np.int64), repeats), axis=axis)
+    ones: list[Dim] = [1] * (axis + 1)
+    wide = op.expand(op.unsqueeze(x, [axis + 1]), [*ones, repeats, *[1] * (op.rank(x) - axis - 1)])
+    total = merged([size, repeats])
+    return op.reshape(wide, [*dims[:axis], total, *dims[axis + 1 :]], op.result_dims())
+
+
+@lowers("aten.repeat_interleave.self_Tensor")
+def repeat_interleave_each(
+    op: Emitter, x: ir.Value, repeats: ir.Value, dim: int | None = None, *, output_size: Dim | None = None
+) -> ir.Value:
+    """Every element of an axis its own number of times."""
+    if dim is None or op.rank(x) == 0:
+        x, dim = op.reshape(x, [merged(op.dims(x))]), 0
+    axis = dim % op.rank(x)
+    counts = op.reshape(repeats, [1]) if op.rank(repeats) == 0 else repeats
+    if op.size(counts, 0) == 1:
+        counts = op.expand(counts, [op.size(x, axis)])
+    return op.Gather(x, interleaved(op, counts), axis=axis)
+
+
+@lowers("aten.repeat_interleave.Tensor")
+def repeat_interleave_positions(op: Emitter, repeats: ir.Value, *, output_size: Dim | None = None) -> ir.Value:
+    """Every position a number of times."""
+    return op.cast(interleaved(op, repeats), op.dtype_of())
+
+
+def interleaved(op: Emitter, counts: ir.Value) -> ir.Value:
+    """0 ``counts[0]`` times, 1 ``counts[1]`` times, ...: the running sum of marks set where each run starts."""
+    constant = constant_of(counts)
+    if constant is not None:
+        return op.constant(np.repeat(np.arange(constant.size, dtype=np.int64), constant))
+    counts = op.cast(counts, ir.DataType.INT64)
+    total = op.ReduceSum(counts, [0], keepdims=1)
+    starts = op.CumSum(counts, op.constant(0), exclusive=1)
+    # runs without elements at the end start behind the last place: one place more, cut off below
+    marks = op.Expand(op.constant(0), op.Add(total, 1))
+    ones = op.Expand(op.constant(1), op.Shape(counts))
+    marks = op.ScatterElements(marks, starts, ones, axis=0, reduction="add")
+    return op.Sub(op.Slice(op.CumSum(marks, op.constant(0)), [0], total, [0], [1]), 1)
 
 
 @lowers("aten.roll.default")

@@ -12,11 +12,11 @@ import onnx_ir as ir
 
 from graphforge.frontend.aten.compare import choose
 from graphforge.frontend.aten.mask import compressed, nonzero_rows
-from graphforge.frontend.aten.view import broadcast_sizes, merged
+from graphforge.frontend.aten.view import broadcast_sizes, empty, merged
 from graphforge.frontend.emitter import Dim, Emitter, dim_label_of
 from graphforge.frontend.rules import lowers
 
-__all__: list[str] = []
+__all__ = ["scattered_nd"]
 
 _BOOL = ir.DataType.BOOL
 _INT64 = ir.DataType.INT64
@@ -234,6 +234,8 @@ def gather(op: Emitter, x: ir.Value, dim: int, index: ir.Value, *, sparse_grad: 
         data = op.reshape(x, [1]) if op.rank(x) == 0 else x
         picked = op.Gather(data, op.cast(index, _INT64), axis=0)
         return picked if op.rank(index) == 1 or op.rank(x) == 0 else op.reshape(picked, [])
+    if op.rank(index) != op.rank(x):  # torch lets an index without elements have any rank
+        return empty(op)
     return op.GatherElements(x, _gather_index(op, index), axis=dim % op.rank(x))
 
 

@@ -1,4 +1,4 @@
-"""Elements chosen by a mask: masked_select, masked_scatter, nonzero, triu and tril."""
+"""Elements chosen by a mask: masked_fill, masked_select, masked_scatter, nonzero, triu and tril."""
 # mypy: disable-error-code="no-any-return"
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ def compressed(op: Emitter, x: ir.Value, mask: ir.Value, axis: int) -> ir.Value:
 def nonzero_rows(op: Emitter, x: ir.Value) -> ir.Value:
     """Positions of the elements that are not zero: int64 [rank, count]."""
     return op.NonZero(x if x.dtype is not None and has_kernel("NonZero", x.dtype) else op.cast(x, _BOOL))
+
+
+@lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+def masked_fill(op: Emitter, x: ir.Value, mask: ir.Value, value: Any) -> ir.Value:
+    """One value wherever the mask is true."""
+    dtype = op.dtype_of()
+    return choose(op, op.cast(mask, _BOOL), op.operand(value, dtype), op.cast(x, dtype))
 
 
 @lowers("aten.masked_select.default")

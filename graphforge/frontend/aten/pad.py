@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from graphforge.frontend.aten.view import empty
 from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.kernels import kernel_dtype
 from graphforge.frontend.rules import lowers
@@ -28,6 +29,14 @@ def padded(
     for position in range(len(padding) // 2):
         begins[rank - 1 - position] = padding[2 * position]
         ends[rank - 1 - position] = padding[2 * position + 1]
+    if 0 in op.result_dims() and all(isinstance(size, int) for size in op.result_dims()):
+        return empty(op)
+    if mode != "constant" and any(isinstance(size, int) and size < 0 for size in padding):
+        grow: list[Dim] = [max(size, 0) if isinstance(size, int) else size for size in padding]
+        crop: list[Dim] = [min(size, 0) if isinstance(size, int) else 0 for size in padding]
+        if mode == "circular":  # what was cropped away does not come back on the other side
+            return padded(op, padded(op, x, crop, "constant", None), grow, mode, value)
+        return padded(op, padded(op, x, grow, mode, value), crop, "constant", None)
     dtype = x.dtype
     assert dtype is not None
     carrier = kernel_dtype("Pad", dtype)

@@ -14,7 +14,7 @@ from graphforge.frontend.aten.replace import diagonal_replaced, select_replaced,
 from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers
 
-__all__: list[str] = []
+__all__ = ["neutral_of"]
 
 _BOOL = ir.DataType.BOOL
 _INT64 = ir.DataType.INT64

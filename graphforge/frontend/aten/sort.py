@@ -8,9 +8,10 @@ from typing import Any
 import onnx_ir as ir
 
 from graphforge.frontend.aten.mask import compressed, nonzero_rows
-from graphforge.frontend.aten.view import merged
+from graphforge.frontend.aten.scatter import neutral_of
+from graphforge.frontend.aten.view import empty, merged
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import kernel_dtype
+from graphforge.frontend.kernels import is_float, kernel_dtype, run
 from graphforge.frontend.rules import lowers
 
 __all__ = ["top"]
@@ -110,6 +111,60 @@ def median(op: Emitter, x: ir.Value) -> ir.Value:
     return _kth(op, flat, _middle(op, op.size(flat, 0)), 0, False)[0]
 
 
+@lowers("aten.nanmedian.default")
+def nanmedian(op: Emitter, x: ir.Value) -> ir.Value:
+    """The lower median of all elements that are numbers."""
+    flat = op.reshape(x, [merged(op.dims(x))])
+    return _nanmedian(op, flat, 0, False)[0]
+
+
+@lowers("aten.nanmedian.dim")
+def nanmedian_dim(op: Emitter, x: ir.Value, dim: int, keepdim: bool = False) -> tuple[ir.Value, ir.Value]:
+    """The lower median of an axis, of what is a number."""
+    if op.rank(x) == 0:
+        return x, op.constant(0)
+    return _nanmedian(op, x, dim % op.rank(x), keepdim)
+
+
+def _nanmedian(op: Emitter, x: ir.Value, axis: int, keepdim: bool) -> tuple[ir.Value, ir.Value]:
+    if not is_float(x.dtype):
+        return _kth(op, x, _middle(op, op.size(x, axis)), axis, keepdim)
+    assert x.dtype is not None
+    missing = op.IsNaN(x)
+    known = run(op, "Where", missing, op.scalar(float("inf"), x.dtype), x)
+    values, places = top(op, known, op.size(x, axis), axis, largest=False)
+    count = op.ReduceSum(op.cast(op.Not(missing), _INT64), [axis], keepdims=1)
+    # no number at all: the position must stay inside, and the median is NaN
+    middle = op.Max(op.Div(op.Sub(count, 1), 2), 0)
+    value = op.GatherElements(values, middle, axis=axis)
+    nothing = op.Equal(count, 0)
+    value = run(op, "Where", nothing, op.scalar(float("nan"), x.dtype), value)
+    place = op.GatherElements(places, middle, axis=axis)
+    return (value, place) if keepdim else (op.squeeze(value, [axis]), op.squeeze(place, [axis]))
+
+
+@lowers("aten.mode.default")
+def mode(op: Emitter, x: ir.Value, dim: int = -1, keepdim: bool = False) -> tuple[ir.Value, ir.Value]:
+    """The smallest of the most frequent elements of an axis, and where it stands last: all pairs compared."""
+    if op.rank(x) == 0:
+        return x, op.constant(0)
+    dtype = x.dtype
+    assert dtype is not None
+    carrier = kernel_dtype("ReduceMin", dtype if dtype != _BOOL else ir.DataType.INT32)
+    axis = dim % op.rank(x)
+    last = op.rank(x) - 1
+    swap = list(range(op.rank(x)))
+    swap[axis], swap[last] = swap[last], swap[axis]
+    rows = op.transpose(op.cast(x, carrier), swap)
+    pairs = op.Equal(op.Unsqueeze(rows, [last + 1]), op.Unsqueeze(rows, [last]))
+    counts = op.ReduceSum(op.cast(pairs, _INT64), [-1], keepdims=0)
+    most = op.Equal(counts, op.ReduceMax(counts, [-1], keepdims=1))
+    value = op.ReduceMin(run(op, "Where", most, rows, neutral_of("amin", carrier)), [-1], keepdims=1)
+    place = op.ArgMax(op.cast(op.Equal(rows, value), ir.DataType.INT32), axis=-1, keepdims=1, select_last_index=1)
+    value, place = op.cast(op.transpose(value, swap), dtype), op.transpose(place, swap)
+    return (value, place) if keepdim else (op.squeeze(value, [axis]), op.squeeze(place, [axis]))
+
+
 # -- distinct elements -------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +223,8 @@ def unique_consecutive(
 
 def _placed(op: Emitter, boundaries: ir.Value, values: ir.Value, right: bool, dtype: ir.DataType) -> ir.Value:
     """How many boundaries lie below each value (``right``: not above it)."""
+    if 0 in op.result_dims():
+        return empty(op)
     kind = op.compute_dtype(boundaries, values)
     kind = kernel_dtype("Less", kind)
     each = op.unsqueeze(op.cast(values, kind), [op.rank(values)])

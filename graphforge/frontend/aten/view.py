@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers
 
-__all__ = ["broadcast_sizes", "grown", "merged", "permuted"]
+__all__ = ["broadcast_sizes", "empty", "grown", "merged", "permuted"]
 
 
 # Weights above this size keep their Transpose node: a second copy in the file would cost more than the node.
@@ -74,6 +74,14 @@ def unflatten(op: Emitter, x: ir.Value, dim: int, sizes: Sequence[Dim]) -> ir.Va
     dims = op.dims(x)
     dim %= len(dims)
     return op.reshape(x, [*dims[:dim], *sizes, *dims[dim + 1 :]], op.result_dims())
+
+
+def empty(op: Emitter) -> ir.Value:
+    """The operator's result where it is known to hold no element."""
+    shape = op.result_dims()
+    if 0 not in shape or not all(isinstance(size, int) for size in shape):
+        raise op.fail("a result without elements was expected")
+    return op.constant(np.zeros([int(size) for size in shape], dtype=op.dtype_of().numpy()), op.dtype_of())
 
 
 def merged(dims: Sequence[Dim]) -> Dim:
