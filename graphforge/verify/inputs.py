@@ -87,9 +87,7 @@ def check_feeds(spec: ShapeSpec, feeds: Mapping[str, Array]) -> None:
     for tensor in spec.inputs:
         array = feeds[tensor.name]
         if tuple(array.shape) != tensor.shape:
-            raise UsageError(
-                f"input {tensor.name!r}: expected shape {tensor.shape}, got {tuple(array.shape)}", _AGREE
-            )
+            raise UsageError(f"input {tensor.name!r}: expected shape {tensor.shape}, got {tuple(array.shape)}", _AGREE)
         if dtype_name(array) != tensor.dtype:
             raise UsageError(f"input {tensor.name!r}: expected dtype {tensor.dtype}, got {dtype_name(array)}", _AGREE)
 
