@@ -120,9 +120,10 @@ class MagicMindTarget:
 
     def runner(self, folder: Path) -> Runner | None:
         """ONNX Runtime on model.onnx: what is in the bundle, not what MagicMind makes of it."""
-        from graphforge.targets.onnx import OnnxTarget
+        from graphforge.verify.runners import OnnxRuntimeRunner
 
-        return OnnxTarget().runner(folder)
+        runner: Runner = OnnxRuntimeRunner(folder / "model.onnx", name="ONNX Runtime, not an MLU")
+        return runner
 
 
 def _write_json(file: Path, data: Any) -> None:

@@ -69,8 +69,11 @@ class TensorRTTarget:
         built = build_plan(onnx_file, plan_file, wanted, shapes)
         notes = check_agreement(written, built)
         manifest = plan_manifest(onnx_file=onnx_file, model=written, plan_file=plan_file, built=built, options=wanted)
+        write_plan_manifest(folder, manifest)
+        problem = self.runner_problem(folder)  # loads the plan by what its manifest says
+        manifest["checked"] = "the plan" if problem is None else "model.onnx"
         sidecar = write_plan_manifest(folder, manifest)
-        notes.append(_about_running(self.runner_problem(folder)))
+        notes.append(_about_running(problem))
         if wanted.tf32:
             notes.append("TF32 is allowed in float32 products (TensorRT's default); tf32=false forbids it")
         return EmitResult(
@@ -85,13 +88,18 @@ class TensorRTTarget:
         )
 
     def runner(self, folder: Path) -> Runner | None:
-        """The plan on this machine's GPU; None without one that takes it (``runner_problem`` says why)."""
+        """The plan on this machine's GPU; where none takes it, ONNX Runtime on the very file it was built from.
+
+        Which of the two it is stands in the runner's name, in emit's notes and in plan.json.
+        """
         from graphforge.targets.tensorrt.runner import TensorRTRunner
+        from graphforge.verify.runners import OnnxRuntimeRunner
 
         try:
-            return TensorRTRunner(folder)
+            runner: Runner = TensorRTRunner(folder)
         except GraphForgeError:
-            return None  # emit's notes carry the reason
+            runner = OnnxRuntimeRunner(folder / "model.onnx", name="ONNX Runtime on the plan's model.onnx")
+        return runner
 
     def runner_problem(self, folder: Path) -> str | None:
         """Why the plan cannot be run here, None when it can."""

@@ -178,10 +178,15 @@ def test_a_failed_build_does_not_spoil_the_next(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(gpu_problem() is None, reason="this machine has a GPU")
-def test_without_gpu_there_is_no_runner_and_the_notes_say_why(tmp_path: Path) -> None:
+def test_without_gpu_the_onnx_is_run_and_everything_says_so(tmp_path: Path) -> None:
     result = emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16))
-    assert TensorRTTarget().runner(tmp_path) is None
     assert any("the plan cannot be run here" in note and "model.onnx" in note for note in result.notes)
+    assert json.loads((tmp_path / "plan.json").read_text())["checked"] == "model.onnx"
+    runner = TensorRTTarget().runner(tmp_path)
+    assert runner is not None
+    assert runner.name == "ONNX Runtime on the plan's model.onnx"
+    assert runner.run({"x": np.ones((1, 3, 16, 16), np.float32)})["y"].shape == (1, 8, 16, 16)
+    runner.close()
 
 
 @pytest.mark.gpu
@@ -191,8 +196,9 @@ def test_plan_runs_like_onnx_runtime(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"x": x})
+    assert TensorRTTarget().runner_problem(tmp_path) is None
     runner = TensorRTTarget().runner(tmp_path)
-    assert runner is not None, TensorRTTarget().runner_problem(tmp_path)
+    assert runner is not None
     try:
         np.testing.assert_allclose(runner.run({"x": x})["y"], expected, rtol=1e-4, atol=1e-4)
     finally:
