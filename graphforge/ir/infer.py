@@ -284,6 +284,70 @@ def _reduce(node: ir.Node) -> Inferred | None:
     return first.dtype, [dim for position, dim in enumerate(dims) if position not in gone]
 
 
+def _ints(node: ir.Node, name: str) -> list[int] | None:
+    value = _attribute(node, name, None)
+    return None if value is None else list(value)  # type: ignore[call-overload]
+
+
+def _windows(node: ir.Node, spatial: list[Dim], kernel: list[int]) -> list[Dim] | None:
+    """Sizes after a sliding window; a dynamic size stays unknown."""
+    count = len(spatial)
+    strides = _ints(node, "strides") or [1] * count
+    dilations = _ints(node, "dilations") or [1] * count
+    pads = _ints(node, "pads") or [0] * (2 * count)
+    if _attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return None
+    up = _int_attribute(node, "ceil_mode", 0)
+    result: list[Dim] = []
+    for axis, size in enumerate(spatial):
+        if not isinstance(size, int):
+            result.append(ir.SymbolicDim(None))
+            continue
+        room = size + pads[axis] + pads[axis + count] - dilations[axis] * (kernel[axis] - 1) - 1
+        steps = -(-room // strides[axis]) if up else room // strides[axis]
+        if up and steps * strides[axis] >= size + pads[axis]:
+            steps -= 1  # a last window that would begin in the padding is left out
+        result.append(steps + 1)
+    return result
+
+
+def _conv(node: ir.Node) -> Inferred | None:
+    data, weight = node.inputs[0], node.inputs[1]
+    a, w = _dims(data), _dims(weight)
+    if data is None or a is None or w is None or len(a) != len(w) or any(not isinstance(dim, int) for dim in w[2:]):
+        return None
+    spatial = _windows(node, a[2:], [dim for dim in w[2:] if isinstance(dim, int)])
+    return None if spatial is None else (data.dtype, [a[0], w[0], *spatial])
+
+
+def _pool(node: ir.Node) -> Inferred | None:
+    data, kernel = node.inputs[0], _ints(node, "kernel_shape")
+    dims = _dims(data)
+    if data is None or dims is None or kernel is None or len(node.outputs) > 1 or len(kernel) != len(dims) - 2:
+        return None
+    spatial = _windows(node, dims[2:], kernel)
+    return None if spatial is None else (data.dtype, [*dims[:2], *spatial])
+
+
+def _global_pool(node: ir.Node) -> Inferred | None:
+    data = node.inputs[0]
+    dims = _dims(data)
+    return None if data is None or dims is None else (data.dtype, [*dims[:2], *[1] * (len(dims) - 2)])
+
+
+def _same_when_alone(node: ir.Node) -> Inferred | None:
+    return _same_as_first(node) if len(node.outputs) == 1 else None
+
+
+def _gemm(node: ir.Node) -> Inferred | None:
+    left, right = node.inputs[0], node.inputs[1]
+    a, b = _dims(left), _dims(right)
+    if left is None or a is None or b is None:
+        return None
+    rows = a[1 if _int_attribute(node, "transA", 0) else 0]
+    return left.dtype, [rows, b[0 if _int_attribute(node, "transB", 0) else 1]]
+
+
 _RULES: dict[str, Callable[[ir.Node], Inferred | None]] = {
     **dict.fromkeys(
         "Relu Sigmoid Tanh Exp Log Sqrt Neg Abs Erf Floor Ceil Round Identity Not Softmax LogSoftmax Gelu "
@@ -301,6 +365,11 @@ _RULES: dict[str, Callable[[ir.Node], Inferred | None]] = {
         "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare".split(),
         _reduce,
     ),
+    **dict.fromkeys("BatchNormalization LayerNormalization RMSNormalization Dropout".split(), _same_when_alone),
+    **dict.fromkeys("MaxPool AveragePool LpPool".split(), _pool),
+    **dict.fromkeys("GlobalAveragePool GlobalMaxPool GlobalLpPool".split(), _global_pool),
+    "Conv": _conv,
+    "Gemm": _gemm,
     "Where": _where,
     "Cast": _cast,
     "Transpose": _transpose,

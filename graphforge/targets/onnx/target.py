@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_OPSET", "OnnxTarget"]
 
 # What is delivered when nothing is asked for: see README.md of this folder for the measurement behind it.
-DEFAULT_OPSET = 20
+DEFAULT_OPSET = 23
 LOWEST_OPSET = 11
 
 
