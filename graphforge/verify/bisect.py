@@ -1,0 +1,263 @@
+"""Which pass did it: run ever fewer passes, compare in ONNX Runtime, and name the first pass that changes a result.
+
+The search halves the list: with n passes it takes about log2(n) runs of the graph, and every pass runs about twice.
+It assumes that what one pass spoils no later one mends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import GraphForgeError
+from graphforge.verify.compare import Array, OutputComparison
+from graphforge.verify.runners import OnnxRuntimeRunner
+from graphforge.verify.tolerance import Tolerances
+from graphforge.verify.verify import compare_outputs
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from rich.console import Console
+
+    from graphforge.compile import Prepared
+    from graphforge.transform import Pass
+
+__all__ = ["BisectReport", "Probe", "bisect", "bisect_passes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The graph after the first ``count`` passes.
+
+    Attributes:
+        count: how many passes have run.
+        outputs: comparison with the expected outputs; empty when it does not run.
+        error: why it does not run, "" when it does.
+    """
+
+    count: int
+    outputs: tuple[OutputComparison, ...] = ()
+    error: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """It runs and every output agrees."""
+        return not self.error and all(output.passed for output in self.outputs)
+
+    def describe(self) -> str:
+        """What is wrong, "agrees" when nothing is."""
+        if self.error:
+            return self.error
+        wrong = next((output for output in self.outputs if not output.passed), None)
+        return "agrees" if wrong is None else f"output {wrong.name}: {wrong.reason}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "passes": self.count,
+            "agrees": self.agrees,
+            "error": self.error,
+            "outputs": [output.to_dict() for output in self.outputs],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BisectReport:
+    """The first pass that changes a result.
+
+    Attributes:
+        passes: the passes in order, as ``Pipeline.parse`` reads them.
+        guilty: index of the pass; None when the lowering is to blame, or nothing is.
+        before_any_pass: the graph departs before the first pass has run.
+        probes: what was tried, in the order of the number of passes.
+        notes: what limits the answer.
+    """
+
+    passes: tuple[str, ...]
+    guilty: int | None
+    before_any_pass: bool
+    probes: tuple[Probe, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Nothing departs."""
+        return self.guilty is None and not self.before_any_pass
+
+    def describe(self) -> str:
+        """One line: the guilty one and what it does."""
+        if self.before_any_pass:
+            return f"the graph departs before any pass has run: {self.probes[0].describe()}"
+        if self.guilty is None:
+            return f"no pass changes a result ({len(self.passes)} passes)"
+        bad = next(probe for probe in self.probes if probe.count == self.guilty + 1)
+        return f"pass {self.guilty + 1} of {len(self.passes)}, {self.passes[self.guilty]}: {bad.describe()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "clean": self.clean,
+            "guilty": None if self.guilty is None else self.passes[self.guilty],
+            "index": self.guilty,
+            "before_any_pass": self.before_any_pass,
+            "passes": list(self.passes),
+            "probes": [probe.to_dict() for probe in self.probes],
+            "notes": list(self.notes),
+        }
+
+    def render(self, console: Console) -> None:
+        """Print the probes and the verdict."""
+        from rich.markup import escape
+
+        for probe in self.probes:
+            last = self.passes[probe.count - 1] if probe.count else "no pass"
+            console.print(escape(f"after {probe.count:3} ({last}): {probe.describe()}"), highlight=False)
+        for note in self.notes:
+            console.print(escape(f"note: {note}"), highlight=False)
+        console.print(escape(self.describe()), highlight=False)
+
+
+def bisect_passes(
+    model: ir.Model,
+    passes: Sequence[Pass],
+    feeds: Mapping[str, Array],
+    *,
+    expected: Mapping[str, Array] | None = None,
+    tolerances: Tolerances | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> BisectReport:
+    """Find the first pass after which the graph no longer gives what is expected.
+
+    Args:
+        model: the graph before the passes; it is left as it is.
+        passes: the passes in order.
+        feeds: inputs by name.
+        expected: outputs by name, from eager; None takes those of the graph before the passes.
+        tolerances: what counts as equal.
+        progress: called before each probe.
+
+    Raises:
+        GraphForgeError: the graph runs in ONNX Runtime neither before the passes nor after any of them.
+    """
+    search = _Search(model, tuple(passes), feeds, expected, tolerances or Tolerances(), progress)
+    notes = []
+    start = search.first_that_runs()
+    if start:
+        notes.append(f"the graph runs in ONNX Runtime only after {start} passes; those are not judged one by one")
+    first = search.probe(start)
+    if not first.agrees:
+        guilty = None if start == 0 else start - 1
+        return search.report(guilty, before_any_pass=start == 0, notes=notes)
+    if search.probe(len(passes)).agrees:
+        return search.report(None, before_any_pass=False, notes=notes)
+    good, bad = start, len(passes)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if search.probe(middle).agrees:
+            good = middle
+        else:
+            bad = middle
+    return search.report(good, before_any_pass=False, notes=notes)
+
+
+def bisect(
+    prepared: Prepared,
+    passes: Sequence[Pass] | None = None,
+    *,
+    tolerances: Tolerances | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> BisectReport:
+    """Find the first pass of the canonical pipeline (or another) after which a prepared model departs from eager.
+
+    Raises:
+        GraphForgeError: the model cannot be captured, lowered or run.
+    """
+    from graphforge.compile import reference_runner, to_ir
+    from graphforge.passes import default_pipeline
+    from graphforge.verify.runners import EagerRunner
+
+    model, _ = to_ir(prepared)
+    reference = reference_runner(prepared)
+    feeds = reference.example() if isinstance(reference, EagerRunner) else prepared.feeds
+    return bisect_passes(
+        model,
+        list(default_pipeline()) if passes is None else passes,
+        feeds,
+        expected=reference.run(feeds),
+        tolerances=tolerances,
+        progress=progress,
+    )
+
+
+class _Search:
+    """The probes made so far, and the furthest graph known to be good: later probes start from there."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        passes: tuple[Pass, ...],
+        feeds: Mapping[str, Array],
+        expected: Mapping[str, Array] | None,
+        tolerances: Tolerances,
+        progress: Callable[[str], None] | None,
+    ) -> None:
+        self.passes = passes
+        self.feeds = feeds
+        self.expected = expected
+        self.tolerances = tolerances
+        self.progress = progress
+        self.probes: dict[int, Probe] = {}
+        self.good: tuple[int, ir.Model] = (0, model)
+
+    def probe(self, count: int) -> Probe:
+        if count in self.probes:
+            return self.probes[count]
+        if self.progress is not None:
+            self.progress(f"{count} of {len(self.passes)} passes")
+        from graphforge.transform import Pipeline
+
+        done, base = self.good
+        model = base.clone()
+        found = Probe(count)
+        try:
+            Pipeline(self.passes[done:count]).run(model)
+            outputs = _run(model, self.feeds)
+        except GraphForgeError as error:
+            found = replace(found, error=error.message)
+        else:
+            if self.expected is None:
+                self.expected = outputs
+            found = replace(found, outputs=tuple(compare_outputs(self.expected, outputs, self.tolerances)))
+        self.probes[count] = found
+        if found.agrees and count > done:
+            self.good = (count, model)
+        return found
+
+    def first_that_runs(self) -> int:
+        """0, or how many passes it takes until the runtime knows every operator (ours are lowered by passes)."""
+        for count in range(len(self.passes) + 1):
+            if not self.probe(count).error:
+                return count
+        raise GraphForgeError(
+            f"the graph does not run in ONNX Runtime, with or without passes: {self.probes[0].error}",
+            "bisection needs one state of the graph that runs",
+        )
+
+    def report(self, guilty: int | None, *, before_any_pass: bool, notes: Sequence[str]) -> BisectReport:
+        return BisectReport(
+            tuple(item.spec() for item in self.passes),
+            guilty,
+            before_any_pass,
+            tuple(self.probes[count] for count in sorted(self.probes)),
+            tuple(notes),
+        )
+
+
+def _run(model: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The graph as written: the runtime's own fusions would blur who did what."""
+    from graphforge.ir.versions import ir_version_for
+
+    model.ir_version = min(model.ir_version, ir_version_for(model.opset_imports.get("", 0)))
+    with OnnxRuntimeRunner(model, optimize=False) as runner:
+        return runner.run(feeds)

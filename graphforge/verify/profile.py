@@ -1,0 +1,344 @@
+"""Latency of a bundle beside its eager model: both in turn, on the same inputs, with the same number of threads.
+
+The two alternate run by run, so that whatever else the machine does meets both alike.  Timed is the call alone: from
+inputs that lie in memory to outputs that lie in memory; making tensors from arrays and fresh copies of inputs is left
+out on both sides.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
+from graphforge.verify.compare import Array
+from graphforge.verify.inputs import random_feeds
+from graphforge.verify.runners import EagerRunner, OnnxRuntimeRunner, tensor_from_array, usable_cpus
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Latency", "ProfileReport", "profile", "spec_of_manifest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Latencies of one side, in milliseconds."""
+
+    name: str
+    mean: float
+    median: float
+    minimum: float
+    maximum: float
+    p90: float
+    p99: float
+    frames_per_second: float
+
+    @classmethod
+    def of(cls, name: str, seconds: list[float], batch: int) -> Latency:
+        """Summary of the runs; a run makes ``batch`` frames."""
+        times = np.asarray(seconds) * 1e3
+        return cls(
+            name,
+            float(times.mean()),
+            float(np.median(times)),
+            float(times.min()),
+            float(times.max()),
+            float(np.percentile(times, 90)),
+            float(np.percentile(times, 99)),
+            batch * 1e3 / float(times.mean()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "name": self.name,
+            "mean_ms": self.mean,
+            "median_ms": self.median,
+            "min_ms": self.minimum,
+            "max_ms": self.maximum,
+            "p90_ms": self.p90,
+            "p99_ms": self.p99,
+            "fps": self.frames_per_second,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReport:
+    """What was measured and how.
+
+    Attributes:
+        rows: one per side, eager first when it could be rebuilt.
+        inputs: input name -> shape.
+        batch: frames per run: the leading size of the first input.
+        runs: timed runs of each side.
+        warmup: untimed runs of each side before them.
+        threads: threads of each side.
+        notes: why a side is missing, one line each.
+    """
+
+    rows: tuple[Latency, ...]
+    inputs: Mapping[str, tuple[int, ...]]
+    batch: int
+    runs: int
+    warmup: int
+    threads: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def speedup(self) -> float | None:
+        """Median latency of eager over that of the artifact; None when eager was not measured."""
+        medians = {row.name: row.median for row in self.rows}
+        if "eager" not in medians or len(medians) < 2:
+            return None
+        return medians["eager"] / next(median for name, median in medians.items() if name != "eager")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "latency": [row.to_dict() for row in self.rows],
+            "speedup": self.speedup,
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
+            "batch": self.batch,
+            "runs": self.runs,
+            "warmup": self.warmup,
+            "threads": self.threads,
+            "notes": list(self.notes),
+        }
+
+    def render(self, console: Console) -> None:
+        """Print the table."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self.inputs.items())
+        table = Table(title=f"latency in ms, {shapes}", title_justify="left")
+        for name in ("", "mean", "median", "min", "max", "p90", "p99", "FPS"):
+            table.add_column(name, justify="right" if name else "left")
+        for row in self.rows:
+            numbers = (row.mean, row.median, row.minimum, row.maximum, row.p90, row.p99)
+            table.add_row(row.name, *(f"{number:.3f}" for number in numbers), f"{row.frames_per_second:.1f}")
+        console.print(table)
+        console.print(
+            f"{self.runs} runs of each in turn after {self.warmup} for warm-up, threads: {self.threads}, "
+            f"batch: {self.batch}"
+        )
+        if self.speedup is not None:
+            console.print(f"eager takes {self.speedup:.2f} times as long (median)")
+        for note in self.notes:
+            console.print(f"note: {escape(note)}", highlight=False)
+
+
+def profile(
+    bundle: Path | str,
+    model: EagerRunner | None = None,
+    *,
+    runs: int = 100,
+    warmup: int = 10,
+    threads: int | None = None,
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> ProfileReport:
+    """Measure a bundle (or an ONNX file), beside its eager model where there is one.
+
+    Args:
+        bundle: a bundle's folder, or an ONNX file.
+        model: the eager model; None rebuilds it from the bundle's manifest.
+        runs: timed runs of each side.
+        warmup: untimed runs before.
+        threads: threads of each side; None takes every usable CPU.
+        sizes: sizes of dynamic dims, by name; others stand as in the example.
+        seed: of the random inputs.
+
+    Raises:
+        GraphForgeError: there is no such bundle, or the artifact does not run.
+    """
+    path, manifest = _locate(Path(bundle))
+    threads = usable_cpus() if threads is None else threads
+    notes: list[str] = []
+    eager = model
+    if eager is None:
+        try:
+            eager = _rebuild(manifest, seed)
+        except GraphForgeError as error:
+            notes.append(f"eager is left out: {error.message}")
+    with OnnxRuntimeRunner(path, threads=threads) as artifact:
+        feeds = _feeds(manifest, eager, artifact, sizes or {}, seed)
+        sides: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
+        if eager is not None:
+            sides["eager"] = _eager_side(eager, feeds)
+        sides["onnxruntime"] = _artifact_side(artifact, feeds)
+        seconds = _measure(sides, eager, runs, warmup, threads)
+    batch = next((array.shape[0] for array in feeds.values() if array.ndim), 1)
+    rows = tuple(Latency.of(name, times, batch) for name, times in seconds.items())
+    shapes = {name: tuple(array.shape) for name, array in feeds.items()}
+    return ProfileReport(rows, shapes, batch, runs, warmup, threads, tuple(notes))
+
+
+def _locate(bundle: Path) -> tuple[Path, dict[str, Any]]:
+    """The ONNX file and the manifest (empty for a bare file)."""
+    if bundle.is_file() and bundle.suffix == ".onnx":
+        return bundle, {}
+    manifest_path = bundle / "manifest.json"
+    if not manifest_path.is_file():
+        raise GraphForgeError(
+            f"{str(bundle)!r} is neither a bundle nor an ONNX file", "a bundle is a folder made by graphforge compile"
+        )
+    try:
+        manifest = json.loads(manifest_path.read_text())
+    except json.JSONDecodeError as error:
+        raise GraphForgeError(f"{manifest_path} is not JSON: {error}") from None
+    found = [name for name in manifest.get("files", ()) if name.endswith(".onnx")]
+    if not found:
+        raise GraphForgeError(
+            f"bundle {str(bundle)!r} holds no ONNX file to run, but {', '.join(manifest.get('files', ())) or 'nothing'}"
+        )
+    return bundle / found[0], manifest
+
+
+def spec_of_manifest(manifest: Mapping[str, Any]) -> ShapeSpec:
+    """The inputs that a manifest records."""
+    return ShapeSpec(
+        tuple(
+            TensorSpec(
+                entry["name"],
+                tuple(entry["shape"]),
+                entry["dtype"],
+                {
+                    int(axis): DimRange(dim["name"], dim["low"], dim["high"], dim["step"])
+                    for axis, dim in entry.get("dynamic", {}).items()
+                },
+            )
+            for entry in manifest.get("inputs", ())
+        )
+    )
+
+
+def _rebuild(manifest: Mapping[str, Any], seed: int) -> EagerRunner:
+    from graphforge.compile import prepare, reference_runner
+    from graphforge.frontend.load import load_model
+
+    record = manifest.get("model") or {}
+    spec = record.get("spec")
+    if not manifest:
+        raise GraphForgeError("a bare ONNX file does not say which model it was made from")
+    if not spec:
+        raise GraphForgeError("the bundle was compiled from a module in memory, which its manifest cannot rebuild")
+    loaded = load_model(spec, checkpoint=record.get("checkpoint"), kwargs=record.get("kwargs"))
+    if loaded.onnx_path is not None:
+        raise GraphForgeError("the bundle was compiled from an ONNX file")
+    given = None if loaded.example is not None or loaded.program is not None else spec_of_manifest(manifest)
+    runner = reference_runner(prepare(loaded, given, seed=seed))
+    assert isinstance(runner, EagerRunner)
+    return runner
+
+
+def _feeds(
+    manifest: Mapping[str, Any],
+    eager: EagerRunner | None,
+    artifact: OnnxRuntimeRunner,
+    sizes: Mapping[str, int],
+    seed: int,
+) -> dict[str, Array]:
+    if manifest:
+        spec = spec_of_manifest(manifest)
+        unknown = [name for name in sizes if name not in spec.dims]
+        if unknown:
+            raise UsageError(
+                f"there is no dynamic dim {unknown[0]!r}", f"the bundle's are: {', '.join(spec.dims) or 'none'}"
+            )
+        like = eager.example() if eager is not None and not sizes else None
+        return random_feeds(spec, {**spec.example_sizes(), **sizes}, like, seed=seed)
+    if eager is not None:
+        return eager.example()
+    return random_feeds(_spec_of_session(artifact, sizes), {}, seed=seed)
+
+
+def _spec_of_session(artifact: OnnxRuntimeRunner, sizes: Mapping[str, int]) -> ShapeSpec:
+    """Inputs of a bare file; dynamic dims are 1 unless given."""
+    names = {"float": "float32", "double": "float64"}
+    inputs = []
+    for value in artifact.session.get_inputs():
+        plain = value.type.removeprefix("tensor(").removesuffix(")")
+        shape = tuple(dim if isinstance(dim, int) else sizes.get(dim or "", 1) for dim in value.shape)
+        inputs.append(TensorSpec(value.name, shape, names.get(plain, plain)))
+    return ShapeSpec(tuple(inputs))
+
+
+def _eager_side(eager: EagerRunner, feeds: Mapping[str, Array]) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    import torch
+
+    def fresh() -> Any:
+        return eager.inputs.map_leaves(
+            lambda name, leaf: tensor_from_array(feeds[name]) if isinstance(leaf, torch.Tensor) else leaf
+        )
+
+    def call(arguments: Any) -> Any:
+        args, kwargs = arguments
+        return eager.module(*args, **kwargs)
+
+    return fresh, call
+
+
+def _artifact_side(
+    artifact: OnnxRuntimeRunner, feeds: Mapping[str, Array]
+) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    mine = {name: feeds[name] for name in artifact.input_names if name in feeds}
+    first = artifact.run(mine)  # failures are told once, in our words, before anything is timed
+    if any(array.dtype.kind == "V" for array in (*mine.values(), *first.values())):
+        return (lambda: mine), artifact.run  # bfloat16 goes through OrtValues
+    session = artifact.session
+    return (lambda: {name: np.array(array) for name, array in mine.items()}), (lambda given: session.run(None, given))
+
+
+def _measure(
+    sides: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]],
+    eager: EagerRunner | None,
+    runs: int,
+    warmup: int,
+    threads: int,
+) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    with _conditions(eager, threads):
+        for number in range(warmup + runs):
+            for name, (fresh, call) in sides.items():
+                arguments = fresh()
+                start = time.perf_counter()
+                result = call(arguments)
+                elapsed = time.perf_counter() - start
+                del result
+                if number >= warmup:
+                    seconds[name].append(elapsed)
+    return seconds
+
+
+@contextmanager
+def _conditions(eager: EagerRunner | None, threads: int) -> Iterator[None]:
+    """Eval mode, no gradients, the threads asked for, no garbage collection in between; all put back afterwards."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        if eager is None:
+            yield
+            return
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            with eager.undisturbed():
+                yield
+        finally:
+            torch.set_num_threads(before)
+    finally:
+        if collecting:
+            gc.enable()

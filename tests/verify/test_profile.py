@@ -1,0 +1,94 @@
+"""Profiling: both sides in turn on the same inputs, and what happens when a side is missing."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.verify.profile import Latency, profile
+from tests.verify import small
+
+
+def bundle(folder: Path, *, spec: str | None = None) -> Path:
+    """A bundle as compile writes it, around the small network."""
+    small.write_net(small.net(), folder / "model.onnx")
+    manifest = {
+        "model": {"spec": spec, "kwargs": {}, "checkpoint": None},
+        "files": ["model.onnx"],
+        "inputs": [
+            {
+                "name": "x",
+                "shape": [2, 3, 8, 8],
+                "dtype": "float32",
+                "dynamic": {"0": {"name": "batch", "low": 1, "high": 8, "step": 1}},
+            }
+        ],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_numbers_are_those_of_the_runs() -> None:
+    found = Latency.of("eager", [0.001, 0.002, 0.003, 0.010], batch=2)
+    assert (found.mean, found.median, found.minimum, found.maximum) == pytest.approx((4.0, 2.5, 1.0, 10.0))
+    assert found.median < found.p90 < found.p99 < found.maximum
+    assert found.frames_per_second == pytest.approx(500)
+
+
+def test_both_sides_run_in_turn_on_the_same_inputs(tmp_path: Path) -> None:
+    source = tmp_path / "net.py"
+    source.write_text("from tests.verify import small\n\n\ndef build():\n    return small.net()\n")
+    threads = torch.get_num_threads()
+    report = profile(bundle(tmp_path, spec=f"{source}:build"), runs=5, warmup=1, threads=1)
+    assert [row.name for row in report.rows] == ["eager", "onnxruntime"]
+    assert all(0 < row.minimum <= row.median <= row.p90 <= row.p99 <= row.maximum for row in report.rows)
+    assert (report.runs, report.threads, report.batch, report.inputs["x"]) == (5, 1, 2, (2, 3, 8, 8))
+    assert report.speedup is not None
+    assert report.notes == ()
+    assert torch.get_num_threads() == threads
+    text = io.StringIO()
+    report.render(Console(file=text, width=160))
+    assert "threads: 1" in text.getvalue()
+    assert "p99" in text.getvalue()
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_eager_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    report = profile(bundle(tmp_path), runs=2, warmup=0)
+    assert [row.name for row in report.rows] == ["onnxruntime"]
+    assert report.speedup is None
+    assert report.notes == (
+        "eager is left out: the bundle was compiled from a module in memory, which its manifest cannot rebuild",
+    )
+    gone = profile(bundle(tmp_path, spec="absent.py:build"), runs=2, warmup=0)
+    assert "absent.py" in gone.notes[0]
+
+
+def test_sizes_of_dynamic_dims_can_be_chosen(tmp_path: Path) -> None:
+    report = profile(bundle(tmp_path), runs=2, warmup=0, sizes={"batch": 5})
+    assert (report.inputs["x"], report.batch) == ((5, 3, 8, 8), 5)
+    with pytest.raises(UsageError, match="no dynamic dim 'height'"):
+        profile(bundle(tmp_path), runs=2, sizes={"height": 5})
+
+
+def test_a_bare_file_and_a_given_model(tmp_path: Path) -> None:
+    model = small.net()
+    path = small.write_net(model, tmp_path / "net.onnx")
+    assert profile(path, runs=2, warmup=0).inputs["x"] == (1, 3, 8, 8)
+    report = profile(path, small.eager(model, 4, 3, 8, 8), runs=2, warmup=0)
+    assert [row.name for row in report.rows] == ["eager", "onnxruntime"]
+    assert report.batch == 4
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GraphForgeError, match="neither a bundle nor an ONNX file"):
+        profile(tmp_path / "absent")
+    (tmp_path / "manifest.json").write_text('{"files": ["engine.plan"]}')
+    with pytest.raises(GraphForgeError, match=r"holds no ONNX file to run, but engine\.plan"):
+        profile(tmp_path)
