@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from graphforge.errors import InternalError
 
-__all__ = ["LoweringRule", "lowered_operators", "lowers", "rule_for"]
+__all__ = ["LoweringRule", "lowered_operators", "lowers", "means_the_same", "rule_for"]
 
 LoweringRule = Callable[..., Any]
 _Rule = TypeVar("_Rule", bound=LoweringRule)
 
 _TABLE: dict[str, LoweringRule] = {}
+_TWINS: dict[str, str] = {}
 _loaded = False
 
 
@@ -40,6 +41,11 @@ def lowers(*targets: str) -> Callable[[_Rule], _Rule]:
     return register
 
 
+def means_the_same(target: str, twin: str) -> None:
+    """Declare that an operator takes the same arguments and means the same as another one, whose rule serves both."""
+    _TWINS[target] = twin
+
+
 def _load() -> None:
     global _loaded
     if _loaded:
@@ -47,6 +53,8 @@ def _load() -> None:
     package = importlib.import_module("graphforge.frontend.aten")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"graphforge.frontend.aten.{module.name}")
+    for target, twin in _TWINS.items():
+        lowers(target)(_TABLE[twin])
     _loaded = True
 
 

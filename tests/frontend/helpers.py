@@ -19,7 +19,6 @@ from graphforge.frontend.spec import DimRange
 __all__ = [
     "TOLERANCES",
     "Outcome",
-    "array_of",
     "assert_same",
     "flat_tensors",
     "lower_and_compare",
@@ -79,27 +78,32 @@ def operators(model: ir.Model) -> Counter[str]:
     return counts
 
 
-def array_of(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as ONNX Runtime's Python interface takes it."""
-    tensor = tensor.detach().contiguous()
-    if tensor.dtype is torch.bfloat16:
-        import ml_dtypes
-
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
-def run_model(model: ir.Model, feeds: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
+def run_model(model: ir.Model, feeds: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     """Run a model in ONNX Runtime on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.intra_op_num_threads = 1
     serialized = ir.to_proto(model).SerializeToString()
     session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
-    results: list[np.ndarray] = session.run(None, {name: array_of(tensor) for name, tensor in feeds.items()})
-    return results
+    given = {name: _ort_value(tensor.detach().contiguous()) for name, tensor in feeds.items()}
+    return [_tensor(value) for value in session.run_with_ort_values(None, given)]
+
+
+def _ort_value(tensor: torch.Tensor) -> Any:
+    import onnxruntime
+
+    if tensor.dtype is torch.bfloat16:  # numpy has none: hand over the bits
+        bits = tensor.view(torch.int16).numpy()
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ir.DataType.BFLOAT16.value)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy())
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    if value.data_type() == "tensor(bfloat16)":
+        return torch.from_dlpack(value._ortvalue.to_dlpack()).clone()
+    return torch.from_numpy(np.array(value.numpy()))
 
 
 def flat_tensors(result: Any) -> list[torch.Tensor]:
@@ -112,7 +116,7 @@ def flat_tensors(result: Any) -> list[torch.Tensor]:
 
 
 def assert_same(
-    actual: Sequence[np.ndarray],
+    actual: Sequence[torch.Tensor],
     expected: Sequence[torch.Tensor],
     *,
     rtol: float | None = None,
@@ -121,13 +125,9 @@ def assert_same(
 ) -> None:
     """Values, dtypes and shapes agree; integers and bools exactly, NaN where NaN is, infinities of the same sign."""
     assert len(actual) == len(expected), f"{what}{len(actual)} outputs, expected {len(expected)}"
-    for position, (got, want) in enumerate(zip(actual, expected, strict=True)):
+    for position, (found, want) in enumerate(zip(actual, expected, strict=True)):
         want = want.detach()
         where = f"{what}output {position}: "
-        if want.dtype is torch.bfloat16:
-            found = torch.from_numpy(np.array(got).view(np.int16)).view(torch.bfloat16)
-        else:
-            found = torch.from_numpy(np.array(got))
         assert found.dtype == want.dtype, f"{where}dtype {found.dtype}, expected {want.dtype}"
         assert tuple(found.shape) == tuple(want.shape), (
             f"{where}shape {tuple(found.shape)}, expected {tuple(want.shape)}"

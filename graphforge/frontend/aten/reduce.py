@@ -75,16 +75,13 @@ def sum_(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *, d
 def mean(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None) -> ir.Value:
     """ReduceMean in the result's dtype; NaN of nothing."""
     x = op.cast(x, op.dtype_of())
-    axes = _axes(op, x, dim)
-    if _is_empty(_known_count(op, x, axes)):
-        return run(op, "Div", _reduce(op, "ReduceSum", x, axes, keepdim), 0.0)
+    return _average(op, x, _axes(op, x, dim), keepdim)
+
+
+def _average(op: Emitter, x: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
+    if any(op.size(x, axis) == 0 for axis in (range(op.rank(x)) if axes is None else axes)):
+        return run(op, "Div", _reduce(op, "ReduceSum", x, axes, keepdim), 0.0)  # ONNX Runtime's ReduceMean says 0
     return _reduce(op, "ReduceMean", x, axes, keepdim)
-
-
-def _known_count(op: Emitter, x: ir.Value, axes: list[int] | None) -> float:
-    """The count where it is fixed, else 1."""
-    sizes = [op.size(x, axis) for axis in (range(op.rank(x)) if axes is None else axes)]
-    return float(math.prod(size if isinstance(size, int) else 1 for size in sizes))
 
 
 @lowers("aten.nansum.default")
@@ -129,6 +126,15 @@ def cumsum(op: Emitter, x: ir.Value, dim: int, *, dtype: Any = None) -> ir.Value
     if op.rank(x) == 0:
         return x
     return run(op, "CumSum", x, op.constant(dim % op.rank(x), _INT64))
+
+
+@lowers("aten.cumprod.default")
+def cumprod(op: Emitter, x: ir.Value, dim: int, *, dtype: Any = None) -> ir.Value:
+    """CumProd in the result's dtype."""
+    x = op.cast(x, op.dtype_of())
+    if op.rank(x) == 0:
+        return x
+    return run(op, "CumProd", x, op.constant(dim % op.rank(x), _INT64))
 
 
 @lowers("aten.count_nonzero.default", "aten.count_nonzero.dim_IntList")
@@ -247,7 +253,7 @@ def _variance(
     """Variance and mean over axes; halves are computed in single precision."""
     x = op.cast(x, _FLOAT if dtype in HALVES else dtype)
     axes = _axes(op, x, dim)
-    center = run(op, "ReduceMean", x, axes, keepdims=1)
+    center = _average(op, x, axes, True)
     distance = run(op, "Sub", x, center)
     count = _count(op, x, axes, x.dtype or _FLOAT)
     if correction == 0 and not _is_empty(count):
