@@ -164,7 +164,7 @@ def _check_together(read: MagicMindOptions) -> None:
     if read.is_quantized and read.calibration is None:
         raise UsageError(
             f"precision {read.precision} needs calibration data, and none is given",
-            "give --calibration DIR or FILE.npz with normalised inputs, or choose force_float16",
+            "give --option calibration=DIR or FILE.npz with normalised inputs, or choose force_float16",
         )
     if read.calibration_algorithm == "eqnm" and read.activation_quant_algo != "symmetric":
         raise UsageError("calibration algorithm eqnm works with symmetric activations only")

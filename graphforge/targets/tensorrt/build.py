@@ -189,7 +189,7 @@ def _build_error(onnx_file: Path, options: TensorRTOptions, log: Log) -> GraphFo
         if "NonMaxSuppression" in operators and options.flavour.name == "tensorrt_rtx":
             way_out = (
                 "write the NMS in plain tensor operators (TopK, Gather, comparisons, Loop), "
-                "or build with flavour=tensorrt"
+                "or build with --option flavour=tensorrt"
             )
         return GraphForgeError(
             f"{options.flavour.title} parses the model but has no kernel for {operators}",

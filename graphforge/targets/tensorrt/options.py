@@ -91,7 +91,7 @@ def _compute_capabilities(value: object, flavour: Flavour) -> tuple[str, ...]:
     if not flavour.builds_without_gpu:
         raise UsageError(
             f"{flavour.title} builds for the GPU it runs on; compute_capabilities cannot be chosen",
-            "leave the option out, or build with flavour=tensorrt_rtx",
+            "leave the option out, or build with --option flavour=tensorrt_rtx",
         )
     names = []
     for text in as_list(value):

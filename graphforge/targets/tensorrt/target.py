@@ -52,8 +52,6 @@ class TensorRTTarget:
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write model.onnx, model.plan built from it, and plan.json about both."""
-        import onnx_ir
-
         from graphforge.targets.onnx import OnnxTarget
         from graphforge.targets.tensorrt.agreement import check_agreement, refuse_half_types
         from graphforge.targets.tensorrt.build import build_plan
@@ -61,21 +59,21 @@ class TensorRTTarget:
 
         wanted = read_options(options)
         onnx_file, plan_file = folder / "model.onnx", folder / "model.plan"
-        onnx_result = OnnxTarget().emit(model, folder, TargetOptions(opset=wanted.opset), shapes)
-        written = onnx_ir.load(onnx_file)
         if wanted.precision == "fp32":
-            refuse_half_types(written)
+            refuse_half_types(model)
+        # Names are given and the opset is set on the model itself: from here on it is what the file says.
+        onnx_result = OnnxTarget().emit(model, folder, TargetOptions(opset=wanted.opset), shapes)
 
         built = build_plan(onnx_file, plan_file, wanted, shapes)
-        notes = check_agreement(written, built)
-        manifest = plan_manifest(onnx_file=onnx_file, model=written, plan_file=plan_file, built=built, options=wanted)
+        notes = check_agreement(model, built)
+        manifest = plan_manifest(onnx_file=onnx_file, model=model, plan_file=plan_file, built=built, options=wanted)
         write_plan_manifest(folder, manifest)
         problem = self.runner_problem(folder)  # loads the plan by what its manifest says
         manifest["checked"] = "the plan" if problem is None else "model.onnx"
         sidecar = write_plan_manifest(folder, manifest)
         notes.append(_about_running(problem))
         if wanted.tf32:
-            notes.append("TF32 is allowed in float32 products (TensorRT's default); tf32=false forbids it")
+            notes.append("TF32 is allowed in float32 products (TensorRT's default); --option tf32=false forbids it")
         return EmitResult(
             files=(plan_file.name, *onnx_result.files, sidecar),
             facts={
