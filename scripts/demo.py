@@ -6,7 +6,10 @@ of this file.  Bundles are left under out/demo.  Ends with exit code 1 when anyt
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
+import json
 import shlex
 import sys
 import time
@@ -75,6 +78,7 @@ class _Compiled(torch.nn.Module):
         super().__init__()
         import onnxruntime
 
+        self.dtype = torch.nn.Parameter(torch.zeros(()))  # MTCNN asks its networks' parameters for their dtype
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -145,6 +149,8 @@ def _diff() -> None:
     """Falsify one weight in the file by hand; the diff must point at its module."""
     import onnx
 
+    from graphforge.cli.main import run
+
     model = onnx.load(OUT / "onet" / "model.onnx")
     weight = next(item for item in model.graph.initializer if item.name.startswith(f"{_CHANGED}.weight"))
     values = onnx.numpy_helper.to_array(weight).copy()
@@ -153,7 +159,14 @@ def _diff() -> None:
     edited = OUT / "onet-edited.onnx"
     onnx.save(model, edited)
     print(f"\n{weight.name}[0] was changed by hand in {edited}")
-    _graphforge("diff", "scripts/demo.py:onet", "--against", str(edited), expected=1)
+    command = ("diff", "scripts/demo.py:onet", "--against", str(edited))
+    _graphforge(*command, expected=1)
+    answer = io.StringIO()
+    with contextlib.redirect_stdout(answer):
+        run([*command, "--json"])
+    marked = json.loads(answer.getvalue())["first_departure"]["module"]
+    if marked != _CHANGED:
+        raise SystemExit(f"demo: the diff marks {marked!r}, but {_CHANGED!r} was changed")
 
 
 def _opset_and_profile() -> None:

@@ -125,14 +125,16 @@ def print_summary(console: Console, path: Path, manifest: Mapping[str, Any]) -> 
         console.print(f"inputs tried: {escape(' | '.join(dict.fromkeys(tried)))}", soft_wrap=True)
     for fallback in manifest["lowering"]["fallbacks"]:
         where = " at ".join(part for part in (fallback["module"], fallback["source"]) if part)
-        console.print(f"[yellow]fallback[/yellow] {escape(fallback['operator'])} {escape(where)}")
+        console.print(f"[yellow]fallback[/yellow] {escape(fallback['operator'])} {escape(where)}", soft_wrap=True)
     for note in dict.fromkeys([*manifest["notes"], *verification.get("notes", [])]):
-        console.print(f"[yellow]note[/yellow] {escape(note)}")
+        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
     verdict = {True: "[green]verified[/green]", None: "[yellow]not verified[/yellow]"}.get(
         verification["passed"], "[red]failed[/red]"
     )
     reason = f" ({verification['skipped']})" if verification.get("skipped") else ""
-    console.print(f"{verdict}{escape(reason)}: {escape(', '.join(str(path / name) for name in manifest['files']))}")
+    main, *others = manifest["files"]
+    beside = f" and {len(others)} more files beside it" if others else ""
+    console.print(f"{verdict}{escape(reason)}: {escape(str(path / main))}{beside}", soft_wrap=True)
 
 
 def _steps_table(manifest: Mapping[str, Any]) -> Any:

@@ -21,11 +21,16 @@ def command(request: ModelRequest, as_json: bool) -> None:
       graphforge opset model.onnx
       graphforge opset torchvision:swin_t --input 'x:1x3x224x224'
     """
-    from graphforge.verify.opset import audit
+    from graphforge.verify.opset_audit import opset_report_of_file, opset_report_of_model
 
     with progress(quiet=as_json) as begin:
         begin("load")
-        report = audit(request)
+        loaded = request.load()
+        if loaded.onnx_path is not None:  # the file as it stands: nothing runs, so no inputs are needed
+            report = opset_report_of_file(loaded.onnx_path)
+        else:
+            begin("capture")
+            report = opset_report_of_model(request.prepare(loaded))
     if as_json:
         print_json(report.to_dict())
     else:

@@ -1,0 +1,282 @@
+"""Every verb on a small model: what it prints, what it leaves, what `--json` says.  In-process: torch loads once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphforge.cli.main import run
+
+NET = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, width, 3)
+        self.bn = torch.nn.BatchNorm2d(width)
+
+    def forward(self, image):
+        return self.bn(self.conv(image)).relu()
+
+def build(width=4):
+    torch.manual_seed(0)
+    return Net(width).eval()
+
+def with_inputs():
+    return build(), (torch.randn(1, 3, 8, 8),)
+
+def sequential():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+"""
+PASS = '''"""Count the Relu nodes, change nothing."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphforge import Pass, Rewriter
+from graphforge.ir import Graph
+
+
+@dataclass(frozen=True)
+class CountRelu(Pass):
+    name: ClassVar[str] = "count-relu"
+    least: int = 0
+
+    def run(self, graph: Graph, rewriter: Rewriter) -> None:
+        found = sum(node.op_type == "Relu" for node in graph)
+        assert found >= self.least
+'''
+X = ("--input", "image:2x3x8x8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "mine.py").write_text(PASS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled bundle and the file it came from, to be read only."""
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "net.py").write_text(NET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(["compile", "net.py:build", *X, "--dynamic", "image:0=1..4", "-o", "out", "--json"]) == 0
+    return folder
+
+
+def _json(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
+    capsys.readouterr()
+    assert run([*arguments, "--json"]) == code
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return json.loads(captured.out)
+
+
+# -- compile -----------------------------------------------------------------------------------------------------------
+
+
+def test_compile_closes_with_steps_and_outputs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compile", "net.py:build", *X, "--dynamic", "image:0=1..4,2=6..12/2", "-o", "out/net"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("capture", "canonicalise", "legalise for onnx", "emit", "verify", "max abs", "max rel", "output"):
+        assert word in printed
+    assert "verified: out/net/model.onnx" in printed
+    assert "image 1x3x" in printed  # batch 1 was tried
+    assert sorted(path.name for path in (folder / "out" / "net").iterdir()) == ["manifest.json", "model.onnx"]
+
+
+def test_json_is_the_manifest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = _json(capsys, "compile", "net.py:with_inputs", "-o", "out/net")
+    assert document["path"] == "out/net"
+    assert document["manifest"] == json.loads((folder / "out/net/manifest.json").read_text())
+    assert document["manifest"]["verification"]["passed"] is True
+
+
+def test_no_verify_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compile", "net.py:with_inputs", "--no-verify", "-o", "out"]) == 0
+    assert "not verified" in capsys.readouterr().out
+    assert json.loads((folder / "out/manifest.json").read_text())["verification"]["passed"] is None
+
+
+def test_default_output_is_named_after_the_model(folder: Path) -> None:
+    assert run(["compile", "net.py:with_inputs", "--no-verify", "--json"]) == 0
+    assert (folder / "out" / "net_py_with_inputs" / "model.onnx").is_file()
+
+
+def test_input_takes_the_parameters_name_by_position(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`Sequential.forward` calls its input `input`; a user may call it anything."""
+    document = _json(
+        capsys, "compile", "net.py:sequential", "--input", "x:1x3x8x8", "--dynamic", "x:0=1..2", "-o", "out"
+    )
+    (described,) = document["manifest"]["inputs"]
+    assert described["name"] == "input"
+    assert described["dynamic"]["0"]["high"] == 2
+
+
+def test_kwargs_build_another_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = _json(capsys, "compile", "net.py:build", *X, "--kwargs", '{"width": 7}', "-o", "out", "--no-verify")
+    assert document["manifest"]["outputs"][0]["shape"] == [2, 7, 6, 6]
+
+
+def test_checkpoint_is_loaded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnx
+    import torch
+
+    torch.save({"weight": torch.full((4, 3, 3, 3), 0.25), "bias": torch.zeros(4)}, folder / "plain.pth")
+    state = torch.load(folder / "plain.pth")
+    torch.save({"state_dict": {f"0.{name}": tensor for name, tensor in state.items()}}, folder / "w.pth")
+    _json(capsys, "compile", "net.py:sequential", "--input", "x:1x3x8x8", "--checkpoint", "w.pth", "-o", "out")
+    weights = [onnx.numpy_helper.to_array(item) for item in onnx.load(folder / "out/model.onnx").graph.initializer]
+    assert any(weight.shape == (4, 3, 3, 3) and (weight == 0.25).all() for weight in weights)
+
+
+def test_input_files_are_real_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (20, 10), (255, 0, 0)).save(folder / "red.png")
+    document = _json(capsys, "compile", "net.py:build", "--input-file", "red.png", "-o", "own-size", "--no-verify")
+    assert document["manifest"]["inputs"][0]["shape"] == [1, 3, 10, 20]
+    document = _json(
+        capsys, "compile", "net.py:build", *X, "--input-file", "red.png", "-o", "given-size", "--no-verify"
+    )
+    assert document["manifest"]["inputs"][0]["shape"] == [2, 3, 8, 8]
+    np.savez(folder / "data.npz", image=np.ones((3, 3, 9, 9), np.float32))
+    document = _json(capsys, "compile", "net.py:build", "--input-file", "data.npz", "-o", "npz", "--no-verify")
+    assert document["manifest"]["inputs"][0]["shape"] == [3, 3, 9, 9]
+
+
+def test_picture_becomes_nchw_between_0_and_1(folder: Path) -> None:
+    from PIL import Image
+
+    from graphforge.cli.inputs import picture_as_tensor
+
+    Image.new("RGB", (4, 2), (255, 0, 51)).save(folder / "p.png")
+    array = picture_as_tensor(folder / "p.png", None)
+    assert array.shape == (1, 3, 2, 4)
+    assert array.dtype == np.float32
+    np.testing.assert_allclose(array[0, :, 0, 0], [1.0, 0.0, 0.2], rtol=1e-6)
+
+
+def test_own_pass_runs_after_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = _json(
+        capsys, "compile", "net.py:with_inputs", "--pass", "mine.py:CountRelu", "--check-passes", "-o", "out"
+    )
+    names = [record["name"] for record in document["manifest"]["passes"]]
+    assert names.index("count-relu") == len(names) - 2  # only the legalisation follows
+
+
+def test_pipeline_places_own_pass_with_options(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--pass", "mine.py:CountRelu", "--pipeline", "count-relu{least=1},fold-constants")
+    document = _json(capsys, "compile", "net.py:with_inputs", *arguments, "-o", "out")
+    specs = [record["spec"] for record in document["manifest"]["passes"]]
+    assert specs[:2] == ["count-relu{least=1}", "fold-constants"]
+    assert len(specs) == 3
+
+
+def test_bug_of_a_pass_is_exit_3_with_a_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--pass", "mine.py:CountRelu", "--pipeline", "count-relu{least=9}"]
+    assert run(["compile", "net.py:with_inputs", *arguments, "-o", "out"]) == 3
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "error: internal error: InternalError: the pass 'count-relu' failed" in said
+    assert "note: when reporting it" in said
+    assert not (folder / "out").exists()
+
+
+# -- the other verbs ---------------------------------------------------------------------------------------------------
+
+
+def test_inspect_shows_origins(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", "net.py:build", *X, "--level", "captured"]) == 0
+    printed = capsys.readouterr().out
+    assert "= BatchNormalization" in printed
+    assert "net.py:11" in printed
+    assert run(["inspect", "net.py:build", *X]) == 0
+    assert "= BatchNormalization" not in capsys.readouterr().out  # folded into the convolution
+
+
+def test_inspect_reads_a_file_without_inputs(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(bundle / "out" / "model.onnx")]) == 0
+    assert "Conv" in capsys.readouterr().out
+
+
+def test_inspect_one_node(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(bundle / "out" / "model.onnx")
+    nodes = _json(capsys, "inspect", path)["nodes"]
+    conv = next(node for node in nodes if node["op"] == "Conv")
+    assert any(origin["module"] == "conv" for origin in conv["origins"])
+    assert run(["inspect", path, "--node", conv["name"]]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{conv['name']}: Conv")
+    assert "origin  conv (" in printed
+    assert run(["inspect", path, "--node", "nope"]) == 1
+    assert "error: there is no node 'nope'" in capsys.readouterr().err
+
+
+def test_passes_lists_the_order_and_the_text_that_replays_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from graphforge.passes import default_pipeline
+    from graphforge.transform import Pipeline
+
+    document = _json(capsys, "passes")
+    assert [item["name"] for item in document["stages"]["canonical"]] == [item.name for item in default_pipeline()]
+    assert Pipeline.parse(document["pipeline"]).spec() == Pipeline(default_pipeline()).spec()
+    assert run(["passes"]) == 0
+    printed = capsys.readouterr().out
+    for item in default_pipeline():
+        assert item.name in printed
+
+
+def test_passes_tells_all_about_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["passes", "fold-constants"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("fold-constants\n")
+    assert "max_bytes: int  (default" in printed
+
+
+def test_every_pass_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    document = _json(capsys, "passes")
+    for item in [*document["stages"]["canonical"], *document["available"]]:
+        assert item["summary"], item["name"]
+
+
+def test_diff_marks_the_first_departure(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnx
+
+    arguments = ("diff", str(bundle / "net.py") + ":build", *X)
+    assert _json(capsys, *arguments, "--against", str(bundle / "out/model.onnx"))["first_departure"] is None
+    model = onnx.load(bundle / "out" / "model.onnx")
+    weight = next(item for item in model.graph.initializer if len(item.dims) == 4)
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 2, weight.name))
+    onnx.save(model, bundle / "edited.onnx")
+    document = _json(capsys, *arguments, "--against", str(bundle / "edited.onnx"), code=1)
+    assert document["first_departure"] is not None
+
+
+def test_diff_needs_a_torch_model(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(bundle / "out/model.onnx")
+    assert run(["diff", path, *X, "--against", path]) == 2
+    assert "note: MODEL is the PyTorch model that --against was compiled from" in capsys.readouterr().err
+
+
+def test_opset_answers_for_file_and_model(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_file = _json(capsys, "opset", str(bundle / "out/model.onnx"))
+    of_model = _json(capsys, "opset", str(bundle / "net.py") + ":build", *X)
+    assert of_file["lowest"] == of_model["lowest"] <= of_file["opset"]
+
+
+def test_profile_measures_both_sides(
+    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle)  # the manifest names the model as it was given
+    document = _json(capsys, "profile", "out", "--runs", "5", "--warmup", "1")
+    assert json.dumps(document).count("median") >= 2
