@@ -90,7 +90,7 @@ def default_registry() -> PassRegistry:
     rooms = importlib.util.find_spec("graphforge.passes")
     assert rooms is not None, "the passes room is part of the package"
     for module in pkgutil.iter_modules(rooms.submodule_search_locations):
-        if not module.name.startswith("_"):
+        if not module.ispkg and not module.name.startswith("_"):  # a folder holds helpers of a pass
             path = f"graphforge.passes.{module.name}"
             registry.add(module.name.replace("_", "-"), functools.partial(_from_module, path), path)
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
