@@ -105,6 +105,21 @@ def test_scripts_run_in_a_process_of_their_own(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+OLD_PYTHON = os.environ.get("GRAPHFORGE_OLD_PYTHON")
+
+
+@pytest.mark.skipif(OLD_PYTHON is None, reason="GRAPHFORGE_OLD_PYTHON names no Python 3.7 with onnx and onnxruntime")
+@pytest.mark.parametrize("make", [static_bundle, dynamic_bundle, quantised_bundle])
+def test_scripts_run_in_an_old_python(make: object, tmp_path: Path) -> None:
+    assert callable(make)
+    make(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(STAND_IN)}
+    for script in ("build_mm.py", "run_mm.py"):
+        command = [str(OLD_PYTHON), str(tmp_path / script)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_integer_inputs_are_fed_as_int32(tmp_path: Path) -> None:
     model, shapes = two_inputs()
     result = emit(model, tmp_path, shapes)

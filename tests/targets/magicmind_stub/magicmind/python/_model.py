@@ -1,5 +1,6 @@
 """Stand-in: build, write, load and run a model, in ONNX Runtime.  Nothing was run on an MLU."""
 
+# ruff: noqa: B905 - the stand-in runs on Python 3.7 too, whose zip has no strict
 from __future__ import annotations
 
 import base64
@@ -84,10 +85,10 @@ def _shape_problem(network: Network, config: BuilderConfig) -> str | None:
             low, high = given["min"], given["max"]
             if len(low) != len(dims):
                 return f"dim_range {index} does not fit rank {len(dims)}"
-            fixed = zip(tensor._onnx_dims, low, high, strict=True)
+            fixed = zip(tensor._onnx_dims, low, high)
             if any(size != -1 and not size == a == b for size, a, b in fixed):
                 return f"dim_range {index} contradicts the file's {tensor._onnx_dims}"
-            inside = zip(dims, low, high, strict=True)
+            inside = zip(dims, low, high)
             if any(size != -1 and not a <= size <= b for size, a, b in inside):
                 return f"the dims of input {index} lie outside its range"
         corners[0][name], corners[1][name] = low, high
@@ -253,7 +254,7 @@ class Model:
 
 
 def _bounds(entry: dict[str, Any]) -> list[tuple[int, int]]:
-    return list(zip(entry["low"], entry["high"], strict=True))
+    return list(zip(entry["low"], entry["high"]))
 
 
 def _to_layout(sizes: list[int], entry: dict[str, Any]) -> list[int]:
@@ -326,16 +327,16 @@ class Context:
         if len(inputs) != len(entries) or outputs:
             return answer("enqueue", f"expected {len(entries)} inputs and an empty list of outputs")
         feeds = {}
-        for index, (tensor, entry, value) in enumerate(zip(inputs, entries, self._session.get_inputs(), strict=True)):
+        for index, (tensor, entry, value) in enumerate(zip(inputs, entries, self._session.get_inputs())):
             if not tensor.on_device or tensor._array is None:
                 return answer("enqueue", f"input {index} is not on the device")
             shape = list(tensor._array.shape)
             low, high = _to_layout(entry["low"], entry), _to_layout(entry["high"], entry)
-            if len(shape) != len(low) or any(not a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
+            if len(shape) != len(low) or any(not a <= n <= b for a, n, b in zip(low, shape, high)):
                 return answer("enqueue", f"input {index} has shape {shape}, expected {low} to {high}")
             feeds[value.name] = _prologue(tensor._array, entry)
         results = self._session.run(None, feeds)
-        for result, entry in zip(results, self._model._data["outputs"], strict=True):
+        for result, entry in zip(results, self._model._data["outputs"]):
             dtype = DataType[entry["run"]]
             outputs.append(RuntimeTensor(dtype, np.ascontiguousarray(result.astype(numpy_dtype(dtype)))))
         queue.waiting += outputs

@@ -1,5 +1,6 @@
 """Stand-in: Network and what the ONNX importer makes of a file.  Nothing was run on an MLU."""
 
+# ruff: noqa: B905 - the stand-in runs on Python 3.7 too, whose zip has no strict
 from __future__ import annotations
 
 import collections
@@ -63,7 +64,7 @@ class ITensor:
             problem = f"{self._name} has rank {len(self._onnx_dims)}, got {sizes}"
         elif any(size < 1 for size in sizes):
             problem = f"{self._name}: sizes are at least 1, got {sizes}"
-        elif any(fixed not in (-1, size) for fixed, size in zip(self._onnx_dims, sizes, strict=True)):
+        elif any(fixed not in (-1, size) for fixed, size in zip(self._onnx_dims, sizes)):
             problem = f"{self._name} is {self._onnx_dims} in the file, got {sizes}"
         else:
             self._dims, self.is_set = sizes, True

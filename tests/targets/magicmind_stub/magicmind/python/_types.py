@@ -96,7 +96,7 @@ class Dims:
     __slots__ = ("_sizes",)
 
     def __init__(self, sizes: Sequence[int]) -> None:
-        if not isinstance(sizes, list | tuple) or not all(type(size) is int for size in sizes):
+        if not isinstance(sizes, (list, tuple)) or not all(type(size) is int for size in sizes):
             raise TypeError(f"Dims takes a list or tuple of int, got {sizes!r}")
         self._sizes: list[int] = list(sizes)
 
