@@ -13,18 +13,21 @@ import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
 from graphforge.ir.builder import Builder
-from graphforge.ir.infer import infer_node, schema_of
+from graphforge.ir.infer import schema_of
 from graphforge.ir.origin import origins_of
 
 __all__ = [
     "Conflict",
     "ConflictKind",
+    "admitted_types",
     "changed_at",
     "conflict_of",
     "describe_node",
     "expand_function",
+    "formal_parameters",
     "ir_version_for",
     "onnx_type_name",
+    "tensor_of_constant_node",
     "versions_of",
 ]
 
@@ -183,7 +186,8 @@ def _attribute_conflict(node: ir.Node, schema: onnx.defs.OpSchema) -> Conflict |
 
 
 @functools.lru_cache(maxsize=4096)
-def _allowed_types(op_type: str, version: int) -> dict[str, frozenset[str]]:
+def admitted_types(op_type: str, version: int) -> dict[str, frozenset[str]]:
+    """Type variable -> the types that the operator admits for it, at a version that brought or changed the operator."""
     schema = onnx.defs.get_schema(op_type, version)
     return {one.type_param_str: frozenset(one.allowed_type_strs) for one in schema.type_constraints}
 
@@ -203,7 +207,7 @@ def formal_parameters(
 
 def _type_conflict(node: ir.Node, schema: onnx.defs.OpSchema) -> Conflict | None:
     at = f"{node.op_type} of opset {schema.since_version}"
-    allowed = _allowed_types(node.op_type, schema.since_version)
+    allowed = admitted_types(node.op_type, schema.since_version)
     bound: dict[str, tuple[str, str]] = {}
     for formals, values in ((schema.inputs, node.inputs), (schema.outputs, node.outputs)):
         for value, formal in formal_parameters(values, formals):
@@ -399,15 +403,3 @@ def tensor_of_constant_node(node: ir.Node) -> ir.TensorProtocol:
         texts = [text.encode() for text in attribute.as_strings()]
         return ir.StringTensor(texts, shape=ir.Shape([len(texts)]))
     raise GraphForgeError(f"{describe_node(node)} holds a value of an unknown kind ({name})")
-
-
-def infer_types(graph: ir.Graph, opset: int) -> None:
-    """Fill in unknown types and shapes, node by node, bodies before the nodes that hold them."""
-    for node in graph:
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                infer_types(attribute.as_graph(), opset)
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for body in attribute.as_graphs():
-                    infer_types(body, opset)
-        infer_node(node, opset)

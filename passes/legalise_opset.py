@@ -1,0 +1,54 @@
+"""Write the graph in an older opset, one version at a time; what has no form there is an error with a way out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.ir import HOME_OPSET, Graph
+from graphforge.ir.versions import ir_version_for
+from graphforge.passes.opset.engine import LOWEST_OPSET, lower_graph
+from graphforge.transform import Pass, Rewriter
+
+__all__ = ["LegaliseOpset"]
+
+# A reader needs the first few; the rest have the same kind of reason.
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class LegaliseOpset(Pass):
+    """``opset`` is the version of the default domain to arrive at, 11 to the home opset."""
+
+    name: ClassVar[str] = "legalise-opset"
+    opset: int = HOME_OPSET
+
+    def run(self, graph: Graph, rewriter: Rewriter) -> None:
+        """Lower every node.
+
+        Raises:
+            UsageError: there is no such opset, or the graph is at an older one already.
+            GraphForgeError: some nodes have no form there; names them, their origins and what to do.
+        """
+        current = graph.opset_imports.get("", HOME_OPSET)
+        if not LOWEST_OPSET <= self.opset <= HOME_OPSET:
+            raise UsageError(
+                f"opset {self.opset} cannot be delivered, expected {LOWEST_OPSET} to {HOME_OPSET}",
+                f"{HOME_OPSET} is the newest that the installed ONNX Runtime loads" if self.opset > HOME_OPSET else "",
+            )
+        if self.opset > current:
+            raise UsageError(f"the graph is at opset {current} already, it cannot be raised to {self.opset}")
+        obstacles = lower_graph(rewriter, self.opset)
+        if obstacles:
+            needed = max(obstacle.opset for obstacle in obstacles)
+            shown = [obstacle.describe() for obstacle in obstacles[:_SHOWN]]
+            if len(obstacles) > _SHOWN:
+                shown.append(f"... and {len(obstacles) - _SHOWN} more")
+            count = "one node has" if len(obstacles) == 1 else f"{len(obstacles)} nodes have"
+            raise GraphForgeError(
+                f"the model cannot be written in opset {self.opset}: {count} no form there",
+                *shown,
+                f"the lowest opset that would do is {needed}: --opset {needed}",
+            )
+        rewriter.model.ir_version = min(rewriter.model.ir_version or 99, ir_version_for(self.opset))

@@ -1,0 +1,59 @@
+"""Bitwise logic on integers by arithmetic: bit k of x is floor(x / 2^k) mod 2."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from graphforge.passes.opset.step import Step, Values
+
+__all__ = ["bitwise", "bitwise_not"]
+
+
+def bitwise_not(step: Step) -> Values:
+    """Signed: -1 - x.  Unsigned: the largest value minus x."""
+    kind, op = step.dtype(), step.op
+    if kind.name.startswith("U"):
+        top = np.array((1 << kind.bitwidth) - 1, dtype=np.dtype(kind.numpy()))
+        return [op.Sub(op.constant(top, kind), step.need(0))]
+    return [op.Sub(op.constant(-1, kind), step.need(0))]
+
+
+def bitwise(step: Step) -> Values:
+    """Both operands bit by bit in a new last dim, combined there and added up again."""
+    kind, op = step.dtype(), step.op
+    if kind == ir.DataType.UINT64:
+        step.fail("64-bit unsigned integers do not fit the arithmetic that replaces it")
+    a, b = (_bits(step, step.need(position)) for position in (0, 1))
+    if step.node.op_type == "BitwiseAnd":
+        both = op.Mul(a, b)
+    elif step.node.op_type == "BitwiseOr":
+        both = op.Sub(op.Add(a, b), op.Mul(a, b))
+    else:
+        both = op.Mod(op.Add(a, b), op.constant(2))
+    weights = _weights(kind)
+    if kind.name.startswith("INT"):
+        weights[-1] = -weights[-1]  # the sign bit
+    total = op.ReduceSum(op.Mul(both, weights), [-1], keepdims=0)
+    return [op.Cast(total, to=kind.value) if kind != ir.DataType.INT64 else total]
+
+
+def _weights(kind: ir.DataType) -> np.ndarray:
+    # 2^63 wraps around to the most negative number, which is its own negative: right either way.
+    return np.array([1 << bit for bit in range(kind.bitwidth)], dtype=np.uint64).astype(np.int64)
+
+
+def _bits(step: Step, value: ir.Value) -> ir.Value:
+    """(...) of any integer type  ==>  (..., bits) of int64, each 0 or 1."""
+    kind, op = step.dtype(), step.op
+    wide = op.Cast(value, to=ir.DataType.INT64.value) if kind != ir.DataType.INT64 else value
+    wide = op.Unsqueeze(wide, [-1])
+    weights = _weights(kind)
+    low = weights[:-1] if kind == ir.DataType.INT64 else weights
+    # Division rounds towards zero: take the remainder away first, so that it is exact.
+    found = op.Mod(op.Div(op.Sub(wide, op.Mod(wide, low)), low), op.constant(2))
+    if kind == ir.DataType.INT64:
+        sign = op.Cast(op.Less(wide, op.constant(0)), to=ir.DataType.INT64.value)
+        found = op.Concat(found, sign, axis=-1)
+    assert isinstance(found, ir.Value)
+    return found

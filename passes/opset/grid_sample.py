@@ -1,0 +1,179 @@
+"""GridSample by gathering: every tap's place in the flattened image, its weight, and the sum over the taps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from graphforge.passes.opset.step import HALF_FLOATS, Step, Values
+
+__all__ = ["grid_sample"]
+
+
+def grid_sample(step: Step) -> Values:
+    """GridSample(x, grid)  ==>  sum over taps of GatherElements(x, place) * weight, for 4-D x."""
+    if step.rank(0) != 4:
+        step.fail("it samples a volume, the older form is for images")
+    kind = step.dtype()
+    inside = ir.DataType.FLOAT if kind in HALF_FLOATS else kind
+    sampler = _Sampler(step, inside)
+    y = sampler.sample()
+    return [y if inside == kind else step.op.Cast(y, to=kind.value)]
+
+
+@dataclass
+class _Axis:
+    """One direction of the image: its size and the coordinates in pixels."""
+
+    size: ir.Value
+    at: ir.Value
+
+
+class _Sampler:
+    """Writes the nodes; all coordinates are floats of shape (batch, 1, places)."""
+
+    def __init__(self, step: Step, inside: ir.DataType) -> None:
+        self.step = step
+        self.op = step.op
+        self.kind = inside
+        self.align = bool(step.int_of("align_corners", 0))
+        self.padding = step.text_of("padding_mode", "zeros")
+        self.mode = step.text_of("mode", "bilinear")
+        x, grid = step.need(0), step.need(1)
+        if step.dtype(0) != inside:
+            x = self.op.Cast(x, to=inside.value)
+        if step.dtype(1) != inside:
+            grid = self.op.Cast(grid, to=inside.value)
+        op = self.op
+        shape, places = op.Shape(x), op.Shape(grid)
+        self.channels = op.Slice(shape, [1], [2])
+        self.flat = op.Reshape(x, [0, 0, -1])
+        self.out_shape = op.Concat(op.Slice(shape, [0], [2]), op.Slice(places, [1], [3]), axis=0)
+        points = op.Reshape(grid, op.Concat(op.Slice(places, [0], [1]), [1, -1, 2], axis=0))
+        last = op.Split(points, axis=3, _outputs=2)
+        self.width = op.Slice(shape, [3], [4])
+        height = op.Slice(shape, [2], [3])
+        self.axes = [
+            self._axis(size, op.Squeeze(part, [3])) for size, part in ((height, last[1]), (self.width, last[0]))
+        ]
+
+    def number(self, value: float) -> ir.Value:
+        return self.op.constant(value, self.kind)
+
+    def _axis(self, size: ir.Value, normal: ir.Value) -> _Axis:
+        """From -1 .. 1 to pixels."""
+        op = self.op
+        length = op.Cast(size, to=self.kind.value)
+        shifted = op.Add(normal, self.number(1.0))
+        if self.align:
+            at = op.Mul(shifted, op.Div(op.Sub(length, self.number(1.0)), self.number(2.0)))
+        else:
+            at = op.Div(op.Sub(op.Mul(shifted, length), self.number(1.0)), self.number(2.0))
+        return _Axis(length, at)
+
+    def sample(self) -> ir.Value:
+        """The whole operator."""
+        op = self.op
+        taps: list[tuple[tuple[ir.Value, ...], ir.Value | None]]
+        if self.mode == "nearest":
+            taps = [(tuple(op.Round(self._folded(axis, axis.at)) for axis in self.axes), None)]
+        elif self.mode == "bilinear":
+            taps = list(self._linear_taps())
+        else:
+            taps = list(self._cubic_taps())
+        total = None
+        for (row, column), weight in taps:
+            picked = self._pick(row, column)
+            term = picked if weight is None else op.Mul(picked, weight)
+            total = term if total is None else op.Add(total, term)
+        result = op.Reshape(total, self.out_shape)
+        assert isinstance(result, ir.Value)
+        return result
+
+    def _linear_taps(self) -> Iterator[tuple[tuple[ir.Value, ...], ir.Value]]:
+        op = self.op
+        ends = []
+        for axis in self.axes:
+            at = self._folded(axis, axis.at)
+            low = op.Floor(at)
+            part = op.Sub(at, low)
+            ends.append(((low, op.Sub(self.number(1.0), part)), (op.Add(low, self.number(1.0)), part)))
+        for row, by_row in ends[0]:
+            for column, by_column in ends[1]:
+                yield (row, column), op.Mul(by_row, by_column)
+
+    def _cubic_taps(self) -> Iterator[tuple[tuple[ir.Value, ...], ir.Value]]:
+        """Keys' kernel with a = -0.75 over four taps in each direction; each tap is folded back on its own."""
+        op = self.op
+        sides = []
+        for axis in self.axes:
+            low = op.Floor(axis.at)
+            part = op.Sub(axis.at, low)
+            taps = []
+            for offset in range(-1, 3):
+                distance = op.Abs(op.Sub(part, self.number(float(offset))))
+                place = op.Add(low, self.number(float(offset)))
+                taps.append((self._folded(axis, place), self._keys(distance, near=offset in (0, 1))))
+            sides.append(taps)
+        for row, by_row in sides[0]:
+            for column, by_column in sides[1]:
+                yield (row, column), op.Mul(by_row, by_column)
+
+    def _keys(self, distance: ir.Value, *, near: bool) -> ir.Value:
+        a = -0.75
+        # R. Keys, Cubic convolution interpolation for digital image processing, 1981.
+        coefficients = (a + 2, -(a + 3), 0.0, 1.0) if near else (a, -5 * a, 8 * a, -4 * a)
+        op = self.op
+        total = self.number(coefficients[0])
+        for coefficient in coefficients[1:]:
+            total = op.Add(op.Mul(total, distance), self.number(coefficient))
+        return total
+
+    def _folded(self, axis: _Axis, at: ir.Value) -> ir.Value:
+        """Coordinates outside brought back by the padding mode; zeros are masked later."""
+        op = self.op
+        top = op.Sub(axis.size, self.number(1.0))
+        if self.padding == "reflection":
+            at = self._reflected(axis, at)
+        if self.padding in ("reflection", "border"):
+            at = op.Min(op.Max(at, self.number(0.0)), top)
+        return at
+
+    def _reflected(self, axis: _Axis, at: ir.Value) -> ir.Value:
+        """Mirrored at the centres of the outer pixels (align_corners) or at their outer edges."""
+        op = self.op
+        low = self.number(0.0 if self.align else -0.5)
+        span = op.Sub(axis.size, self.number(1.0)) if self.align else axis.size
+        double = op.Mul(span, self.number(2.0))
+        # A span of zero (one pixel between its own centres) has nowhere to go but the pixel itself.
+        safe = op.Max(double, self.number(1e-6))
+        distance = op.Abs(op.Sub(at, low))
+        rest = op.Mod(distance, safe, fmod=1)
+        back = op.Min(rest, op.Sub(double, rest))
+        result = op.Add(back, low)
+        assert isinstance(result, ir.Value)
+        return result
+
+    def _pick(self, row: ir.Value, column: ir.Value) -> ir.Value:
+        """The pixels at whole coordinates, zero outside."""
+        op = self.op
+        bounds = [(row, self.axes[0]), (column, self.axes[1])]
+        inside = None
+        safe = []
+        for at, axis in bounds:
+            top = op.Sub(axis.size, self.number(1.0))
+            clamped = op.Min(op.Max(at, self.number(0.0)), top)
+            safe.append(op.Cast(clamped, to=ir.DataType.INT64.value))
+            if self.padding == "zeros":
+                here = op.Equal(clamped, at)
+                inside = here if inside is None else op.And(inside, here)
+        place = op.Add(op.Mul(safe[0], self.width), safe[1])
+        shape = op.Shape(place)
+        spread = op.Concat(op.Slice(shape, [0], [1]), self.channels, op.Slice(shape, [2], [3]), axis=0)
+        picked = op.GatherElements(self.flat, op.Expand(place, spread), axis=2)
+        if inside is not None:
+            picked = op.Where(inside, picked, self.number(0.0))
+        assert isinstance(picked, ir.Value)
+        return picked
