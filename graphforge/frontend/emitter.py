@@ -12,7 +12,8 @@ import torch
 from onnx_ir.tensor_adapters import TorchTensor, from_torch_dtype, to_torch_dtype
 
 from graphforge.errors import LoweringError
-from graphforge.ir import Builder, Operand
+from graphforge.frontend.kernels import detour, is_exact
+from graphforge.ir import Builder, Operand, schema_of
 
 __all__ = ["Dim", "Emitter", "SymbolicScalar", "dim_label"]
 
@@ -100,6 +101,39 @@ class Emitter(Builder):
         self.inputs: tuple[Any, ...] = ()
         self.symbol_names: dict[Any, Any] = {}
         self.fx_node: torch.fx.Node | None = None
+
+    def node(
+        self, op_type: str, operands: Sequence[Operand], *, _outputs: int = 1, _domain: str = "", **keywords: Any
+    ) -> Any:
+        """Add one node; where ONNX Runtime has no kernel for the operands' dtype, between casts to one that it has."""
+        inputs = self._inputs(op_type, _domain, operands)
+        around = None if _domain else detour(op_type, inputs, keywords)
+        if around is None:
+            return super().node(op_type, inputs, _outputs=_outputs, _domain=_domain, **keywords)
+        asked, computed = around
+        schema = schema_of(op_type, "", self.opset)
+        assert schema is not None
+        condition = 1 if op_type == "Where" else 0
+        inputs = [
+            value if value is None or value.dtype != asked or position < condition else self.cast(value, computed)
+            for position, value in enumerate(inputs)
+        ]
+        results = super().node(op_type, inputs, _outputs=_outputs, **keywords)
+        if not is_exact(asked, computed):
+            self.rounded.add(f"{op_type} of {asked.numpy().name} is computed in {computed.numpy().name}")
+        kind = schema.inputs[condition].type_str if op_type != "OneHot" else schema.inputs[2].type_str
+        values = [results] if isinstance(results, ir.Value) else list(results)
+        back = [
+            self.cast(value, asked) if formal.type_str == kind and value.dtype == computed else value
+            for value, formal in zip(values, schema.outputs, strict=False)
+        ]
+        return back[0] if _outputs == 1 else tuple(back)
+
+    @property
+    def rounded(self) -> set[str]:
+        """What the graph computes with fewer digits than the model does, for want of a kernel; one line each."""
+        lines: set[str] = self.constants.meta.setdefault("graphforge.rounded", set())
+        return lines
 
     # -- facts -------------------------------------------------------------------------------------------------------
 

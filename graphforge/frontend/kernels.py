@@ -1,21 +1,24 @@
-"""Which dtypes ONNX Runtime's CPU kernels take, and how a lowering gets around those they do not.
+"""Which dtypes ONNX Runtime's CPU kernels take, and where to compute instead of those they do not.
 
-The schema of an operator says what is legal; what runs is less.  ``run`` emits a node as it stands where a kernel
-exists and computes in a wider dtype, between two casts, where none does.  The tables were read off ONNX Runtime 1.31 at
-opset 26 by loading a one-node model per operator and dtype.  float16 counts as supported wherever float32 is: ONNX
-Runtime inserts casts by itself, and accelerators have such kernels.
+The schema of an operator says what is legal; what runs is less.  The ``Emitter`` asks this table for every node it
+makes: where a kernel exists the node stands as the rule wrote it, else it computes in another dtype, between casts.
+The table was read off ONNX Runtime 1.31 at opset 26 by loading a one-node model per operator and dtype.  float16
+counts as supported wherever float32 is: ONNX Runtime inserts casts by itself, and accelerators have such kernels.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import onnx_ir as ir
 
-from graphforge.frontend.emitter import Emitter, SymbolicScalar
 from graphforge.ir import Operand
 
-__all__ = ["HALVES", "INTEGERS", "has_kernel", "is_float", "kernel_dtype", "run", "working_dtype"]
+if TYPE_CHECKING:
+    from graphforge.frontend.emitter import Emitter, SymbolicScalar
+
+__all__ = ["HALVES", "INTEGERS", "detour", "has_kernel", "is_exact", "is_float", "kernel_dtype", "run", "working_dtype"]
 
 _D = ir.DataType
 
@@ -28,63 +31,89 @@ _SINGLE: Final = frozenset({_D.FLOAT, _D.FLOAT16})
 _SIGNED: Final = frozenset({_D.INT64, _D.INT32, _D.INT16, _D.INT8})
 _NUMBERS: Final = _FLOATS | INTEGERS
 _WIDE: Final = _FLOATS | {_D.INT64, _D.INT32}
+_BITS: Final = _NUMBERS | {_D.BOOL}
 
 _KERNELS: Final[dict[str, frozenset[ir.DataType]]] = {
     **dict.fromkeys(
-        "Floor Ceil Round Sqrt Reciprocal Exp Log Sin Cos Tanh Sigmoid Softmax LogSoftmax Sum Gemm".split(), _FLOATS
+        "Attention BatchNormalization Ceil Cos DFT Exp Floor GRU Gemm GridSample GroupNormalization LSTM Log "
+        "LogSoftmax LpNormalization RMSNormalization Reciprocal Round Sigmoid Sin Softmax Sqrt Sum Tanh".split(),
+        _FLOATS,
     ),
     **dict.fromkeys(
-        "Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Erf LeakyRelu Elu Selu Softplus Softsign Mish HardSwish "
-        "HardSigmoid Gelu ThresholdedRelu PRelu".split(),
+        "Acos Acosh Asin Asinh Atan Atanh AveragePool Col2Im Conv ConvTranspose Cosh Det Elu Erf Gelu "
+        "GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Hardmax InstanceNormalization LRN LeakyRelu LpPool "
+        "MaxUnpool Mean MeanVarianceNormalization Mish PRelu RNN RotaryEmbedding Selu Sinh Softplus Softsign Tan "
+        "ThresholdedRelu".split(),
         _SINGLE,
     ),
     "Celu": frozenset({_D.FLOAT}),
-    **dict.fromkeys("Abs Sign Add Sub Mul Div Mod Less LessOrEqual Greater GreaterOrEqual".split(), _NUMBERS),
+    "LayerNormalization": _FLOATS | {_D.BFLOAT16},
+    **dict.fromkeys("IsInf IsNaN".split(), _FLOATS | {_D.BFLOAT16}),
+    **dict.fromkeys("Abs Add Div Greater GreaterOrEqual Less LessOrEqual Mod Mul Sub".split(), _NUMBERS),
+    "Sign": _NUMBERS | {_D.BFLOAT16},
     "Neg": _FLOATS | _SIGNED,
     "Relu": _FLOATS | {_D.INT32, _D.INT8},
-    "Equal": _NUMBERS | {_D.BOOL},
     "Pow": _WIDE,
-    **dict.fromkeys("Max Min Clip".split(), _WIDE | {_D.INT8, _D.UINT8, _D.UINT32, _D.UINT64}),
+    "MatMul": _WIDE | {_D.UINT32, _D.UINT64},
+    **dict.fromkeys("Clip Max Min".split(), _WIDE | {_D.INT8, _D.UINT8, _D.UINT32, _D.UINT64}),
     "Where": _WIDE | {_D.INT8, _D.UINT8, _D.UINT32},
     **dict.fromkeys(
-        "ReduceSum ReduceMean ReduceProd ReduceL1 ReduceL2 ReduceLogSumExp ReduceLogSum ReduceSumSquare CumSum "
-        "Einsum".split(),
+        "CumSum Einsum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceProd ReduceSum "
+        "ReduceSumSquare".split(),
         _WIDE,
     ),
+    "CumProd": _WIDE | {_D.UINT32, _D.UINT64},
     **dict.fromkeys("ReduceMax ReduceMin".split(), _WIDE | {_D.INT8, _D.UINT8, _D.BOOL}),
     **dict.fromkeys("ArgMax ArgMin".split(), _WIDE | {_D.INT8, _D.UINT8}),
     "TopK": _WIDE | {_D.INT16, _D.INT8, _D.UINT8},
-    "MatMul": _WIDE | {_D.UINT32, _D.UINT64},
-    "CumProd": _WIDE | {_D.UINT32, _D.UINT64},
-    "Range": frozenset({_D.FLOAT, _D.DOUBLE, _D.INT64, _D.INT32, _D.INT16}),
-    **dict.fromkeys("Expand Tile Compress".split(), _NUMBERS | {_D.BOOL}),
-    "Pad": _WIDE | {_D.INT8, _D.UINT8, _D.UINT32, _D.UINT64, _D.BOOL},
-    "Unique": _FLOATS | {_D.INT64, _D.INT8},
-    "Trilu": _WIDE | {_D.BOOL},
-    "NonZero": frozenset({_D.FLOAT, _D.FLOAT16, _D.INT64, _D.INT32, _D.UINT8, _D.BOOL}),
+    **dict.fromkeys("DepthToSpace MaxPool SpaceToDepth".split(), _FLOATS | {_D.INT8, _D.UINT8}),
+    "Resize": _SINGLE | {_D.INT32, _D.INT8, _D.UINT8},
     "BitShift": frozenset({_D.UINT8, _D.UINT32, _D.UINT64}),
-    **dict.fromkeys("IsNaN IsInf".split(), _FLOATS | {_D.BFLOAT16}),
+    **dict.fromkeys("Compress Equal Expand ReverseSequence Size Tile".split(), _BITS),
+    "Pad": _WIDE | {_D.INT8, _D.UINT8, _D.UINT32, _D.UINT64, _D.BOOL},
+    "EyeLike": _WIDE | {_D.UINT64},
+    "NonZero": frozenset({_D.FLOAT, _D.FLOAT16, _D.INT64, _D.INT32, _D.UINT8, _D.BOOL}),
+    "OneHot": _SINGLE | {_D.INT64},
+    "Range": frozenset({_D.FLOAT, _D.DOUBLE, _D.INT64, _D.INT32, _D.INT16}),
+    "Trilu": _WIDE | {_D.BOOL},
+    "Unique": _FLOATS | {_D.INT64, _D.INT8},
+    # with a reduction only: these load for every dtype, and fail when they run
+    **dict.fromkeys("ScatterElements ScatterND".split(), frozenset({_D.FLOAT, _D.DOUBLE}) | INTEGERS),
 }
 
+# Which input's dtype decides, where that is not the first.
+_DECIDES: Final = {"Where": 1, "OneHot": 2}
+
 # Where to compute instead, the first that has a kernel.
-_WIDER: Final[dict[ir.DataType, tuple[ir.DataType, ...]]] = {
+_INSTEAD: Final[dict[ir.DataType, tuple[ir.DataType, ...]]] = {
     _D.BFLOAT16: (_D.FLOAT,),
     _D.FLOAT16: (_D.FLOAT,),
     _D.DOUBLE: (_D.FLOAT,),
     _D.FLOAT: (_D.DOUBLE,),
-    _D.BOOL: (_D.UINT8, _D.INT32),
+    _D.BOOL: (_D.UINT8, _D.INT32, _D.INT64, _D.FLOAT),
     _D.INT8: (_D.INT32, _D.INT64, _D.FLOAT),
     _D.INT16: (_D.INT32, _D.INT64, _D.FLOAT),
     _D.UINT8: (_D.INT32, _D.INT64, _D.FLOAT),
     _D.UINT16: (_D.INT32, _D.INT64, _D.FLOAT),
-    _D.INT32: (_D.INT64, _D.DOUBLE),
-    _D.UINT32: (_D.INT64, _D.DOUBLE),
+    _D.INT32: (_D.INT64, _D.DOUBLE, _D.FLOAT),
+    _D.UINT32: (_D.INT64, _D.DOUBLE, _D.FLOAT),
     _D.INT64: (_D.DOUBLE, _D.FLOAT),
-    _D.UINT64: (_D.INT64, _D.DOUBLE),
+    _D.UINT64: (_D.INT64, _D.DOUBLE, _D.FLOAT),
 }
 
-_BOOL_RESULT: Final = frozenset("Equal Less LessOrEqual Greater GreaterOrEqual IsNaN IsInf".split())
-_OWN_RESULT: Final = _BOOL_RESULT | {"ArgMax", "ArgMin", "NonZero"}
+# Pairs (asked for, computed in) by which digits can be lost.
+_LOSSY: Final = frozenset(
+    {
+        (_D.DOUBLE, _D.FLOAT),
+        (_D.INT32, _D.FLOAT),
+        (_D.UINT32, _D.FLOAT),
+        (_D.INT64, _D.FLOAT),
+        (_D.INT64, _D.DOUBLE),
+        (_D.UINT64, _D.INT64),
+        (_D.UINT64, _D.DOUBLE),
+        (_D.UINT64, _D.FLOAT),
+    }
+)
 
 
 def is_float(dtype: ir.DataType | None) -> bool:
@@ -92,51 +121,59 @@ def is_float(dtype: ir.DataType | None) -> bool:
     return dtype in _FLOATS or dtype in HALVES
 
 
+def is_exact(asked: ir.DataType, computed: ir.DataType) -> bool:
+    """Whether every value of the one dtype is a value of the other."""
+    return (asked, computed) not in _LOSSY
+
+
 def has_kernel(op_type: str, dtype: ir.DataType) -> bool:
     """Whether ONNX Runtime runs the operator on the dtype on a CPU."""
-    known = _KERNELS.get(op_type)
-    return known is None or dtype in known
+    supported = _KERNELS.get(op_type)
+    return supported is None or dtype in supported
 
 
 def kernel_dtype(op_type: str, dtype: ir.DataType) -> ir.DataType:
-    """The dtype to compute in: ``dtype`` itself where a kernel exists, else a wider one."""
+    """The dtype to compute in: ``dtype`` itself where a kernel exists, else another."""
     if has_kernel(op_type, dtype):
         return dtype
-    return next((wider for wider in _WIDER.get(dtype, ()) if has_kernel(op_type, wider)), dtype)
+    return next((other for other in _INSTEAD.get(dtype, ()) if has_kernel(op_type, other)), dtype)
+
+
+def detour(
+    op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any]
+) -> tuple[ir.DataType, ir.DataType] | None:
+    """The dtype that a node's inputs have and the one to compute in; None where the node runs as it stands."""
+    supported = _KERNELS.get(op_type)
+    if supported is None:
+        return None
+    position = _DECIDES.get(op_type, 0)
+    value = inputs[position] if position < len(inputs) else None
+    dtype = None if value is None else value.dtype
+    if dtype is None or dtype in supported:
+        return None
+    if op_type.startswith("Scatter") and attributes.get("reduction", "none") == "none":
+        return None
+    instead = kernel_dtype(op_type, dtype)
+    return None if instead == dtype else (dtype, instead)
 
 
 def run(op: Emitter, op_type: str, *operands: Operand | SymbolicScalar, **attributes: Any) -> ir.Value:
-    """One node whose (data) operands share a dtype, cast around where no kernel takes that dtype.
-
-    Numbers take the dtype of the values beside them; the result has that dtype too, but for comparisons and indices.
-    """
-    first = 1 if op_type == "Where" else 0
-    data = operands[first : first + _data_operands(op_type, len(operands))]
-    dtype = next((value.dtype for value in data if isinstance(value, ir.Value) and value.dtype is not None), None)
-    if dtype is None:
+    """One node of one result; numbers among the operands take the dtype of the values beside them."""
+    first = _DECIDES.get(op_type, 0)
+    values = [operand for operand in operands[first:] if isinstance(operand, ir.Value)]
+    if not values or values[0].dtype is None:
         raise op.fail(f"{op_type} has no operand whose dtype is known")
-    wide = kernel_dtype(op_type, dtype)
+    dtype = values[0].dtype
     inputs: list[Operand] = []
-    for position, operand in enumerate(operands):
-        if isinstance(operand, SymbolicScalar):
-            operand = operand.scalar(op)
-        if not first <= position < first + len(data) or operand is None:
+    for operand in operands:
+        if isinstance(operand, bool | int | float):
+            inputs.append(op.constant(operand, dtype))
+        elif operand is None or isinstance(operand, ir.Value | Sequence):
             inputs.append(operand)
-        elif isinstance(operand, ir.Value):
-            inputs.append(op.cast(operand, wide))
         else:
-            inputs.append(op.constant(operand, wide))
+            inputs.append(op.scalar(operand, dtype))  # type: ignore[arg-type]
     result: ir.Value = op.node(op_type, inputs, **attributes)
-    if wide == dtype or op_type in _OWN_RESULT:
-        return result
-    return op.cast(result, dtype)
-
-
-def _data_operands(op_type: str, count: int) -> int:
-    """How many operands are data; axes, ranks and counts follow after."""
-    if op_type.startswith("Reduce") or op_type in ("CumSum", "CumProd", "Expand", "TopK", "Trilu"):
-        return 1
-    return count
+    return result
 
 
 def working_dtype(dtype: ir.DataType, *numbers: Any) -> ir.DataType:

@@ -140,8 +140,8 @@ def assert_same(
         torch.testing.assert_close(
             found,
             want.contiguous(),
-            rtol=relative if rtol is None else rtol,
-            atol=absolute if atol is None else atol,
+            rtol=relative if rtol is None or not want.is_floating_point() else rtol,
+            atol=absolute if atol is None or not want.is_floating_point() else atol,
             equal_nan=True,
             msg=located,
         )
