@@ -192,7 +192,7 @@ def _concat(node: ir.Node) -> Inferred | None:
 
 def _axes(node: ir.Node) -> list[int] | None:
     if len(node.inputs) < 2 or node.inputs[1] is None:
-        return None
+        return _ints(node, "axes")  # where they stand before opset 13, before 18 in most reductions
     axes = constant_of(node.inputs[1])
     return None if axes is None else [int(axis) for axis in axes.reshape(-1)]
 

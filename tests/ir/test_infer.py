@@ -97,3 +97,18 @@ def test_what_is_known_is_left_alone() -> None:
     node.outputs[0].shape = ir.Shape(["batch", 3])
     infer_node(node, HOME_OPSET)
     assert _shape(node.outputs[0]) == ["batch", 3]
+
+
+@pytest.mark.parametrize(
+    ("op_type", "dims", "axes", "expected"),
+    [
+        ("ReduceMean", (2, 3, 4), [1, -1], [2, 1, 1]),
+        ("Squeeze", (1, 2, 1), [0, -1], [2]),
+        ("Unsqueeze", (2, 3), [0, 3], [1, 2, 3, 1]),
+    ],
+)
+def test_axes_may_be_an_attribute_in_older_opsets(
+    op_type: str, dims: tuple[int, ...], axes: list[int], expected: list[int]
+) -> None:
+    op = Builder(ir.Graph([], [], nodes=[], opset_imports={"": 11}), opset=11)
+    assert _shape(op.node(op_type, [_value(*dims)], axes=axes)) == expected
