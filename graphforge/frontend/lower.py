@@ -105,6 +105,7 @@ class _Lowering:
             if node.op == "placeholder":
                 main.env[node] = self.placeholder(node)
         self.outputs(_flatten(_read(main.run()), []))
+        self.lowered.notes += sorted(self.op.rounded)
         return self.lowered
 
     def placeholder(self, node: torch.fx.Node) -> Any:
@@ -499,7 +500,11 @@ class _Scope:
             raise
         origin = self.origin_of(node, name)
         lowered.fallbacks.append((name, origin.module, origin.source))
-        return self.typed(self.op, translated, node.meta.get("val"))
+        fake = node.meta.get("val")
+        if isinstance(fake, list | tuple):  # what nobody reads, the translation may have left in any shape
+            read = {user.args[1] for user in node.users if user.target is operator.getitem}
+            fake = [one if place in read else None for place, one in enumerate(fake)]
+        return self.typed(self.op, translated, fake)
 
     def handed_over(
         self,

@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from graphforge.frontend.aten.view import merged, permuted
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import kernel_dtype
 from graphforge.frontend.rules import lowers
 
 __all__ = ["diagonal_of", "diagonal_steps"]
@@ -84,10 +83,10 @@ def diag(op: Emitter, x: ir.Value, *arguments: int, **keywords: int) -> ir.Value
 
 def _diagonal_matrix(op: Emitter, x: ir.Value, offset: int) -> ir.Value:
     """The last axis on the ``offset``-th diagonal of a new matrix in the last two axes."""
-    zero = op.scalar(0, x.dtype)
-    assert x.dtype is not None
-    carrier = kernel_dtype("Pad", kernel_dtype("Where", x.dtype))
-    values, zero = op.cast(x, carrier), op.cast(zero, carrier)
+    dtype = x.dtype
+    assert dtype is not None
+    zero = op.scalar(0, dtype)
+    values = x
     rank = op.rank(x)
     if offset:
         pads = [0] * (2 * rank)
@@ -102,4 +101,4 @@ def _diagonal_matrix(op: Emitter, x: ir.Value, offset: int) -> ir.Value:
         rows = op.Unsqueeze(steps, [1])
         mask = op.Equal(op.Add(rows, offset) if offset else rows, steps)
     spread = op.Unsqueeze(values, [rank - 1])
-    return op.cast(op.Where(op.constant(mask), spread, zero), x.dtype)
+    return op.Where(op.constant(mask), spread, zero)

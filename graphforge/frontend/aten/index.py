@@ -1,11 +1,10 @@
-"""Indexing by tensors: index, index_put, index_select, gather, take, embedding."""
+"""Indexing by tensors: index, index_put, index_select, gather, take."""
 # mypy: disable-error-code="no-any-return"
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +15,7 @@ from graphforge.frontend.aten.view import broadcast_sizes, empty, merged
 from graphforge.frontend.emitter import Dim, Emitter, dim_label_of
 from graphforge.frontend.rules import lowers
 
-__all__ = ["scattered_nd"]
+__all__ = ["gather_index"]
 
 _BOOL = ir.DataType.BOOL
 _INT64 = ir.DataType.INT64
@@ -90,14 +89,15 @@ def index(op: Emitter, x: ir.Value, indices: Sequence[ir.Value | None]) -> ir.Va
     if not which_axes.axes:
         return x
     if len(which_axes.axes) == 1:
-        return op.Gather(x, _gather_index(op, which_axes.values[0]), axis=which_axes.axes[0])
+        return op.Gather(x, gather_index(op, which_axes.values[0]), axis=which_axes.axes[0])
     flat = _flat_constant(op, which_axes)
     if flat is not None:
         return flat
     return _gather_nd(op, which_axes)
 
 
-def _gather_index(op: Emitter, value: ir.Value) -> ir.Value:
+def gather_index(op: Emitter, value: ir.Value) -> ir.Value:
+    """An index as Gather takes it: int32 and int64."""
     return value if value.dtype == ir.DataType.INT32 else op.cast(value, _INT64)
 
 
@@ -186,17 +186,9 @@ def index_put(
     # torch broadcasts the values to the result's order of axes; ScatterND wants the index axes first
     updates = _spread(op, op.cast(values, dtype), [wanted[axis] for axis in back])
     updates = op.transpose(updates, [back.index(axis) for axis in range(len(back))])
-    written = scattered_nd(op, moved, rows, updates, "add" if accumulate else None)
+    written = op.ScatterND(moved, rows, updates, reduction="add" if accumulate else None)
     written = op.transpose(written, [front.index(axis) for axis in range(len(front))])
     return written if which.x is x else op.reshape(written, op.dims(x))
-
-
-def scattered_nd(op: Emitter, x: ir.Value, rows: ir.Value, updates: ir.Value, reduction: str | None) -> ir.Value:
-    """ScatterND; sums of bools are made in int32."""
-    dtype = x.dtype
-    assert dtype is not None
-    carrier = ir.DataType.INT32 if reduction is not None and dtype == _BOOL else dtype
-    return op.cast(op.ScatterND(op.cast(x, carrier), rows, op.cast(updates, carrier), reduction=reduction), dtype)
 
 
 def _put_where(op: Emitter, x: ir.Value, axis: int, mask: ir.Value, values: ir.Value) -> ir.Value | None:
@@ -224,7 +216,7 @@ def index_select(op: Emitter, x: ir.Value, dim: int, index: ir.Value) -> ir.Valu
         return x
     if op.rank(index) == 0:
         index = op.unsqueeze(index, [0])
-    return op.Gather(x, _gather_index(op, index), axis=dim % op.rank(x))
+    return op.Gather(x, gather_index(op, index), axis=dim % op.rank(x))
 
 
 @lowers("aten.gather.default")
@@ -236,7 +228,7 @@ def gather(op: Emitter, x: ir.Value, dim: int, index: ir.Value, *, sparse_grad: 
         return picked if op.rank(index) == 1 or op.rank(x) == 0 else op.reshape(picked, [])
     if op.rank(index) != op.rank(x):  # torch lets an index without elements have any rank
         return empty(op)
-    return op.GatherElements(x, _gather_index(op, index), axis=dim % op.rank(x))
+    return op.GatherElements(x, gather_index(op, index), axis=dim % op.rank(x))
 
 
 @lowers("aten.take.default")
@@ -261,18 +253,3 @@ def take_along_dim(op: Emitter, x: ir.Value, indices: ir.Value, dim: int | None 
         return op.expand(value, dims)
 
     return op.GatherElements(spread(x), spread(indices), axis=axis)
-
-
-@lowers("aten.embedding.default")
-def embedding(op: Emitter, weight: ir.Value, indices: ir.Value, *_: Any, **__: Any) -> ir.Value:
-    """Rows of a table."""
-    return op.Gather(weight, _gather_index(op, indices), axis=0)
-
-
-@lowers("aten.one_hot.default")
-def one_hot(op: Emitter, x: ir.Value, num_classes: int = -1) -> ir.Value:
-    """Class numbers as rows of zeros with a one."""
-    depth: Any = num_classes
-    if num_classes == -1:
-        depth = op.Add(op.ReduceMax(x, None, keepdims=0), 1)
-    return op.OneHot(x, op.scalar(depth, _INT64), op.constant([0, 1], x.dtype), axis=-1)

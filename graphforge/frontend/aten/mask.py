@@ -10,7 +10,7 @@ import onnx_ir as ir
 from graphforge.frontend.aten.compare import choose
 from graphforge.frontend.aten.view import broadcast_sizes, merged
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import has_kernel, kernel_dtype, run
+from graphforge.frontend.kernels import has_kernel
 from graphforge.frontend.rules import lowers
 
 __all__ = ["compressed", "nonzero_rows"]
@@ -21,10 +21,7 @@ _INT64 = ir.DataType.INT64
 
 def compressed(op: Emitter, x: ir.Value, mask: ir.Value, axis: int) -> ir.Value:
     """The slabs of ``axis`` where the vector ``mask`` is true."""
-    dtype = x.dtype
-    assert dtype is not None
-    carrier = kernel_dtype("Compress", dtype)
-    return op.cast(op.Compress(op.cast(x, carrier), op.cast(mask, _BOOL), axis=axis), dtype)
+    return op.Compress(x, op.cast(mask, _BOOL), axis=axis)
 
 
 def nonzero_rows(op: Emitter, x: ir.Value) -> ir.Value:
@@ -56,9 +53,9 @@ def masked_scatter(op: Emitter, x: ir.Value, mask: ir.Value, source: ir.Value) -
     flat = op.reshape(op.cast(full, _INT64), [merged(dims)])
     order = op.Sub(op.CumSum(flat, op.constant(0)), 1)
     # where the mask is false the position may be -1 or beyond the end: it is not looked at
-    last = op.Sub(op.Size(source), 1)
-    order = op.Max(op.Min(order, last), 0)
-    values = op.Gather(op.reshape(source, [merged(op.dims(source))]), order, axis=0)
+    given = op.reshape(source, [merged(op.dims(source))])
+    order = op.Max(op.Min(order, op.Sub(op.scalar(op.size(given, 0), _INT64), 1)), 0)
+    values = op.Gather(given, order, axis=0)
     return choose(op, op.cast(full, _BOOL), op.reshape(values, dims, op.result_dims()), x)
 
 
@@ -88,4 +85,4 @@ def triangle(op: Emitter, x: ir.Value, diagonal: Any = 0) -> ir.Value:
     """The upper or lower triangle of the last two axes, zero elsewhere."""
     k = None if diagonal == 0 else op.scalar(diagonal, _INT64)
     upper = None if "triu" in op.target else 0
-    return run(op, "Trilu", x, k, upper=upper)
+    return op.Trilu(x, k, upper=upper)

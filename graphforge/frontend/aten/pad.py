@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from graphforge.frontend.aten.view import empty
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import kernel_dtype
 from graphforge.frontend.rules import lowers
 
 __all__ = ["padded"]
@@ -39,11 +38,8 @@ def padded(
         return padded(op, padded(op, x, grow, mode, value), crop, "constant", None)
     dtype = x.dtype
     assert dtype is not None
-    carrier = kernel_dtype("Pad", dtype)
-    fill = None if mode != "constant" or value is None or op.number(value) == 0 else op.scalar(value, carrier)
-    pads = op.vector([*begins, *ends])
-    result = op.Pad(op.cast(x, carrier), pads, fill, mode=None if mode == "constant" else _MODES[mode])
-    return op.cast(result, dtype)
+    fill = None if mode != "constant" or value is None or op.number(value) == 0 else op.scalar(value, dtype)
+    return op.Pad(x, op.vector([*begins, *ends]), fill, mode=None if mode == "constant" else _MODES[mode])
 
 
 @lowers("aten.constant_pad_nd.default")

@@ -9,16 +9,22 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.frontend.aten.index import scattered_nd
 from graphforge.frontend.aten.replace import diagonal_replaced, select_replaced, slice_replaced
+from graphforge.frontend.aten.view import strided_positions
 from graphforge.frontend.emitter import Dim, Emitter
+from graphforge.frontend.kernels import HALVES
 from graphforge.frontend.rules import lowers
 
-__all__ = ["neutral_of"]
+__all__ = ["neutral_of", "reduced_in"]
 
 _BOOL = ir.DataType.BOOL
 _INT64 = ir.DataType.INT64
 _REDUCTIONS = {"sum": "add", "add": "add", "prod": "mul", "multiply": "mul", "amax": "max", "amin": "min"}
+
+
+def reduced_in(dtype: ir.DataType) -> ir.DataType:
+    """The dtype to add, multiply or compare many elements in, one after the other."""
+    return ir.DataType.INT32 if dtype == _BOOL else ir.DataType.FLOAT if dtype in HALVES else dtype
 
 
 # -- element by element ------------------------------------------------------------------------------------------------
@@ -30,7 +36,7 @@ def scattered(
     """ScatterElements for every rank; a source larger than the index is cut to it."""
     dtype = x.dtype
     assert dtype is not None
-    carrier = ir.DataType.INT32 if reduction is not None and dtype == _BOOL else dtype
+    carrier = reduced_in(dtype) if reduction is not None else dtype
     rank = op.rank(x)
     data, places, updates = op.cast(x, carrier), op.cast(index, _INT64), op.cast(source, carrier)
     if op.rank(places) == 0:
@@ -101,14 +107,16 @@ def scatter_reduce(
     op: Emitter, x: ir.Value, dim: int, index: ir.Value, src: ir.Value, reduce: str, *, include_self: bool = True
 ) -> ir.Value:
     """Elements combined with what is there, or (``include_self=False``) only with each other."""
-    dtype = x.dtype
-    assert dtype is not None
-    start = x
+    result_dtype = x.dtype
+    assert result_dtype is not None
+    dtype = reduced_in(result_dtype)
+    start = x = op.cast(x, dtype)
+    src = op.cast(src, dtype)
     if not include_self:
         neutral = op.scalar(neutral_of(reduce, dtype), dtype)
         start = scattered(op, x, dim, index, _full(op, neutral, index, dtype))
     if reduce != "mean":
-        return scattered(op, start, dim, index, src, _REDUCTIONS[reduce])
+        return op.cast(scattered(op, start, dim, index, src, _REDUCTIONS[reduce]), result_dtype)
     total = scattered(op, start, dim, index, src, "add")
     ones = op.expand(op.scalar(1, dtype), op.dims(x))
     if not include_self:
@@ -116,7 +124,7 @@ def scatter_reduce(
     counts = scattered(op, ones, dim, index, _full(op, 1, index, dtype), "add")
     if not include_self:
         counts = op.Max(counts, op.scalar(1, dtype))
-    return divided_mean(op, total, counts)
+    return op.cast(divided_mean(op, total, counts), result_dtype)
 
 
 def divided_mean(op: Emitter, total: ir.Value, counts: ir.Value) -> ir.Value:
@@ -156,7 +164,7 @@ def _slabs(op: Emitter, x: ir.Value, dim: int, index: ir.Value, source: ir.Value
     perm = list(range(op.rank(x)))
     perm[0], perm[dim] = perm[dim], perm[0]
     rows = op.unsqueeze(op.cast(index, _INT64), [1])
-    written = scattered_nd(op, op.transpose(x, perm), rows, op.transpose(source, perm), reduction)
+    written = op.ScatterND(op.transpose(x, perm), rows, op.transpose(source, perm), reduction=reduction)
     return op.transpose(written, perm)
 
 
@@ -170,10 +178,11 @@ def index_copy(op: Emitter, x: ir.Value, dim: int, index: ir.Value, source: ir.V
 def index_add(op: Emitter, x: ir.Value, dim: int, index: ir.Value, source: ir.Value, *, alpha: Any = 1) -> ir.Value:
     """Slabs added."""
     assert x.dtype is not None
-    scaled = op.cast(source, x.dtype)
+    carrier = reduced_in(x.dtype)
+    scaled = op.cast(source, carrier)
     if alpha != 1:
-        scaled = op.Mul(scaled, op.scalar(alpha, x.dtype))
-    return _slabs(op, x, dim, index, scaled, "add")
+        scaled = op.Mul(scaled, op.scalar(alpha, carrier))
+    return op.cast(_slabs(op, op.cast(x, carrier), dim, index, scaled, "add"), x.dtype)
 
 
 @lowers("aten.index_fill.int_Scalar", "aten.index_fill.int_Tensor")
@@ -194,21 +203,23 @@ def index_reduce(
     op: Emitter, x: ir.Value, dim: int, index: ir.Value, source: ir.Value, reduce: str, *, include_self: bool = True
 ) -> ir.Value:
     """Slabs combined with what is there, or only with each other."""
-    dtype = x.dtype
-    assert dtype is not None
+    result_dtype = x.dtype
+    assert result_dtype is not None
+    dtype = reduced_in(result_dtype)
+    x, source = op.cast(x, dtype), op.cast(source, dtype)
 
     def filled(value: float) -> ir.Value:
         return op.expand(op.scalar(value, dtype), op.dims(source))
 
     start = x if include_self else _slabs(op, x, dim, index, filled(neutral_of(reduce, dtype)), None)
     if reduce != "mean":
-        return _slabs(op, start, dim, index, source, _REDUCTIONS[reduce])
+        return op.cast(_slabs(op, start, dim, index, source, _REDUCTIONS[reduce]), result_dtype)
     ones = op.expand(op.scalar(1, dtype), op.dims(x))
     if not include_self:
         ones = _slabs(op, ones, dim, index, filled(0), None)
     counts = _slabs(op, ones, dim, index, filled(1), "add")
     counts = counts if include_self else op.Max(counts, op.scalar(1, dtype))
-    return divided_mean(op, _slabs(op, start, dim, index, source, "add"), counts)
+    return op.cast(divided_mean(op, _slabs(op, start, dim, index, source, "add"), counts), result_dtype)
 
 
 # -- whole tensors -----------------------------------------------------------------------------------------------------
@@ -260,6 +271,19 @@ def select_scatter(op: Emitter, x: ir.Value, src: ir.Value, dim: int, index: Dim
     """One slab of an axis replaced."""
     axis = dim % op.rank(x)
     return select_replaced(op, x, op.cast(src, x.dtype or op.dtype_of()), axis, index)
+
+
+@lowers("aten.as_strided_scatter.default")
+def as_strided_scatter(
+    op: Emitter, x: ir.Value, src: ir.Value, size: Sequence[Dim], stride: Sequence[Dim], offset: Dim | None = None
+) -> ir.Value:
+    """The elements at fixed strides replaced: one Gather over the tensor and the new elements side by side."""
+    positions = strided_positions(op, x, size, stride, offset).reshape(-1)
+    count = int(op.inputs[0].numel())
+    order = np.arange(count, dtype=np.int64)
+    order[positions] = count + np.arange(positions.size, dtype=np.int64)
+    flat, new = op.reshape(x, [count]), op.reshape(op.cast(src, x.dtype or op.dtype_of()), [positions.size])
+    return op.reshape(op.Gather(op.Concat(flat, new, axis=0), order, axis=0), op.dims(x))
 
 
 @lowers("aten.diagonal_scatter.default")

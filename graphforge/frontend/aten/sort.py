@@ -11,7 +11,7 @@ from graphforge.frontend.aten.mask import compressed, nonzero_rows
 from graphforge.frontend.aten.scatter import neutral_of
 from graphforge.frontend.aten.view import empty, merged
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import is_float, kernel_dtype, run
+from graphforge.frontend.kernels import is_float
 from graphforge.frontend.rules import lowers
 
 __all__ = ["top"]
@@ -24,19 +24,16 @@ def top(
     op: Emitter, x: ir.Value, k: Dim | ir.Value, axis: int, *, largest: bool, is_sorted: bool = True
 ) -> tuple[ir.Value, ir.Value]:
     """The k first elements of an axis in order, and where they stood; ties keep their order."""
-    dtype = x.dtype
-    assert dtype is not None
-    carrier = kernel_dtype("TopK", dtype)
     count = op.vector([k]) if not isinstance(k, ir.Value) else op.reshape(op.cast(k, _INT64), [1])
     values, places = op.TopK(
-        op.cast(x, carrier),
+        x,
         count,
         axis=axis,
         largest=None if largest else 0,
         sorted=None if is_sorted else 0,
         _outputs=2,
     )
-    return op.cast(values, dtype), places
+    return values, places
 
 
 def _sorted(op: Emitter, x: ir.Value, dim: int, descending: bool) -> tuple[ir.Value, ir.Value]:
@@ -131,14 +128,14 @@ def _nanmedian(op: Emitter, x: ir.Value, axis: int, keepdim: bool) -> tuple[ir.V
         return _kth(op, x, _middle(op, op.size(x, axis)), axis, keepdim)
     assert x.dtype is not None
     missing = op.IsNaN(x)
-    known = run(op, "Where", missing, op.scalar(float("inf"), x.dtype), x)
+    known = op.Where(missing, op.scalar(float("inf"), x.dtype), x)
     values, places = top(op, known, op.size(x, axis), axis, largest=False)
     count = op.ReduceSum(op.cast(op.Not(missing), _INT64), [axis], keepdims=1)
     # no number at all: the position must stay inside, and the median is NaN
     middle = op.Max(op.Div(op.Sub(count, 1), 2), 0)
     value = op.GatherElements(values, middle, axis=axis)
     nothing = op.Equal(count, 0)
-    value = run(op, "Where", nothing, op.scalar(float("nan"), x.dtype), value)
+    value = op.Where(nothing, op.scalar(float("nan"), x.dtype), value)
     place = op.GatherElements(places, middle, axis=axis)
     return (value, place) if keepdim else (op.squeeze(value, [axis]), op.squeeze(place, [axis]))
 
@@ -150,7 +147,7 @@ def mode(op: Emitter, x: ir.Value, dim: int = -1, keepdim: bool = False) -> tupl
         return x, op.constant(0)
     dtype = x.dtype
     assert dtype is not None
-    carrier = kernel_dtype("ReduceMin", dtype if dtype != _BOOL else ir.DataType.INT32)
+    carrier = ir.DataType.INT32 if dtype == _BOOL else dtype
     axis = dim % op.rank(x)
     last = op.rank(x) - 1
     swap = list(range(op.rank(x)))
@@ -159,7 +156,7 @@ def mode(op: Emitter, x: ir.Value, dim: int = -1, keepdim: bool = False) -> tupl
     pairs = op.Equal(op.Unsqueeze(rows, [last + 1]), op.Unsqueeze(rows, [last]))
     counts = op.ReduceSum(op.cast(pairs, _INT64), [-1], keepdims=0)
     most = op.Equal(counts, op.ReduceMax(counts, [-1], keepdims=1))
-    value = op.ReduceMin(run(op, "Where", most, rows, neutral_of("amin", carrier)), [-1], keepdims=1)
+    value = op.ReduceMin(op.Where(most, rows, op.scalar(neutral_of("amin", carrier), carrier)), [-1], keepdims=1)
     place = op.ArgMax(op.cast(op.Equal(rows, value), ir.DataType.INT32), axis=-1, keepdims=1, select_last_index=1)
     value, place = op.cast(op.transpose(value, swap), dtype), op.transpose(place, swap)
     return (value, place) if keepdim else (op.squeeze(value, [axis]), op.squeeze(place, [axis]))
@@ -171,7 +168,7 @@ def mode(op: Emitter, x: ir.Value, dim: int = -1, keepdim: bool = False) -> tupl
 def _unique(op: Emitter, x: ir.Value, axis: int | None) -> tuple[ir.Value, ir.Value, ir.Value]:
     dtype = x.dtype
     assert dtype is not None
-    carrier = kernel_dtype("Unique", dtype)
+    carrier = ir.DataType.INT8 if dtype == _BOOL else dtype
     values, _, inverse, counts = op.Unique(op.cast(x, carrier), axis=axis, sorted=1, _outputs=4)
     return op.cast(values, dtype), inverse, counts
 
@@ -226,7 +223,7 @@ def _placed(op: Emitter, boundaries: ir.Value, values: ir.Value, right: bool, dt
     if 0 in op.result_dims():
         return empty(op)
     kind = op.compute_dtype(boundaries, values)
-    kind = kernel_dtype("Less", kind)
+    kind = ir.DataType.INT32 if kind == _BOOL else kind
     each = op.unsqueeze(op.cast(values, kind), [op.rank(values)])
     edges = op.cast(boundaries, kind)
     if op.rank(boundaries) > 1:

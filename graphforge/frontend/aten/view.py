@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers
 
-__all__ = ["broadcast_sizes", "empty", "grown", "merged", "permuted"]
+__all__ = ["broadcast_sizes", "empty", "grown", "merged", "permuted", "strided_positions"]
 
 
 # Weights above this size keep their Transpose node: a second copy in the file would cost more than the node.
@@ -253,32 +253,43 @@ def meshgrid(op: Emitter, tensors: Sequence[ir.Value], *, indexing: str = "ij") 
     return grids
 
 
-# -- strides ---
+# -- strides ---------------------------------------------------------------------------------------------------------
+
+
+def strided_positions(
+    op: Emitter, x: ir.Value, size: Sequence[Dim], stride: Sequence[Dim], offset: Dim | None
+) -> np.ndarray:
+    """Where in the flat tensor the elements of a view by strides stand, as an array of the view's shape.
+
+    Raises:
+        LoweringError: sizes or strides are dynamic, or the operand does not cover its storage.
+    """
+    fake = op.inputs[0]
+    sizes = [item for item in size if isinstance(item, int)]
+    strides = [item for item in stride if isinstance(item, int)]
+    start = fake.storage_offset() if offset is None else offset
+    fixed = len(sizes) == len(size) and len(strides) == len(stride) and isinstance(start, int)
+    if not fixed or not isinstance(merged(op.dims(x)), int):
+        raise op.fail("strides of a dynamic tensor have no ONNX form", "use slicing, unfold or expand instead")
+    if not fake.is_contiguous() or fake.storage_offset() != 0:
+        raise op.fail("strides of a tensor that is itself a view have no ONNX form", "call .contiguous() first")
+    positions = np.full(sizes, start, dtype=np.int64)
+    for axis, (count, jump) in enumerate(zip(sizes, strides, strict=True)):
+        steps = np.arange(count, dtype=np.int64) * jump
+        positions += steps.reshape([-1 if place == axis else 1 for place in range(len(sizes))])
+    if positions.size and positions.max() >= fake.numel():
+        raise op.fail("strides reach beyond the tensor", "call .contiguous() first")
+    return positions
 
 
 @lowers("aten.as_strided.default", "aten.as_strided_copy.default")
 def as_strided(
     op: Emitter, x: ir.Value, size: Sequence[Dim], stride: Sequence[Dim], storage_offset: Dim | None = None
 ) -> ir.Value:
-    """A view by strides, where the operand covers its storage and everything is fixed: one Gather of its elements.
-
-    Raises:
-        LoweringError: sizes or strides are dynamic, or the operand is itself a view of a larger storage.
-    """
-    fake = op.inputs[0]
-    fixed = all(isinstance(item, int) for item in (*size, *stride, storage_offset or 0))
-    if not fixed or not isinstance(merged(op.dims(x)), int):
-        raise op.fail("strides of a dynamic tensor have no ONNX form", "use slicing, unfold or expand instead")
-    if not fake.is_contiguous() or fake.storage_offset() != 0:
-        raise op.fail("strides of a tensor that is itself a view have no ONNX form", "call .contiguous() first")
-    offset = fake.storage_offset() if storage_offset is None else storage_offset
-    positions = np.full([int(s) for s in size], offset, dtype=np.int64)  # type: ignore[arg-type]
-    for axis, (count, jump) in enumerate(zip(size, stride, strict=True)):
-        steps = np.arange(int(count), dtype=np.int64) * int(jump)  # type: ignore[arg-type]
-        positions += steps.reshape([-1 if place == axis else 1 for place in range(len(size))])
-    if positions.size and positions.max() >= fake.numel():
-        raise op.fail("strides reach beyond the tensor", "call .contiguous() first")
-    flat = op.reshape(x, [-1], [int(fake.numel())])
-    if np.array_equal(positions.reshape(-1), np.arange(fake.numel())):
-        return op.reshape(flat, [int(s) for s in size])  # type: ignore[arg-type]
+    """A view by strides, where the operand covers its storage and everything is fixed: one Gather of its elements."""
+    positions = strided_positions(op, x, size, stride, storage_offset)
+    count = int(op.inputs[0].numel())
+    flat = op.reshape(x, [count])
+    if np.array_equal(positions.reshape(-1), np.arange(count)):
+        return op.reshape(flat, [int(extent) for extent in positions.shape])
     return op.Gather(flat, positions, axis=0)
