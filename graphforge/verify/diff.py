@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from graphforge.compile import Prepared
-
-__all__ = ["DiffReport", "ModuleDiff", "diff", "diff_modules"]
+__all__ = ["DiffReport", "ModuleDiff", "diff_modules", "short_source"]
 
 # Values held at once on each side; above that the work is done in pieces.
 _MEMORY = 1 << 30
@@ -148,7 +146,7 @@ class DiffReport:
                 "[red]>>[/red]" if row is first else "",
                 name,
                 row.module_class.rpartition(".")[2],
-                escape(row.source),
+                escape(short_source(row.source)),
                 "x".join(map(str, comparison.shape)) if comparison is not None else "",
                 f"{comparison.max_abs:.3g}" if comparison is not None and measured else "-",
                 f"{comparison.max_rel:.2g}" if comparison is not None and measured else "-",
@@ -166,21 +164,13 @@ class DiffReport:
             console.print("no module departs")
 
 
-def diff(prepared: Prepared, against: Path | str, *, tolerances: Tolerances | None = None) -> DiffReport:
-    """Compare a prepared model with an ONNX file, on its example inputs.
-
-    Raises:
-        GraphForgeError: the model is not a PyTorch module, a side does not run, or the file has no origins.
-    """
-    from graphforge.compile import reference_runner
-
-    reference = reference_runner(prepared)
-    if not isinstance(reference, EagerRunner):
-        raise GraphForgeError(
-            f"{prepared.loaded.spec!r} is an ONNX file, which has no modules to line up",
-            "give the PyTorch model that the file was compiled from",
-        )
-    return diff_modules(reference, OnnxRuntimeRunner(against), reference.example(), tolerances=tolerances)
+def short_source(source: str) -> str:
+    """A source line as tables show it: from the working folder on, or from the installed package on."""
+    marker = "/site-packages/"
+    if marker in source:
+        return source.rpartition(marker)[2]
+    here = f"{Path.cwd()}/"
+    return source.removeprefix(here)
 
 
 def diff_modules(

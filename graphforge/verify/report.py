@@ -1,0 +1,155 @@
+"""One bundle as one HTML page: what was done, how close it came, where it departs.  No script, nothing fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import GraphForgeError
+
+if TYPE_CHECKING:
+    from graphforge.verify.diff import DiffReport
+
+__all__ = ["render_report", "write_report"]
+
+_TEMPLATE = "report.html.jinja"
+
+
+def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: DiffReport | None = None) -> Path:
+    """Write ``report.html`` into the bundle (or elsewhere).
+
+    Args:
+        bundle: folder made by ``graphforge compile``.
+        output: file to write; None is ``report.html`` in the bundle.
+        diff: layer-wise diff to show as well.
+
+    Returns:
+        The file written.
+
+    Raises:
+        GraphForgeError: the folder is no bundle, or the file cannot be written.
+    """
+    folder = Path(bundle)
+    manifest = _manifest(folder)
+    page = render_report(manifest, opset=_opset(folder, manifest), diff=None if diff is None else diff.to_dict())
+    target = folder / "report.html" if output is None else Path(output)
+    try:
+        descriptor, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(aside, 0o644)
+        os.replace(aside, target)
+    except OSError as error:
+        raise GraphForgeError(
+            f"cannot write {str(target)!r}: {error.strerror}", "choose another place with -o"
+        ) from None
+    return target
+
+
+def render_report(
+    manifest: Mapping[str, Any], *, opset: Mapping[str, Any] | None = None, diff: Mapping[str, Any] | None = None
+) -> str:
+    """The page for a manifest; ``opset`` and ``diff`` are the JSON forms of their reports."""
+    import jinja2
+
+    from graphforge.verify.diff import short_source
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("graphforge.verify", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        shape=_shape, number=_number, milliseconds=_milliseconds, share=_share, source=short_source
+    )
+    passes = manifest.get("passes", [])
+    steps = manifest.get("steps", [])
+    verification = manifest.get("verification", {})
+    return environment.get_template(_TEMPLATE).render(
+        title=_title(manifest),
+        verdict=_verdict(verification),
+        manifest=manifest,
+        target=manifest.get("target", {}),
+        artifact=manifest.get("artifact", {}),
+        inputs=manifest.get("inputs", []),
+        outputs=manifest.get("outputs", []),
+        steps=steps,
+        longest_step=max((step["seconds"] for step in steps), default=0),
+        passes=passes,
+        most_nodes=max((max(item["nodes_before"], item["nodes_after"]) for item in passes), default=0),
+        verification=verification,
+        capture=manifest.get("capture", {}),
+        fallbacks=manifest.get("lowering", {}).get("fallbacks", []),
+        decomposed=manifest.get("lowering", {}).get("decomposed", {}),
+        operators=sorted(manifest.get("operators", {}).items(), key=lambda item: (-item[1], item[0])),
+        notes=manifest.get("notes", []),
+        versions=manifest.get("versions", {}),
+        opset=opset,
+        diff=diff,
+    )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    for name in ("manifest.json", "manifest.unverified.json"):
+        path = folder / name
+        if path.is_file():
+            try:
+                found: dict[str, Any] = json.loads(path.read_text())
+            except json.JSONDecodeError as error:
+                raise GraphForgeError(f"{path} is not JSON: {error}") from None
+            return found
+    raise GraphForgeError(f"{str(folder)!r} is not a bundle", "a bundle is a folder made by graphforge compile")
+
+
+def _opset(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    name = next((name for name in manifest.get("files", ()) if name.endswith(".onnx")), None)
+    if name is None or not (folder / name).is_file():
+        return None
+    from graphforge.verify.opset_audit import opset_report_of_file
+
+    return opset_report_of_file(folder / name).to_dict()
+
+
+def _title(manifest: Mapping[str, Any]) -> str:
+    spec = manifest.get("model", {}).get("spec") or "a module in memory"
+    return f"{spec} for {manifest.get('target', {}).get('name', 'onnx')}"
+
+
+def _verdict(verification: Mapping[str, Any]) -> tuple[str, str]:
+    """(class, sentence)."""
+    passed = verification.get("passed")
+    if passed is None:
+        return "unknown", f"not verified: {verification.get('skipped', 'no reason recorded')}"
+    if passed:
+        trials = verification.get("trials", [])
+        return "passed", (
+            f"agrees with {verification['reference']} on {len(trials)} sets of inputs; largest difference "
+            f"{_number(verification['max_rel'])} of the output's largest magnitude"
+        )
+    return "failed", f"does not agree with {verification['reference']}"
+
+
+def _shape(dims: Any) -> str:
+    if dims is None:
+        return "unknown"
+    return "×".join(str(dim) if dim is not None else "?" for dim in dims) or "scalar"
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "0"

@@ -1,0 +1,161 @@
+"""The HTML report: every part is there, nothing is fetched, nothing from the manifest is taken for markup."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphforge.errors import GraphForgeError
+from graphforge.verify import OnnxRuntimeRunner, verify
+from graphforge.verify.diff import DiffReport, diff_modules
+from graphforge.verify.report import render_report, write_report
+from tests.verify import small
+
+VOID = {"meta", "br", "link", "img"}
+
+
+class Outline(HTMLParser):
+    """Checks that tags close in order, and gathers texts and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.tags: set[str] = set()
+        self.references: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.references += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and self.open[-1] != "style":
+            self.texts.append(" ".join(data.split()))
+
+
+def outline(page: str) -> Outline:
+    found = Outline()
+    found.feed(page)
+    assert found.open == []
+    return found
+
+
+def bundle(folder: Path, *, spoiled: bool = False) -> tuple[dict[str, Any], DiffReport]:
+    """A bundle as compile writes it, around the small network, with its layer-wise diff."""
+    model = small.net()
+    path = small.write_net(model, folder / "model.onnx")
+    if spoiled:
+        small.edit_initializer(path, "hw", (1, 2), 0.05)
+    reference = small.eager(model, 2, 3, 8, 8)
+    with OnnxRuntimeRunner(path, threads=1) as artifact:
+        report = verify(reference, artifact, small.dynamic(reference, "x:0=1..8"), reference.example())
+    manifest: dict[str, Any] = {
+        "graphforge": "0.1.0",
+        "model": {"spec": "net.py:build<script>alert(1)</script>"},
+        "target": {"name": "onnx", "opset": None, "precision": None},
+        "files": ["model.onnx"],
+        "artifact": {"opset": 20, "ir_version": 10},
+        "inputs": [
+            {
+                "name": "x",
+                "shape": [2, 3, 8, 8],
+                "dtype": "float32",
+                "dynamic": {"0": {"name": "x_0", "low": 1, "high": 8, "step": 1}},
+            }
+        ],
+        "outputs": [{"name": "logits", "shape": ["x_0", 5], "dtype": "float"}],
+        "capture": {"method": "export", "failures": {}},
+        "lowering": {
+            "fallbacks": [{"operator": "aten.strange", "module": "head", "source": "net.py:7"}],
+            "decomposed": {},
+        },
+        "passes": [
+            {
+                "name": "fold-batch-norm",
+                "spec": "fold-batch-norm",
+                "seconds": 0.01,
+                "changes": 3,
+                "nodes_before": 6,
+                "nodes_after": 5,
+                "notes": [],
+            }
+        ],
+        "nodes": 5,
+        "operators": {"Conv": 1},
+        "steps": [{"name": "capture", "seconds": 1.5, "nodes": 9}, {"name": "verify", "seconds": 0.2}],
+        "verification": report.to_dict(),
+        "notes": ["a note"],
+        "versions": {"torch": "2.13.0"},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return manifest, diff_modules(reference, path, reference.example())
+
+
+def test_every_part_is_there_and_nothing_is_fetched(tmp_path: Path) -> None:
+    _, diff = bundle(tmp_path)
+    path = write_report(tmp_path, diff=diff)
+    assert path == tmp_path / "report.html"
+    found = outline(path.read_text())
+    text = "\n".join(found.texts)
+    for part in ("Verification", "Layer by layer", "Fallbacks", "Steps", "Passes", "Opset", "Notes"):
+        assert part in found.texts
+    for fact in (
+        "agrees with eager on 5 sets of inputs",
+        "fold-batch-norm",
+        "aten.strange",
+        "x_0=3",
+        "body.bn",
+        "a note",
+    ):
+        assert fact in text
+    assert "needs opset" in text
+    assert found.references == []
+    assert not {"script", "link", "img", "iframe"} & found.tags
+    assert "http" not in path.read_text()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["manifest.json", "model.onnx", "report.html"]
+
+
+def test_a_failure_stands_first_and_the_first_departure_is_marked(tmp_path: Path) -> None:
+    _, diff = bundle(tmp_path, spoiled=True)
+    page = write_report(tmp_path, diff=diff).read_text()
+    found = outline(page)
+    assert "does not agree with eager" in found.texts
+    assert any("output logits" in text for text in found.texts)
+    assert page.count('class="first"') == 1
+    assert "departs first" in found.texts
+
+
+def test_text_from_the_manifest_is_no_markup(tmp_path: Path) -> None:
+    manifest, _ = bundle(tmp_path)
+    assert "<script>" not in render_report(manifest)
+
+
+def test_an_unverified_bundle_says_so(tmp_path: Path) -> None:
+    manifest, _ = bundle(tmp_path)
+    manifest["verification"] = {"passed": None, "skipped": "--no-verify"}
+    found = outline(render_report(manifest))
+    assert "not verified: --no-verify" in found.texts
+    assert "Layer by layer" not in found.texts
+
+
+def test_a_trial_that_did_not_run_shows_its_error(tmp_path: Path) -> None:
+    manifest, _ = bundle(tmp_path)
+    manifest["verification"]["trials"][1] |= {"outputs": [], "error": "onnxruntime failed to run: bad size"}
+    assert "onnxruntime failed to run: bad size" in outline(render_report(manifest)).texts
+
+
+def test_what_is_no_bundle_and_what_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(GraphForgeError, match="not a bundle"):
+        write_report(tmp_path)
+    bundle(tmp_path)
+    with pytest.raises(GraphForgeError, match="cannot write"):
+        write_report(tmp_path, tmp_path / "absent" / "report.html")
