@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from graphforge.errors import GraphForgeError
 from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
+from graphforge.targets.magicmind.operators import FRAGILE
 from graphforge.targets.magicmind.options import MagicMindOptions
 
 __all__ = ["build_config", "range_of"]
 
 
-def build_config(options: MagicMindOptions, shapes: ShapeSpec) -> dict[str, Any]:
-    """The configuration for these options and this promise of shapes, as data for JSON.
+def build_config(options: MagicMindOptions, shapes: ShapeSpec, *, operators: Collection[str] = ()) -> dict[str, Any]:
+    """The configuration for these options, this promise of shapes and a model of these operators, as data for JSON.
 
     Raises:
         GraphForgeError: a promised size is below 1, which MagicMind's ``dim_range`` cannot say.
@@ -35,6 +37,9 @@ def build_config(options: MagicMindOptions, shapes: ShapeSpec) -> dict[str, Any]
     }
     if mutable:
         config["dim_range"] = _dim_range(shapes)
+    if not FRAGILE.isdisjoint(operators):
+        # As Cambricon's samples with loops, recurrence and random numbers (tacotron2, wenet) have it.
+        config["debug_config"] = {"fusion_enable": False}
     if options.cross_compile_toolchain_path:
         config["cross_compile_toolchain_path"] = options.cross_compile_toolchain_path
     return config

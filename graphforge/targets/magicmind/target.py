@@ -43,10 +43,12 @@ class MagicMindTarget:
     def pipeline(self, options: TargetOptions) -> list[Pass]:
         """From CANONICAL to opset 11 with constants that fit 32 bits."""
         from graphforge.passes.clamp_slice_bounds import ClampSliceBounds
+        from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.legalise_opset import LegaliseOpset
 
         read_options(options)
-        return [LegaliseOpset(opset=OPSET), ClampSliceBounds()]
+        # The constants that the first two leave behind unused would still be converted to 32 bits.
+        return [LegaliseOpset(opset=OPSET), ClampSliceBounds(), EliminateDeadCode()]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write the bundle, then lint it as a whole and refuse what the linter calls an error."""
@@ -54,7 +56,7 @@ class MagicMindTarget:
 
         from graphforge.targets.magicmind.calibration import read_calibration, write_calibration
         from graphforge.targets.magicmind.config import build_config
-        from graphforge.targets.magicmind.lint import Severity, lint, refuse_errors
+        from graphforge.targets.magicmind.lint import Severity, lint, refuse_errors, summarise
         from graphforge.targets.magicmind.manifest import PROVEN, bundle_manifest
         from graphforge.targets.magicmind.reference import write_reference
         from graphforge.targets.onnx import OnnxTarget
@@ -62,7 +64,7 @@ class MagicMindTarget:
         wanted = read_options(options)
         # Everything that can be refused from the outside comes before the long steps.
         calibration = None if wanted.calibration is None else read_calibration(wanted.calibration, shapes)
-        config = build_config(wanted, shapes)
+        config = build_config(wanted, shapes, operators={node.op_type for node in model.graph.all_nodes()})
 
         onnx_files = OnnxTarget().emit(model, folder, TargetOptions(opset=OPSET), shapes).files
         onnx_file = folder / onnx_files[0]
@@ -114,7 +116,7 @@ class MagicMindTarget:
             notes=(
                 f"{PROVEN}; on a machine with one: python3 build_mm.py && python3 run_mm.py",
                 *(calibration.notes if calibration is not None else ()),
-                *(str(finding) for finding in rest if finding.severity is Severity.WARNING),
+                *summarise(finding for finding in rest if finding.severity is Severity.WARNING),
             ),
         )
 

@@ -76,6 +76,7 @@ def build_plan(onnx_file: Path, plan_file: Path, options: TensorRTOptions, shape
         inputs = tuple(_bound(network.get_input(i)) for i in range(network.num_inputs))
         outputs = tuple(_bound(network.get_output(i)) for i in range(network.num_outputs))
         _refuse_shape_inputs(network)
+        _let_attention_decompose(trt, network)
         profile = profile_of(shapes, {tensor.name: tensor.shape for tensor in inputs})
         config = _config(trt, builder, options, profile, log)
 
@@ -164,6 +165,16 @@ def _refuse_shape_inputs(network: Any) -> None:
                 f"the values of input {tensor.name!r} decide shapes inside the network",
                 "TensorRT wants the range of its values, which cannot be said here; make it a constant",
             )
+
+
+def _let_attention_decompose(trt: Any, network: Any) -> None:
+    """Attention without a fused kernel for its shapes and types becomes plain products instead of a failed build."""
+    kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
+    for position in range(network.num_layers if kind is not None else 0):
+        layer = network.get_layer(position)
+        if layer.type == kind:
+            layer.__class__ = trt.IAttentionInputLayer  # the vendor's way of getting at a layer's own properties
+            layer.attention.decomposable = True
 
 
 def _parse_error(parser: Any, onnx_file: Path, options: TensorRTOptions, log: Log) -> GraphForgeError:

@@ -46,9 +46,10 @@ class TensorRTTarget:
 
     def pipeline(self, options: TargetOptions) -> list[Pass]:
         """From CANONICAL to what the parser reads."""
+        from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.legalise_opset import LegaliseOpset
 
-        return [LegaliseOpset(opset=read_options(options).opset)]
+        return [LegaliseOpset(opset=read_options(options).opset), EliminateDeadCode()]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write model.onnx, model.plan built from it, and plan.json about both."""

@@ -148,6 +148,10 @@ def big_constant(model: onnx.ModelProto) -> None:
     )(model)
 
 
+def unused_constant(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2**63 - 1]), "left_over"))
+
+
 def integers(model: onnx.ModelProto) -> None:
     add_before_output(
         node("Cast", "relu", output="i", to=TensorProto.INT64),
@@ -309,6 +313,7 @@ MUTATIONS = [
     Mutation("G4", "int64 without conversion", "static", BOTH, int64_without_conversion),
     Mutation("G5", "int64 input", "static", LINT, model_edit(int64_input), WARNING),
     Mutation("G6", "constant beyond int32", "static", BOTH, model_edit(big_constant)),
+    Mutation("G6", "unused constant beyond int32", "static", BOTH, model_edit(unused_constant)),
     Mutation("G6", "Slice to 2**63-1", "static", LINT, model_edit(slice_sentinel), WARNING),
     Mutation(
         "G7",

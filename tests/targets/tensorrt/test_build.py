@@ -152,6 +152,15 @@ def test_half_types_build_as_typed_but_not_as_fp32(tmp_path: Path) -> None:
         emit(half(), tmp_path, shapes, precision="fp32")
 
 
+def test_attention_without_a_fused_kernel_is_built_from_products(tmp_path: Path) -> None:
+    """TensorRT for RTX has no kernel for float32 heads of 8; left alone, the build fails."""
+    sketch = Sketch(OPSET)
+    query, key, value = (sketch.input(name, [2, 4, 7, 8]) for name in ("query", "key", "value"))
+    y = sketch.op(HEAD).Attention(query, key, value)
+    shapes = ShapeSpec(tuple(TensorSpec(name, (2, 4, 7, 8)) for name in ("query", "key", "value")))
+    assert emit(sketch.model(y=y), tmp_path, shapes).files[0] == "model.plan"
+
+
 def test_unknown_compute_capability_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(GraphForgeError, match="no compute capability SM90") as caught:
         emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16), compute_capabilities="9.0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from graphforge.errors import GraphForgeError
@@ -12,7 +12,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.targets.magicmind.lint import calibration, config, graph, scripts
 from graphforge.targets.magicmind.lint.finding import RULES, Finding, LintRule, Severity, Subject
 
-__all__ = ["RULES", "Finding", "LintRule", "Severity", "Subject", "lint", "refuse_errors", "sorted_rules"]
+__all__ = ["RULES", "Finding", "LintRule", "Severity", "Subject", "lint", "refuse_errors", "sorted_rules", "summarise"]
 
 _ROOMS = (graph, config, calibration, scripts)
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
@@ -50,6 +50,14 @@ def refuse_errors(findings: Sequence[Finding]) -> None:
         notes.append(f"and {len(errors) - _MAX_SHOWN} more")
     first = errors[0]
     raise GraphForgeError(f"not ready for MagicMind, {len(errors)} errors: {first.message}", *notes)
+
+
+def summarise(findings: Iterable[Finding]) -> list[str]:
+    """One line for all findings that say the same, with the first place."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.rule, finding.message), []).append(finding)
+    return [f"{group[0]}" + (f" and {len(group) - 1} more" if len(group) > 1 else "") for group in groups.values()]
 
 
 def _subject(path: Path) -> Subject:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from graphforge.ir import constant_of, schema_of
 from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, node_place, rule
-from graphforge.targets.magicmind.lint.operators import EVIDENCED, FRAGILE, REFUSED
+from graphforge.targets.magicmind.operators import EVIDENCED, FRAGILE, REFUSED
 from graphforge.targets.magicmind.options import OPSET
 
 __all__: list[str] = []
@@ -89,15 +89,20 @@ def _wide_constants(subject: Subject) -> Iterator[Finding]:
         array = constant_of(value, limit=1 << 24)
         if array is None or array.size == 0 or _INT32.min <= array.min() <= array.max() <= _INT32.max:
             continue
-        users = [(node, index) for node, index in value.uses()]
-        for node, index in users:
+        message = (
+            f"constant {value.name!r} has values beyond int32 ({array.min()}..{array.max()}), "
+            "which type64to32_conversion changes"
+        )
+        if not value.uses():
+            fix = "nothing uses it: remove it (pass eliminate-dead-code)"
+            yield Finding("G6", Severity.ERROR, "D,I", message, fix=fix)
+        for node, index in value.uses():
             is_bound = node.op_type == "Slice" and index in (1, 2, 4)
             yield Finding(
                 "G6",
                 Severity.WARNING if is_bound else Severity.ERROR,
                 "D,I",
-                f"constant {value.name!r} has values beyond int32 ({array.min()}..{array.max()}), "
-                "which type64to32_conversion changes",
+                message,
                 node_place(node),
                 "clamp it (pass clamp-slice-bounds)" if is_bound else "keep the values within int32",
             )
