@@ -257,7 +257,11 @@ def _prepare_torch(
         args = tuple(inputs or ())
     callee: Any = loaded.module if loaded.module is not None else program.module() if program is not None else None
     tree = input_tree(callee, args, kwargs)
-    shapes = tree.spec().with_dynamic(_ranges(dynamic_shapes))
+    wanted = _ranges(dynamic_shapes)
+    if isinstance(inputs, ShapeSpec):
+        for name, spec in zip(tree.names, inputs.inputs, strict=False):
+            wanted[name] = {**spec.dims, **wanted.get(name, {})}
+    shapes = tree.spec().with_dynamic(wanted)
     return Prepared(loaded, shapes, inputs=tree)
 
 
@@ -598,7 +602,7 @@ def _manifest(
     operators = Counter(
         f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.all_nodes()
     )
-    return {
+    content = {
         "graphforge": __version__,
         "model": prepared.loaded.record,
         "target": {
@@ -641,6 +645,8 @@ def _manifest(
         "notes": journal.notes,
         "versions": _versions(),
     }
+    plain: dict[str, Any] = json.loads(json.dumps(content, default=str))  # exactly what manifest.json will hold
+    return plain
 
 
 def _versions() -> dict[str, str]:

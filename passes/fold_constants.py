@@ -68,6 +68,8 @@ class _Folder:
             return False
         if node.op_type == "Identity":
             return self.identity(node)
+        if node.op_type == "CastLike":
+            return self.cast_like(node)
         _refresh(node, self.rewriter.opset)
         if self.shapes.visit(node):
             elements = self.shapes.elements(node.outputs[0])
@@ -101,6 +103,19 @@ class _Folder:
         self.rewriter.replace(node, source)
         return True
 
+    def cast_like(self, node: Node) -> bool:
+        """The type of the other operand is known, its elements are of no interest."""
+        source, like = node.inputs[0], node.inputs[1]
+        if source is None or like is None or like.dtype is None:
+            return False
+        if source.dtype == like.dtype and not node.outputs[0].is_graph_output():
+            self.rewriter.replace(node, source)
+            return True
+        cast = self.rewriter.builder(node).Cast(source, to=like.dtype)
+        self.rewriter.replace(node, cast)
+        self.fold(cast.producer())
+        return True
+
     def known_shape(self, node: Node, elements: Elements) -> bool:
         output = node.outputs[0]
         numbers = [item for item in elements if isinstance(item, int)]
@@ -124,6 +139,9 @@ class _Folder:
             return False
         if size is not None and size > given + self.options.max_bytes:
             self.rewriter.declined(self.too_large, node)
+            return False
+        if size is not None and given > _LAZY_BYTES and size > _freed(node) + _LAZY_BYTES:
+            self.rewriter.declined("it would store a weight a second time: others read the weight as it is", node)
             return False
         cheap = node.op_type in _LAZY
         if not cheap and sum(tensor.size for tensor in tensors if tensor is not None) > self.options.max_work:
@@ -158,6 +176,15 @@ class _Folder:
                 values.append(self.rewriter.constant(tensor, name and f"{name}/folded"))
         self.rewriter.replace(node, values)
         return True
+
+
+def _freed(node: Node) -> int:
+    """Bytes of the constants that nobody but this node reads."""
+    return sum(
+        value.const_value.nbytes
+        for value in node.inputs
+        if value is not None and value.const_value is not None and all(user is node for user, _ in value._uses)
+    )
 
 
 def _plain(tensor: ir.TensorProtocol) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils import _pytree
 
 __all__ = ["ZOO", "Entry", "build"]
 
@@ -230,21 +231,22 @@ def build(name: str) -> tuple[Entry, torch.nn.Module, tuple[Any, ...], dict[str,
 def _enliven(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Make a freshly initialised network compute something that a comparison can tell from zero.
 
-    Layers that start as all zeros (classifier heads, layer scales) are drawn; batch norms learn the statistics of one
-    batch, without which activations fade or grow from layer to layer.
+    Layers that start as all zeros (classifier heads, layer scales) are drawn.  Where the output has faded all the same,
+    batch norms take the statistics of one batch; only there, since random networks normalised so amplify rounding.
     """
     for parameter in module.parameters():
         if parameter.dim() >= 2 and not parameter.any():
             parameter.normal_(0, 0.02)
-    norms = [
-        m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    outputs = [leaf for leaf in _pytree.tree_leaves(module(*args, **kwargs)) if isinstance(leaf, torch.Tensor)]
+    if not norms or all(float(output.abs().max()) > 1e-3 for output in outputs):
+        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train()
-        norm.momentum = 1.0
-    if norms:
-        module(*args, **kwargs)
+        norm.momentum = 0.99  # not 1: a channel that hardly varies must not be blown up
+    module(*args, **kwargs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum

@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree
 
 from graphforge.errors import CaptureError, GraphForgeError, UsageError
+from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.spec import ShapeSpec, TensorSpec
 
@@ -166,7 +167,9 @@ def capture(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("torch", "torch._guards", "torch._dynamo", "torch.fx", "torch.export")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch", "torch._guards", "torch._dynamo", "torch.fx", "torch.export")
+    ]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -450,6 +453,10 @@ def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Cap
         return flat
 
     module = make_fx(call, tracing_mode="real", pre_dispatch=False, _allow_non_fake_inputs=True)(*fakes)
+    for node in reversed(list(module.graph.nodes)):
+        # a script asks tensors for strides and the like, which lead nowhere
+        if node.op == "call_function" and not node.users and not is_mutation(node.target):
+            module.graph.erase_node(node)
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     input_names = {node.name: name for node, name in zip(placeholders, inputs.tensors, strict=True)}
     names = {

@@ -138,13 +138,15 @@ class Rewriter:
         fresh = tuple(node for node in self._fresh if node.graph is not None)
         self._fresh.clear()
         if fresh:
-            origins = [origin for node in group for origin in origins_of(node)]
+            # in the order of the data: a convolution with its norm folded in is first of all the convolution
+            origins = [origin for node in reversed(group) for origin in origins_of(node)]
             for node in fresh:
                 set_origins(node, origins, made_by=self.pass_name)
         made = set(fresh)
         for old, new in pairs:
             producer = new.producer()
-            self.replace_value(old, new, take_name=producer in made)
+            automatic = new.name is not None and _AUTOMATIC.fullmatch(new.name) is not None
+            self.replace_value(old, new, take_name=producer in made or automatic)
         self._name_helpers(root, fresh, {new for _, new in pairs})
         # The root first: its inputs are then free to go.
         for node in group:

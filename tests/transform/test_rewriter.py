@@ -22,8 +22,8 @@ def test_replacement_takes_the_output_name_and_the_origins() -> None:
     assert [node.op_type for node in model.graph] == ["Abs"]
     assert model.graph.outputs[0].name == "y"
     assert [(origin.module, origin.made_by) for origin in origins_of(model.graph[0])] == [
-        ("two", "test"),
         ("one", "test"),
+        ("two", "test"),
     ]
     assert rewriter.changes > 0
 

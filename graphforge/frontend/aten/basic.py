@@ -106,3 +106,9 @@ def is_nonzero(op: Emitter, value: ir.Value) -> Any:
 
     scalar = op.Reshape(value, op.constant([], ir.DataType.INT64)) if op.rank(value) else value
     return symbolic_result(op, op.cast(scalar, ir.DataType.BOOL), op.result)
+
+
+@lowers("aten.size.default", "aten.sym_size.default")
+def size(op: Emitter, value: ir.Value) -> Any:
+    """All sizes of a tensor."""
+    return op.dims(value)
