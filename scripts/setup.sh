@@ -23,13 +23,13 @@ if [ ! -x .venv/bin/python ]; then
     "$python" -m venv .venv
 fi
 
-pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
+# errors only: pip also warns of every place it looked at in vain
+pip() { .venv/bin/python -m pip --disable-pip-version-check -qq "$@"; }
 echo "setup: installing packages into .venv (some minutes the first time)" >&2
 # torch first and alone: what follows then finds it there and pulls no other build of it
 pip install "torch>=2.9,<2.14"
-pip install --editable ".[dev,timm,transformers,onnxsim]"
-# what the tests, the demo and the benchmarks measure against or feed on
-pip install "onnxslim>=0.1.50" "scikit-image>=0.25" "requests>=2"
+# the last three: what the tests, the demo and the benchmarks measure against or feed on
+pip install --editable ".[dev,timm,transformers,onnxsim]" "onnxslim>=0.1.50" "scikit-image>=0.25" "requests>=2"
 # without dependencies: both name a torch of their own (facenet-pytorch an old one), and torch is there already
 pip install --no-deps "torchvision==0.28.*" "facenet-pytorch==2.6.0"
 # a target more where its wheel exists (Linux and Windows); the tests that need it are skipped elsewhere
