@@ -25,9 +25,12 @@ class SymbolicScalar:
 
     Nothing is emitted until a rule asks for it with ``Emitter.scalar`` or ``Emitter.vector``.
 
-    Attributes:
+    Args:
         label: canonical text of its symbolic expression (``2*batch + 1``); equal labels are equal sizes.
+        scalar: emits it, with rank 0 or as a vector of one element, whichever is cheaper.
+        vector: another name for ``scalar``.
         dtype: INT64, or DOUBLE / BOOL for symbolic floats and bools.
+        source: the value and axis that this is the size of, where it is one.
     """
 
     def __init__(
@@ -37,31 +40,46 @@ class SymbolicScalar:
         scalar: Callable[[Emitter], ir.Value] | None = None,
         vector: Callable[[Emitter], ir.Value] | None = None,
         dtype: ir.DataType = ir.DataType.INT64,
+        source: tuple[ir.Value, int] | None = None,
     ) -> None:
-        assert scalar is not None or vector is not None
+        make = scalar or vector
+        assert make is not None
         self.label = label
         self.dtype = dtype
-        self._make_scalar = scalar
-        self._make_vector = vector
+        self.source = source
+        self._make = make
+        self._native: ir.Value | None = None
         self._scalar: ir.Value | None = None
         self._vector: ir.Value | None = None
 
+    @property
+    def emitted(self) -> bool:
+        """Whether it stands in a graph already."""
+        return self._native is not None
+
+    def native(self, op: Emitter) -> ir.Value:
+        """As it comes, with rank 0 or 1: what arithmetic takes, which broadcasts."""
+        if self._native is None or not op.can_see(self._native):
+            self._native = self._make(op)
+            self._scalar = self._vector = None
+        return self._native
+
     def scalar(self, op: Emitter) -> ir.Value:
         """As a rank-0 value."""
+        native = self.native(op)
+        if op.rank(native) == 0:
+            return native
         if self._scalar is None or not op.can_see(self._scalar):
-            if self._make_scalar is not None:
-                self._scalar = self._make_scalar(op)
-            else:
-                self._scalar = op.Squeeze(self.vector(op), [0])
+            self._scalar = op.Squeeze(native, [0])
         return self._scalar
 
     def vector(self, op: Emitter) -> ir.Value:
         """As a rank-1 value of one element, ready to be concatenated into a shape."""
+        native = self.native(op)
+        if op.rank(native) == 1:
+            return native
         if self._vector is None or not op.can_see(self._vector):
-            if self._make_vector is not None:
-                self._vector = self._make_vector(op)
-            else:
-                self._vector = op.Unsqueeze(self.scalar(op), [0])
+            self._vector = op.Unsqueeze(native, [0])
         return self._vector
 
     def __repr__(self) -> str:
@@ -175,7 +193,9 @@ class Emitter(Builder):
         if isinstance(dim, int):
             return dim
         return SymbolicScalar(
-            dim.value or f"?{value.name}.{axis}", vector=lambda op: op.Shape(value, start=axis, end=axis + 1)
+            dim.value or f"?{value.name}.{axis}",
+            vector=lambda op: op.Shape(value, start=axis, end=axis + 1),
+            source=(value, axis),
         )
 
     def static_size(self, value: ir.Value, axis: int) -> int:
@@ -225,7 +245,10 @@ class Emitter(Builder):
             return [int(dim) for dim in dims]  # type: ignore[arg-type]
         pieces: list[Operand] = []
         run: list[int] = []
-        for dim in dims:
+        position = 0
+        while position < len(dims):
+            dim = dims[position]
+            position += 1
             if isinstance(dim, int):
                 run.append(dim)
                 continue
@@ -233,7 +256,13 @@ class Emitter(Builder):
                 pieces.append(self.constant(run, ir.DataType.INT64))
                 run = []
             if isinstance(dim, SymbolicScalar):
-                pieces.append(dim.vector(self))
+                count = _neighbours(dims[position - 1 :])
+                if count > 1 and dim.source is not None:
+                    value, axis = dim.source
+                    pieces.append(self.Shape(value, start=axis, end=axis + count))
+                    position += count - 1
+                else:
+                    pieces.append(dim.vector(self))
             else:
                 pieces.append(self.Unsqueeze(dim, [0]) if self.rank(dim) == 0 else dim)
         if run:
@@ -323,7 +352,8 @@ class Emitter(Builder):
             # a true size 0 and a copied dim cannot stand in one target: spell every size
             target = [known[i] if isinstance(known[i], int) else dims[i] for i in range(len(dims))]  # type: ignore[misc]
         elif unresolved:
-            hole = next((i for i in unresolved if dims[i] == -1), unresolved[0])
+            costly = [i for i in unresolved if isinstance(dims[i], SymbolicScalar) and not dims[i].emitted]  # type: ignore[union-attr]
+            hole = next((i for i in unresolved if dims[i] == -1), [*costly, *unresolved][0])
             target[hole] = -1
         reshaped: ir.Value = self.Reshape(value, self.vector(target), allowzero=1 if zero_size else None)
         return reshaped
@@ -400,3 +430,17 @@ class Emitter(Builder):
 def dim_label_of(dim: Dim) -> int | str:
     """The label of a size."""
     return dim if isinstance(dim, int) else dim.label
+
+
+def _neighbours(dims: Sequence[Dim | ir.Value]) -> int:
+    """How many of the leading dims are sizes of neighbouring axes of one value: one Shape node gives them all."""
+    first = dims[0]
+    assert isinstance(first, SymbolicScalar)
+    count = 1
+    for dim in dims[1:]:
+        if first.source is None or not isinstance(dim, SymbolicScalar) or dim.source is None:
+            break
+        if dim.source[0] is not first.source[0] or dim.source[1] != first.source[1] + count:
+            break
+        count += 1
+    return count

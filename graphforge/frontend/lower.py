@@ -459,7 +459,8 @@ class _Scope:
 
         self.op.origins = (self.origin_of(node, getattr(node.target, "__name__", str(node.target))),)
         try:
-            return lower_symbolic(self.op, node.target, [self.argument(arg) for arg in node.args], result)
+            fakes = [arg.meta.get("val") if isinstance(arg, torch.fx.Node) else arg for arg in node.args]
+            return lower_symbolic(self.op, node.target, [self.argument(arg) for arg in node.args], result, fakes)
         except LoweringError as error:
             raise self.located(error, node) from None
 

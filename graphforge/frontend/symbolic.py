@@ -27,7 +27,7 @@ def symbolic_result(op: Emitter, value: ir.Value, result: Any) -> SymbolicScalar
 
 def _floordiv(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
     if a.dtype == _INT:
-        # ONNX integer Div truncates; sizes are not negative, but differences of sizes can be
+        # ONNX integer Div truncates: right for what is not negative (see lower_symbolic), wrong for the rest
         remainder = op.Mod(a, b)
         return op.Div(op.Sub(a, remainder), b)  # type: ignore[no-any-return]
     return op.Floor(op.Div(a, b))  # type: ignore[no-any-return]
@@ -42,6 +42,7 @@ _BINARY: dict[str, Callable[[Emitter, ir.Value, ir.Value], ir.Value]] = {
     "sub": lambda op, a, b: op.Sub(a, b),
     "mul": lambda op, a, b: op.Mul(a, b),
     "floordiv": _floordiv,
+    "truncated_div": lambda op, a, b: op.Div(a, b),
     "mod": lambda op, a, b: op.Mod(a, b),
     "pow": lambda op, a, b: op.Pow(a, b),
     "sym_max": lambda op, a, b: op.Max(a, b),
@@ -62,8 +63,29 @@ _LOGIC: dict[str, Callable[[Emitter, ir.Value, ir.Value], ir.Value]] = {
 _ALIASES = {"_sym_max": "sym_max", "_sym_min": "sym_min"}
 
 
-def lower_symbolic(op: Emitter, target: Any, args: Sequence[Any], result: Any) -> Any:
+def _not_negative(fake: Any) -> bool:
+    """Whether a captured size is known to be zero or more."""
+    if isinstance(fake, int):
+        return fake >= 0
+    if not isinstance(fake, torch.SymInt):
+        return False
+    if fake.node.expr.is_nonnegative:
+        return True
+    bounds = fake.node.shape_env.bound_sympy(fake.node.expr)
+    return bool(bounds.lower >= 0)
+
+
+def lower_symbolic(
+    op: Emitter, target: Any, args: Sequence[Any], result: Any, fakes: Sequence[Any] = ()
+) -> SymbolicScalar:
     """Lower one call on sizes.
+
+    Args:
+        op: where to emit, later, when the result is used.
+        target: the Python operator or ``torch.sym_*`` function.
+        args: its arguments as a lowering rule receives them.
+        result: what capture says it returns.
+        fakes: what capture says its arguments are.
 
     Raises:
         LoweringError: the function is unknown.
@@ -76,6 +98,8 @@ def lower_symbolic(op: Emitter, target: Any, args: Sequence[Any], result: Any) -
     else:
         label, dtype = f"?{name}", _BOOL if isinstance(result, torch.SymBool) else _DOUBLE
     origins = op.origins
+    if name == "floordiv" and dtype == _INT and len(fakes) == 2 and all(_not_negative(fake) for fake in fakes):
+        name = "truncated_div"
 
     def make(emit: Emitter) -> ir.Value:
         outer, emit.origins = emit.origins, origins
@@ -93,19 +117,19 @@ def _compute(op: Emitter, name: str, args: Sequence[Any], dtype: ir.DataType) ->
     if name in _BINARY or name == "truediv":
         floating = name == "truediv" or any(_dtype_of(arg) == _DOUBLE for arg in args)
         kind = _DOUBLE if floating else _INT
-        a, b = (op.scalar(arg, kind) for arg in args)
+        a, b = (_operand(op, arg, kind) for arg in args)
         return op.Div(a, b) if name == "truediv" else _BINARY[name](op, a, b)  # type: ignore[no-any-return]
     if name in _LOGIC:
-        a, b = (op.scalar(arg, _BOOL) for arg in args)
+        a, b = (_operand(op, arg, _BOOL) for arg in args)
         return _LOGIC[name](op, a, b)
     if name == "sym_sum":
-        total = op.scalar(args[0][0], _INT)
+        total = _operand(op, args[0][0], _INT)
         for item in args[0][1:]:
-            total = op.Add(total, op.scalar(item, _INT))
+            total = op.Add(total, _operand(op, item, _INT))
         return total
     if name == "sym_ite":
-        return op.Where(*(op.scalar(arg) for arg in args))  # type: ignore[no-any-return]
-    value = op.scalar(args[0])
+        return op.Where(*(_operand(op, arg) for arg in args))  # type: ignore[no-any-return]
+    value = _operand(op, args[0])
     if name in ("sym_float", "sym_int", "trunc", "int", "float"):
         return op.cast(value, dtype)
     if name in ("neg", "abs"):
@@ -118,6 +142,12 @@ def _compute(op: Emitter, name: str, args: Sequence[Any], dtype: ir.DataType) ->
     if name in ("_sym_sqrt", "sym_sqrt", "sqrt"):
         return op.Sqrt(op.cast(value, _DOUBLE))  # type: ignore[no-any-return]
     raise LoweringError(f"arithmetic on sizes: {name} has no lowering")
+
+
+def _operand(op: Emitter, arg: Any, dtype: ir.DataType | None = None) -> ir.Value:
+    """An argument as it comes: rank 0, or a vector of one element; arithmetic broadcasts."""
+    value = arg.native(op) if isinstance(arg, SymbolicScalar) else op.scalar(arg, dtype)
+    return value if dtype is None else op.cast(value, dtype)
 
 
 def _dtype_of(arg: Any) -> ir.DataType:
