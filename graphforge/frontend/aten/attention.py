@@ -40,6 +40,8 @@ def _attention(
     scale: Any,
 ) -> ir.Value:
     """softmax(query key^T * scale + mask) value, over any leading dims."""
+    if query.dtype == ir.DataType.BFLOAT16:
+        query, key, value = (op.cast(operand, _FLOAT) for operand in (query, key, value))
     if mask is not None and mask.dtype != _BOOL:
         mask = op.cast(mask, query.dtype or _FLOAT)
     if _runs_whole(op, query, key, value, mask, scale):
@@ -324,10 +326,9 @@ def _fused_mask(op: Emitter, mask: ir.Value | None, mask_type: int | None) -> ir
     """The mask of the fused kernels (true: look away) as Attention's (true: look), [.., .., queries, keys]."""
     if mask is None:
         return None
-    looking = op.Not(mask) if mask.dtype == _BOOL else op.Equal(mask, op.constant(0, mask.dtype))
-    if mask_type == 1:  # [batch, keys]
-        looking = op.Unsqueeze(looking, [1, 2])
-    return looking
+    looking: ir.Value = op.Not(mask) if mask.dtype == _BOOL else op.Equal(mask, op.constant(0, mask.dtype))
+    # a mask by key is [batch, keys]
+    return op.unsqueeze(looking, [1, 2]) if mask_type == 1 else looking
 
 
 def _multi_head(
@@ -361,7 +362,8 @@ def _multi_head(
         mask = _full_mask(op, mask, op.size(query, 1), op.size(key, 1))
     attributes = {"q_num_heads": heads, "kv_num_heads": heads}
     if not weights:
-        return op.Attention(q, k, v, mask, **attributes), None
+        result: ir.Value = op.Attention(q, k, v, mask, **attributes)
+        return result, None
     attended, _, _, scores = op.Attention(q, k, v, mask, _outputs=4, qk_matmul_output_mode=_AFTER_SOFTMAX, **attributes)
     return attended, scores
 

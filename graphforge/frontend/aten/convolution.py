@@ -99,18 +99,30 @@ def _conv_transpose(
 ) -> ir.Value:
     axes = op.rank(weight) - 2
     x, unbatched = _with_batch(op, x, axes)
-    extra = per_axis(output_padding, axes)
+    extra, strides = per_axis(output_padding, axes), per_axis(stride, axes)
+    begin = per_axis(padding, axes)
+    end, beyond = begin, [0] * axes
+    if any(more >= step for more, step in zip(extra, strides, strict=True)):
+        # ONNX Runtime takes output padding below the stride only: take it off the end's padding, add what is left after
+        end = [max(0, pad - more) for pad, more in zip(begin, extra, strict=True)]
+        beyond = [max(0, more - pad) for pad, more in zip(begin, extra, strict=True)]
+        extra = [0] * axes
+    later = bias if any(beyond) else None
     result: ir.Value = op.ConvTranspose(
         x,
         weight,
-        bias,
-        strides=per_axis(stride, axes),
-        pads=per_axis(padding, axes) * 2,
+        None if any(beyond) else bias,
+        strides=strides,
+        pads=[*begin, *end],
         dilations=per_axis(dilation, axes),
         output_padding=extra if any(extra) else None,
         group=groups,
         kernel_shape=_kernel_shape(op, weight),
     )
+    if any(beyond):
+        result = op.Pad(result, [0] * (axes + 4) + beyond)
+    if later is not None:
+        result = op.Add(result, op.unsqueeze(later, list(range(1, axes + 1))))
     return op.squeeze(result, [0]) if unbatched else result
 
 

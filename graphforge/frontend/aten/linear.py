@@ -11,23 +11,12 @@ from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
 
-_INT32 = ir.DataType.INT32
-_NARROW_INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16)
 _GEMM = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
 _TRANSPOSED = "graphforge.transposed_weights"
 
 
-def _multipliable(op: Emitter, x: ir.Value) -> ir.Value:
-    """In a dtype that ONNX Runtime multiplies; integers narrower than 32 bits wrap around when cast back."""
-    if x.dtype in _NARROW_INTEGERS:
-        return op.cast(x, _INT32)
-    if x.dtype == ir.DataType.BFLOAT16:
-        return op.cast(x, ir.DataType.FLOAT)
-    return x
-
-
 def _matmul(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
-    product: ir.Value = op.MatMul(_multipliable(op, a), _multipliable(op, b))
+    product: ir.Value = op.MatMul(a, b)
     return product
 
 
@@ -98,6 +87,11 @@ def _scaled(op: Emitter, value: ir.Value, factor: Any) -> ir.Value:
     return scaled
 
 
+def _wide(op: Emitter, value: ir.Value) -> ir.Value:
+    """bfloat16 as float, so that several steps round once."""
+    return op.cast(value, ir.DataType.FLOAT) if value.dtype == ir.DataType.BFLOAT16 else value
+
+
 def _add_product(op: Emitter, x: ir.Value, product: ir.Value, beta: Any, alpha: Any) -> ir.Value:
     """``beta * x + alpha * product``; a beta of 0 drops ``x`` even where it is NaN."""
     product = _scaled(op, product, alpha)
@@ -111,8 +105,9 @@ def _add_product(op: Emitter, x: ir.Value, product: ir.Value, beta: Any, alpha: 
 def addmm(op: Emitter, x: ir.Value, a: ir.Value, b: ir.Value, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
     """Gemm."""
     numbers = isinstance(beta, int | float) and isinstance(alpha, int | float)
-    if a.dtype not in _GEMM or not numbers:
-        return _add_product(op, x, _matmul(op, a, b), beta, alpha)
+    if a.dtype not in _GEMM or not numbers or op.size(a, 1) == 0:
+        # ONNX Runtime's Gemm forgets beta when there is nothing to sum over
+        return _add_product(op, x, _matmul(op, _wide(op, a), _wide(op, b)), beta, alpha)
     attributes: dict[str, Any] = {}
     for position, (operand, flag) in enumerate(((a, "transA"), (b, "transB"))):
         source = _transpose_source(operand)
@@ -141,13 +136,13 @@ def _transpose_source(value: ir.Value) -> ir.Value | None:
 @lowers("aten.addmv.default", "aten.baddbmm.default")
 def add_matmul(op: Emitter, x: ir.Value, a: ir.Value, b: ir.Value, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
     """MatMul and Add."""
-    return _add_product(op, x, _matmul(op, a, b), beta, alpha)
+    return _add_product(op, x, _matmul(op, _wide(op, a), _wide(op, b)), beta, alpha)
 
 
 @lowers("aten.addbmm.default")
 def addbmm(op: Emitter, x: ir.Value, a: ir.Value, b: ir.Value, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
     """The sum of a batch of products, added."""
-    product = op.ReduceSum(_matmul(op, a, b), [0], keepdims=0)
+    product = op.ReduceSum(_matmul(op, _wide(op, a), _wide(op, b)), [0], keepdims=0)
     return _add_product(op, x, product, beta, alpha)
 
 
@@ -166,4 +161,4 @@ def outer(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
 @lowers("aten.addr.default")
 def addr(op: Emitter, x: ir.Value, a: ir.Value, b: ir.Value, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
     """An outer product, added."""
-    return _add_product(op, x, _outer(op, a, b), beta, alpha)
+    return _add_product(op, x, _outer(op, _wide(op, a), _wide(op, b)), beta, alpha)

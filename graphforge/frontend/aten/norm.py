@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from graphforge.frontend.aten._windows import empty_result
 from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers
 
@@ -15,7 +16,6 @@ __all__: list[str] = []
 
 _FLOAT = ir.DataType.FLOAT
 _DOUBLE = ir.DataType.DOUBLE
-_NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 def _filled(op: Emitter, value: float, sizes: Sequence[Dim], dtype: ir.DataType | None) -> ir.Value:
@@ -56,6 +56,9 @@ def _batch_norm_inference(
     variance: ir.Value,
     epsilon: float,
 ) -> ir.Value:
+    empty = empty_result(op, 0 if isinstance(op.result, list | tuple) else None)
+    if empty is not None:
+        return empty
     channels = _channels(op, x, mean)
     dtype = mean.dtype if weight is None or weight.dtype is None else weight.dtype
     scale = _filled(op, 1.0, [channels], dtype) if weight is None else weight
@@ -332,13 +335,22 @@ def group_norm(
 def _group_norm(
     op: Emitter, x: ir.Value, groups: int, weight: ir.Value | None, bias: ir.Value | None, eps: float
 ) -> ir.Value:
+    if 0 in x.shape.dims if x.shape is not None else False:
+        return x
     dtype = x.dtype or _FLOAT
     scale = _per_channel_parameter(op, x, weight, 1.0, dtype)
     shift = _per_channel_parameter(op, x, bias, 0.0, dtype)
     # [N, C] alone: one position in each channel
     flat = op.rank(x) == 2
     wide = op.unsqueeze(x, [2]) if flat else x
-    result = op.GroupNormalization(wide, scale, shift, num_groups=groups, epsilon=eps)
+    result = op.GroupNormalization(
+        wide,
+        scale,
+        shift,
+        num_groups=groups,
+        epsilon=eps,
+        stash_type=_DOUBLE.value if dtype == _DOUBLE else None,
+    )
     return op.squeeze(result, [2]) if flat else result
 
 
@@ -358,6 +370,9 @@ def native_group_norm(
     result = _group_norm(op, x, groups, weight, bias, eps)
     if not op.wants(1) and not op.wants(2):
         return [result, None, None]
+    nothing = [empty_result(op, index) for index in (1, 2)]
+    if nothing[0] is not None:
+        return [result, *nothing]
     dtype = _DOUBLE if x.dtype == _DOUBLE else _FLOAT
     grouped = op.Reshape(op.cast(x, dtype), [0, groups, -1])
     mean = op.ReduceMean(grouped, [2], keepdims=1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.frontend.aten._windows import per_axis
+from graphforge.frontend.aten._windows import empty_result, per_axis
 from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers
 
@@ -69,11 +69,20 @@ def _max_pool(
         if computed is not None:
             end, ceil_mode = computed, False
     x, unbatched = _with_batch(op, x, axes)
+    padded = None
+    if any(pad >= size for pad, size in zip([*begin, *end], kernel * 2, strict=True)):
+        # possible with dilation, and more than ONNX Runtime pads by itself
+        if ceil_mode:
+            raise op.fail("ceil_mode with padding as wide as the kernel needs fixed sizes")
+        padded = _padded_by_least(op, x, begin, end)
+        pads = [0] * (2 * axes)
+    else:
+        pads = [*begin, *end]
     results = op.MaxPool(
-        _poolable(op, x),
+        x if padded is None else padded,
         kernel_shape=kernel,
         strides=strides,
-        pads=[*begin, *end],
+        pads=pads,
         dilations=dilations,
         ceil_mode=int(ceil_mode),
         _outputs=2 if with_indices else 1,
@@ -81,18 +90,52 @@ def _max_pool(
     if not with_indices:
         return [op.squeeze(results, [0]) if unbatched else results, None]
     values, indices = results
-    # ONNX counts through batch and channels as well, torch within one plane
-    plane = op.vector([op.size(x, axis) for axis in range(2, axes + 2)])
-    plane = int(np.prod(plane)) if isinstance(plane, list) else op.ReduceProd(plane, keepdims=0)
-    indices = op.Mod(indices, plane)
+    if padded is not None:
+        indices = _unpadded_positions(op, indices, x, padded, begin)
+    else:
+        # ONNX counts through batch and channels as well, torch within one plane
+        indices = op.Mod(indices, _plane_size(op, x, axes))
     return [op.squeeze(value, [0]) if unbatched else value for value in (values, indices)]
 
 
-def _poolable(op: Emitter, x: ir.Value) -> ir.Value:
-    """In a dtype that ONNX Runtime pools; integers fit into doubles."""
-    if x.dtype in (ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64):
-        return op.cast(x, ir.DataType.DOUBLE)
-    return x
+def _plane_size(op: Emitter, x: ir.Value, axes: int) -> ir.Value | int:
+    """How many elements one channel of one image has."""
+    plane = op.vector([op.size(x, axis) for axis in range(2, axes + 2)])
+    if isinstance(plane, list):
+        return int(np.prod(plane))
+    size: ir.Value = op.ReduceProd(plane, keepdims=0)
+    return size
+
+
+def _padded_by_least(op: Emitter, x: ir.Value, begin: list[int], end: list[int]) -> ir.Value:
+    """Padded by what no maximum picks."""
+    dtype = x.dtype or _FLOAT
+    if dtype.is_floating_point():
+        least = op.constant(-np.inf, dtype)
+    else:
+        least = op.constant(np.iinfo(dtype.numpy()).min, dtype)
+    padded: ir.Value = op.Pad(x, [0, 0, *begin, 0, 0, *end], least)
+    return padded
+
+
+def _unpadded_positions(
+    op: Emitter, indices: ir.Value, x: ir.Value, padded: ir.Value, begin: Sequence[int]
+) -> ir.Value:
+    """Positions within a padded plane as positions within the plane."""
+    axes = len(begin)
+    flat: ir.Value | None = None
+    rest = indices
+    strides: Dim = 1
+    for axis in reversed(range(axes)):
+        width = op.scalar(op.size(padded, axis + 2), _INT64)
+        place = op.Sub(op.Mod(rest, width), begin[axis])
+        rest = op.Div(rest, width)
+        term = place if flat is None else op.Mul(place, op.scalar(strides, _INT64))
+        flat = term if flat is None else op.Add(flat, term)
+        size = op.size(x, axis + 2)
+        strides = size if strides == 1 else op.Mul(op.scalar(strides, _INT64), op.scalar(size, _INT64))
+    assert flat is not None
+    return flat
 
 
 @lowers("aten.max_pool1d.default")
@@ -207,6 +250,8 @@ def _avg_pool(
     count_include_pad: bool,
     divisor_override: int | None = None,
 ) -> ir.Value:
+    if x.dtype is not None and x.dtype.is_integer():
+        raise op.fail("averages of integers are cut off, not rounded", "convert the input to float32 first")
     kernel = per_axis(kernel_size, axes)
     strides = per_axis(stride, axes) if stride else kernel
     begin = per_axis(padding, axes)
@@ -322,8 +367,8 @@ def _averaging_matrix(op: Emitter, have: Dim, wanted: Dim, dtype: ir.DataType, *
     if isinstance(have, int) and isinstance(wanted, int):
         matrix = np.zeros((wanted, have))
         for row in range(wanted):
-            low, high = row * have // wanted, -(-(row + 1) * have // wanted)
-            matrix[row, low:high] = 1.0 / (high - low)
+            start, end = row * have // wanted, -(-(row + 1) * have // wanted)
+            matrix[row, start:end] = 1.0 / (end - start)
         return op.constant((matrix.T if transposed else matrix).astype(dtype.numpy()))
     low, high = _bounds(op, have, wanted)
     positions = op.Range(0, op.scalar(have, _INT64), 1)
@@ -338,6 +383,11 @@ def _averaging_matrix(op: Emitter, have: Dim, wanted: Dim, dtype: ir.DataType, *
 
 
 def _adaptive_avg_pool(op: Emitter, x: ir.Value, sizes: Sequence[Dim]) -> ir.Value:
+    empty = empty_result(op)
+    if empty is not None:
+        return empty
+    if x.dtype == ir.DataType.BFLOAT16:
+        x = op.cast(x, _FLOAT)  # so that the averaging matrices are exact enough
     axes = len(sizes)
     if all(size == 1 for size in sizes):
         if op.rank(x) == axes + 2 and x.dtype != ir.DataType.DOUBLE:
@@ -487,13 +537,13 @@ def _max_unpool(op: Emitter, x: ir.Value, indices: ir.Value, sizes: Sequence[Dim
     axes = len(sizes)
     lead = op.rank(x) - axes
     flat = [*[0] * lead, -1]
-    count: Dim | ir.Value
     if all(isinstance(size, int) for size in sizes):
-        count = int(np.prod([size for size in sizes if isinstance(size, int)]))
+        count: int | ir.Value = int(np.prod([size for size in sizes if isinstance(size, int)]))
     else:
         vector = op.vector(list(sizes))
         assert isinstance(vector, ir.Value)
-        count = op.ReduceProd(vector, keepdims=1)
+        product: ir.Value = op.ReduceProd(vector, keepdims=1)
+        count = product
     outer = [op.size(x, axis) for axis in range(lead)]
     empty = op.Expand(op.constant(0, x.dtype), op.vector([*outer, count]))
     filled = op.ScatterElements(empty, op.Reshape(indices, flat), op.Reshape(x, flat), axis=lead)

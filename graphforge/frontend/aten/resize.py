@@ -1,0 +1,496 @@
+"""Interpolation: every aten.upsample_* as Resize, or as exact gathers where ONNX Runtime would round another way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphforge.frontend.emitter import Dim, Emitter, SymbolicScalar, dim_label_of
+from graphforge.frontend.rules import lowers
+
+__all__: list[str] = []
+
+_FLOAT = ir.DataType.FLOAT
+_DOUBLE = ir.DataType.DOUBLE
+_INT64 = ir.DataType.INT64
+_RESIZED = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+# Below this factor, torch's index arithmetic in single precision is exact for whole factors (first failure: 41).
+_EXACT_FACTOR = 40
+# Sizes above this are not considered when a scale in single precision is checked to give torch's output sizes.
+_LARGEST = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One axis to resize: from ``have`` to ``wanted``, by ``scale`` when torch computes with a given factor.
+
+    ``low`` and ``high`` bound what ``have`` can be.
+    """
+
+    have: Dim
+    wanted: Dim
+    scale: float | None
+    low: int
+    high: int
+
+    @property
+    def same_size(self) -> bool:
+        """Whether the size stays as it is, whatever the factor was."""
+        return dim_label_of(self.have) == dim_label_of(self.wanted)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing happens on this axis."""
+        return self.same_size and self.scale in (None, 1.0)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether both sizes are known now."""
+        return isinstance(self.have, int) and isinstance(self.wanted, int)
+
+
+def _axes(op: Emitter, x: ir.Value, output_size: Sequence[Dim] | None, scales: Sequence[Any] | None) -> list[_Axis]:
+    count = op.rank(x) - 2
+    factors = list(scales) if scales is not None else [None] * count
+    if output_size is None:
+        output_size = _scaled_sizes(op, x, factors)
+    axes = []
+    for axis in range(count):
+        factor = factors[axis]
+        if isinstance(factor, SymbolicScalar):
+            raise op.fail("the scale factor depends on the input", "pass size= to interpolate instead")
+        low, high = _bounds(op, axis + 2)
+        axes.append(
+            _Axis(op.size(x, axis + 2), output_size[axis], None if factor is None else float(factor), low, high)
+        )
+    return axes
+
+
+def _bounds(op: Emitter, axis: int) -> tuple[int, int]:
+    """The promised range of one size of the operator's first argument."""
+    size = op.inputs[0].shape[axis]
+    if isinstance(size, int):
+        return size, size
+    bounds = size.node.shape_env.bound_sympy(size.node.expr)
+    return max(1, int(bounds.lower)), int(min(bounds.upper, _LARGEST))
+
+
+def _scaled_sizes(op: Emitter, x: ir.Value, factors: Sequence[Any]) -> list[Dim]:
+    """floor(size * factor), as capture knows it or computed in double precision at run time."""
+    fake = op.result_dims()
+    sizes: list[Dim] = []
+    for axis, factor in enumerate(factors):
+        have, known = op.size(x, axis + 2), fake[axis + 2]
+        if isinstance(known, int):
+            sizes.append(known)
+            continue
+        if isinstance(factor, SymbolicScalar):
+            raise op.fail("the scale factor depends on the input", "pass size= to interpolate instead")
+        if factor == 1:
+            sizes.append(have)
+            continue
+        sizes.append(_scaled_size(have, float(factor), known))
+    return sizes
+
+
+def _scaled_size(have: Dim, factor: float, label: str) -> SymbolicScalar:
+    def make(op: Emitter) -> ir.Value:
+        size = op.scalar(have, _INT64)
+        if factor == int(factor):
+            return op.Mul(size, int(factor))  # type: ignore[no-any-return]
+        return op.cast(op.Floor(op.Mul(op.cast(size, _DOUBLE), factor)), _INT64)
+
+    return SymbolicScalar(label, scalar=make)
+
+
+# -- the ONNX operator -----------------------------------------------------------------------------------------------
+
+
+def _single_precision_scale(axis: _Axis) -> np.float32 | None:
+    """A scale with which ONNX, computing floor(size * scale) in single precision, gets torch's size; else None."""
+    if axis.unchanged:
+        return np.float32(1)
+    if isinstance(axis.have, int) and isinstance(axis.wanted, int):
+        exact = axis.wanted / axis.have if axis.scale is None else axis.scale
+        sizes, wanted = np.array([axis.have]), np.array([axis.wanted])
+    elif axis.scale is not None:
+        exact = axis.scale
+        sizes = np.arange(axis.low, axis.high + 1)
+        wanted = np.floor(sizes * exact)
+    else:
+        return None
+    nearest = np.float32(exact)
+    for candidate in (nearest, np.nextafter(nearest, np.float32(np.inf)), np.nextafter(nearest, np.float32(0))):
+        if np.array_equal(np.floor(sizes.astype(np.float32) * candidate), wanted):
+            return candidate
+    return None
+
+
+def _resize(op: Emitter, x: ir.Value, axes: Sequence[_Axis], **attributes: Any) -> ir.Value:
+    scales = [_single_precision_scale(axis) for axis in axes]
+    if all(scale is not None for scale in scales):
+        known = np.array([1, 1, *[scale for scale in scales if scale is not None]], dtype=np.float32)
+        result: ir.Value = op.Resize(x, None, op.constant(known), **attributes)
+        return result
+    if any(axis.scale is not None and not axis.unchanged for axis in axes):
+        raise op.fail(
+            f"no single-precision scale gives torch's output size for every input size: factors {_listed(axes)}",
+            "pass size= or recompute_scale_factor=True to interpolate, or make the spatial dims static",
+        )
+    sizes = op.vector([axis.wanted for axis in axes])
+    result = op.Resize(x, None, None, sizes, axes=list(range(2, 2 + len(axes))), **attributes)
+    return result
+
+
+def _listed(axes: Sequence[_Axis]) -> str:
+    return ", ".join(str(axis.scale) for axis in axes)
+
+
+# -- nearest ---------------------------------------------------------------------------------------------------------
+
+
+def _nearest_positions(axis: _Axis, exact: bool) -> np.ndarray:
+    """The source of every output position as torch computes it, in single precision."""
+    assert isinstance(axis.have, int)
+    assert isinstance(axis.wanted, int)
+    if not exact and axis.wanted in (axis.have, 2 * axis.have):
+        return np.arange(axis.wanted) // (axis.wanted // axis.have)
+    ratio = np.float32(axis.have) / np.float32(axis.wanted) if axis.scale is None else np.float32(1.0 / axis.scale)
+    positions = np.arange(axis.wanted).astype(np.float32) + np.float32(0.5 if exact else 0)
+    sources: np.ndarray = np.minimum(np.floor(positions * ratio).astype(np.int64), axis.have - 1)
+    return sources
+
+
+def _runtime_positions(axis: _Axis, exact: bool, scale: np.float32) -> np.ndarray:
+    """The source of every output position as ONNX Runtime's Resize computes it."""
+    assert isinstance(axis.have, int)
+    assert isinstance(axis.wanted, int)
+    positions = np.arange(axis.wanted).astype(np.float32)
+    if exact:
+        source = (positions + np.float32(0.5)) / scale - np.float32(0.5)
+        rounded = np.floor(source + np.float32(0.5))
+    else:
+        rounded = np.floor(positions / scale)
+    sources: np.ndarray = np.clip(rounded.astype(np.int64), 0, axis.have - 1)
+    return sources
+
+
+def _resize_agrees(axis: _Axis, exact: bool) -> bool:
+    """Whether ONNX Runtime's Resize picks the very elements that torch picks."""
+    if axis.unchanged:
+        return True
+    if not isinstance(axis.have, int) or not isinstance(axis.wanted, int):
+        factor = axis.scale
+        return factor is not None and factor == int(factor) and factor <= _EXACT_FACTOR
+    scale = _single_precision_scale(axis)
+    if scale is None:
+        return False
+    return bool(np.array_equal(_nearest_positions(axis, exact), _runtime_positions(axis, exact, scale)))
+
+
+def _dynamic_positions(op: Emitter, axis: _Axis, exact: bool) -> ir.Value:
+    """``_nearest_positions`` for sizes known at run time only."""
+    have, wanted = op.scalar(axis.have, _INT64), op.scalar(axis.wanted, _INT64)
+    if axis.scale is None:
+        ratio = op.Div(op.cast(have, _FLOAT), op.cast(wanted, _FLOAT))
+    else:
+        ratio = op.constant(np.array(1.0 / axis.scale, dtype=np.float32))
+        if not exact:
+            # torch copies where the size happens to stay, and doubles where it happens to double
+            ratio = op.Where(op.Equal(wanted, have), 1.0, op.Where(op.Equal(wanted, op.Mul(have, 2)), 0.5, ratio))
+    positions = op.cast(op.Range(0, wanted, 1), _FLOAT)
+    if exact:
+        positions = op.Add(positions, 0.5)
+    picked: ir.Value = op.Min(op.cast(op.Mul(positions, ratio), _INT64), op.Sub(have, 1))
+    return picked
+
+
+def _nearest(op: Emitter, x: ir.Value, axes: Sequence[_Axis], *, exact: bool = False) -> ir.Value:
+    axes = [axis if exact else _copied(axis) for axis in axes]
+    if all(axis.unchanged for axis in axes):
+        return x
+    if x.dtype in _RESIZED and all(_resize_agrees(axis, exact) for axis in axes):
+        if exact:
+            return _resize(
+                op,
+                x,
+                axes,
+                mode="nearest",
+                nearest_mode="round_prefer_ceil",
+                coordinate_transformation_mode="half_pixel",
+            )
+        return _resize(op, x, axes, mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric")
+    for position, axis in enumerate(axes, start=2):
+        if axis.unchanged:
+            continue
+        if isinstance(axis.have, int) and isinstance(axis.wanted, int):
+            picked = op.constant(_nearest_positions(axis, exact))
+        else:
+            picked = _dynamic_positions(op, axis, exact)
+        x = op.Gather(x, picked, axis=position)
+    return x
+
+
+@lowers("aten.upsample_nearest1d.vec", "aten.upsample_nearest2d.vec", "aten.upsample_nearest3d.vec")
+def upsample_nearest_vec(
+    op: Emitter, x: ir.Value, output_size: Sequence[Dim] | None, scale_factors: Sequence[Any] | None
+) -> ir.Value:
+    """Resize, or gathers."""
+    return _nearest(op, x, _axes(op, x, output_size, scale_factors))
+
+
+@lowers("aten.upsample_nearest1d.default", "aten.upsample_nearest2d.default", "aten.upsample_nearest3d.default")
+def upsample_nearest(op: Emitter, x: ir.Value, output_size: Sequence[Dim], *scales: Any, **named: Any) -> ir.Value:
+    """Resize, or gathers."""
+    return _nearest(op, x, _axes(op, x, output_size, _factors(op, x, scales, named)))
+
+
+@lowers(
+    "aten._upsample_nearest_exact1d.vec", "aten._upsample_nearest_exact2d.vec", "aten._upsample_nearest_exact3d.vec"
+)
+def upsample_nearest_exact_vec(
+    op: Emitter, x: ir.Value, output_size: Sequence[Dim] | None, scale_factors: Sequence[Any] | None
+) -> ir.Value:
+    """Resize, or gathers."""
+    return _nearest(op, x, _axes(op, x, output_size, scale_factors), exact=True)
+
+
+@lowers(
+    "aten._upsample_nearest_exact1d.default",
+    "aten._upsample_nearest_exact2d.default",
+    "aten._upsample_nearest_exact3d.default",
+)
+def upsample_nearest_exact(
+    op: Emitter, x: ir.Value, output_size: Sequence[Dim], *scales: Any, **named: Any
+) -> ir.Value:
+    """Resize, or gathers."""
+    return _nearest(op, x, _axes(op, x, output_size, _factors(op, x, scales, named)), exact=True)
+
+
+def _factors(op: Emitter, x: ir.Value, scales: Sequence[Any], named: dict[str, Any]) -> list[Any]:
+    """The optional factors of the ``.default`` overloads, one for each axis."""
+    names = {1: ["scales"], 2: ["scales_h", "scales_w"], 3: ["scales_d", "scales_h", "scales_w"]}[op.rank(x) - 2]
+    listed = [*scales, *[None] * (len(names) - len(scales))]
+    return [named.get(name, factor) for name, factor in zip(names, listed, strict=True)]
+
+
+# -- linear and cubic ------------------------------------------------------------------------------------------------
+
+
+def _copied(axis: _Axis) -> _Axis:
+    """An axis whose size stays is copied, even when the factor is not exactly one."""
+    return replace(axis, scale=None) if axis.same_size else axis
+
+
+def _smooth(
+    op: Emitter, x: ir.Value, axes: Sequence[_Axis], mode: str, *, align_corners: bool, antialias: bool = False
+) -> ir.Value:
+    if mode == "linear" and not antialias:
+        axes = [_copied(axis) for axis in axes]
+    if align_corners:
+        # the given factor says the size only; the coordinates go by the sizes
+        axes = [replace(axis, scale=None) for axis in axes]
+    if all(axis.unchanged for axis in axes):
+        return x
+    dtype = x.dtype
+    if dtype == ir.DataType.UINT8:
+        raise op.fail(
+            "interpolation of bytes rounds after every axis, in fixed point, which Resize cannot say",
+            "convert the image to float32 before interpolate",
+        )
+    unsayable = all(axis.fixed for axis in axes) and any(_single_precision_scale(axis) is None for axis in axes)
+    if dtype == _DOUBLE or (antialias and align_corners) or unsayable:
+        # no kernel for the first, no coordinate mode of ONNX for the second, a size that is not that of the factor
+        return _by_matrices(op, x, axes, mode, align_corners=align_corners, antialias=antialias)
+    attributes: dict[str, Any] = {
+        "mode": mode,
+        "coordinate_transformation_mode": "align_corners" if align_corners else "half_pixel",
+    }
+    if mode == "cubic":
+        attributes["cubic_coeff_a"] = -0.5 if antialias else -0.75
+    if antialias:
+        attributes["antialias"] = 1
+        attributes["exclude_outside"] = 1
+    if mode == "linear" and not antialias:
+        _refuse_coincidence(op, axes)
+    return _resize(op, x, axes, **attributes)
+
+
+def _refuse_coincidence(op: Emitter, axes: Sequence[_Axis]) -> None:
+    """Raise where a size may stay what it was under a factor above one: torch then copies, Resize interpolates."""
+    for axis in axes:
+        if axis.fixed or axis.scale is None or not 1 < axis.scale < 2:
+            continue
+        changing = math.ceil(1 / (axis.scale - 1))
+        if max(axis.low, 2) < changing and changing > 2:
+            raise op.fail(
+                f"scale_factor {axis.scale} leaves sizes below {changing} as they are, and sizes from {axis.low} on "
+                "are promised",
+                f"promise sizes from {changing} on, or pass size= to interpolate",
+            )
+
+
+def _weights(axis: _Axis, mode: str, *, align_corners: bool, antialias: bool) -> np.ndarray:
+    """[wanted, have]: the weight of every source in every output, in double precision."""
+    assert isinstance(axis.have, int)
+    assert isinstance(axis.wanted, int)
+    have, wanted = axis.have, axis.wanted
+    matrix = np.zeros((wanted, have))
+    steps = np.arange(wanted)
+    if align_corners:
+        ratio = (have - 1) / (wanted - 1) if wanted > 1 else 0.0
+    else:
+        ratio = have / wanted if axis.scale is None else 1.0 / axis.scale
+    if antialias:
+        return _antialias_weights(matrix, (steps + 0.5) * ratio, max(ratio, 1.0), mode)
+    centres = steps * ratio if align_corners else (steps + 0.5) * ratio - 0.5
+    if mode == "linear":
+        centres = np.clip(centres, 0, None)
+    low = np.floor(centres).astype(int)
+    for row in range(wanted):
+        fraction = centres[row] - low[row]
+        if mode == "linear":
+            taps = [(0, 1 - fraction), (1, fraction)]
+        else:
+            taps = [(step, _cubic(abs(fraction - step), -0.75)) for step in (-1, 0, 1, 2)]
+        for step, weight in taps:
+            matrix[row, min(max(low[row] + step, 0), have - 1)] += weight
+    return matrix
+
+
+def _cubic(distance: float, a: float) -> float:
+    """Keys' cubic convolution kernel."""
+    if distance <= 1:
+        return ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    if distance < 2:
+        return ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return 0.0
+
+
+def _antialias_weights(matrix: np.ndarray, centres: np.ndarray, stretch: float, mode: str) -> np.ndarray:
+    have = matrix.shape[1]
+    support = (1.0 if mode == "linear" else 2.0) * stretch
+    for row, centre in enumerate(centres):
+        low = max(int(centre - support + 0.5), 0)
+        high = min(int(centre + support + 0.5), have)
+        for source in range(low, high):
+            distance = abs((source - centre + 0.5) / stretch)
+            matrix[row, source] = max(0.0, 1 - distance) if mode == "linear" else _cubic(distance, -0.5)
+        matrix[row] /= matrix[row].sum()
+    return matrix
+
+
+def _by_matrices(
+    op: Emitter, x: ir.Value, axes: Sequence[_Axis], mode: str, *, align_corners: bool, antialias: bool
+) -> ir.Value:
+    """One product with a matrix of weights for each axis: for doubles, which ONNX Runtime's Resize does not take."""
+    rank = op.rank(x)
+    for position, axis in enumerate(axes, start=2):
+        if axis.unchanged:
+            continue
+        if not isinstance(axis.have, int) or not isinstance(axis.wanted, int):
+            raise op.fail(
+                "this interpolation (float64, or antialias with align_corners) needs fixed sizes",
+                "make the spatial dims static, convert the model to float32, or leave out align_corners",
+            )
+        matrix = _weights(axis, mode, align_corners=align_corners, antialias=antialias)
+        swap = list(range(rank))
+        swap[position], swap[-1] = swap[-1], swap[position]
+        x = op.transpose(
+            op.MatMul(
+                op.transpose(x, swap), op.constant(np.ascontiguousarray(matrix.T.astype((x.dtype or _FLOAT).numpy())))
+            ),
+            swap,
+        )
+    return x
+
+
+@lowers("aten.upsample_linear1d.vec", "aten.upsample_bilinear2d.vec", "aten.upsample_trilinear3d.vec")
+def upsample_linear_vec(
+    op: Emitter,
+    x: ir.Value,
+    output_size: Sequence[Dim] | None,
+    align_corners: bool,
+    scale_factors: Sequence[Any] | None,
+) -> ir.Value:
+    """Resize."""
+    return _smooth(op, x, _axes(op, x, output_size, scale_factors), "linear", align_corners=align_corners)
+
+
+@lowers("aten.upsample_linear1d.default", "aten.upsample_bilinear2d.default", "aten.upsample_trilinear3d.default")
+def upsample_linear(
+    op: Emitter, x: ir.Value, output_size: Sequence[Dim], align_corners: bool, *scales: Any, **named: Any
+) -> ir.Value:
+    """Resize."""
+    axes = _axes(op, x, output_size, _factors(op, x, scales, named))
+    return _smooth(op, x, axes, "linear", align_corners=align_corners)
+
+
+@lowers("aten.upsample_bicubic2d.vec")
+def upsample_bicubic_vec(
+    op: Emitter,
+    x: ir.Value,
+    output_size: Sequence[Dim] | None,
+    align_corners: bool,
+    scale_factors: Sequence[Any] | None,
+) -> ir.Value:
+    """Resize."""
+    return _smooth(op, x, _axes(op, x, output_size, scale_factors), "cubic", align_corners=align_corners)
+
+
+@lowers("aten.upsample_bicubic2d.default")
+def upsample_bicubic(
+    op: Emitter, x: ir.Value, output_size: Sequence[Dim], align_corners: bool, *scales: Any, **named: Any
+) -> ir.Value:
+    """Resize."""
+    axes = _axes(op, x, output_size, _factors(op, x, scales, named))
+    return _smooth(op, x, axes, "cubic", align_corners=align_corners)
+
+
+@lowers("aten._upsample_bilinear2d_aa.vec")
+def upsample_bilinear_aa_vec(
+    op: Emitter,
+    x: ir.Value,
+    output_size: Sequence[Dim] | None,
+    align_corners: bool,
+    scale_factors: Sequence[Any] | None,
+) -> ir.Value:
+    """Resize with antialias."""
+    axes = _axes(op, x, output_size, scale_factors)
+    return _smooth(op, x, axes, "linear", align_corners=align_corners, antialias=True)
+
+
+@lowers("aten._upsample_bilinear2d_aa.default")
+def upsample_bilinear_aa(
+    op: Emitter, x: ir.Value, output_size: Sequence[Dim], align_corners: bool, *scales: Any, **named: Any
+) -> ir.Value:
+    """Resize with antialias."""
+    axes = _axes(op, x, output_size, _factors(op, x, scales, named))
+    return _smooth(op, x, axes, "linear", align_corners=align_corners, antialias=True)
+
+
+@lowers("aten._upsample_bicubic2d_aa.vec")
+def upsample_bicubic_aa_vec(
+    op: Emitter,
+    x: ir.Value,
+    output_size: Sequence[Dim] | None,
+    align_corners: bool,
+    scale_factors: Sequence[Any] | None,
+) -> ir.Value:
+    """Resize with antialias."""
+    axes = _axes(op, x, output_size, scale_factors)
+    return _smooth(op, x, axes, "cubic", align_corners=align_corners, antialias=True)
+
+
+@lowers("aten._upsample_bicubic2d_aa.default")
+def upsample_bicubic_aa(
+    op: Emitter, x: ir.Value, output_size: Sequence[Dim], align_corners: bool, *scales: Any, **named: Any
+) -> ir.Value:
+    """Resize with antialias."""
+    axes = _axes(op, x, output_size, _factors(op, x, scales, named))
+    return _smooth(op, x, axes, "cubic", align_corners=align_corners, antialias=True)
