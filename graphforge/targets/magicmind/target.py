@@ -115,6 +115,7 @@ class MagicMindTarget:
             },
             notes=(
                 f"{PROVEN}; on a machine with one: python3 build_mm.py && python3 run_mm.py",
+                *_about_precision(wanted.precision),
                 *(calibration.notes if calibration is not None else ()),
                 *summarise(finding for finding in rest if finding.severity is Severity.WARNING),
             ),
@@ -126,6 +127,12 @@ class MagicMindTarget:
 
         runner: Runner = OnnxRuntimeRunner(folder / "model.onnx", name="ONNX Runtime, not an MLU")
         return runner
+
+
+def _about_precision(precision: str) -> list[str]:
+    if precision == "force_float32":
+        return []
+    return [f"{precision} is applied when MagicMind builds: what is checked here is the model in float32"]
 
 
 def _write_json(file: Path, data: Any) -> None:

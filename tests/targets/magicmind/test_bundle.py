@@ -177,6 +177,11 @@ def test_reduced_precision_pins_sensitive_nodes_to_float32(tmp_path: Path) -> No
     assert json.loads(built[built.index(b"{") :])["pins"] == {"head.scores/Sqrt": ["FLOAT32", "FLOAT32"]}
 
 
+def test_reduced_precision_is_not_claimed_to_be_checked(tmp_path: Path) -> None:
+    notes = static_bundle(tmp_path, precision="force_float16").notes
+    assert any("what is checked here is the model in float32" in note for note in notes)
+
+
 def test_given_reference_inputs_are_the_reference(tmp_path: Path) -> None:
     picture = np.full((1, 3, 16, 16), 0.5, np.float32)
     static_bundle(tmp_path, reference_inputs={"x": picture})
