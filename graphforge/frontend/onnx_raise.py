@@ -8,6 +8,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.frontend.onnx_newer import lower_to_home
 from graphforge.frontend.onnx_older import RAISES
 from graphforge.ir import HOME_OPSET, Builder, infer_node, origins_of, schema_of
+from graphforge.ir.bodies import type_body_inputs, type_outputs_of_bodies
 from graphforge.ir.versions import conflict_of, describe_node, versions_of
 
 __all__ = ["raise_graph"]
@@ -28,14 +29,14 @@ def raise_graph(graph: ir.Graph, notes: list[str]) -> None:
 def _raise_nodes(graph: ir.Graph, main: ir.Graph, notes: list[str]) -> None:
     for node in graph:
         for position, body in enumerate(_bodies(node)):
-            _type_body_inputs(node, position, body)
+            type_body_inputs(node, position, body)
             _raise_nodes(body, main, notes)
         if node.domain == "" and node.version is not None:
             _raise_node(node, main, notes)
         if node.graph is None:
             continue  # replaced; what stands for it was inferred as it was built
         node.version = None
-        _type_outputs(node)
+        type_outputs_of_bodies(node)
         infer_node(node, HOME_OPSET)
 
 
@@ -120,37 +121,3 @@ def _bodies(node: ir.Node) -> list[ir.Graph]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             found.extend(attribute.as_graphs())
     return found
-
-
-def _type_body_inputs(node: ir.Node, position: int, body: ir.Graph) -> None:
-    """What the node hands to its body, where the file does not say it."""
-    given: list[ir.Value | None] = []
-    if node.op_type == "Loop" and position == 0:
-        for value, kind in zip(body.inputs[:2], (ir.DataType.INT64, ir.DataType.BOOL), strict=False):
-            if value.type is None:
-                value.type = ir.TensorType(kind)
-            if value.shape is None:
-                value.shape = ir.Shape([])
-        given = [None, None, *node.inputs[2:]]
-    elif node.op_type == "Scan" and node.version is not None and node.version > 8:
-        given = list(node.inputs)
-    for value, outer in zip(body.inputs, given, strict=False):
-        if outer is not None and value.type is None:
-            value.type = outer.type
-
-
-def _type_outputs(node: ir.Node) -> None:
-    """Outputs of control flow have the types of what their bodies hand out."""
-    if node.op_type not in ("If", "Loop", "Scan") or node.domain != "":
-        return
-    bodies = _bodies(node)
-    if not bodies:
-        return
-    skipped = 1 if node.op_type == "Loop" else 0
-    for value, inner in zip(node.outputs, bodies[0].outputs[skipped:], strict=False):
-        if value.type is None:
-            value.type = inner.type
-    if node.op_type == "If" and len(bodies) == 2:
-        for value, one, other in zip(node.outputs, bodies[0].outputs, bodies[1].outputs, strict=False):
-            if value.shape is None and one.shape is not None and one.shape == other.shape:
-                value.shape = one.shape.copy()

@@ -273,9 +273,9 @@ def _reduce(node: ir.Node) -> Inferred | None:
     if first is None or dims is None:
         return None
     keep = _int_attribute(node, "keepdims", 1)
-    axes = _axes(node)
-    if axes is None:
-        if len(node.inputs) > 1 and node.inputs[1] is not None:
+    axes = _axes(node) or _ints(node, "axes")  # an input, or an attribute in older opsets
+    if not axes:
+        if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
             return None
         axes = [] if _int_attribute(node, "noop_with_empty_axes", 0) else list(range(len(dims)))
     gone = {axis % len(dims) for axis in axes} if dims else set()

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
+from graphforge.ir.bodies import infer_bodies
 from graphforge.ir.builder import Builder
 from graphforge.ir.infer import schema_of
 from graphforge.ir.origin import origins_of
@@ -263,10 +264,12 @@ def _copy_into(builder: Builder, inner: ir.Node, new: dict[ir.Value, ir.Value | 
         )
         for body in bodies:
             _bind_outer_values(body, new)
+            _lift_constants(body, builder)
     inputs = [None if value is None else new[value] for value in inner.inputs]
     attributes: dict[str, Any] = dict(inner.attributes.items())
     inner.attributes.clear()  # a body may belong to one node only
     made = builder.node(inner.op_type, inputs, _domain=inner.domain, _outputs=len(inner.outputs), **attributes)
+    infer_bodies(builder.created[-1], builder.opset)
     for old, value in zip(inner.outputs, made if isinstance(made, tuple) else (made,), strict=True):
         new[old] = value
 
@@ -276,6 +279,23 @@ def _bind_outer_values(body: ir.Graph, new: dict[ir.Value, ir.Value | None]) -> 
         for position, value in enumerate(node.inputs):
             if value in new:
                 node.replace_input_with(position, new[value])
+
+
+def _lift_constants(body: ir.Graph, builder: Builder) -> None:
+    """Constants are initializers of the main graph, in bodies too."""
+    for node in list(body.all_nodes()):
+        if node.op_type != "Constant" or node.domain != "" or node.graph is None:
+            continue
+        old = node.outputs[0]
+        value = builder.constant(tensor_of_constant_node(node))
+        if old.is_graph_output():
+            identity = ir.Node("", "Identity", [value], num_outputs=1)
+            node.graph.insert_before(node, identity)
+            for position, output in enumerate(node.graph.outputs):
+                if output is old:
+                    node.graph.outputs[position] = identity.outputs[0]
+        ir.convenience.replace_all_uses_with(old, value)
+        node.graph.remove(node)
 
 
 def _function_body(node: ir.Node, opset: int) -> onnx.FunctionProto | None:

@@ -22,9 +22,23 @@ def bitwise_not(step: Step) -> Values:
 def bitwise(step: Step) -> Values:
     """Both operands bit by bit in a new last dim, combined there and added up again."""
     kind, op = step.dtype(), step.op
-    if kind == ir.DataType.UINT64:
-        step.fail("64-bit unsigned integers do not fit the arithmetic that replaces it")
-    a, b = (_bits(step, step.need(position)) for position in (0, 1))
+    a, b = step.need(0), step.need(1)
+    if kind != ir.DataType.UINT64:
+        total = _combined(step, _as_int64(step, a), _as_int64(step, b), kind)
+        return [op.Cast(total, to=kind.value) if kind != ir.DataType.INT64 else total]
+    # Larger than what int64 holds: the upper and the lower half on their own.
+    half = op.constant(1 << 32, kind)
+    first, second = op.Div(a, half), op.Div(b, half)
+    upper = _combined(step, _as_int64(step, first), _as_int64(step, second), ir.DataType.UINT32)
+    first, second = op.Sub(a, op.Mul(first, half)), op.Sub(b, op.Mul(second, half))
+    lower = _combined(step, _as_int64(step, first), _as_int64(step, second), ir.DataType.UINT32)
+    return [op.Add(op.Mul(op.Cast(upper, to=kind.value), half), op.Cast(lower, to=kind.value))]
+
+
+def _combined(step: Step, a: ir.Value, b: ir.Value, kind: ir.DataType) -> ir.Value:
+    """int64 operands that hold elements of ``kind``; the result as int64 too."""
+    op = step.op
+    a, b = _bits(step, a, kind), _bits(step, b, kind)
     if step.node.op_type == "BitwiseAnd":
         both = op.Mul(a, b)
     elif step.node.op_type == "BitwiseOr":
@@ -35,7 +49,16 @@ def bitwise(step: Step) -> Values:
     if kind.name.startswith("INT"):
         weights[-1] = -weights[-1]  # the sign bit
     total = op.ReduceSum(op.Mul(both, weights), [-1], keepdims=0)
-    return [op.Cast(total, to=kind.value) if kind != ir.DataType.INT64 else total]
+    assert isinstance(total, ir.Value)
+    return total
+
+
+def _as_int64(step: Step, value: ir.Value) -> ir.Value:
+    if value.dtype == ir.DataType.INT64:
+        return value
+    wide = step.op.Cast(value, to=ir.DataType.INT64.value)
+    assert isinstance(wide, ir.Value)
+    return wide
 
 
 def _weights(kind: ir.DataType) -> np.ndarray:
@@ -43,11 +66,10 @@ def _weights(kind: ir.DataType) -> np.ndarray:
     return np.array([1 << bit for bit in range(kind.bitwidth)], dtype=np.uint64).astype(np.int64)
 
 
-def _bits(step: Step, value: ir.Value) -> ir.Value:
-    """(...) of any integer type  ==>  (..., bits) of int64, each 0 or 1."""
-    kind, op = step.dtype(), step.op
-    wide = op.Cast(value, to=ir.DataType.INT64.value) if kind != ir.DataType.INT64 else value
-    wide = op.Unsqueeze(wide, [-1])
+def _bits(step: Step, value: ir.Value, kind: ir.DataType) -> ir.Value:
+    """(...) of int64  ==>  (..., bits), each 0 or 1."""
+    op = step.op
+    wide = op.Unsqueeze(value, [-1])
     weights = _weights(kind)
     low = weights[:-1] if kind == ir.DataType.INT64 else weights
     # Division rounds towards zero: take the remainder away first, so that it is exact.

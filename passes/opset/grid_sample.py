@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,9 +14,7 @@ __all__ = ["grid_sample"]
 
 
 def grid_sample(step: Step) -> Values:
-    """GridSample(x, grid)  ==>  sum over taps of GatherElements(x, place) * weight, for 4-D x."""
-    if step.rank(0) != 4:
-        step.fail("it samples a volume, the older form is for images")
+    """GridSample(x, grid)  ==>  sum over taps of GatherElements(x, place) * weight."""
     kind = step.dtype()
     inside = ir.DataType.FLOAT if kind in HALF_FLOATS else kind
     sampler = _Sampler(step, inside)
@@ -48,15 +47,16 @@ class _Sampler:
             grid = self.op.Cast(grid, to=inside.value)
         op = self.op
         shape, places = op.Shape(x), op.Shape(grid)
+        spatial = step.rank(0) - 2
         self.channels = op.Slice(shape, [1], [2])
         self.flat = op.Reshape(x, [0, 0, -1])
-        self.out_shape = op.Concat(op.Slice(shape, [0], [2]), op.Slice(places, [1], [3]), axis=0)
-        points = op.Reshape(grid, op.Concat(op.Slice(places, [0], [1]), [1, -1, 2], axis=0))
-        last = op.Split(points, axis=3, _outputs=2)
-        self.width = op.Slice(shape, [3], [4])
-        height = op.Slice(shape, [2], [3])
+        self.out_shape = op.Concat(op.Slice(shape, [0], [2]), op.Slice(places, [1], [1 + spatial]), axis=0)
+        points = op.Reshape(grid, op.Concat(op.Slice(places, [0], [1]), [1, -1, spatial], axis=0))
+        parts = op.Split(points, axis=3, num_outputs=spatial if step.opset > 17 else None, _outputs=spatial)
+        self.sizes = [op.Slice(shape, [2 + axis], [3 + axis]) for axis in range(spatial)]
+        # The grid counts its coordinates from the last axis of the image on.
         self.axes = [
-            self._axis(size, op.Squeeze(part, [3])) for size, part in ((height, last[1]), (self.width, last[0]))
+            self._axis(size, op.Squeeze(part, [3])) for size, part in zip(self.sizes, reversed(parts), strict=True)
         ]
 
     def number(self, value: float) -> ir.Value:
@@ -79,13 +79,13 @@ class _Sampler:
         taps: list[tuple[tuple[ir.Value, ...], ir.Value | None]]
         if self.mode == "nearest":
             taps = [(tuple(op.Round(self._folded(axis, axis.at)) for axis in self.axes), None)]
-        elif self.mode == "bilinear":
+        elif self.mode in ("linear", "bilinear"):
             taps = list(self._linear_taps())
         else:
             taps = list(self._cubic_taps())
         total = None
-        for (row, column), weight in taps:
-            picked = self._pick(row, column)
+        for places, weight in taps:
+            picked = self._pick(places)
             term = picked if weight is None else op.Mul(picked, weight)
             total = term if total is None else op.Add(total, term)
         result = op.Reshape(total, self.out_shape)
@@ -94,15 +94,13 @@ class _Sampler:
 
     def _linear_taps(self) -> Iterator[tuple[tuple[ir.Value, ...], ir.Value]]:
         op = self.op
-        ends = []
+        sides = []
         for axis in self.axes:
             at = self._folded(axis, axis.at)
             low = op.Floor(at)
             part = op.Sub(at, low)
-            ends.append(((low, op.Sub(self.number(1.0), part)), (op.Add(low, self.number(1.0)), part)))
-        for row, by_row in ends[0]:
-            for column, by_column in ends[1]:
-                yield (row, column), op.Mul(by_row, by_column)
+            sides.append([(low, op.Sub(self.number(1.0), part)), (op.Add(low, self.number(1.0)), part)])
+        yield from self._combined(sides)
 
     def _cubic_taps(self) -> Iterator[tuple[tuple[ir.Value, ...], ir.Value]]:
         """Keys' kernel with a = -0.75 over four taps in each direction; each tap is folded back on its own."""
@@ -117,9 +115,17 @@ class _Sampler:
                 place = op.Add(low, self.number(float(offset)))
                 taps.append((self._folded(axis, place), self._keys(distance, near=offset in (0, 1))))
             sides.append(taps)
-        for row, by_row in sides[0]:
-            for column, by_column in sides[1]:
-                yield (row, column), op.Mul(by_row, by_column)
+        yield from self._combined(sides)
+
+    def _combined(
+        self, sides: list[list[tuple[ir.Value, ir.Value]]]
+    ) -> Iterator[tuple[tuple[ir.Value, ...], ir.Value]]:
+        """Every choice of one tap in each direction, with the product of their weights."""
+        for choice in itertools.product(*sides):
+            weight = choice[0][1]
+            for _, other in choice[1:]:
+                weight = self.op.Mul(weight, other)
+            yield tuple(place for place, _ in choice), weight
 
     def _keys(self, distance: ir.Value, *, near: bool) -> ir.Value:
         a = -0.75
@@ -156,20 +162,19 @@ class _Sampler:
         assert isinstance(result, ir.Value)
         return result
 
-    def _pick(self, row: ir.Value, column: ir.Value) -> ir.Value:
+    def _pick(self, places: tuple[ir.Value, ...]) -> ir.Value:
         """The pixels at whole coordinates, zero outside."""
         op = self.op
-        bounds = [(row, self.axes[0]), (column, self.axes[1])]
         inside = None
-        safe = []
-        for at, axis in bounds:
+        place = None
+        for at, axis, size in zip(places, self.axes, self.sizes, strict=True):
             top = op.Sub(axis.size, self.number(1.0))
             clamped = op.Min(op.Max(at, self.number(0.0)), top)
-            safe.append(op.Cast(clamped, to=ir.DataType.INT64.value))
+            whole = op.Cast(clamped, to=ir.DataType.INT64.value)
+            place = whole if place is None else op.Add(op.Mul(place, size), whole)
             if self.padding == "zeros":
                 here = op.Equal(clamped, at)
                 inside = here if inside is None else op.And(inside, here)
-        place = op.Add(op.Mul(safe[0], self.width), safe[1])
         shape = op.Shape(place)
         spread = op.Concat(op.Slice(shape, [0], [1]), self.channels, op.Slice(shape, [2], [3]), axis=0)
         picked = op.GatherElements(self.flat, op.Expand(place, spread), axis=2)

@@ -8,8 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.passes.opset.bits import bitwise, bitwise_not
+from graphforge.passes.opset.pool import pool_by_convolution
 from graphforge.passes.opset.reduce import reduce_axes_to_attribute
 from graphforge.passes.opset.resize import resize_18
+from graphforge.passes.opset.scatter import scatter_reducing
 from graphforge.passes.opset.step import HALF_FLOATS, Rule, Step, Values
 
 __all__ = ["RULES"]
@@ -68,18 +70,31 @@ def _split(step: Step) -> Values | None:
 
 
 def _scatter(step: Step) -> Values | None:
-    reduction = step.text_of("reduction", "none")
-    if reduction in ("max", "min"):
-        step.fail(f"it reduces by {reduction}, which opset 17 lacks")
-    return None
+    return scatter_reducing(step) if step.text_of("reduction", "none") in ("max", "min") else None
 
 
 def _lp_pool(step: Step) -> Values | None:
     if any(dilation != 1 for dilation in step.ints_of("dilations") or []) or step.int_of("ceil_mode", 0):
-        step.fail("it pools with gaps or a rounded-up size, which opset 17 lacks")
+        return pool_by_convolution(step)
     step.set("dilations", None)
     step.set("ceil_mode", None)
     return None
+
+
+def _optional_has_element(step: Step) -> Values | None:
+    """Before 18, only optional values could be asked."""
+    value = step.input(0)
+    if value is None:
+        return [step.op.Identity(step.op.constant(False))]
+    if isinstance(value.type, ir.OptionalType) or value.type is None:
+        return None
+    return [step.op.Identity(step.op.constant(True))]
+
+
+def _optional_get_element(step: Step) -> Values | None:
+    """Before 18, only optional values could be opened."""
+    value = step.need(0)
+    return None if isinstance(value.type, ir.OptionalType) or value.type is None else [step.op.Identity(value)]
 
 
 def _col2im(step: Step) -> Values:
@@ -134,6 +149,8 @@ RULES: Mapping[str, Rule] = {
     "Col2Im": _col2im,
     "LpPool": _lp_pool,
     "Mish": _mish,
+    "OptionalGetElement": _optional_get_element,
+    "OptionalHasElement": _optional_has_element,
     "Pad": _pad,
     "Resize": resize_18,
     "ScatterElements": _scatter,

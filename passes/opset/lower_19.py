@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.passes.opset.casts import cast_like
+from graphforge.passes.opset.pool import pool_by_convolution
 from graphforge.passes.opset.quantize import dequantize_19, quantize_19
 from graphforge.passes.opset.resize import resize_19
 from graphforge.passes.opset.step import Rule, Step, Values
@@ -17,7 +18,7 @@ __all__ = ["RULES"]
 
 def _average_pool(step: Step) -> Values | None:
     if any(dilation != 1 for dilation in step.ints_of("dilations") or []):
-        step.fail("it pools with gaps (dilations), which opset 18 lacks", "pool without dilation, or use a convolution")
+        return pool_by_convolution(step)
     step.set("dilations", None)
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from graphforge.passes.opset.grid_sample import grid_sample
 from graphforge.passes.opset.step import Rule, Step, Values
 
 __all__ = ["RULES"]
@@ -24,11 +25,37 @@ def _gelu(step: Step) -> Values:
 
 def _grid_sample(step: Step) -> Values | None:
     if step.rank(0) != 4:
-        step.fail("it samples a volume, opset 19 knows images only")
+        return grid_sample(step)  # opset 19 knows images only
     old = {"linear": "bilinear", "cubic": "bicubic"}
     mode = step.text_of("mode", "linear")
     step.set("mode", old.get(mode, mode))
     return None
+
+
+def _affine_grid(step: Step) -> Values:
+    """Every place of the grid as (x, y, 1) or (x, y, z, 1), times theta."""
+    op, kind = step.op, step.dtype()
+    spatial = step.dim(0, 1)
+    if spatial is None:
+        step.fail("the number of its dims is not known", "give theta a fixed shape")
+    size = step.need(1)
+    places = op.Slice(size, [2], [2 + spatial])
+    coordinates = []
+    for axis in range(spatial):
+        count = op.Squeeze(op.Slice(size, [2 + axis], [3 + axis]), [0])
+        steps, length = op.Cast(op.Range(0, count, 1), to=kind.value), op.Cast(count, to=kind.value)
+        one, two = op.constant(1.0, kind), op.constant(2.0, kind)
+        if step.int_of("align_corners", 0):
+            between = op.Max(op.Sub(length, one), one)
+            normal = op.Sub(op.Div(op.Mul(steps, two), between), one)
+        else:
+            normal = op.Sub(op.Div(op.Add(op.Mul(steps, two), one), length), one)
+        line = op.Unsqueeze(normal, [other for other in range(spatial) if other != axis])
+        coordinates.append(op.Unsqueeze(op.Expand(line, places), [spatial]))
+    ones = op.Expand(op.constant(1.0, kind), op.Concat(places, [1], axis=0))
+    base = op.Reshape(op.Concat(*reversed(coordinates), ones, axis=spatial), [-1, spatial + 1])
+    moved = op.MatMul(base, op.Transpose(step.need(0), perm=[0, 2, 1]))
+    return [op.Reshape(moved, op.Concat(op.Slice(size, [0], [1]), places, [spatial], axis=0))]
 
 
 def _dft(step: Step) -> Values | None:
@@ -45,6 +72,7 @@ def _text(step: Step) -> Values | None:
 
 
 RULES: Mapping[str, Rule] = {
+    "AffineGrid": _affine_grid,
     "DFT": _dft,
     "Gelu": _gelu,
     "GridSample": _grid_sample,

@@ -60,10 +60,14 @@ def widened(step: Step, conflict: Conflict) -> Values | None:
         return None
     inputs = [(value, formal.type_str) for value, formal in formal_parameters(node.inputs, schema.inputs)]
     outputs = [(value, formal.type_str) for value, formal in formal_parameters(node.outputs, schema.outputs)]
-    narrow = next((value.dtype for value, name in (*inputs, *outputs) if name == conflict.name and value.dtype), None)
+    bound_types = [value.type for value, name in (*inputs, *outputs) if name == conflict.name]
+    if not bound_types or not all(isinstance(kind, ir.TensorType) for kind in bound_types):
+        return None  # sequences and optional values cannot be cast
+    narrow = bound_types[0].dtype if bound_types[0] is not None else None
     if narrow is None:
         return None
-    allowed = admitted_types(node.op_type, schema.since_version).get(conflict.name, frozenset())
+    # Where the schema names a type instead of a variable, that type is all it admits.
+    allowed = admitted_types(node.op_type, schema.since_version).get(conflict.name, frozenset((conflict.name,)))
     wide = _choose(node.op_type, narrow, allowed, step.opset)
     if wide is None:
         return None

@@ -33,6 +33,7 @@ __all__ = [
     "exceptions",
     "find_cases",
     "judge",
+    "proto_of",
     "run_case",
     "run_cases",
     "run_onnxruntime",
@@ -154,7 +155,14 @@ def run_case(case: Case, transform: Callable[[ir.Model], None]) -> Outcome:
         return Outcome("", f"refused: {error.message}")
     except InternalError as error:
         return Outcome("", f"crashed: {error}")
-    return judge(case, ir.to_proto(model), data_sets)
+    return judge(case, proto_of(model), data_sets)
+
+
+def proto_of(model: ir.Model) -> onnx.ModelProto:
+    """The model as ONNX; nodes lose their names, which need not be different before a file is written."""
+    for node in model.graph.all_nodes():
+        node.name = None
+    return ir.to_proto(model)
 
 
 def judge(case: Case, made: onnx.ModelProto, data_sets: Sequence[tuple[list[Any], list[Any]]]) -> Outcome:
