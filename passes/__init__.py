@@ -34,6 +34,7 @@ def default_pipeline() -> list[Pass]:
     from graphforge.passes.merge_transposes import MergeTransposes
     from graphforge.passes.remove_identities import RemoveIdentities
     from graphforge.passes.simplify_shapes import SimplifyShapes
+    from graphforge.passes.unpack_sequences import UnpackSequences
 
     return [
         # Less to look at for everything that follows.
@@ -41,14 +42,13 @@ def default_pipeline() -> list[Pass]:
         # Shapes become known here, and the rest needs them.
         FoldConstants(),
         RemoveIdentities(),
-        # Equal constants must be one value for equal nodes to be seen as equal.
-        DeduplicateWeights(),
+        # A sequence hides what is computed from everything else.
+        UnpackSequences(),
+        # Equal constants must be one value for equal nodes to be seen as equal; large ones can wait for the end.
+        DeduplicateWeights(max_bytes=1 << 12),
         EliminateCommonSubexpressions(),
-        # Reshape targets become constants: only then can reshapes merge.
+        # Reshape targets become constants: reshapes can merge only then.
         SimplifyShapes(),
-        MergeTransposes(),
-        MergeReshapes(),
-        MergeSlices(),
         # Whole operators from their parts, before the parts are drawn into weights.
         FuseLayerNorm(),
         FuseRmsNorm(),
@@ -58,10 +58,16 @@ def default_pipeline() -> list[Pass]:
         FusePadIntoConv(),
         FoldBatchNorm(),
         FoldScaleIntoWeights(),
+        # A BatchNorm or a factor between two of these is gone by now.
+        MergeTransposes(),
+        MergeReshapes(),
+        MergeSlices(),
         FuseMatmulAdd(),
         # What the fusions left over.
         FoldConstants(),
         RemoveIdentities(),
+        MergeReshapes(),
+        DeduplicateWeights(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
     ]

@@ -28,9 +28,9 @@ CANNOT_FOLD = frozenset(
 
 # Evaluated by onnx's reference implementation: rare in constant subgraphs, exact, and not worth a rule of our own.
 _BY_REFERENCE = frozenset(
-    "ArgMax ArgMin CumSum CumProd DepthToSpace EyeLike GatherElements GatherND IsInf IsNaN LogSoftmax MatMul OneHot "
+    "ArgMax ArgMin CumSum CumProd DepthToSpace EyeLike GatherElements IsInf IsNaN LogSoftmax MatMul OneHot "
     "QuantizeLinear DequantizeLinear ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare ScatterElements "
-    "ScatterND Softmax SpaceToDepth TopK Trilu Unique NonZero Gemm BitShift BitwiseAnd BitwiseNot BitwiseOr "
+    "Softmax SpaceToDepth TopK Trilu Unique NonZero Gemm BitShift BitwiseAnd BitwiseNot BitwiseOr "
     "BitwiseXor Pad Einsum HannWindow HammingWindow BlackmanWindow Range Compress Resize Elu Selu Celu HardSigmoid "
     "HardSwish LeakyRelu PRelu Softplus Softsign Gelu Mish ThresholdedRelu Det Hardmax ReverseSequence Size".split()
 )
@@ -254,6 +254,25 @@ def _gather(node: ir.Node, inputs: Inputs) -> Any:
     return np.take(_need(inputs[0]), _need(inputs[1]), axis=_attribute(node, "axis", 0))
 
 
+def _gather_nd(node: ir.Node, inputs: Inputs) -> Any:
+    data, indices = _need(inputs[0]), _need(inputs[1])
+    batch = _attribute(node, "batch_dims", 0)
+    if indices.size and (indices.min() < -max(data.shape) or indices.max() >= max(data.shape)):
+        raise NotEvaluable("an index is out of range")
+    grid = np.ix_(*(np.arange(size) for size in data.shape[:batch]))
+    lead = tuple(axis.reshape(axis.shape + (1,) * (indices.ndim - 1 - batch)) for axis in grid)
+    return data[(*lead, *np.moveaxis(indices, -1, 0))]
+
+
+def _scatter_nd(node: ir.Node, inputs: Inputs) -> Any:
+    reduction = _attribute(node, "reduction", "none")
+    if reduction != "none":
+        raise NotEvaluable("ScatterND with a reduction")
+    result = np.array(_need(inputs[0]))
+    result[tuple(np.moveaxis(_need(inputs[1]), -1, 0))] = _need(inputs[2])
+    return result
+
+
 def _expand(node: ir.Node, inputs: Inputs) -> Any:
     array = _need(inputs[0])
     return np.broadcast_to(array, np.broadcast_shapes(array.shape, tuple(_ints(inputs[1]))))
@@ -386,6 +405,8 @@ _RULES: dict[str, Rule] = {
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,
+    "GatherND": _gather_nd,
+    "ScatterND": _scatter_nd,
     "Expand": _expand,
     "Tile": _tile,
     "Where": _where,

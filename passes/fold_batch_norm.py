@@ -34,9 +34,7 @@ class FoldBatchNorm(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Fold them in the graph and its bodies."""
-        before = [LinearBatchNorm(op_type) for op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
-        after = [BatchNormLinear(op_type) for op_type in ("Conv", "Gemm", "MatMul")]
-        rewriter.apply([*before, *after], graph)
+        rewriter.apply(_RULES, graph)
 
 
 def _scale_and_shift(node: Node) -> tuple[Vector, Vector] | str:
@@ -88,6 +86,30 @@ class LinearBatchNorm(Rule):
             return rebuild(op, linear, m.scale, m.shift)
         dtype = m.w.dtype.numpy()
         return op.Add(rebuild(op, linear, m.scale, None), m.shift.astype(dtype))
+
+
+class MatMulReshapeBatchNorm(Rule):
+    """bn(reshape(matmul(x, w), [-1, C])) ==> reshape(matmul(x, w') + b', [-1, C]): a Linear before a BatchNorm1d."""
+
+    def pattern(self, op: Any, x: Any, w: Any, target: Any) -> Any:
+        return op.BatchNormalization(op.Reshape(op.MatMul(x, w, _name="linear"), target), ..., _name="bn")
+
+    def check(self, m: Match) -> Match | NoMatch:
+        linear = linear_of(m.linear)
+        if isinstance(linear, str):
+            return m.no(linear, m.linear)
+        rows = dims_of(m.reshape.outputs[0])
+        if rows is None or len(rows) != 2 or rows[1] != linear.channels:
+            return m.no("the Reshape moves the channels", m.reshape)
+        found = _scale_and_shift(m.bn)
+        if isinstance(found, str):
+            return m.no(found)
+        return m.having(parts=linear, scale=found[0], shift=found[1])
+
+    def rewrite(self, op: Any, m: Match) -> Any:
+        product = rebuild(op, m.parts, m.scale, None)
+        allowzero = int_attribute(m.reshape, "allowzero", 0)
+        return op.Reshape(op.Add(product, m.shift.astype(m.w.dtype.numpy())), m.target, allowzero=allowzero or None)
 
 
 class BatchNormLinear(Rule):
@@ -154,3 +176,10 @@ class BatchNormLinear(Rule):
         if not linear.takes_bias:
             return op.Add(op.MatMul(m.x, folded), extra.astype(weight.dtype.numpy()))
         return rebuild(op, rest, None, extra, source=m.x)
+
+
+_RULES = (
+    *(LinearBatchNorm(op_type) for op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")),
+    MatMulReshapeBatchNorm(),
+    *(BatchNormLinear(op_type) for op_type in ("Conv", "Gemm", "MatMul")),
+)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.ir import Graph, Node, Value, constant_of, origins_of, set_origins
+from graphforge.ir import Graph, Node, Value, constant_of, nodes_of, origins_of, set_origins
 from graphforge.passes._linear import Linear, channel_vector, linear_of, rebuild
 from graphforge.transform import (
     Match,
@@ -42,10 +42,8 @@ class FoldScaleIntoWeights(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Fold them in the graph and its bodies."""
-        rules: list[Rule] = [LinearThen(linear, then) for linear in _LINEAR for then in ("Mul", "Div", "Add", "Sub")]
-        rules.append(MatMulAddMul())
-        rewriter.apply(rules, graph)
-        for node in list(graph.all_nodes()):
+        rewriter.apply(_RULES, graph)
+        for node in list(nodes_of(graph)):
             if is_op(node, "Mul", "Div") and node.graph is not None:
                 _travel(node, rewriter)
 
@@ -108,6 +106,12 @@ class MatMulAddMul(Rule):
     def rewrite(self, op: Any, m: Match) -> Any:
         summand = (m.summand * m.factor).astype(m.w.dtype.numpy())
         return op.Add(rebuild(op, m.parts, m.factor, None), summand)
+
+
+_RULES = (
+    *(LinearThen(linear, then) for linear in _LINEAR for then in ("Mul", "Div", "Add", "Sub")),
+    MatMulAddMul(),
+)
 
 
 def _travel(node: Node, rewriter: Rewriter) -> None:

@@ -23,8 +23,7 @@ class FuseGelu(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Raise them in the graph and its bodies."""
-        rules = [Gelu(inner, order) for inner in ("div", "mul", "pow", "cube") for order in ("last", "first", "middle")]
-        rewriter.apply(rules, graph)
+        rewriter.apply(_RULES, graph)
 
 
 class Gelu(Rule):
@@ -64,3 +63,6 @@ class Gelu(Rule):
 
     def rewrite(self, op: Any, m: Match) -> Any:
         return op.Gelu(m.x, approximate=None if self.inner in ("div", "mul") else "tanh")
+
+
+_RULES = tuple(Gelu(inner, order) for inner in ("div", "mul", "pow", "cube") for order in ("last", "first", "middle"))

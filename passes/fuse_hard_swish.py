@@ -21,9 +21,9 @@ class FuseHardSwish(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Raise them in the graph and its bodies."""
-        rewriter.apply([Product("Div"), Product("Mul")], graph)
-        rewriter.apply([Sigmoid("Div"), Sigmoid("Mul")], graph)
-        rewriter.apply(Swish(), graph)
+        rewriter.apply(_PRODUCTS, graph)
+        rewriter.apply(_SIGMOIDS, graph)
+        rewriter.apply(_SWISH, graph)
 
 
 class Sigmoid(Rule):
@@ -70,3 +70,8 @@ class Swish(Rule):
 
     def rewrite(self, op: Any, m: Match) -> Any:
         return op.HardSwish(m.x)
+
+
+_PRODUCTS = (Product("Div"), Product("Mul"))
+_SIGMOIDS = (Sigmoid("Div"), Sigmoid("Mul"))
+_SWISH = Swish()

@@ -32,8 +32,8 @@ class FuseLayerNorm(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Raise them in the graph and its bodies."""
-        rewriter.apply([Normalised(square) for square in ("Pow", "Mul")], graph)
-        rewriter.apply([ScaleAfter(), BiasAfter()], graph)
+        rewriter.apply(_NORMALISED, graph)
+        rewriter.apply(_AFTER, graph)
 
 
 def last_axes(reduce: Node, x: Value) -> int | str:
@@ -138,3 +138,7 @@ class BiasAfter(Rule):
     def rewrite(self, op: Any, m: Match) -> Any:
         attributes = {name: attribute.value for name, attribute in m.norm.attributes.items()}
         return op.LayerNormalization(m.x, m.w, m.b, **attributes)
+
+
+_NORMALISED = (Normalised("Pow"), Normalised("Mul"))
+_AFTER = (ScaleAfter(), BiasAfter())

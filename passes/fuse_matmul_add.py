@@ -37,7 +37,7 @@ class FuseMatmulAdd(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Fuse them in the graph and its bodies."""
-        rewriter.apply([MatMulAdd(), GemmAdd()], graph)
+        rewriter.apply(_RULES, graph)
 
 
 def _fits(bias: Value, product: Value) -> bool:
@@ -105,3 +105,6 @@ class GemmAdd(Rule):
             transA=int_attribute(m.gemm, "transA", 0) or None,
             transB=int_attribute(m.gemm, "transB", 0) or None,
         )
+
+
+_RULES = (MatMulAdd(), GemmAdd())

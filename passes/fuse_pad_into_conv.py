@@ -22,7 +22,7 @@ class FusePadIntoConv(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Fuse them in the graph and its bodies."""
-        rewriter.apply([PadThen("Conv"), PadThen("AveragePool"), PadThen("MaxPool")], graph)
+        rewriter.apply(_RULES, graph)
 
 
 class PadThen(Rule):
@@ -129,3 +129,6 @@ def _amounts(pad: Node) -> tuple[list[int], list[int]] | str:
 
 def _never_negative(node: Node | None) -> bool:
     return is_op(node, "Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs")
+
+
+_RULES = (PadThen("Conv"), PadThen("AveragePool"), PadThen("MaxPool"))

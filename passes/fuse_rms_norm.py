@@ -23,9 +23,8 @@ class FuseRmsNorm(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Raise them in the graph and its bodies."""
-        rules = [Normalised(square, form) for square in ("Pow", "Mul") for form in ("Div", "Reciprocal", "One")]
-        rewriter.apply(rules, graph)
-        rewriter.apply(ScaleAfter(), graph)
+        rewriter.apply(_NORMALISED, graph)
+        rewriter.apply(_AFTER, graph)
 
 
 class Normalised(Rule):
@@ -81,3 +80,7 @@ class ScaleAfter(Rule):
     def rewrite(self, op: Any, m: Match) -> Any:
         attributes = {name: attribute.value for name, attribute in m.norm.attributes.items()}
         return op.RMSNormalization(m.x, m.w, **attributes)
+
+
+_NORMALISED = tuple(Normalised(square, form) for square in ("Pow", "Mul") for form in ("Div", "Reciprocal", "One"))
+_AFTER = ScaleAfter()

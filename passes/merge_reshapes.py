@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphforge.ir import Graph, Node, Value, constant_of
+from graphforge.ir import Graph, Node, Value, constant_of, nodes_of
 from graphforge.passes.remove_identities import dims_equal
 from graphforge.transform import Pass, Rewriter, dims_of, int_attribute, ints_attribute, is_op
 
@@ -24,32 +24,41 @@ class MergeReshapes(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge them in the graph and its bodies."""
-        for node in graph.all_nodes():
+        for node in nodes_of(graph):
             if node.domain == "" and node.op_type in _RESHAPING:
                 _merge(node, rewriter)
 
 
 def _merge(node: Node, rewriter: Rewriter) -> None:
+    """Let the node read from as far up as its result can be told from there."""
+    chain = [node]
+    while (above := _reshaping_producer(chain[-1])) is not None:
+        chain.append(above)
+    output = node.outputs[0]
+    for length in range(len(chain), 1, -1):
+        origin = chain[length - 1].inputs[0]
+        assert origin is not None
+        if dims_equal(origin, output):
+            if output.is_graph_output() and (origin.producer() is None or origin.is_graph_output()):
+                return  # an Identity would take its place
+            rewriter.replace(chain[:length], origin)
+            return
+        target = reshape_target(origin, output) or _absolute_target(node)
+        if target is not None:
+            shape, allowzero = target
+            op = rewriter.builder(node)
+            rewriter.replace(chain[:length], op.Reshape(origin, shape, allowzero=allowzero or None))
+            return
+    if len(chain) > 1:
+        rewriter.declined("the target depends on the shape in between", node)
+
+
+def _reshaping_producer(node: Node) -> Node | None:
     source = node.inputs[0]
     producer = None if source is None else source.producer()
-    if source is None or producer is None or producer.graph is not node.graph or not _only_moves_dims(producer):
-        return
-    origin = producer.inputs[0]
-    if origin is None:
-        return
-    output = node.outputs[0]
-    if dims_equal(origin, output):
-        if output.is_graph_output() and (origin.producer() is None or origin.is_graph_output()):
-            return  # an Identity would take its place
-        rewriter.replace([node, producer], origin)
-        return
-    target = reshape_target(origin, output) or _absolute_target(node)
-    if target is None:
-        rewriter.declined("the target depends on the shape in between", node)
-        return
-    shape, allowzero = target
-    op = rewriter.builder(node)
-    rewriter.replace([node, producer], op.Reshape(origin, shape, allowzero=allowzero or None))
+    if producer is None or producer.graph is not node.graph or producer.inputs[0] is None:
+        return None
+    return producer if _only_moves_dims(producer) else None
 
 
 def _only_moves_dims(node: Node) -> bool:

@@ -23,7 +23,7 @@ class MergeSlices(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge them in the graph and its bodies."""
-        rewriter.apply(SliceSlice(), graph)
+        rewriter.apply(_RULE, graph)
 
 
 class SliceSlice(Rule):
@@ -89,3 +89,6 @@ def _compose(first: tuple[int, int, int], second: tuple[int, int, int]) -> tuple
     start = first[0] + second[0]
     end = min(first[1], first[0] + second[1])
     return start, max(start, end), second[2]
+
+
+_RULE = SliceSlice()

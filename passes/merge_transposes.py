@@ -20,7 +20,7 @@ class MergeTransposes(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge them in the graph and its bodies."""
-        rewriter.apply(TransposeTranspose(), graph)
+        rewriter.apply(_RULE, graph)
 
 
 class TransposeTranspose(Rule):
@@ -45,3 +45,6 @@ class TransposeTranspose(Rule):
         if m.perm == tuple(range(len(m.perm))):
             return m.x
         return op.Transpose(m.x, perm=m.perm)
+
+
+_RULE = TransposeTranspose()

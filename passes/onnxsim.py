@@ -8,7 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.ir import Graph, Node, Value, origins_from_metadata, set_origins, write_origin_metadata
+from graphforge.ir import Graph, Node, Value, nodes_of, origins_from_metadata, set_origins, write_origin_metadata
 from graphforge.transform import Pass, Rewriter
 
 __all__ = ["Onnxsim"]
@@ -47,7 +47,7 @@ class Onnxsim(Pass):
                 f"the pass onnxsim takes models below 2 GB, this one has {size / 2**30:.1f} GB of weights",
                 "leave the pass out: the default pipeline has no such limit",
             )
-        for node in graph.all_nodes():
+        for node in nodes_of(graph):
             write_origin_metadata(node)
         simplified, ok = onnxsim.simplify(ir.to_proto(model), check_n=self.check_n)
         if not ok:
@@ -55,9 +55,7 @@ class Onnxsim(Pass):
                 "onnxsim's own check says that its result differs from the model", "leave the pass out"
             )
         result: ir.Model = ir.from_proto(simplified)
-        foreign = sorted(
-            {node.domain for node in result.graph.all_nodes()} - {node.domain for node in graph.all_nodes()}
-        )
+        foreign = sorted({node.domain for node in nodes_of(result.graph)} - {node.domain for node in nodes_of(graph)})
         if foreign and not self.contrib:
             raise GraphForgeError(
                 f"onnxsim brought in operators of {', '.join(foreign)}",
@@ -92,7 +90,7 @@ def _take_over(graph: Graph, other: Graph) -> None:
     by_name = {value.name: value for value in outputs}
     graph.outputs.extend(by_name[name] for name in names)
     graph.opset_imports.update(other.opset_imports)
-    for node in graph.all_nodes():
+    for node in nodes_of(graph):
         origins = origins_from_metadata(dict(node.metadata_props))
         if origins:
             set_origins(node, origins)

@@ -8,13 +8,13 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 
-from graphforge.ir import Graph, Node, Value, constant_of
+from graphforge.ir import Graph, Node, Value, constant_of, nodes_of
 from graphforge.transform import Pass, Rewriter, dims_of, int_attribute, ints_attribute, rank_of, scalar_of
 
 __all__ = ["RemoveIdentities"]
 
 # x + 0 and x * 1 are looked for in constants of at most this many elements.
-_LIMIT = 1 << 16
+_LIMIT = 1 << 24
 # An end of a Slice from here on means "to the end": what exporters write is INT64_MAX, INT32_MAX or a bit less.
 _TO_THE_END = 2**31 - 2
 
@@ -28,7 +28,7 @@ class RemoveIdentities(Pass):
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Remove them from the graph and its bodies."""
-        for node in graph.all_nodes():
+        for node in nodes_of(graph):
             rule = _RULES.get(node.op_type) if node.domain == "" else None
             if rule is None:
                 continue
@@ -200,7 +200,7 @@ def _neutral(number: float, *, either_side: bool) -> Callable[[Node], Found]:
             if source is None or other is None or other.const_value is None or source.const_value is not None:
                 continue
             array = constant_of(other, limit=_LIMIT)
-            if array is None or array.dtype.kind in "OSU" or not (array == number).all():
+            if array is None or array.dtype.kind in "OSU" or not _all_are(array, number):
                 continue
             if array.ndim <= (rank_of(source) or 0) and array.size == 1:
                 return source  # a single element broadcasts to whatever the other is
@@ -210,6 +210,11 @@ def _neutral(number: float, *, either_side: bool) -> Callable[[Node], Found]:
         return ""
 
     return rule
+
+
+def _all_are(array: np.ndarray, number: float) -> bool:
+    """Whether all elements are the number; a few are looked at before all are."""
+    return bool((array.reshape(-1)[:16] == number).all()) and bool((array == number).all())
 
 
 def _where(node: Node) -> Found:

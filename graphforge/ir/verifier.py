@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
@@ -12,7 +12,7 @@ from graphforge.ir.infer import schema_of
 from graphforge.ir.levels import LEVEL_RULES, Level, LevelRule
 from graphforge.ir.origin import origins_of
 
-__all__ = ["bodies_of", "find_problems", "verify_graph"]
+__all__ = ["bodies_of", "find_problems", "nodes_of", "verify_graph"]
 
 # A broken graph is usually broken in many places for one reason; a reader needs the first few.
 _SHOWN = 8
@@ -167,13 +167,33 @@ class _Checker:
         return None
 
 
-def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
+# The operators of the default domain that carry graphs; nodes of other domains are looked at.
+_WITH_BODIES = frozenset(("If", "Loop", "Scan", "SequenceMap"))
+
+
+def bodies_of(node: ir.Node) -> Iterable[ir.Graph]:
     """The graphs a node carries (If, Loop, Scan)."""
+    if node.domain == "" and node.op_type not in _WITH_BODIES:
+        return ()
+    found: list[ir.Graph] = []
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
+            found.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
+            found.extend(attribute.as_graphs())
+    return found
+
+
+def nodes_of(graph: ir.Graph) -> Iterator[ir.Node]:
+    """The nodes of a graph, each followed by those of its bodies; survives edits as iterating over a graph does.
+
+    Several times faster than ``Graph.all_nodes``, which looks at every attribute of every node.
+    """
+    for node in graph:
+        yield node
+        if node.domain != "" or node.op_type in _WITH_BODIES:
+            for body in bodies_of(node):
+                yield from nodes_of(body)
 
 
 def _describe_value(value: ir.Value) -> str:

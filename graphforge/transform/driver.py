@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from graphforge.errors import InternalError
+from graphforge.ir import nodes_of
 from graphforge.transform.pattern import pattern_depth
 from graphforge.transform.rule import NoMatch, Rule
 
@@ -30,26 +31,23 @@ def apply_rules(rules: Sequence[Rule], graph: ir.Graph, rewriter: Rewriter) -> i
     Raises:
         InternalError: the rules undo each other and would go on for ever.
     """
-    present: set[tuple[str, str]] = set()
-    by_operator: dict[tuple[str, str], list[ir.Node]] = {}
     wanted = {(rule.root.domain, rule.root.op_type) for rule in rules}
-    for node in graph.all_nodes():
+    present: set[tuple[str, str]] = set()
+    roots: list[ir.Node] = []
+    for node in nodes_of(graph):
         key = (node.domain, node.op_type)
         present.add(key)
         if key in wanted:
-            by_operator.setdefault(key, []).append(node)
+            roots.append(node)
     # A rule sleeps while the graph lacks one of its operators.
     active, asleep = _awake(rules, present)
     by_root: dict[tuple[str, str], list[Rule]] = {}
     for rule in active:
         by_root.setdefault((rule.root.domain, rule.root.op_type), []).append(rule)
     reach = max((pattern_depth(rule.root) for rule in rules), default=1) - 1
-    if len(by_root) == 1:
-        queue = deque(by_operator.get(next(iter(by_root)), ()))
-    else:
-        queue = deque(node for node in graph.all_nodes() if (node.domain, node.op_type) in by_root)
+    queue = deque(node for node in roots if (node.domain, node.op_type) in by_root)
     waiting = set(queue)
-    limit = 1000 + 20 * sum(len(nodes) for nodes in by_operator.values())
+    limit = 1000 + 20 * len(roots)
     fired = 0
 
     def push(node: ir.Node) -> None:
@@ -68,7 +66,7 @@ def apply_rules(rules: Sequence[Rule], graph: ir.Graph, rewriter: Rewriter) -> i
         for rule in awake:
             root = (rule.root.domain, rule.root.op_type)
             by_root.setdefault(root, []).append(rule)
-            for node in graph.all_nodes():
+            for node in nodes_of(graph):
                 if (node.domain, node.op_type) == root:
                     push(node)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import gc
 import re
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError, InternalError, UsageError
+from graphforge.ir import nodes_of
 from graphforge.ir.names import NameTable, make_names_unique
 from graphforge.transform.base import Pass
 from graphforge.transform.facts import bodies_of
@@ -99,6 +101,16 @@ class Pipeline(Sequence[Pass]):
             instruments: looked at before and after each pass, in order.
             explain: also record how far patterns came before they failed.
         """
+        # What passes drop is cyclic, so the collector would walk over the whole graph again and again.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self._run(model, instruments, explain)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _run(self, model: ir.Model, instruments: Sequence[Instrument], explain: bool) -> list[PassRecord]:
         records: list[PassRecord] = []
         names = NameTable(model)
         nodes = count_nodes(model)
@@ -167,15 +179,7 @@ class Pipeline(Sequence[Pass]):
 
 def count_nodes(model: ir.Model) -> int:
     """The nodes of the main graph and of all bodies."""
-    total = 0
-    pending = [model.graph]
-    while pending:
-        graph = pending.pop()
-        total += len(graph)
-        for node in graph:
-            if node.attributes:
-                pending.extend(bodies_of(node))
-    return total
+    return sum(1 for _ in nodes_of(model.graph))
 
 
 def _run_pass(pass_: Pass, model: ir.Model, rewriter: Rewriter) -> None:
