@@ -15,7 +15,9 @@ from torch.utils import _pytree
 from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
+from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.spec import ShapeSpec, TensorSpec
+from graphforge.frontend.torchscript import interpret, script_arguments
 
 __all__ = [
     "METHODS",
@@ -104,6 +106,8 @@ def input_tree(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
         UsageError: the arguments do not fit the signature.
     """
     forward = getattr(model, "forward", model)
+    if isinstance(model, torch.jit.ScriptModule):
+        return CallInputs(args, kwargs, [argument.name for argument in script_arguments(model)])
     try:
         signature = inspect.signature(forward)
     except (TypeError, ValueError):
@@ -149,7 +153,7 @@ def capture(
     failures: dict[str, str] = {}
     for name in methods:
         try:
-            with _quiet():
+            with _quiet(), recurrent_shapes():
                 captured = _CAPTURE[name](model, widened, shapes)
         except GraphForgeError:
             raise
@@ -161,7 +165,7 @@ def capture(
     raise CaptureError(
         "the model could not be captured",
         *(f"{name}: {reason}" for name, reason in failures.items()),
-        "data-dependent Python control flow must become torch.where, torch.cond or a registered substitution",
+        "data-dependent control flow in Python must become torch.where, torch.cond or a registered substitution",
     )
 
 
@@ -443,16 +447,23 @@ def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Cap
     from torch.fx.experimental.proxy_tensor import make_fx
 
     _, fakes = _fake_inputs(inputs, shapes)
+    function: Callable[..., Any] = interpret(model) if isinstance(model, torch.jit.ScriptModule) else model
     spec: list[_pytree.TreeSpec] = []
 
     def call(*tensors: torch.Tensor) -> Any:
         filled = dict(zip(inputs.tensors, tensors, strict=True))
         args, kwargs = inputs.map_leaves(lambda name, leaf: filled.get(name, leaf))
-        flat, tree = _pytree.tree_flatten(model(*args, **kwargs))
+        flat, tree = _pytree.tree_flatten(function(*args, **kwargs))
         spec.append(tree)
         return flat
 
     module = make_fx(call, tracing_mode="real", pre_dispatch=False, _allow_non_fake_inputs=True)(*fakes)
+    for tensor_spec, fake in zip(shapes.inputs, fakes, strict=True):
+        for axis, dim in tensor_spec.dims.items():
+            if fake.shape[axis].node.expr.is_Integer:
+                raise ValueError(
+                    f"the model reads dim {dim.name!r} of input {tensor_spec.name!r} as the number {fake.shape[axis]}"
+                )
     for node in reversed(list(module.graph.nodes)):
         # a script asks tensors for strides and the like, which lead nowhere
         if node.op == "call_function" and not node.users and not is_mutation(node.target):
