@@ -142,7 +142,7 @@ def _compare_floats(
     indexed: tuple[int, ...],
 ) -> OutputComparison:
     largest, strange_reference = _survey(ref)
-    allowed_base = tolerance.scale * largest + tolerance.atol
+    allowed_base = tolerance.scale * largest + tolerance.atol + tolerance.underflow
     max_abs = total = 0.0
     worst_ratio, place, mismatched = -1.0, 0, 0
     one_sided: int | None = None

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphforge.errors import GraphForgeError
 from graphforge.verify.compare import Array, OutputComparison, compare_arrays
 from graphforge.verify.lineup import ArtifactGraph, Candidates, ModuleCall, candidates_of
 from graphforge.verify.runners import EagerRunner, OnnxRuntimeRunner, array_from_tensor
-from graphforge.verify.tolerance import Tolerances
+from graphforge.verify.tolerance import Tolerance, Tolerances
 
 if TYPE_CHECKING:
     import onnx
@@ -46,6 +48,7 @@ class ModuleDiff:
             differs, but it may stand for something else than this output).
         value: the artifact's value compared with, "" when merged.
         comparison: how far apart they are; None when merged.
+        factor: the constant that the artifact's value is a multiple by, when it departs in nothing else.
         note: what it is merged into or computed together with.
     """
 
@@ -57,6 +60,7 @@ class ModuleDiff:
     status: str
     value: str = ""
     comparison: OutputComparison | None = None
+    factor: float | None = None
     note: str = ""
 
     def describe(self) -> str:
@@ -78,6 +82,7 @@ class ModuleDiff:
             "status": self.status,
             "value": self.value,
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "factor": self.factor,
             "note": self.note,
         }
 
@@ -225,7 +230,7 @@ def diff_modules(
             "the model has no submodules that can be watched (a compiled or exported program): only its outputs"
         )
     ordered = [
-        rows[call.module, call.call, tensor]
+        _excused(rows[call.module, call.call, tensor], call, calls, rows)
         for call in sorted(calls, key=lambda call: call.finished)
         for tensor in range(len(call.shapes))
     ]
@@ -487,7 +492,44 @@ def _compare_module(
         certain = found.certain and name not in doubtful
         status = "equal" if comparison.passed else "departs" if certain else "uncertain"
         note = f"with {', '.join(found.together_with)} in it" if found.together_with else ""
-        yield _with(row, status=status, value=name, comparison=comparison, note=note)
+        factor = None
+        if status == "departs":
+            array = captured[call.module, call.call, tensor]
+            factor = _constant_factor(array, values[name], tolerances.of(name, call.dtypes[tensor]))
+        yield _with(row, status=status, value=name, comparison=comparison, factor=factor, note=note)
+
+
+def _excused(
+    row: ModuleDiff, call: ModuleCall, calls: Sequence[ModuleCall], rows: Mapping[tuple[str, int, int], ModuleDiff]
+) -> ModuleDiff:
+    """A row that departs by a constant factor alone, inside a module that agrees: the factor went into a weight."""
+    if row.status != "departs" or row.factor is None:
+        return row
+    around = [
+        other
+        for other in calls
+        if other.started < call.started and call.finished < other.finished and other.shapes
+        if all(rows[other.module, other.call, tensor].status == "equal" for tensor in range(len(other.shapes)))
+    ]
+    if not around:
+        return row
+    nearest = max(around, key=lambda other: other.started).module or "the model"
+    note = f"{row.factor:.4g} times as large, and {nearest} agrees: a factor was folded into its weights"
+    return _with(row, status="uncertain", note=note)
+
+
+def _constant_factor(reference: Array, artifact: Array, tolerance: Tolerance) -> float | None:
+    """The c for which the artifact is c times the reference, None when there is none."""
+    if reference.dtype.kind not in "fV" or reference.size < 2:
+        return None
+    r, a = reference.astype(np.float64), artifact.astype(np.float64)
+    square = float((r * r).sum())
+    if not np.isfinite(square) or square == 0 or not np.isfinite(a).all():
+        return None
+    factor = float((a * r).sum()) / square
+    if factor == 0 or not np.isfinite(factor):
+        return None
+    return factor if compare_arrays("", r * factor, a, tolerance).passed else None
 
 
 def _with(row: ModuleDiff, **changes: Any) -> ModuleDiff:

@@ -28,6 +28,9 @@ __all__ = ["EagerRunner", "OnnxRuntimeRunner", "array_from_tensor", "tensor_from
 # A protobuf message ends at 2 GiB; larger models reach the runtime through a file with external data.
 _MAX_IN_MEMORY = (1 << 31) - (1 << 20)
 
+# A float64 copy of a module takes twice its weights: up to here that is no burden.
+_MAX_COPY = 1 << 30
+
 
 def usable_cpus() -> int:
     """CPUs this process may use."""
@@ -359,6 +362,23 @@ class EagerRunner:
                 "inputs: " + ", ".join(f"{name} {tuple(feeds[name].shape)}" for name in self.input_names),
             ) from error
 
+    def in_float64(self) -> EagerRunner:
+        """The same module in float64, for telling rounding from error; feeds are widened as they come.
+
+        Raises:
+            GraphForgeError: the module cannot be copied, or is too large to be copied (see ``_MAX_COPY``).
+        """
+        import copy
+
+        size = sum(parameter.nbytes for parameter in self.module.parameters())
+        if size > _MAX_COPY:
+            raise GraphForgeError(f"{self.name}: {size / 1e9:.1f} GB of weights are too many for a copy in float64")
+        try:
+            wide = copy.deepcopy(self.module).double()
+        except Exception as error:  # whatever the user's module raises when it is copied
+            raise GraphForgeError(f"{self.name}: the model cannot be copied: {error}") from error
+        return _WideRunner(wide, self.inputs, seed=self.seed, name=f"{self.name} in float64")
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -407,6 +427,13 @@ class EagerRunner:
                     buffer.copy_(saved)
             else:
                 setattr(self.module.get_submodule(owner), attribute, saved.clone())
+
+
+class _WideRunner(EagerRunner):
+    """An eager runner whose float32 feeds become float64 on the way in."""
+
+    def call(self, feeds: Mapping[str, Array]) -> Any:
+        return super().call({n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in feeds.items()})
 
 
 def _same_elements(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -1,9 +1,9 @@
 """How far an output may lie from the reference: by dtype, scaled by the output's own magnitude, tight by default.
 
 An element ``a`` of the artifact agrees with ``r`` of the reference when ``|a - r| <= scale * max|R| + rtol * |r| +
-atol``, where ``max|R|`` is the largest finite magnitude in that output.  Scaling by the output judges a network with
-outputs around 1e-5 as strictly as one with outputs around 1e3; a fixed ``atol=1e-3`` would accept anything from the
-first.
+atol + underflow``, where ``max|R|`` is the largest finite magnitude in that output.  Scaling by the output judges a
+network with outputs around 1e-5 as strictly as one with outputs around 1e3; a fixed ``atol=1e-3`` would accept anything
+from the first.
 
 Where the numbers come from: the rounding error of a whole network against its own float64 run, as a share of
 max|output|: float32 at most 7e-7 (resnet18, hrnet, repvgg, vit, swin, convnext, levit, efficientvit, mobilenetv3),
@@ -30,16 +30,19 @@ class Tolerance:
         scale: share of the output's largest magnitude that any element may be off.
         rtol: share of the element's own magnitude, on top (exp and division amplify the large elements' rounding).
         atol: absolute allowance, on top; 0 unless the user asks.
+        underflow: absolute allowance for arithmetic at the very bottom of the format, where a processor may flush
+            subnormal numbers to zero and precision is gone; not worth a word in tables.
         allow_nonfinite: NaN and Inf agree with the very same NaN and Inf at the same place; otherwise they never pass.
     """
 
     scale: float = 0.0
     rtol: float = 0.0
     atol: float = 0.0
+    underflow: float = 0.0
     allow_nonfinite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("scale", "rtol", "atol"):
+        for name in ("scale", "rtol", "atol", "underflow"):
             number = getattr(self, name)
             if not 0 <= number < float("inf"):
                 raise UsageError(f"tolerance {name}: expected a finite number >= 0, got {number}")
@@ -64,6 +67,7 @@ class Tolerance:
             "scale": self.scale,
             "rtol": self.rtol,
             "atol": self.atol,
+            "underflow": self.underflow,
             "allow_nonfinite": self.allow_nonfinite,
         }
 
@@ -73,14 +77,14 @@ EXACT = Tolerance()
 _BY_DTYPE: Mapping[str, Tolerance] = {
     # 1e-12 is 4,500 eps: room for other summation orders and other exp/erf, yet four orders below the 1e-8 that one
     # float32 constant leaking into a float64 network leaves behind.
-    "float64": Tolerance(scale=1e-12, rtol=1e-11),
+    "float64": Tolerance(scale=1e-12, rtol=1e-11, underflow=1e-304),
     # Ten times the worst 2e-6 seen between eager and ONNX Runtime.  A tanh GELU in place of the erf one (off by 5e-4
-    # on outputs up to 4) stays outside.
-    "float32": Tolerance(scale=2e-5, rtol=5e-5),
+    # on outputs up to 4) stays outside.  Underflow: a sum of 10,000 products, each flushed to zero below 1.2e-38.
+    "float32": Tolerance(scale=2e-5, rtol=5e-5, underflow=1e-34),
     # Both sides round: twice the worst 1.3e-3, and twice again.
     "float16": Tolerance(scale=5e-3, rtol=2e-3),
     # Both sides round: twice the worst 1.0e-2, and twice again.
-    "bfloat16": Tolerance(scale=4e-2, rtol=1.6e-2),
+    "bfloat16": Tolerance(scale=4e-2, rtol=1.6e-2, underflow=1e-34),
 }
 _COMPONENT = {"complex64": "float32", "complex128": "float64"}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from graphforge.targets.target import Runner
 from graphforge.verify.compare import Array, OutputComparison, compare_arrays, dtype_name
 from graphforge.verify.inputs import check_feeds, random_feeds
 from graphforge.verify.shapes import SizeAssignment, plan_sizes
-from graphforge.verify.tolerance import Tolerances
+from graphforge.verify.tolerance import EXACT, Tolerances
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -232,6 +233,7 @@ def verify(
             culprit = feeds if culprit is None and trial.outputs else culprit
         trials.append(trial)
     notes.extend(getattr(reference, "notes", ()))
+    notes.extend(_weak_outputs(trials, tolerances))
     suspect = ""
     if culprit is not None and locate:
         suspect, note = _suspect(reference, artifact, culprit, tolerances)
@@ -277,6 +279,23 @@ def _run_trial(
     seconds = (middle - start, time.perf_counter() - middle)
     outputs = compare_runs(expected, found, lambda one, other: compare_outputs(one, other, tolerances))
     return replace(trial, outputs=tuple(outputs), seconds=seconds)
+
+
+def _weak_outputs(trials: Sequence[Trial], tolerances: Tolerances) -> Iterator[str]:
+    """Outputs whose agreement proves little: nothing but zeros, or values at the bottom of their format."""
+    for name in dict.fromkeys(output.name for trial in trials for output in trial.outputs):
+        found = [o for trial in trials for o in trial.outputs if o.name == name and o.max_reference is not None]
+        largest = max((o.max_reference or 0.0 for o in found), default=None)
+        if largest is None or not any(o.max_abs is not None and math.prod(o.shape) > 1 for o in found):
+            continue
+        allowed = tolerances.of(name, found[0].dtype)
+        if largest == 0:
+            yield f"output {name} is all zeros, so that it agrees says little"
+        elif allowed.scale * largest < allowed.underflow:
+            yield (
+                f"output {name} is nowhere larger than {largest:.3g}, where {found[0].dtype} loses its precision, "
+                "so that it agrees says little (random weights?)"
+            )
 
 
 def _promise_note(assignment: SizeAssignment) -> tuple[str, ...]:
@@ -346,7 +365,42 @@ def _explained(
                 f"{reference.name} gives another answer when it is asked twice (output {', '.join(moving)}): "
                 "it draws random numbers or keeps state"
             )
+        else:
+            notes.extend(_settled(reference, feeds, trial))
     return replace(trial, notes=tuple(notes))
+
+
+def _settled(reference: Runner, feeds: Mapping[str, Array], trial: Trial) -> Iterator[str]:
+    """What the same model gives in float64, as a measure of how far rounding alone takes the reference."""
+    from graphforge.verify.runners import EagerRunner
+
+    wrong = [o for o in trial.outputs if not o.passed and o.dtype == "float32" and o.max_abs is not None]
+    if not wrong or not isinstance(reference, EagerRunner):
+        return
+    try:
+        finer = reference.in_float64()
+        exact = finer.run(feeds)
+        plain = reference.run(feeds)
+    except GraphForgeError as error:
+        yield f"a run in float64 could not settle it: {error.message}"
+        return
+    for output in wrong:
+        name = next((n for n in exact if n == output.name), None)
+        if name is None or exact[name].shape != plain[name].shape:
+            continue
+        own = compare_arrays(name, exact[name], plain[name].astype(exact[name].dtype), EXACT).max_abs
+        if own is None or output.max_abs is None:
+            continue
+        if math.isfinite(own) and output.max_abs <= 4 * own:
+            yield (
+                f"output {name}: {reference.name} in float32 is itself off by {own:.3g} from its float64 run, the artifact "
+                f"differs by {output.max_abs:.3g}: the model amplifies rounding, this is no evidence of an error"
+            )
+        else:
+            yield (
+                f"output {name}: {reference.name} in float32 is off by {own:.3g} from its float64 run, the artifact "
+                f"differs by {output.max_abs:.3g}: more than rounding explains"
+            )
 
 
 def _fails_alone(

@@ -33,6 +33,12 @@ def test_allowance_scales_with_the_output() -> None:
     assert not compare([1e5, 2e5], [1e5, 2e5 + 40]).passed
 
 
+def test_what_underflows_is_not_judged_by_its_noise() -> None:
+    # below float32's smallest normal number: one side flushes products to zero, the other keeps them
+    assert compare([-3.8e-40, 2e-41], [-5.0e-40, 0.0]).passed
+    assert not compare([-3.8e-30, 2e-31], [-5.0e-30, 0.0]).passed
+
+
 def test_tanh_gelu_is_no_substitute_for_erf_gelu() -> None:
     x = np.linspace(-4, 4, 1001)
     erf = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x])

@@ -145,6 +145,33 @@ def test_fused_with_the_code_around_it_nothing_is_claimed() -> None:
     assert report.agrees
 
 
+class Scaled(torch.nn.Module):
+    """A linear layer, then a factor that a pass may fold into the layer's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = torch.nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.query(x)
+        return y * 0.125
+
+
+@pytest.mark.parametrize(("factor", "query", "whole"), [(0.125, "uncertain", "equal"), (0.2, "departs", "departs")])
+def test_a_factor_folded_into_a_weight_is_no_departure(factor: float, query: str, whole: str) -> None:
+    torch.manual_seed(0)
+    model = Scaled()
+    proto = graph("g (float[a, 4] x) => (float[a, 4] output) { output = MatMul(x, w) }", [["query"]])
+    weight = model.query.weight.detach().numpy().T * np.float32(factor)
+    proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(weight), "w"))
+    runner = small.eager(model, 3, 4)
+    report = diff_modules(runner, proto, runner.example())
+    assert statuses(report) == {"query": query, "": whole}
+    row = report.rows[0]
+    assert row.factor == pytest.approx(factor, rel=1e-4)
+    assert ("0.125 times as large" in row.note) == (whole == "equal")
+
+
 def test_modules_that_hand_their_input_through_are_merged() -> None:
     model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Identity())
     proto = graph("g (float[a] input) => (float[a] output) { output = Relu(input) }", [["0"]])

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from rich.console import Console
 
 from graphforge.errors import VerificationError
-from graphforge.verify import OnnxRuntimeRunner, Tolerances, VerificationReport, verify
+from graphforge.verify import EagerRunner, OnnxRuntimeRunner, Tolerances, VerificationReport, verify
 from graphforge.verify.compare import Array
 from tests.verify import small
 
@@ -185,6 +186,51 @@ def test_outputs_pair_by_position_when_names_differ() -> None:
 
 def test_nothing_tried_is_not_a_pass() -> None:
     assert not VerificationReport("eager", "onnxruntime", ()).passed
+
+
+class Chaos(torch.nn.Module):
+    """Doubles its rounding errors fifteen times over, or computes something else altogether."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(15):
+            x = 1 - 1.9 * x * x
+        return x
+
+
+@pytest.mark.parametrize(
+    ("start", "verdict"), [("x", "no evidence of an error"), ("1 - x", "more than rounding explains")]
+)
+def test_a_dispute_is_settled_in_float64(start: str, verdict: str) -> None:
+    # 1.9 (x x) rounds otherwise than (1.9 x) x
+    step = "p{1} = Mul({0}, {0}) q{1} = Mul(two, p{1}) {2} = Sub(one, q{1})"
+    names = ["s", *(f"v{i}" for i in range(14)), "output"]
+    body = "\n".join(step.format(a, i, b) for i, (a, b) in enumerate(pairwise(names)))
+    first = "s = Identity(x)" if start == "x" else "s = Sub(one, x)"
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]>\n'
+        f"g (float[a] x) => (float[a] output) <float one = {{1.0}}, float two = {{1.9}}> {{ {first}\n{body} }}"
+    )
+    reference = EagerRunner.of(Chaos(), (torch.rand(64, generator=torch.Generator().manual_seed(0)),))
+    report = verify(reference, OnnxRuntimeRunner(proto, threads=1), reference.inputs.spec(), reference.example())
+    assert not report.passed
+    assert verdict in str(report.error())
+
+
+def test_agreement_on_zeros_or_underflow_is_said_to_say_little() -> None:
+    class Fades(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x * 0, x * 1e-20 * 1e-20
+
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]>\n'
+        "g (float[a] x) => (float[a] output_0, float[a] output_1) <float zero = {0.0}, float tiny = {1e-20}>"
+        " { output_0 = Mul(x, zero) t = Mul(x, tiny) output_1 = Mul(t, tiny) }"
+    )
+    reference = small.eager(Fades(), 8)
+    report = verify(reference, OnnxRuntimeRunner(proto, threads=1), reference.inputs.spec(), reference.example())
+    assert report.passed, report.failures()
+    assert "output output_0 is all zeros, so that it agrees says little" in report.notes
+    assert any("output_1 is nowhere larger than" in note for note in report.notes)
 
 
 def test_report_prints_and_is_json(tmp_path: Path) -> None:
