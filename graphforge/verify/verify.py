@@ -393,8 +393,8 @@ def _settled(reference: Runner, feeds: Mapping[str, Array], trial: Trial) -> Ite
             continue
         if math.isfinite(own) and output.max_abs <= 4 * own:
             yield (
-                f"output {name}: {reference.name} in float32 is itself off by {own:.3g} from its float64 run, the artifact "
-                f"differs by {output.max_abs:.3g}: the model amplifies rounding, this is no evidence of an error"
+                f"output {name}: {reference.name} in float32 is itself off by {own:.3g} from its float64 run, the "
+                f"artifact differs by {output.max_abs:.3g}: the model amplifies rounding, no evidence of an error"
             )
         else:
             yield (
