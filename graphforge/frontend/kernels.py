@@ -35,13 +35,13 @@ _BITS: Final = _NUMBERS | {_D.BOOL}
 
 _KERNELS: Final[dict[str, frozenset[ir.DataType]]] = {
     **dict.fromkeys(
-        "Attention BatchNormalization Ceil Cos DFT Exp Floor GRU Gemm GridSample GroupNormalization LSTM Log "
+        "Attention BatchNormalization Ceil Cos DFT Exp Floor Gemm GridSample GroupNormalization Log "
         "LogSoftmax LpNormalization RMSNormalization Reciprocal Round Sigmoid Sin Softmax Sqrt Sum Tanh".split(),
         _FLOATS,
     ),
     **dict.fromkeys(
-        "Acos Acosh Asin Asinh Atan Atanh AveragePool Col2Im Conv ConvTranspose Cosh Det Elu Erf Gelu "
-        "GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Hardmax InstanceNormalization LRN LeakyRelu LpPool "
+        "Acos Acosh Asin Asinh Atan Atanh AveragePool Col2Im Conv ConvTranspose Cosh Det Elu Erf GRU Gelu "
+        "GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Hardmax InstanceNormalization LRN LSTM LeakyRelu LpPool "
         "MaxUnpool Mean MeanVarianceNormalization Mish PRelu RNN RotaryEmbedding Selu Sinh Softplus Softsign Tan "
         "ThresholdedRelu".split(),
         _SINGLE,
@@ -177,15 +177,18 @@ def run(op: Emitter, op_type: str, *operands: Operand | SymbolicScalar, **attrib
 
 
 def working_dtype(dtype: ir.DataType, *numbers: Any) -> ir.DataType:
-    """The dtype to compute in beside Python numbers: single precision where half could not hold one of them.
+    """The dtype in which a rule of several nodes should compute: single precision where halves would go wrong.
 
-    torch computes half tensors with numbers in single precision, so ``x * 1e5`` must not turn 1e5 into infinity.
+    bfloat16 has hardly a kernel, so casts around the whole beat casts around each node.  float16 cannot hold large and
+    small Python numbers: torch computes halves with numbers in single precision, so ``x * 1e5`` must not overflow.
     """
-    if dtype not in HALVES:
+    if dtype == ir.DataType.BFLOAT16:
+        return ir.DataType.FLOAT
+    if dtype != ir.DataType.FLOAT16:
         return dtype
     for number in numbers:
         if isinstance(number, bool | int | float):
             size = abs(number)
-            if size != 0 and not (6.2e-5 < size <= 65504) and size != float("inf"):
+            if size != 0 and not 6.2e-5 < size <= 65504 and size != float("inf"):
                 return ir.DataType.FLOAT
     return dtype

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphforge.frontend.aten.compare import clamp_to
 from graphforge.frontend.emitter import Emitter
-from graphforge.frontend.kernels import HALVES, INTEGERS, run
+from graphforge.frontend.kernels import HALVES, INTEGERS, run, working_dtype
 from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
@@ -18,6 +18,11 @@ _DOUBLE = ir.DataType.DOUBLE
 _FLOAT = ir.DataType.FLOAT
 _SELU_ALPHA: Final = 1.6732632423543772848170429916717
 _SELU_SCALE: Final = 1.0507009873554804934193349852946
+
+
+def _working(op: Emitter, x: ir.Value) -> ir.Value:
+    """x in the dtype that a rule of several nodes computes in."""
+    return x if x.dtype is None else op.cast(x, working_dtype(x.dtype))
 
 
 @lowers("aten.relu.default")
@@ -89,6 +94,7 @@ def _channel_weight(op: Emitter, weight: ir.Value, rank: int) -> ir.Value:
 @lowers("aten.silu.default")
 def silu(op: Emitter, x: ir.Value) -> ir.Value:
     """x * sigmoid(x)."""
+    x = _working(op, x)
     return run(op, "Mul", x, run(op, "Sigmoid", x))
 
 
@@ -133,6 +139,7 @@ def mish(op: Emitter, x: ir.Value) -> ir.Value:
 @lowers("aten.elu.default")
 def elu(op: Emitter, x: ir.Value, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> ir.Value:
     """scale * (x above 0, alpha * (exp(input_scale * x) - 1) below)."""
+    x = _working(op, x)
     if input_scale == 1 and x.dtype != _DOUBLE:
         result = run(op, "Elu", x, alpha=float(alpha))
     else:
@@ -170,6 +177,7 @@ def _softplus(op: Emitter, x: ir.Value) -> ir.Value:
 @lowers("aten.softplus.default")
 def softplus(op: Emitter, x: ir.Value, beta: Any = 1, threshold: Any = 20) -> ir.Value:
     """log(1 + exp(beta * x)) / beta, and x where beta * x exceeds the threshold."""
+    x = _working(op, x)
     scaled = x if beta == 1 else run(op, "Mul", x, float(beta))
     smooth = _softplus(op, scaled)
     if beta != 1:
@@ -184,6 +192,7 @@ def softplus(op: Emitter, x: ir.Value, beta: Any = 1, threshold: Any = 20) -> ir
 @lowers("aten.log_sigmoid.default")
 def log_sigmoid(op: Emitter, x: ir.Value) -> ir.Value:
     """-softplus(-x)."""
+    x = _working(op, x)
     return run(op, "Neg", _softplus(op, run(op, "Neg", x)))
 
 
@@ -221,7 +230,7 @@ def threshold(op: Emitter, x: ir.Value, threshold: float, value: float) -> ir.Va
 @lowers("aten.glu.default")
 def glu(op: Emitter, x: ir.Value, dim: int = -1) -> ir.Value:
     """The first half of an axis, gated by the sigmoid of the second."""
-    first, second = op.Split(x, axis=dim % op.rank(x), num_outputs=2, _outputs=2)
+    first, second = op.Split(_working(op, x), axis=dim % op.rank(x), num_outputs=2, _outputs=2)
     return run(op, "Mul", first, run(op, "Sigmoid", second))
 
 

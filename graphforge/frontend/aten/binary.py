@@ -9,7 +9,7 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from graphforge.frontend.emitter import Emitter
-from graphforge.frontend.kernels import is_float, run, working_dtype
+from graphforge.frontend.kernels import HALVES, is_float, run, working_dtype
 from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
@@ -70,18 +70,22 @@ def mul(op: Emitter, x: Any, y: Any) -> ir.Value:
     return run(op, "Mul", a, b)
 
 
+def _single(dtype: ir.DataType) -> ir.DataType:
+    return ir.DataType.FLOAT if dtype in HALVES else dtype
+
+
 @lowers("aten.addcmul.default")
 def addcmul(op: Emitter, x: ir.Value, y: ir.Value, z: ir.Value, *, value: Any = 1) -> ir.Value:
-    """x + value * y * z."""
-    dtype = working_dtype(op.dtype_of(), value)
+    """x + value * y * z; halves in single precision, for the sum can cancel."""
+    dtype = _single(op.dtype_of())
     product = run(op, "Mul", _scaled(op, op.cast(y, dtype), value, dtype), op.cast(z, dtype))
     return run(op, "Add", op.cast(x, dtype), product)
 
 
 @lowers("aten.addcdiv.default")
 def addcdiv(op: Emitter, x: ir.Value, y: ir.Value, z: ir.Value, *, value: Any = 1) -> ir.Value:
-    """x + value * y / z."""
-    dtype = working_dtype(op.dtype_of(), value)
+    """x + value * y / z; halves in single precision, for the sum can cancel."""
+    dtype = _single(op.dtype_of())
     quotient = run(op, "Div", _scaled(op, op.cast(y, dtype), value, dtype), op.cast(z, dtype))
     return run(op, "Add", op.cast(x, dtype), quotient)
 
@@ -89,7 +93,7 @@ def addcdiv(op: Emitter, x: ir.Value, y: ir.Value, z: ir.Value, *, value: Any = 
 @lowers("aten.lerp.Scalar", "aten.lerp.Tensor")
 def lerp(op: Emitter, start: ir.Value, end: ir.Value, weight: Any) -> ir.Value:
     """start + weight * (end - start), from the nearer end so that weight 1 gives ``end`` exactly."""
-    dtype = working_dtype(op.dtype_of(), weight)
+    dtype = _single(op.dtype_of())
     start, end = op.cast(start, dtype), op.cast(end, dtype)
     difference = run(op, "Sub", end, start)
     number = op.number(weight)
@@ -183,7 +187,7 @@ def fmod(op: Emitter, x: Any, y: Any) -> ir.Value:
 @lowers("aten.pow.Tensor_Tensor", "aten.pow.Tensor_Scalar", "aten.pow.Scalar")
 def pow_(op: Emitter, x: Any, y: Any) -> ir.Value:
     """x ** y; small whole exponents become products, as in eager torch."""
-    dtype = op.dtype_of()
+    dtype = working_dtype(op.dtype_of())
     if isinstance(x, ir.Value) and isinstance(y, int | float):
         simple = _simple_power(op, op.cast(x, dtype), y)
         if simple is not None:
@@ -341,7 +345,8 @@ def hypot(op: Emitter, x: Any, y: Any) -> ir.Value:
     low, high = run(op, "Min", a, b), run(op, "Max", a, b)
     ratio = run(op, "Div", low, run(op, "Where", run(op, "Equal", high, 0.0), 1.0, high))
     length = run(op, "Mul", high, run(op, "Sqrt", run(op, "Add", run(op, "Mul", ratio, ratio), 1.0)))
-    return run(op, "Where", run(op, "IsInf", high), high, length)
+    infinite = op.Or(run(op, "IsInf", a), run(op, "IsInf", b))  # even beside NaN
+    return run(op, "Where", infinite, math.inf, length)
 
 
 @lowers("aten.heaviside.default")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
 import onnx_ir as ir
 
 from graphforge.frontend.emitter import Emitter
-from graphforge.frontend.kernels import INTEGERS, run, working_dtype
+from graphforge.frontend.kernels import run, working_dtype
 from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
@@ -29,13 +28,8 @@ _SPELLINGS: Final = {
 
 
 def _compared(op: Emitter, x: Any, y: Any) -> tuple[ir.Value, ir.Value]:
-    """Both operands in the dtype that torch compares in; a number outside an integer dtype's range widens it."""
+    """Both operands in the dtype that torch compares in; a number too large for an integer dtype wraps there too."""
     dtype = working_dtype(op.compute_dtype(x, y), x, y)
-    if dtype in INTEGERS:
-        limits = np.iinfo(dtype.numpy())
-        for number in (x, y):
-            if isinstance(number, int) and not isinstance(number, bool) and not limits.min <= number <= limits.max:
-                dtype = _INT64
     return op.operand(x, dtype), op.operand(y, dtype)
 
 
@@ -146,15 +140,8 @@ def clamp_to(op: Emitter, x: ir.Value, low: Any, high: Any) -> ir.Value:
         return run(op, "Max", x, float("nan"))
     dtype = x.dtype
     assert dtype is not None
-    bounds = [None if bound is None else _bound(op, bound, dtype) for bound in (low, high)]
+    bounds = [None if bound is None else op.operand(bound, dtype) for bound in (low, high)]
     return run(op, "Clip", x, *bounds)
-
-
-def _bound(op: Emitter, bound: Any, dtype: ir.DataType) -> ir.Value:
-    if isinstance(bound, int) and dtype in INTEGERS:
-        limits = np.iinfo(dtype.numpy())
-        bound = min(max(bound, int(limits.min)), int(limits.max))
-    return op.operand(bound, dtype)
 
 
 @lowers("aten.clamp_min.default")

@@ -10,7 +10,6 @@ import torch
 from onnx_ir.tensor_adapters import to_torch_dtype
 
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import is_float
 from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
@@ -159,13 +158,14 @@ def _is_whole(number: Any) -> bool:
 
 @lowers("aten.linspace.default")
 def linspace(op: Emitter, start: Any, end: Any, steps: Dim, **_: Any) -> ir.Value:
-    """``steps`` numbers from start to end, both included; counted from the nearer end, as torch does."""
+    """``steps`` numbers from start to end, both included; counted from the nearer end, as torch does.
+
+    Integers are what is left of the same numbers when their fraction is dropped.
+    """
     dtype = op.dtype_of()
     numbers = isinstance(start, int | float) and isinstance(end, int | float)
     if numbers and isinstance(steps, int) and _known(op) is not None:
         return op.tensor(torch.linspace(start, end, steps, dtype=to_torch_dtype(dtype)))
-    if not is_float(dtype):
-        raise op.fail("an integer linspace of a dynamic number of steps has no lowering", "use torch.arange")
     count = op.scalar(steps, _INT64)
     index = op.cast(op.Range(0, count, 1), _DOUBLE)
     first, last = op.scalar(start, _DOUBLE), op.scalar(end, _DOUBLE)

@@ -20,7 +20,7 @@ _TWINS: Final = {
         name: f"aten.{name}.default"
         for name in (
             "abs acos acosh asin asinh atan atanh atan2 bitwise_not ceil cos cosh erf erfc exp exp2 expm1 floor fmax "
-            "fmin isfinite log log10 log1p log2 maximum minimum neg reciprocal round rsqrt sign signbit sin sinh sqrt "
+            "fmin isfinite log log10 log1p log2 maximum minimum neg reciprocal round rsqrt sign sin sinh sqrt "
             "tan tanh trunc"
         ).split()
     },

@@ -36,7 +36,6 @@ __all__: list[str] = []
     "aten.randn.generator",
     "aten.randn_like.default",
     "aten.random.default",
-    "aten.random.from",
     "aten.random.to",
     "aten.randperm.default",
     "aten.uniform.default",

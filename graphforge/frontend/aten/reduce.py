@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ _BOOL = ir.DataType.BOOL
 _FLOAT = ir.DataType.FLOAT
 _DOUBLE = ir.DataType.DOUBLE
 _INT64 = ir.DataType.INT64
+
+# Sizes that depend on data (torch calls them u0, u1, ...) may be 0.
+_FROM_DATA = re.compile(r"\bu\d+\b")
 
 Axes = int | Sequence[int] | None
 
@@ -241,7 +245,14 @@ def _truth(op: Emitter, op_type: str, x: ir.Value, dim: Axes, keepdim: bool) -> 
     flags = truth(op, x)
     if isinstance(dim, list | tuple) and not dim and op.target.endswith(".dims"):
         return flags  # the only reductions of torch for which no axes are no axes
-    return _reduce(op, op_type, flags, _axes(op, x, dim), keepdim)
+    axes = _axes(op, x, dim)
+    sizes = [op.size(x, axis) for axis in (range(op.rank(x)) if axes is None else axes)]
+    if 0 in sizes or any(isinstance(size, SymbolicScalar) and _FROM_DATA.search(size.label) for size in sizes):
+        # perhaps there is nothing to reduce, which ONNX Runtime refuses for bools: count instead
+        wanted = flags if op_type == "ReduceMax" else op.Not(flags)
+        found = op.cast(_reduce(op, "ReduceSum", op.cast(wanted, _INT64), axes, keepdim), _BOOL)
+        return found if op_type == "ReduceMax" else op.Not(found)  # type: ignore[no-any-return]
+    return _reduce(op, op_type, flags, axes, keepdim)
 
 
 # -- spread ------------------------------------------------------------------------------------------------------------

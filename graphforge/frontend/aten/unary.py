@@ -9,7 +9,7 @@ from typing import Final
 import onnx_ir as ir
 
 from graphforge.frontend.emitter import Emitter
-from graphforge.frontend.kernels import HALVES, is_float, run
+from graphforge.frontend.kernels import HALVES, is_float, run, working_dtype
 from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
@@ -54,7 +54,7 @@ for _name, _op_type in _DIRECT.items():
 
 
 def _floating(op: Emitter, x: ir.Value) -> ir.Value:
-    return op.cast(x, op.dtype_of())
+    return op.cast(x, working_dtype(op.dtype_of()))
 
 
 @lowers("aten.abs.default", "aten.absolute.default")
@@ -86,7 +86,7 @@ def rsqrt(op: Emitter, x: ir.Value) -> ir.Value:
 @lowers("aten.square.default")
 def square(op: Emitter, x: ir.Value) -> ir.Value:
     """x * x."""
-    x = op.cast(x, op.dtype_of())
+    x = _floating(op, x)
     return run(op, "Mul", x, x)
 
 
@@ -206,6 +206,7 @@ def trunc(op: Emitter, x: ir.Value) -> ir.Value:
     """Round towards zero: sign(x) * floor(|x|)."""
     if not is_float(x.dtype):
         return x
+    x = _floating(op, x)
     return run(op, "Mul", run(op, "Sign", x), run(op, "Floor", run(op, "Abs", x)))
 
 

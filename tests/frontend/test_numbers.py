@@ -1,0 +1,120 @@
+"""Numbers that leave tensors and sizes that become numbers: read at run time, never baked in.
+
+Operators: aten.item.default, aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default,
+aten.sym_numel.default, aten.numel.default, aten.sym_size.int, aten.lift_fresh.default.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from graphforge.errors import LoweringError
+from tests.frontend.helpers import lower_and_compare, lower_only
+
+BATCH = {"x": {0: (1, 8)}}
+
+
+def test_item_is_read_at_run_time() -> None:
+    def scaled(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        return x * factor.item()
+
+    x = torch.ones(2, 3)
+    lower_and_compare(scaled, [x, torch.tensor(2.5)], other_inputs=[[x, torch.tensor(-7.0)]])
+    lower_and_compare(scaled, [x, torch.tensor([3])], other_inputs=[[x, torch.tensor([4])]])
+
+
+def test_item_of_bool_chooses() -> None:
+    def chosen(x: torch.Tensor, flag: torch.Tensor) -> torch.Tensor:
+        return torch.where(flag, x, -x).sum() + flag.sum().item()
+
+    lower_and_compare(
+        chosen, [torch.ones(3), torch.tensor([True])], other_inputs=[[torch.ones(3), torch.tensor([False])]]
+    )
+
+
+def test_sizes_are_read_at_run_time() -> None:
+    def measured(x: torch.Tensor) -> torch.Tensor:
+        return x * x.shape[0] + x.numel() - x.size(1) * 2
+
+    lower_and_compare(
+        measured,
+        [torch.randn(2, 3)],
+        dynamic=BATCH,
+        other_inputs=[[torch.randn(1, 3)], [torch.randn(7, 3)]],
+    )
+
+
+def test_constant_tensors_in_forward() -> None:
+    def shifted(x: torch.Tensor) -> torch.Tensor:
+        return x + torch.tensor([1.0, 2.0, 3.0]) + torch.tensor(4)
+
+    assert lower_and_compare(shifted, [torch.randn(2, 3)]).nodes <= 2
+
+
+def test_ranges_and_fills_follow_dynamic_sizes() -> None:
+    def made(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        size = x.shape[0]
+        return (
+            torch.arange(size),
+            torch.arange(1, 2 * size + 1, 2, dtype=torch.float32),
+            torch.arange(0, size, 0.5),
+            torch.zeros(size, 3),
+            torch.full((2, size), 7, dtype=torch.int32),
+            torch.ones_like(x),
+            torch.full_like(x, float("inf")),
+            x.new_zeros(size, dtype=torch.bool),
+            torch.eye(size),
+            torch.eye(size, 3),
+        )
+
+    lower_and_compare(made, [torch.randn(4, 3)], dynamic=BATCH, other_inputs=[[torch.randn(1, 3)], [torch.randn(5, 3)]])
+
+
+def test_reductions_over_dynamic_dims() -> None:
+    def reduced(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (
+            x.mean(0),
+            x.var(0, unbiased=False),
+            x.var(),
+            x.std(dim=(0, 1), keepdim=True),
+            torch.linalg.vector_norm(x, ord=3, dim=0),
+            x.argmax(),
+            x.amax(0),
+            x.logsumexp(0),
+            *torch.var_mean(x, dim=0, correction=2),
+        )
+
+    lower_and_compare(
+        reduced, [torch.randn(4, 3)], dynamic=BATCH, other_inputs=[[torch.randn(3, 3)], [torch.randn(8, 3)]]
+    )
+
+
+def test_only_wanted_results_of_max_are_emitted() -> None:
+    assert lower_and_compare(lambda x: x.max(1).values, [torch.randn(2, 3)]).counts == {"ReduceMax": 1}
+    assert lower_and_compare(lambda x: x.max(1)[1], [torch.randn(2, 3)]).counts == {"ArgMax": 1}
+    assert lower_and_compare(lambda x: x.min(1), [torch.randn(2, 3)]).counts == {"ReduceMin": 1, "ArgMin": 1}
+
+
+def test_writes_in_place_use_the_functional_rule() -> None:
+    def written(x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y.add_(1).mul_(2).clamp_(min=0.5).relu_()
+        return y.sqrt_().div_(3)
+
+    assert lower_and_compare(written, [torch.randn(2, 3)]).nodes == 6
+
+
+def test_random_numbers_are_refused_with_the_line() -> None:
+    class Noisy(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.randn_like(x)
+
+    with pytest.raises(LoweringError, match="random numbers") as raised:
+        lower_only(Noisy(), [torch.randn(2)])
+    assert "torch.randn_like(x)" in str(raised.value)
+
+
+def test_active_dropout_is_refused() -> None:
+    with pytest.raises(LoweringError, match="dropout is active"):
+        lower_only(lambda x: torch.nn.functional.dropout(x, 0.5, training=True), [torch.randn(2)])
