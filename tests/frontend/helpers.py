@@ -102,7 +102,7 @@ def _ort_value(tensor: torch.Tensor) -> Any:
 
 def _tensor(value: Any) -> torch.Tensor:
     if value.data_type() == "tensor(bfloat16)":
-        return torch.from_dlpack(value._ortvalue.to_dlpack()).clone()
+        return torch.utils.dlpack.from_dlpack(value._ortvalue.to_dlpack()).clone()
     return torch.from_numpy(np.array(value.numpy()))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -147,16 +147,13 @@ def capture_call(
         inner_args, inner_kwargs = _pytree.tree_unflatten(filled, tree)
         return [leaf for leaf in _pytree.tree_leaves(function(*inner_args, **inner_kwargs)) if leaf is not None]
 
-    module: Any = None
-    mode = ""
-    for mode in ("fake", "real"):  # an operator whose result's shape depends on data is traced on the data
-        try:
-            module = make_fx(call, pre_dispatch=True, tracing_mode=mode, _allow_non_fake_inputs=True)(*_copied(tensors))
-            break
-        except Exception:
-            if mode == "real":
-                raise
-    if mode == "real":
+    def traced(mode: Literal["fake", "real"]) -> torch.fx.GraphModule:
+        return make_fx(call, pre_dispatch=True, tracing_mode=mode, _allow_non_fake_inputs=True)(*_copied(tensors))
+
+    try:
+        module = traced("fake")
+    except Exception:  # an operator whose result's shape depends on data is traced on the data
+        module = traced("real")
         _share_fake_mode(module)
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     names = {node.name: f"x{position}" for position, node in enumerate(placeholders)}

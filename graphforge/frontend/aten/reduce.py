@@ -251,7 +251,7 @@ def _truth(op: Emitter, op_type: str, x: ir.Value, dim: Axes, keepdim: bool) -> 
         # perhaps there is nothing to reduce, which ONNX Runtime refuses for bools: count instead
         wanted = flags if op_type == "ReduceMax" else op.Not(flags)
         found = op.cast(_reduce(op, "ReduceSum", op.cast(wanted, _INT64), axes, keepdim), _BOOL)
-        return found if op_type == "ReduceMax" else op.Not(found)  # type: ignore[no-any-return]
+        return found if op_type == "ReduceMax" else op.Not(found)
     return _reduce(op, op_type, flags, axes, keepdim)
 
 
