@@ -61,9 +61,13 @@ def _reordered_value(op: Emitter, kind: str, value: ir.Value) -> ir.Value:
 def _is_zero(value: ir.Value) -> bool:
     """Whether a state is the zeros that torch's modules make when none is given."""
     producer = value.producer()
-    if producer is not None and producer.op_type == "Expand" and producer.domain == "":
-        source = producer.inputs[0]
-        return source is not None and _is_zero(source)
+    if producer is not None and producer.domain == "":
+        if producer.op_type == "Expand":
+            source = producer.inputs[0]
+            return source is not None and _is_zero(source)
+        if producer.op_type == "ConstantOfShape":
+            filling = producer.attributes.get("value")
+            return filling is None or not bool(np.any(filling.as_tensor().numpy()))
     tensor = value.const_value
     return tensor is not None and tensor.size <= 1 << 16 and not bool(np.any(tensor.numpy()))
 
@@ -147,14 +151,14 @@ def _recurrent(
         y, *ends = _layer(
             op, kind, x, states, rows, biases=biases, label=f"{kind.lower()}_{layer}", activation=activation
         )
-        if directions == 1:
-            x = op.Squeeze(y, [1])
+        turned = batch_first and layer == layers - 1
+        if directions == 2:
+            x = op.Reshape(op.Transpose(y, perm=[2, 0, 1, 3] if turned else [0, 2, 1, 3]), [0, 0, -1])
         else:
-            x = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, -1])
+            x = op.Squeeze(y, [1])
+            x = op.transpose(x, [1, 0, 2]) if turned else x
         for collected, end in zip(last, ends, strict=True):
             collected.append(end)
-    if batch_first:
-        x = op.transpose(x, [1, 0, 2])
     return [x, *(op.Concat(*ends, axis=0) if len(ends) > 1 else ends[0] for ends in last)]
 
 
@@ -265,12 +269,12 @@ def _cell(
     present = [parameter for parameter in parameters if parameter is not None]
     if len(present) == 3:
         raise op.fail("a cell with one bias of two", "give the cell both biases or none")
-    widened_states = [op.unsqueeze(state, [0]) for state in states]
+    given = [None if _is_zero(state) else op.unsqueeze(state, [0]) for state in states]
     _, *ends = _layer(
         op,
         kind,
         op.unsqueeze(x, [0]),
-        widened_states,
+        given,
         [present],
         biases=len(present) == 4,
         label=f"{kind.lower()}_cell",
