@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import CaptureError, GraphForgeError, UsageError, VerificationError
+from graphforge.errors import CaptureError, GraphForgeError, InternalError, UsageError, VerificationError
+from graphforge.reproducer import leave_reproducer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -157,8 +158,12 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
 
     lowered, facts = to_ir(prepared, capture=capture, journal=journal)
-    records = _run_passes("canonicalise", lowered, canonical_passes, check_passes, prepared, journal)
-    records += _run_passes(f"legalise for {chosen.name}", lowered, target_passes, check_passes, prepared, journal)
+    try:
+        records = _run_passes("canonicalise", lowered, canonical_passes, check_passes, prepared, journal)
+        records += _run_passes(f"legalise for {chosen.name}", lowered, target_passes, check_passes, prepared, journal)
+    except InternalError as error:
+        leave_reproducer(error, lambda: to_ir(prepared, capture=capture)[0], [*canonical_passes, *target_passes])
+        raise
 
     with _staging(folder) as staging:
         with journal.step("emit") as step:
@@ -495,9 +500,10 @@ def _outcome(report: VerificationReport | None, wanted: bool, target: Target, jo
 def _keep(staging: Path, folder: Path, emitted: EmitResult, manifest: dict[str, Any]) -> str:
     """Copy an artifact that failed out of the staging folder, under a name that says so."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in emitted.files:
-        kept = name if Path(name).suffix == ".data" else f"{Path(name).stem}.unverified{Path(name).suffix}"
-        shutil.copy2(staging / name, folder / kept)
+    main = Path(emitted.files[0])
+    shutil.copy2(staging / main, folder / f"{main.stem}.unverified{main.suffix}")
+    if f"{main}.data" in emitted.files:  # the model names its external data, so that file keeps its name
+        shutil.copy2(staging / f"{main}.data", folder / f"{main}.data")
     _write_json(folder / "manifest.unverified.json", manifest)
     return f"the artifact is kept, unverified, in {folder}"
 

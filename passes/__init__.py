@@ -29,11 +29,13 @@ def default_pipeline() -> list[Pass]:
     from graphforge.passes.fuse_matmul_add import FuseMatmulAdd
     from graphforge.passes.fuse_pad_into_conv import FusePadIntoConv
     from graphforge.passes.fuse_rms_norm import FuseRmsNorm
+    from graphforge.passes.merge_concats import MergeConcats
     from graphforge.passes.merge_reshapes import MergeReshapes
     from graphforge.passes.merge_slices import MergeSlices
     from graphforge.passes.merge_transposes import MergeTransposes
     from graphforge.passes.remove_identities import RemoveIdentities
     from graphforge.passes.simplify_shapes import SimplifyShapes
+    from graphforge.passes.sink_transposes import SinkTransposes
     from graphforge.passes.unpack_sequences import UnpackSequences
 
     return [
@@ -58,8 +60,10 @@ def default_pipeline() -> list[Pass]:
         FusePadIntoConv(),
         FoldBatchNorm(),
         FoldScaleIntoWeights(),
-        # A BatchNorm or a factor between two of these is gone by now.
+        # A BatchNorm or a factor between two of these is gone by now, and what is left lets them pass.
+        SinkTransposes(),
         MergeTransposes(),
+        MergeConcats(),
         MergeReshapes(),
         MergeSlices(),
         FuseMatmulAdd(),
