@@ -47,7 +47,8 @@ def _scale_and_shift(node: Node) -> tuple[Vector, Vector] | str:
         return "the parameters of the BatchNorm are not constant"
     gamma, beta, mean, variance = arrays
     epsilon = node.attributes.get("epsilon")
-    scale = gamma / np.sqrt(variance + (1e-5 if epsilon is None else epsilon.as_float()))
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(variance + (1e-5 if epsilon is None else epsilon.as_float()))
     if not np.isfinite(scale).all():
         return "the BatchNorm divides by zero"
     return scale, beta - mean * scale

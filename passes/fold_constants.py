@@ -140,7 +140,7 @@ class _Folder:
         if size is not None and size > given + self.options.max_bytes:
             self.rewriter.declined(self.too_large, node)
             return False
-        if size is not None and given > _LAZY_BYTES and size > _freed(node) + _LAZY_BYTES:
+        if size is not None and size > _LAZY_BYTES and _stores_again(node, size):
             self.rewriter.declined("it would store a weight a second time: others read the weight as it is", node)
             return False
         cheap = node.op_type in _LAZY
@@ -178,13 +178,21 @@ class _Folder:
         return True
 
 
-def _freed(node: Node) -> int:
-    """Bytes of the constants that nobody but this node reads."""
-    return sum(
-        value.const_value.nbytes
-        for value in node.inputs
-        if value is not None and value.const_value is not None and all(user is node for user, _ in value._uses)
-    )
+def _stores_again(node: Node, size: int) -> bool:
+    """Whether the result is another copy of a large constant that stays because others read it.
+
+    Indices (integers, where the result is none) are no data: what they pick out is new.
+    """
+    result = node.outputs[0].dtype
+    held = freed = 0
+    for value in node.inputs:
+        if value is None or value.const_value is None or value.dtype is None or result is None:
+            continue
+        if value.dtype.is_integer() and not result.is_integer():
+            continue
+        held += value.const_value.nbytes
+        freed += value.const_value.nbytes if all(user is node for user, _ in value._uses) else 0
+    return held > _LAZY_BYTES and size > freed + _LAZY_BYTES
 
 
 def _plain(tensor: ir.TensorProtocol) -> bool:

@@ -22,6 +22,7 @@ class LegaliseOpset(Pass):
     """``opset`` is the version of the default domain to arrive at, 11 to the home opset."""
 
     name: ClassVar[str] = "legalise-opset"
+    edits_through_rewriter: ClassVar[bool] = True
     opset: int = HOME_OPSET
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
@@ -51,4 +52,6 @@ class LegaliseOpset(Pass):
                 *shown,
                 f"the lowest opset that would do is {needed}: --opset {needed}",
             )
+        if self.opset != current:
+            rewriter.changes += 1  # a graph that is written in another opset is another graph
         rewriter.model.ir_version = min(rewriter.model.ir_version or 99, ir_version_for(self.opset))

@@ -127,7 +127,8 @@ class Rewriter:
 
         Args:
             nodes: one node, or several with the root first.
-            values: one value for each output of the root (None for an output nobody reads), or old value -> new value.
+            values: one value for each output of the root (None for an output nobody reads); or one value alone, for
+                the first output when nobody reads the others; or old value -> new value.
 
         Returns:
             The new nodes.
@@ -148,10 +149,14 @@ class Rewriter:
             automatic = new.name is not None and _AUTOMATIC.fullmatch(new.name) is not None
             self.replace_value(old, new, take_name=producer in made or automatic)
         self._name_helpers(root, fresh, {new for _, new in pairs})
-        # The root first: its inputs are then free to go.
-        for node in group:
-            if node.graph is not None and not any(v._uses or v.is_graph_output() for v in node.outputs):
-                self.erase(node)
+        # The root first: what it read is then free to go, and what that read.
+        pending = [node for node in group if node.graph is not None]
+        while pending:
+            unread = [node for node in pending if not any(v._uses or v.is_graph_output() for v in node.outputs)]
+            if not unread:
+                break
+            self.erase(*unread)
+            pending = [node for node in pending if node.graph is not None]
         return fresh
 
     def replace_value(self, old: ir.Value, new: ir.Value, *, take_name: bool = False) -> None:
@@ -346,7 +351,9 @@ def _pairs(
 ) -> list[tuple[ir.Value, ir.Value]]:
     if isinstance(values, Mapping):
         return list(values.items())
-    given = (values,) if isinstance(values, ir.Value) else tuple(values)
+    if isinstance(values, ir.Value):
+        values = [values, *[None] * (len(root.outputs) - 1)]
+    given = tuple(values)
     if len(given) != len(root.outputs):
         raise InternalError(f"{root.op_type} has {len(root.outputs)} outputs, {len(given)} values are to replace them")
     pairs = []

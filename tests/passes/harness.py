@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphforge.ir import Model, from_text, infer_node, nodes_of, verify_graph
-from graphforge.transform import NumericCheck, Pass, PassRecord, Pipeline, VerifyGraph
+from graphforge.transform import Instrument, NumericCheck, Pass, PassRecord, Pipeline, VerifyGraph
 
 __all__ = ["Outcome", "parse", "run"]
 
@@ -62,7 +62,9 @@ def run(
     passes = [pass_] if isinstance(pass_, Pass) else list(pass_)
     model = parse(body, weights) if isinstance(body, str) else body
     outputs = [value.name for value in model.graph.outputs]
-    instruments = [VerifyGraph(), NumericCheck(feeds, sizes=sizes or {})] if numbers else [VerifyGraph()]
+    instruments: list[Instrument] = [VerifyGraph()]
+    if numbers:
+        instruments.append(NumericCheck(feeds, sizes=sizes or {}))
     record = Pipeline(passes).run(model, instruments, explain=True)[-1]
     assert [value.name for value in model.graph.outputs] == outputs
     again = Pipeline(passes).run(model, [VerifyGraph()])

@@ -100,7 +100,8 @@ def test_a_body_reads_what_is_computed_outside_but_not_the_other_way_round() -> 
 def test_nodes_with_bodies_do_not_merge() -> None:
     branch = """If(c) <then_branch = t%d () => (float[2] p%d) { p%d = Neg(x) },
                        else_branch = e%d () => (float[2] q%d) { q%d = Abs(x) }>"""
-    text = f"g (bool c, float[2] x) => (float[2] y) {{ a = {branch % ((1,) * 6)} b = {branch % ((2,) * 6)} y = Add(a, b) }}"
+    first, second = branch % ((1,) * 6), branch % ((2,) * 6)
+    text = f"g (bool c, float[2] x) => (float[2] y) {{ a = {first} b = {second} y = Add(a, b) }}"
     assert run(EliminateCommonSubexpressions(), text).ops.count("If") == 2
 
 
@@ -149,7 +150,9 @@ def test_equal_bytes_of_another_type_or_shape_stay() -> None:
     outcome = run(
         DeduplicateWeights(),
         """g (float[2,2] x, int64[2] k) => (float[2,2] y, int64[2] z)
-        <float[2] a = {0, 0}, float[2,1] b = {0, 0}, int64[2] c = {0, 0}> { p = Add(x, a) y = Add(p, b) z = Add(k, c) }""",
+        <float[2] a = {0, 0}, float[2,1] b = {0, 0}, int64[2] c = {0, 0}> {
+           p = Add(x, a) y = Add(p, b) z = Add(k, c)
+        }""",
     )
     assert len(outcome.model.graph.initializers) == 3
 

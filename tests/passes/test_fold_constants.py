@@ -223,3 +223,16 @@ def test_folding_is_linear() -> None:
     small = min(seconds(200) for _ in range(3))
     # Eight times the nodes: linear is 8, quadratic 64.
     assert min(seconds(1600) for _ in range(2)) < 24 * small
+
+
+def test_a_weight_that_others_read_is_not_stored_a_second_time() -> None:
+    weights = {"w": np.ones((512, 300), np.float32)}
+    outcome = run(
+        FoldConstants(),
+        """g (int64[2] i, float[2,300] x) => (float[2,300] e, float[2,512] y) {
+           e = Gather(w, i) t = Transpose<perm=[1,0]>(w) y = MatMul(x, t)
+        }""",
+        weights=weights,
+    )
+    assert outcome.ops == ["Gather", "Transpose", "MatMul"]
+    assert outcome.reasons == ["it would store a weight a second time: others read the weight as it is"]

@@ -141,7 +141,9 @@ def test_slices(first: str, second: str, ops: int) -> None:
 def test_slices_with_bounds_of_an_input_stay() -> None:
     outcome = run(
         MergeSlices(),
-        "g (float[5] x, int64[1] s) => (float[A] y) <int64[1] e = {9}> { a = Slice(x, s, e) b = Slice(a, s, e) y = Relu(b) }",
+        """g (float[5] x, int64[1] s) => (float[A] y) <int64[1] e = {9}> {
+           a = Slice(x, s, e) b = Slice(a, s, e) y = Relu(b)
+        }""",
         feeds={"x": np.arange(5, dtype=np.float32), "s": np.array([1])},
     )
     assert outcome.ops == ["Slice", "Slice", "Relu"]
@@ -189,7 +191,8 @@ def test_two_unknown_dims_stay_computed() -> None:
 
 
 def test_dims_that_may_be_zero_get_no_minus_one_beside_a_copy() -> None:
-    text = """g (float[%s,3,H] x) => (float[%s,K] y) <int64 zero = {0}, int64 two = {2}, int64[1] axis = {0}, int64 three = {3}> {
+    text = """g (float[%s,3,H] x) => (float[%s,K] y)
+        <int64 zero = {0}, int64 two = {2}, int64[1] axis = {0}, int64 three = {3}> {
            s = Shape(x) n = Gather(s, zero) h = Gather(s, two) k = Mul(h, three)
            u = Unsqueeze(n, axis) v = Unsqueeze(k, axis) t = Concat<axis=0>(u, v) y = Reshape(x, t)
         }"""
@@ -221,7 +224,8 @@ def test_expand_to_the_dims_of_another_stays() -> None:
 
 def test_a_slice_to_the_end_of_its_own_axis() -> None:
     outcome = simplified(
-        """g (float[2,N] x) => (float[2,M] y) <int64 one = {1}, int64[1] axis = {0}, int64[1] start = {1}, int64[1] a = {1}> {
+        """g (float[2,N] x) => (float[2,M] y)
+        <int64 one = {1}, int64[1] axis = {0}, int64[1] start = {1}, int64[1] a = {1}> {
            s = Shape(x) n = Gather(s, one) u = Unsqueeze(n, axis) y = Slice(x, start, u, a)
         }""",
         {"N": 5, "M": 4},
