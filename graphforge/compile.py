@@ -161,8 +161,9 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     try:
         records = _run_passes("canonicalise", lowered, canonical_passes, check_passes, prepared, journal)
         records += _run_passes(f"legalise for {chosen.name}", lowered, target_passes, check_passes, prepared, journal)
-    except InternalError as error:
-        leave_reproducer(error, lambda: to_ir(prepared, capture=capture)[0], [*canonical_passes, *target_passes])
+    except InternalError as bug:
+        everything = [*canonical_passes, *target_passes]
+        leave_reproducer(bug, lambda: to_ir(prepared, capture=capture)[0], everything, prepared.shapes)
         raise
 
     with _staging(folder) as staging:

@@ -108,7 +108,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
     import traceback
 
     traceback.print_exception(error, file=sys.stderr)
-    notes = [str(note) for note in getattr(error, "notes", ())]
+    notes = [str(note) for note in getattr(error, "__notes__", ())]
     if not isinstance(error, InternalError):
         notes.append("this is a bug of graphforge, not a mistake of yours")
     notes.append(f"when reporting it, add the traceback above and: {shlex.join(['graphforge', *arguments])}")

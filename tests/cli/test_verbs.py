@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -185,11 +186,15 @@ def test_pipeline_places_own_pass_with_options(folder: Path, capsys: pytest.Capt
 
 def test_bug_of_a_pass_is_exit_3_with_a_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--pass", "mine.py:CountRelu", "--pipeline", "count-relu{least=9}"]
-    assert run(["compile", "net.py:with_inputs", *arguments, "-o", "out"]) == 3
+    assert run(["compile", "net.py:with_inputs", "--dynamic", "image:0=1..4", *arguments, "-o", "out"]) == 3
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert "error: internal error: InternalError: the pass 'count-relu' failed" in said
     assert "note: when reporting it" in said
+    replay = next(line for line in said.splitlines() if "replay with: " in line)
+    assert "the graph in front of count-relu is in " in replay
+    assert run([*shlex.split(replay.partition("replay with: graphforge ")[2]), "--pass", "mine.py:CountRelu"]) == 3
+    assert "the pass 'count-relu' failed" in capsys.readouterr().err
     assert not (folder / "out").exists()
 
 
