@@ -111,7 +111,8 @@ class _Folder:
         if source.dtype == like.dtype and not node.outputs[0].is_graph_output():
             self.rewriter.replace(node, source)
             return True
-        cast = self.rewriter.builder(node).Cast(source, to=like.dtype)
+        # saturate and round_mode mean the same to Cast.
+        cast = self.rewriter.builder(node).Cast(source, to=like.dtype, **dict(node.attributes.items()))
         self.rewriter.replace(node, cast)
         self.fold(cast.producer())
         return True
