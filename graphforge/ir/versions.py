@@ -6,7 +6,7 @@ import enum
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import onnx
 import onnx_ir as ir
@@ -31,6 +31,9 @@ __all__ = [
     "tensor_of_constant_node",
     "versions_of",
 ]
+
+
+_Thing = TypeVar("_Thing")
 
 
 class ConflictKind(enum.Enum):
@@ -114,45 +117,73 @@ def conflict_of(node: ir.Node, opset: int) -> Conflict | None:
     """
     if node.domain != "":
         return None
-    schema = schema_of(node.op_type, "", opset)
+    count = len(node.outputs)
+    while count and node.outputs[count - 1].name == "" and not _is_read(node.outputs[count - 1]):
+        count -= 1
+    return _conflict(
+        node.op_type,
+        opset,
+        tuple([None if value is None else _type_name_of(value) for value in node.inputs]),
+        tuple([_type_name_of(value) for value in node.outputs[:count]]),
+        tuple([(name, attribute.type) for name, attribute in node.attributes.items()]) if node.attributes else (),
+    )
+
+
+_tensor_names: dict[ir.DataType, str] = {kind: f"tensor({kind.name.lower()})" for kind in ir.DataType}
+
+
+def _type_name_of(value: ir.Value) -> str:
+    """The type as schemas spell it, "" when unknown."""
+    kind = value.type
+    if kind is None:
+        return ""
+    return _tensor_names[kind.dtype] if type(kind) is ir.TensorType else onnx_type_name(kind)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _conflict(
+    op_type: str,
+    opset: int,
+    inputs: tuple[str | None, ...],
+    outputs: tuple[str, ...],
+    attributes: tuple[tuple[str, ir.AttributeType], ...],
+) -> Conflict | None:
+    """The same for a node as its schema sees it; large graphs have few different ones."""
+    schema = schema_of(op_type, "", opset)
     if schema is None:
-        versions = versions_of(node.op_type)
+        versions = versions_of(op_type)
         if not versions:
-            return Conflict(ConflictKind.OPERATOR, f"ONNX has no operator {node.op_type}")
+            return Conflict(ConflictKind.OPERATOR, f"ONNX has no operator {op_type}")
         return Conflict(
-            ConflictKind.OPERATOR, f"opset {opset} has no operator {node.op_type}, it came with opset {versions[0]}"
+            ConflictKind.OPERATOR, f"opset {opset} has no operator {op_type}, it came with opset {versions[0]}"
         )
     if schema.deprecated:
-        return Conflict(ConflictKind.OPERATOR, f"opset {opset} has withdrawn operator {node.op_type}")
-    for conflict in (
-        _arity_conflict(node, schema),
-        _attribute_conflict(node, schema),
-        _type_conflict(node, schema),
-    ):
-        if conflict is not None:
-            return conflict
-    return None
+        return Conflict(ConflictKind.OPERATOR, f"opset {opset} has withdrawn operator {op_type}")
+    return (
+        _arity_conflict(schema, inputs, outputs)
+        or _attribute_conflict(schema, attributes)
+        or _type_conflict(schema, inputs, outputs)
+    )
 
 
 _OPTION = onnx.defs.OpSchema.FormalParameterOption
 
 
-def _arity_conflict(node: ir.Node, schema: onnx.defs.OpSchema) -> Conflict | None:
-    at = f"{node.op_type} of opset {schema.since_version}"
-    count = len(node.inputs)
-    while count and node.inputs[count - 1] is None:
+def _arity_conflict(
+    schema: onnx.defs.OpSchema, inputs: tuple[str | None, ...], outputs: tuple[str, ...]
+) -> Conflict | None:
+    at = f"{schema.name} of opset {schema.since_version}"
+    count = len(inputs)
+    while count and inputs[count - 1] is None:
         count -= 1
     if not schema.min_input <= count <= schema.max_input:
         wanted = _span(schema.min_input, schema.max_input)
         return Conflict(ConflictKind.ARITY, f"has {count} inputs, {at} takes {wanted}")
-    outputs = len(node.outputs)
-    while outputs and node.outputs[outputs - 1].name == "" and not _is_read(node.outputs[outputs - 1]):
-        outputs -= 1
-    if not schema.min_output <= outputs <= schema.max_output:
+    if not schema.min_output <= len(outputs) <= schema.max_output:
         wanted = _span(schema.min_output, schema.max_output)
-        return Conflict(ConflictKind.ARITY, f"has {outputs} outputs, {at} gives {wanted}")
-    for value, formal in zip(node.inputs, schema.inputs, strict=False):
-        if value is None and formal.option == _OPTION.Single:
+        return Conflict(ConflictKind.ARITY, f"has {len(outputs)} outputs, {at} gives {wanted}")
+    for name, formal in zip(inputs, schema.inputs, strict=False):
+        if name is None and formal.option == _OPTION.Single:
             return Conflict(ConflictKind.ARITY, f"lacks input {formal.name}, which {at} requires")
     return None
 
@@ -167,21 +198,22 @@ def _is_read(value: ir.Value) -> bool:
     return bool(value._uses) or value.is_graph_output()  # `uses()` would copy
 
 
-def _attribute_conflict(node: ir.Node, schema: onnx.defs.OpSchema) -> Conflict | None:
-    at = f"{node.op_type} of opset {schema.since_version}"
-    for name, attribute in node.attributes.items():
+def _attribute_conflict(
+    schema: onnx.defs.OpSchema, attributes: tuple[tuple[str, ir.AttributeType], ...]
+) -> Conflict | None:
+    at = f"{schema.name} of opset {schema.since_version}"
+    for name, kind in attributes:
         known = schema.attributes.get(name)
         if known is None:
             return Conflict(ConflictKind.ATTRIBUTE, f"has attribute {name}, which {at} does not know", name)
         wanted = ir.AttributeType(cast(Any, known.type).value)  # a C++ enum whose stubs lack its value
-        if wanted != attribute.type:
+        if wanted != kind:
             return Conflict(
-                ConflictKind.ATTRIBUTE,
-                f"attribute {name} is of type {attribute.type.name}, {at} expects {wanted.name}",
-                name,
+                ConflictKind.ATTRIBUTE, f"attribute {name} is of type {kind.name}, {at} expects {wanted.name}", name
             )
+    given = {name for name, _ in attributes}
     for name, known in schema.attributes.items():
-        if known.required and name not in node.attributes:
+        if known.required and name not in given:
             return Conflict(ConflictKind.ATTRIBUTE, f"lacks attribute {name}, which {at} requires", name)
     return None
 
@@ -194,8 +226,8 @@ def admitted_types(op_type: str, version: int) -> dict[str, frozenset[str]]:
 
 
 def formal_parameters(
-    values: Sequence[ir.Value | None], formals: Sequence[onnx.defs.OpSchema.FormalParameter]
-) -> Iterator[tuple[ir.Value, onnx.defs.OpSchema.FormalParameter]]:
+    values: Sequence[_Thing | None], formals: Sequence[onnx.defs.OpSchema.FormalParameter]
+) -> Iterator[tuple[_Thing, onnx.defs.OpSchema.FormalParameter]]:
     """The values that are there, each with the schema's parameter it stands for."""
     for position, value in enumerate(values):
         if value is None or not formals:
@@ -206,27 +238,25 @@ def formal_parameters(
             yield value, formals[-1]
 
 
-def _type_conflict(node: ir.Node, schema: onnx.defs.OpSchema) -> Conflict | None:
-    at = f"{node.op_type} of opset {schema.since_version}"
-    allowed = admitted_types(node.op_type, schema.since_version)
+def _type_conflict(
+    schema: onnx.defs.OpSchema, inputs: tuple[str | None, ...], outputs: tuple[str, ...]
+) -> Conflict | None:
+    at = f"{schema.name} of opset {schema.since_version}"
+    allowed = admitted_types(schema.name, schema.since_version)
     bound: dict[str, tuple[str, str]] = {}
-    for formals, values in ((schema.inputs, node.inputs), (schema.outputs, node.outputs)):
-        for value, formal in formal_parameters(values, formals):
-            if value.type is None:
-                continue
-            name = onnx_type_name(value.type)
-            possible = allowed.get(formal.type_str, frozenset((formal.type_str,)))
-            if name not in possible:
-                return Conflict(
-                    ConflictKind.TYPE, f"{formal.name} is {name}, which {at} does not admit", formal.type_str
-                )
-            if not formal.is_homogeneous or formal.type_str not in allowed:
-                continue
-            first, owner = bound.setdefault(formal.type_str, (name, formal.name))
-            if first != name:
-                return Conflict(
-                    ConflictKind.TYPE, f"{owner} is {first} but {formal.name} is {name}, {at} wants one type", ""
-                )
+    for name, formal in (*formal_parameters(inputs, schema.inputs), *formal_parameters(outputs, schema.outputs)):
+        if name == "":
+            continue  # unknown
+        possible = allowed.get(formal.type_str, frozenset((formal.type_str,)))
+        if name not in possible:
+            return Conflict(ConflictKind.TYPE, f"{formal.name} is {name}, which {at} does not admit", formal.type_str)
+        if not formal.is_homogeneous or formal.type_str not in allowed:
+            continue
+        first, owner = bound.setdefault(formal.type_str, (name, formal.name))
+        if first != name:
+            return Conflict(
+                ConflictKind.TYPE, f"{owner} is {first} but {formal.name} is {name}, {at} wants one type", ""
+            )
     return None
 
 

@@ -14,7 +14,7 @@ from graphforge.ir.versions import Conflict, ConflictKind, changed_at, conflict_
 from graphforge.passes.opset.retire import retire_types
 from graphforge.passes.opset.step import NoLowerForm, Rule, Step, Values
 from graphforge.passes.opset.widen import widened
-from graphforge.transform import Rewriter
+from graphforge.transform import Rewriter, bodies_of
 
 __all__ = ["LOWEST_OPSET", "Obstacle", "lower_graph"]
 
@@ -69,22 +69,31 @@ def rules_of(version: int) -> Mapping[str, Rule]:
 
 
 class _Descent:
-    """The state of one walk."""
+    """The state of one walk: the nodes by operator, so that a version costs what it changed, and the obstacles."""
 
     def __init__(self, rewriter: Rewriter) -> None:
         self.rewriter = rewriter
         self.obstacles: dict[ir.Node, Obstacle] = {}
+        self.nodes: dict[str, list[ir.Node]] = {}
+        for node in rewriter.graph.all_nodes():
+            self._enlist(node)
 
     def step(self, version: int) -> None:
         """Bring every node from ``version`` to ``version - 1``."""
-        changed = changed_at(version)
         rules = rules_of(version)
         for node, reason in retire_types(self.rewriter, version):
             self._report(node, version, NoLowerForm(reason))
-        touched = [node for node in self.rewriter.graph.all_nodes() if node.op_type in changed and node.domain == ""]
-        for node in touched:
-            if node not in self.obstacles and node.graph is not None:
-                self._lower(node, version, rules)
+        for op_type in sorted(changed_at(version)):
+            for node in self.nodes.pop(op_type, ()):
+                if node.graph is None:
+                    continue
+                if node not in self.obstacles:
+                    self._lower(node, version, rules)
+                self._enlist(node)
+
+    def _enlist(self, node: ir.Node) -> None:
+        if node.domain == "" and node.graph is not None:
+            self.nodes.setdefault(node.op_type, []).append(node)
 
     def check(self, opset: int) -> None:
         """The last word: whatever is not legal at the opset is an obstacle too."""
@@ -94,6 +103,8 @@ class _Descent:
                 self._report(node, opset + 1, NoLowerForm(conflict.text))
 
     def _lower(self, node: ir.Node, version: int, rules: Mapping[str, Rule]) -> None:
+        if node.op_type not in rules and conflict_of(node, version - 1) is None:
+            return  # the change only admitted more than this node uses
         op = self.rewriter.builder(node)
         op.opset = version - 1
         step = Step(node, version - 1, self.rewriter, op)
@@ -105,15 +116,17 @@ class _Descent:
                     self.rewriter.erase(made)
             self._report(node, version, failure)
             return
-        if values is None:
-            return
         made_nodes = list(op.created)
-        self.rewriter.replace(node, values)
-        changed = changed_at(version)
+        for made in made_nodes:
+            for body in bodies_of(made):
+                made_nodes.extend(body.all_nodes())
+        if values is not None:
+            self.rewriter.replace(node, values)
         for made in made_nodes:
             # ONNX's own definitions are written in the version itself: they may use what it brought.
-            if made.graph is not None and made.domain == "" and made.op_type in changed:
+            if made.graph is not None and made.domain == "" and made.op_type in changed_at(version):
                 self._lower(made, version, rules)
+            self._enlist(made)
 
     def _values(self, step: Step, version: int, rules: Mapping[str, Rule]) -> Values | None:
         rule = rules.get(step.node.op_type)
