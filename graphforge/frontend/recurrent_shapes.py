@@ -76,16 +76,17 @@ def recurrent_shapes() -> Iterator[None]:
         aten.rnn_relu.input: _one_state,
     }
     kept = {target: dict(target.py_kernels) for target in described}
-    packing = torch._VF._pack_padded_sequence  # type: ignore[attr-defined]
+    functions: Any = torch._VF
+    packing = functions._pack_padded_sequence
     try:
         for target, function in described.items():
             for key in keys:
                 target.py_kernels[key] = function
             target._dispatch_cache.clear()
-        torch._VF._pack_padded_sequence = _packed  # type: ignore[attr-defined]
+        functions._pack_padded_sequence = _packed
         yield
     finally:
-        torch._VF._pack_padded_sequence = packing  # type: ignore[attr-defined]
+        functions._pack_padded_sequence = packing
         for target, kernels in kept.items():
             target.py_kernels.clear()
             target.py_kernels.update(kernels)

@@ -106,7 +106,7 @@ def _product(dims: Sequence[Dim]) -> Dim:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How two terms become a MatMul: the letters of each role, and what that costs in nodes."""
+    """How two terms become a MatMul: the letters of each role."""
 
     first: _Term
     second: _Term
@@ -114,45 +114,61 @@ class _Plan:
     left: str
     shared: str
     right: str
-    cost: int
+
+    @property
+    def left_groups(self) -> list[str]:
+        """Axes of the first factor; without a batch, MatMul takes any number of leading axes as they are."""
+        return [*self.batch, *([self.left] if self.batch else self.left), self.shared]
+
+    @property
+    def right_groups(self) -> list[str]:
+        """Axes of the second factor."""
+        return [*self.batch, self.shared, self.right]
+
+    @property
+    def joined(self) -> str:
+        """The letters of the product, in its order."""
+        return self.batch + self.left + self.right
+
+    def cost(self, out: str) -> int:
+        """What stands around the MatMul: a transpose moves data, a reshape does not, on a weight both are free."""
+        total = _TRANSPOSE * int(out != self.joined)
+        total += _RESHAPE * int(len(self.right) != 1 or (bool(self.batch) and len(self.left) != 1))
+        for term, groups in ((self.first, self.left_groups), (self.second, self.right_groups)):
+            if not term.value.is_initializer():
+                total += _TRANSPOSE * int(term.labels != "".join(groups))
+                total += _RESHAPE * int(any(len(group) != 1 for group in groups))
+        return total
+
+
+_TRANSPOSE = 3
+_RESHAPE = 2
 
 
 def _plan(first: _Term, second: _Term, out: str) -> _Plan:
-    def of(letters: str, *, among: str, without: str = "") -> str:
-        return "".join(letter for letter in letters if letter in among and letter not in without)
-
-    batch = of(out, among="".join(set(first.labels) & set(second.labels)))
-    left = of(out, among=first.labels, without=batch)
-    right = of(out, among=second.labels, without=batch)
-    shared = of(first.labels, among=second.labels, without=batch)
-    cost = int(first.labels != batch + left + shared) + int(second.labels != batch + shared + right)
-    cost += int(out != batch + left + right)
-    merged_left = len(left) != 1 and not (not batch and len(right) <= 1)
-    cost += int(merged_left) + int(len(right) != 1) + 2 * int(len(shared) > 1)
-    return _Plan(first, second, batch, left, shared, right, cost)
+    batch = "".join(letter for letter in out if letter in first.labels and letter in second.labels)
+    left = "".join(letter for letter in out if letter in first.labels and letter not in batch)
+    right = "".join(letter for letter in out if letter in second.labels and letter not in batch)
+    shared = "".join(letter for letter in first.labels if letter in second.labels and letter not in batch)
+    return _Plan(first, second, batch, left, shared, right)
 
 
 def _pair(op: Emitter, first: _Term, second: _Term, out: str, sizes: dict[str, Dim]) -> _Term:
     """The product of two terms, summed over the letters that ``out`` does not have."""
     first = _summed(op, first, out + second.labels)
     second = _summed(op, second, out + first.labels)
-    plans = (_plan(first, second, out), _plan(second, first, out))
-    plan = min(plans, key=lambda candidate: candidate.cost)
+    plan = min((_plan(first, second, out), _plan(second, first, out)), key=lambda candidate: candidate.cost(out))
     if not plan.shared:
         return _Term(_outer(op, first, second, out), out)
-    batch, left, shared, right = plan.batch, plan.left, plan.shared, plan.right
-    if not batch and len(shared) == 1:
-        a = _arranged(op, plan.first, left + shared)  # MatMul takes any number of leading axes
-        flat_left = False
-    else:
-        a = _as_matrix(op, plan.first, batch + left + shared, [*batch, left, shared], sizes)
-        flat_left = len(left) != 1
-    flat_right = len(right) != 1
-    b = _as_matrix(op, plan.second, batch + shared + right, [*batch, shared, right], sizes)
+    if not plan.left and not plan.right and plan.batch:
+        products = _Term(_outer(op, first, second, plan.batch + plan.shared), plan.batch + plan.shared)
+        return _summed(op, products, plan.batch)
+    a = _as_matrix(op, plan.first, plan.batch + plan.left + plan.shared, plan.left_groups, sizes)
+    b = _as_matrix(op, plan.second, plan.batch + plan.shared + plan.right, plan.right_groups, sizes)
     product: ir.Value = op.MatMul(a, b)
-    if flat_left or flat_right:
-        product = op.reshape(product, [sizes[letter] for letter in batch + left + right])
-    return _Term(_arranged(op, _Term(product, batch + left + right), out), out)
+    if len(plan.right) != 1 or (plan.batch and len(plan.left) != 1):
+        product = op.reshape(product, [sizes[letter] for letter in plan.joined])
+    return _Term(_arranged(op, _Term(product, plan.joined), out), out)
 
 
 def _outer(op: Emitter, first: _Term, second: _Term, out: str) -> ir.Value:
