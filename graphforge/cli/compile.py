@@ -134,6 +134,10 @@ def print_summary(console: Console, path: Path, manifest: Mapping[str, Any]) -> 
     reason = f" ({verification['skipped']})" if verification.get("skipped") else ""
     main, *others = manifest["files"]
     beside = f" and {len(others)} more files beside it" if others else ""
+    # a plan that this machine cannot run: what was run and compared is named, not the plan
+    checked = manifest["artifact"].get("checked", main)
+    if verification["passed"] and checked not in (main, "the plan"):
+        verdict = f"[green]verified[/green] {escape(checked)}, [yellow]not run here[/yellow]"
     console.print(f"{verdict}{escape(reason)}: {escape(str(path / main))}{beside}", soft_wrap=True)
 
 
