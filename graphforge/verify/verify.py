@@ -301,9 +301,10 @@ def _weak_outputs(trials: Sequence[Trial], tolerances: Tolerances) -> Iterator[s
 def _promise_note(assignment: SizeAssignment) -> tuple[str, ...]:
     if assignment.label == "example":
         return ()
-    return (
-        f"{assignment.describe()} is promised by the dynamic ranges; narrow them if the model is not meant to take it",
-    )
+    notes = [f"{assignment.describe()} is promised by the dynamic ranges; narrow them if the model is not to take it"]
+    if len(assignment.sizes) > 1:
+        notes.append("dims that must be equal are given one name: a:0=batch:1..8 and b:0=batch:1..8")
+    return tuple(notes)
 
 
 def compare_outputs(

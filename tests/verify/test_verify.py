@@ -150,6 +150,24 @@ def test_a_model_that_fails_at_a_promised_size_is_a_failure() -> None:
     assert "narrow them" in str(report.error())
 
 
+def test_dims_that_are_tied_without_saying_so_get_a_hint() -> None:
+    class Sum(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a + b
+
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]>\n'
+        "g (float[m, 4] a, float[n, 4] b) => (float[k, 4] output) { output = Add(a, b) }"
+    )
+    reference = EagerRunner.of(Sum(), (torch.rand(2, 4), torch.rand(2, 4)))
+    loose = small.dynamic(reference, "a:0=1..8", "b:0=1..8")
+    report = verify(reference, OnnxRuntimeRunner(proto, threads=1), loose, reference.example())
+    assert not report.passed
+    assert "given one name" in str(report.error())
+    tied = small.dynamic(reference, "a:0=n:1..8", "b:0=n:1..8")
+    assert verify(reference, OnnxRuntimeRunner(proto, threads=1), tied, reference.example()).passed
+
+
 def test_random_models_are_recognised() -> None:
     class Wanders(torch.nn.Module):
         step = 0
