@@ -61,6 +61,8 @@ def default_pipeline() -> list[Pass]:
         FoldBatchNorm(),
         FoldScaleIntoWeights(),
         # A BatchNorm or a factor between two of these is gone by now, and what is left lets them pass.
+        # Pairs that stand together first: sinking one of them would part them.
+        MergeTransposes(),
         SinkTransposes(),
         MergeTransposes(),
         MergeConcats(),

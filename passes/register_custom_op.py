@@ -1,0 +1,84 @@
+"""Check and type nodes of operators you declare yourself, so that they go through to the file as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.ir import Graph, infer_node, nodes_of, origins_of
+from graphforge.ops.custom_op import declared_ops, find_op
+from graphforge.transform import Pass, Rewriter
+
+__all__ = ["RegisterCustomOp"]
+
+
+@dataclass(frozen=True)
+class RegisterCustomOp(Pass):
+    """Load declarations (``graphforge.ops.custom_op``) and apply them to the graph.
+
+    Attributes:
+        file: a Python file with declarations; None takes those that are there already.
+        strict: a node of a foreign domain without a declaration is an error.
+    """
+
+    name: ClassVar[str] = "register-custom-op"
+    edits_through_rewriter: ClassVar[bool] = True
+    file: str | None = None
+    strict: bool = False
+
+    def run(self, graph: Graph, rewriter: Rewriter) -> None:
+        """Check every node of a declared operator, fill in types and shapes, import the domain."""
+        if self.file is not None:
+            _load(Path(self.file))
+        for node in nodes_of(graph):
+            if node.domain in ("", "graphforge"):
+                continue
+            op = find_op(node.domain, node.op_type)
+            name = node.outputs[0].name if node.outputs else node.name
+            origins = origins_of(node)
+            where = f"node {name!r} came from {origins[0].describe()}" if origins else f"node {name!r}"
+            if op is None:
+                if self.strict:
+                    known = ", ".join(one.qualified_name for one in declared_ops()) or "none"
+                    raise GraphForgeError(
+                        f"operator {node.domain}::{node.op_type} is not declared (declared: {known})",
+                        where,
+                        "declare it with graphforge.ops.custom_op.custom_op",
+                    )
+                rewriter.declined(f"{node.domain}::{node.op_type} is not declared", node)
+                continue
+            problem = op.check(node)
+            if problem is not None:
+                raise GraphForgeError(f"{op.qualified_name} {problem}", where)
+            known_before = [(value.type, value.shape) for value in node.outputs]
+            infer_node(node, rewriter.opset)
+            if [(value.type, value.shape) for value in node.outputs] != known_before:
+                rewriter.changes += 1
+            if graph.opset_imports.get(node.domain) is None:
+                graph.opset_imports[node.domain] = op.version
+                rewriter.changes += 1
+            if op.library is not None:
+                rewriter.note(f"{op.qualified_name} needs its kernel library in ONNX Runtime: {op.library}")
+
+
+def _load(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(
+            f"there is no file {path}", "register-custom-op{file=...} takes a Python file with declarations"
+        )
+    name = f"graphforge_ops_{path.resolve().as_posix().replace('/', '_').removesuffix('.py')}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except GraphForgeError:
+        raise
+    except Exception as error:
+        raise GraphForgeError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error

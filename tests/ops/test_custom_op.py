@@ -1,0 +1,188 @@
+"""Declaring an operator: its schema, its inference, its checks, its survival to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir
+import pytest
+
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.ir import Builder, from_text, infer_node, verify_graph
+from graphforge.ops.custom_op import Parameter, TensorFact, custom_op, declared_ops, find_op, withdraw
+from graphforge.passes.register_custom_op import RegisterCustomOp
+from graphforge.transform import Pipeline
+
+HEADER = '<ir_version: 10, opset_import: ["" : 26, "acme" : 1]>\n'
+
+
+def sort_shapes(inputs: Sequence[TensorFact | None], attributes: Mapping[str, Any]) -> list[TensorFact]:
+    first = inputs[0]
+    assert first is not None
+    assert attributes["axis"] == -1
+    return [first, TensorFact("int64", first.shape)]
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    yield
+    for op in declared_ops():
+        if op.domain == "acme":
+            withdraw(op)
+
+
+def declare(**changes: Any) -> Any:
+    settings: dict[str, Any] = {
+        "inputs": ["x", "scale: float", "mask: bool?"],
+        "outputs": ["sorted", "order: int64"],
+        "attributes": {"axis": -1, "mode": str},
+        "shapes": sort_shapes,
+    }
+    return custom_op("acme::ScaledSort", **{**settings, **changes})
+
+
+def test_onnx_knows_the_schema() -> None:
+    declare(doc="sorts")
+    schema = onnx.defs.get_schema("ScaledSort", 1, "acme")
+    assert [(one.name, one.type_str) for one in schema.inputs] == [
+        ("x", "T"),
+        ("scale", "tensor(float)"),
+        ("mask", "tensor(bool)"),
+    ]
+    assert (schema.min_input, schema.max_input, schema.doc) == (2, 3, "sorts")
+    assert schema.attributes["mode"].required
+    assert not schema.attributes["axis"].required
+
+
+def test_builder_makes_typed_nodes_with_constants_of_the_declared_type() -> None:
+    declare()
+    model = from_text(HEADER + "g (float16[N,4] x) => (float16[N,4] y) { y = Relu(x) }")
+    op = Builder(model.graph)
+    first, order = op.node("ScaledSort", [model.graph.inputs[0], 2], _domain="acme", _outputs=2, mode="up")
+    assert (str(first.shape), first.dtype) == ("[N,4]", onnx_ir.DataType.FLOAT16)
+    assert (str(order.shape), order.dtype) == ("[N,4]", onnx_ir.DataType.INT64)
+    scale = model.graph[-1].inputs[1]
+    assert scale is not None
+    assert scale.dtype == onnx_ir.DataType.FLOAT
+
+
+def test_onnx_checks_and_infers_the_file() -> None:
+    declare()
+    proto = onnx.parser.parse_model(
+        HEADER + 'g (float[3,4] x, float s) => (float[A,B] y, int64[C,D] o) { y, o = acme.ScaledSort<mode="up">(x, s) }'
+    )
+    onnx.checker.check_model(proto)
+    inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+    assert [dim.dim_value for dim in inferred.graph.output[1].type.tensor_type.shape.dim] == [3, 4]
+    bad = onnx.parser.parse_model(
+        HEADER + "g (float[3,4] x, float s) => (float[A,B] y) { y, o = acme.ScaledSort(x, s) }"
+    )
+    with pytest.raises(onnx.checker.ValidationError, match="mode"):
+        onnx.checker.check_model(bad)
+
+
+def test_without_a_rule_shapes_stay_unknown() -> None:
+    declare(shapes=None)
+    model = from_text(
+        HEADER + 'g (float[3] x, float s) => (float y) { a, b = acme.ScaledSort<mode="up">(x, s) y = Neg(a) }'
+    )
+    infer_node(model.graph[0], 26)
+    assert model.graph[0].outputs[0].shape is None
+
+
+def test_the_same_declaration_again_replaces_rule_and_function_but_another_one_is_an_error() -> None:
+    declare()
+    second = declare(function=len)
+    assert find_op("acme", "ScaledSort") is second
+    with pytest.raises(GraphForgeError, match="declared twice"):
+        declare(outputs=["sorted"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"qualified_name": "Sort", "inputs": [], "outputs": []}, "write it as domain::Name"),
+        ({"qualified_name": "ai.onnx::Sort", "inputs": [], "outputs": []}, "the domain ai.onnx is taken"),
+        ({"qualified_name": "acme::Sort", "inputs": ["x y"], "outputs": []}, "cannot read parameter 'x y'"),
+        ({"qualified_name": "acme::Sort", "inputs": ["x: reel"], "outputs": []}, "unknown type 'reel'"),
+        (
+            {"qualified_name": "acme::Sort", "inputs": [], "outputs": [], "attributes": {"a": dict}},
+            "dict is no attribute type",
+        ),
+    ],
+)
+def test_declarations_that_are_wrong(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((GraphForgeError, UsageError)) as caught:
+        custom_op(**arguments)
+    assert message in str(caught.value)
+
+
+def test_parameters() -> None:
+    assert Parameter.parse("x") == Parameter("x", "T")
+    assert Parameter.parse("mask : bool?") == Parameter("mask", "bool", optional=True)
+    assert Parameter.parse("rest: T*") == Parameter("rest", "T", variadic=True)
+
+
+GRAPH = 'g (float[N,3] x, float s) => (float[N,3] y) { a, b = acme.ScaledSort<mode="up">(x, s) c = Neg(a) y = Relu(c) }'
+
+
+def test_the_pass_types_nodes_and_imports_the_domain(tmp_path: Path) -> None:
+    file = tmp_path / "ops.py"
+    file.write_text(
+        "from graphforge.ops.custom_op import TensorFact, custom_op\n"
+        "custom_op('acme::ScaledSort', inputs=['x', 'scale: float', 'mask: bool?'],\n"
+        "          outputs=['sorted', 'order: int64'],\n"
+        "          attributes={'axis': -1, 'mode': str}, library='libacme.so',\n"
+        "          shapes=lambda inputs, attributes: [inputs[0], TensorFact('int64', inputs[0].shape)])\n"
+    )
+    model = from_text(HEADER.replace(', "acme" : 1', "") + GRAPH)
+    (record,) = Pipeline([RegisterCustomOp(file=str(file))]).run(model)
+    assert record.changes > 0
+    assert record.notes == ("acme::ScaledSort needs its kernel library in ONNX Runtime: libacme.so",)
+    assert str(model.graph[0].outputs[0].shape) == "[N,3]"
+    assert model.graph.opset_imports["acme"] == 1
+    verify_graph(model)
+    assert Pipeline([RegisterCustomOp()]).run(model)[0].changes == 0
+
+
+def test_the_node_survives_the_default_pipeline_and_the_file(tmp_path: Path) -> None:
+    from graphforge.passes import default_pipeline
+
+    declare()
+    model = from_text(HEADER + GRAPH)
+    Pipeline([RegisterCustomOp(), *default_pipeline()]).run(model)
+    onnx_ir.save(model, tmp_path / "model.onnx")
+    back = onnx.load(tmp_path / "model.onnx")
+    assert ("acme", "ScaledSort") in [(node.domain, node.op_type) for node in back.graph.node]
+    onnx.checker.check_model(back, full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ('a = acme.ScaledSort<mode="up">(x)', "has 1 inputs, declared are 2 to 3"),
+        ('a = acme.ScaledSort<mode="up", size=3>(x, s)', "has attribute 'size', declared are axis, mode"),
+        ("a = acme.ScaledSort(x, s)", "lacks attribute 'mode', which has no default"),
+        ("a = acme.Other(x, s)", "operator acme::Other is not declared (declared: acme::ScaledSort)"),
+    ],
+)
+def test_nodes_that_do_not_fit_their_declaration(node: str, message: str) -> None:
+    declare()
+    model = from_text(HEADER + f"g (float[N,3] x, float s) => (float[N,3] y) {{ {node} y = Relu(a) }}")
+    with pytest.raises(GraphForgeError) as caught:
+        Pipeline([RegisterCustomOp(strict=True)]).run(model)
+    assert message in str(caught.value)
+    assert "node 'a'" in str(caught.value)
+
+
+def test_the_file_must_be_there_and_load(tmp_path: Path) -> None:
+    model = from_text(HEADER + "g (float[3] x) => (float[3] y) { y = Relu(x) }")
+    with pytest.raises(UsageError, match="there is no file"):
+        Pipeline([RegisterCustomOp(file="absent.py")]).run(model)
+    broken = tmp_path / "broken.py"
+    broken.write_text("1 / 0")
+    with pytest.raises(GraphForgeError, match="cannot be loaded: ZeroDivisionError"):
+        Pipeline([RegisterCustomOp(file=str(broken))]).run(model)
