@@ -29,10 +29,12 @@ from graphforge.frontend.aliasing import (
     written_arguments,
 )
 from graphforge.frontend.captured import Captured
+from graphforge.frontend.control_flow import CONTROL_FLOW
 from graphforge.frontend.emitter import Emitter, dim_label
 from graphforge.frontend.inverse import written_back
 from graphforge.frontend.rules import rule_for
-from graphforge.ir import HOME_OPSET, Origin
+from graphforge.ir import HOME_OPSET, Origin, bodies_of
+from graphforge.ir.names import make_names_unique
 
 __all__ = ["Lowered", "lower"]
 
@@ -100,11 +102,13 @@ class _Lowering:
         self.kept: set[ir.Value] = set()
 
     def run(self) -> Lowered:
-        main = _Scope(self, self.op, self.captured.graph_module)
+        main = Scope(self, self.op, self.captured.graph_module)
         for node in self.captured.graph_module.graph.nodes:
             if node.op == "placeholder":
                 main.env[node] = self.placeholder(node)
         self.outputs(_flatten(_read(main.run()), []))
+        if any(bodies_of(node) for node in self.model.graph):
+            make_names_unique(self.model)
         self.lowered.notes += sorted(self.op.rounded)
         return self.lowered
 
@@ -187,7 +191,7 @@ class _Lowering:
             graph.outputs.append(value)
 
 
-class _Scope:
+class Scope:
     """One graph being lowered: the main program, a branch, or the decomposition of one operator."""
 
     def __init__(
@@ -197,6 +201,7 @@ class _Scope:
         self.op = op
         self.module = module
         self.origin = origin
+        self.source_text = ""
         self.env: dict[torch.fx.Node, Any] = {}
         self.has_mutation = any(
             node.op == "call_function" and is_mutation(node.target)
@@ -343,7 +348,7 @@ class _Scope:
             return error
         origin = self.origin_of(node, str(node.target))
         notes = [f"at {origin.describe()}", *error.notes]
-        line = _source_text(node)
+        line = _source_text(node) or self.source_text
         if line:
             notes.insert(1, f"line: {line}")
         fresh = LoweringError(error.message, *notes)
@@ -482,7 +487,8 @@ class _Scope:
             reason = error
         if decomposed is not None:
             module, fed = decomposed
-            scope = _Scope(self.lowering, self.op, module, origin=self.origin_of(node, name))
+            scope = Scope(self.lowering, self.op, module, origin=self.origin_of(node, name))
+            scope.source_text = _source_text(node) or self.source_text
             placeholders = [item for item in module.graph.nodes if item.op == "placeholder"]
             for item, argument in zip(placeholders, fed, strict=True):
                 scope.env[item] = self.handed_over(scope, node, argument, arguments, keywords)
@@ -509,7 +515,7 @@ class _Scope:
 
     def handed_over(
         self,
-        scope: _Scope,
+        scope: Scope,
         node: torch.fx.Node,
         argument: torch.fx.Node,
         arguments: list[Any],
@@ -528,8 +534,12 @@ class _Scope:
         if name in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
             position = next(i for i, arg in enumerate(node.args) if self.is_module(arg))
             return self.inline(node, self.argument(node.args[position]), list(node.args[position + 1 :]))
-        if name == "cond":
-            return self.cond(node)
+        if name in CONTROL_FLOW:
+            self.op.origins = (self.origin_of(node, name),)
+            try:
+                return CONTROL_FLOW[name](self, node)
+            except LoweringError as error:
+                raise self.located(error, node) from None
         raise self.located(LoweringError(f"higher-order operator {name} has no lowering"), node)
 
     def is_module(self, arg: Any) -> bool:
@@ -537,53 +547,22 @@ class _Scope:
 
     def inline(self, node: torch.fx.Node, module: torch.fx.GraphModule, arguments: list[Any]) -> Any:
         """A submodule's graph in place; it shares our cells, so its writes are ours."""
-        scope = _Scope(self.lowering, self.op, module, origin=self.origin)
+        scope = Scope(self.lowering, self.op, module, origin=self.origin)
         scope.has_mutation, scope.faithful = self.has_mutation, self.faithful
         placeholders = [item for item in module.graph.nodes if item.op == "placeholder"]
         for item, argument in zip(placeholders, arguments, strict=True):
             scope.env[item] = self.stored_argument(argument)
         return scope.run()
 
-    def branch_operand(self, scope: _Scope, node: torch.fx.Node, operand: Any) -> Any:
-        """A branch works on values: what it writes to an operand would be lost outside."""
-        value = self.argument(operand)
-        if not scope.has_mutation or not isinstance(value, ir.Value):
-            return value
+    def child(self, op: Emitter, module: torch.fx.GraphModule) -> Scope:
+        """A scope for a graph inside this one."""
+        scope = Scope(self.lowering, op, module, origin=self.origin)
+        scope.faithful = scope.faithful and self.faithful
+        return scope
 
-        def refuse() -> None:
-            raise LoweringError(f"a branch of {node.target} writes to a tensor from outside", "return it instead")
-
-        return Cell(value, on_write=refuse)
-
-    def cond(self, node: torch.fx.Node) -> Any:
-        predicate, true_module, false_module, operands = node.args[:4]
-        assert isinstance(operands, list | tuple)
-        condition = self.op.scalar(self.argument(predicate))
-        fakes = node.meta["val"]
-        branches = []
-        self.op.origins = (self.origin_of(node, "cond"),)
-        for which in (true_module, false_module):
-            body = ir.Graph([], [], nodes=[], name=str(which))
-            emitter = Emitter(body, constants=self.op.constants, origins=self.op.origins)
-            emitter.symbol_names = self.op.symbol_names
-            scope = _Scope(self.lowering, emitter, self.argument(which), origin=self.origin)
-            placeholders = [item for item in scope.module.graph.nodes if item.op == "placeholder"]
-            for item, operand in zip(placeholders, operands, strict=True):
-                scope.env[item] = self.branch_operand(scope, node, operand)
-            for value in _flatten(_read(scope.run()), []):
-                result = emitter.scalar(value) if not isinstance(value, ir.Value) else value
-                if result.graph is not body or result in body.outputs:
-                    shape = result.shape
-                    result = emitter.Identity(result)
-                    result.shape = shape
-                body.outputs.append(result)
-            branches.append(body)
-        results = self.op.node("If", [condition], _outputs=len(fakes), then_branch=branches[0], else_branch=branches[1])
-        values = [results] if isinstance(results, ir.Value) else list(results)
-        for value, fake in zip(values, fakes, strict=True):
-            value.type = ir.TensorType(self.op.dtype_of(fake))
-            value.shape = self.lowering.shape(fake)
-        return values
+    def shape(self, fake: torch.Tensor) -> ir.Shape:
+        """A captured tensor's shape, with the user's dim names."""
+        return self.lowering.shape(fake)
 
 
 def _read(stored: Any) -> Any:

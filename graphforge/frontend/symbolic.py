@@ -118,7 +118,7 @@ def _compute(op: Emitter, name: str, args: Sequence[Any], dtype: ir.DataType) ->
         floating = name == "truediv" or any(_dtype_of(arg) == _DOUBLE for arg in args)
         kind = _DOUBLE if floating else _INT
         a, b = (_operand(op, arg, kind) for arg in args)
-        return op.Div(a, b) if name == "truediv" else _BINARY[name](op, a, b)  # type: ignore[no-any-return]
+        return op.Div(a, b) if name == "truediv" else _BINARY[name](op, a, b)
     if name in _LOGIC:
         a, b = (_operand(op, arg, _BOOL) for arg in args)
         return _LOGIC[name](op, a, b)

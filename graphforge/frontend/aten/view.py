@@ -269,7 +269,7 @@ def strided_positions(
     strides = [item for item in stride if isinstance(item, int)]
     start = fake.storage_offset() if offset is None else offset
     fixed = len(sizes) == len(size) and len(strides) == len(stride) and isinstance(start, int)
-    if not fixed or not isinstance(merged(op.dims(x)), int):
+    if not fixed or not all(isinstance(dim, int) for dim in op.dims(x)):
         raise op.fail("strides of a dynamic tensor have no ONNX form", "use slicing, unfold or expand instead")
     if not fake.is_contiguous() or fake.storage_offset() != 0:
         raise op.fail("strides of a tensor that is itself a view have no ONNX form", "call .contiguous() first")
