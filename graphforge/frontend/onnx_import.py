@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -253,7 +254,9 @@ class _Lifter:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self.taken = {value.name for value in graph.inputs} | set(graph.initializers)
+        # Bodies may use a name twice; the main graph's initializers may not.
+        self.taken: Counter[str | None] = Counter(value.name for value in graph.inputs)
+        self.taken.update(name for name in graph.initializers if name not in self.taken)
         for node in graph.all_nodes():
             self.taken.update(value.name for value in node.outputs)
 
@@ -275,7 +278,9 @@ class _Lifter:
             if node.op_type != "Constant" or node.domain != "":
                 continue
             old = node.outputs[0]
-            name = old.name or self._fresh("constant")
+            name = old.name or ""
+            if not name or self.taken[name] > 1:
+                name = self._fresh(name or "constant")
             old.name = None
             self._replace(graph, old, tensor_of_constant_node(node), name)
             graph.remove(node)
@@ -304,5 +309,5 @@ class _Lifter:
         while name in self.taken:
             count += 1
             name = f"{base}_{count}"
-        self.taken.add(name)
+        self.taken[name] += 1
         return name
