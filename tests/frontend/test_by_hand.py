@@ -14,22 +14,30 @@ from typing import Any
 import pytest
 import torch
 
-from tests.frontend.opinfo import Sample, Status, check
+from graphforge.frontend.lower import lower
+from tests.frontend.helpers import assert_same, run_model
+from tests.frontend.opinfo import Sample, Status, check, single_call
 
 __all__ = ["CASES", "ELSEWHERE", "Call"]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The arguments of one call of an operator."""
+    """The arguments of one call of an operator, and how many of its results are used (None: all)."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    used: int | None = None
 
 
 def call(*args: Any, **kwargs: Any) -> Call:
     """A call as it is written."""
     return Call(args, kwargs)
+
+
+def first(*args: Any, **kwargs: Any) -> Call:
+    """A call of which only the first result is used: the others are statistics for gradients."""
+    return Call(args, kwargs, used=1)
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -184,6 +192,147 @@ _primitives("collapse_view", call(floats(2, 3, 4, 5), 1, 2))
 _primitives("full", call([2, 3], 1.5, dtype=torch.float32, device=torch.device("cpu"), requires_grad=False))
 _primitives("iota", call(5, start=3, step=2, dtype=torch.int64, device=torch.device("cpu"), requires_grad=False))
 
+# -- views, pieces, indexing: other spellings --------------------------------------------------------------------------
+
+Z = floats(2, 3, 4)
+_spelled("aten.adjoint.default", call(Z))
+_spelled("aten._reshape_copy.default", call(Z, [4, -1]))
+_spelled("aten._reshape_alias.default", call(Z, [6, 4], [4, 1]))
+_spelled("aten.concat.default aten.concatenate.default", call([X, Y]), call([X, N], 1))
+_spelled("aten.row_stack.default", call([X, Y]), call([floats(3), floats(3)]))
+_spelled("aten.moveaxis.int aten.movedim.int", call(Z, 0, -1))
+_spelled("aten.moveaxis.intlist", call(Z, [0, 1], [2, 0]))
+_spelled("aten.swapaxes.default aten.swapdims.default", call(Z, 0, -1))
+_spelled("aten.select_copy.int", call(Z, 1, -1))
+_spelled("aten.slice_copy.Tensor", call(Z, 1, 1, 3), call(Z, -1, None, None, 2))
+_spelled("aten.split.sizes aten.unsafe_split_with_sizes.default", call(Z, [1, 3], 2))
+_spelled("aten.split_copy.Tensor", call(Z, 3, 2))
+_spelled("aten.squeeze_copy.dims", call(floats(1, 3, 1), [0, 2]), call(floats(1, 3, 1), [0, 1]))
+_spelled("aten.view.dtype aten.view_copy.dtype", call(X, torch.int32), call(N, torch.float64))
+_spelled("aten.where.default", call(N > 0))
+_spelled("aten.fill.Tensor", call(X, torch.tensor(2.5)), call(N, torch.tensor(2.5)))
+_spelled("aten.masked_fill.Scalar", call(X, B, 2.5), call(N, B[0], 7), call(B, C, True))
+_spelled("aten.masked_fill.Tensor", call(X, B, torch.tensor(2.5)), call(N, B, torch.tensor(7)))
+_spelled("aten.scatter.value_reduce", call(X, 1, S.clamp(max=2), 2.0, reduce="add"))
+_spelled("aten._index_put_impl.default", call(X, [torch.tensor([0, 1])], Y), call(X, [torch.tensor([0, 0])], Y, True))
+_spelled("aten.as_strided_scatter.default", call(Z, floats(2, 2), [2, 2], [4, 1], 1))
+_spelled("aten.repeat_interleave.Tensor", call(torch.tensor([2, 0, 3])))
+_spelled("aten.repeat_interleave.self_int", call(X, 2, 1), call(X, 3))
+_spelled("aten.repeat_interleave.self_Tensor", call(X, torch.tensor([2, 0, 3]), 1))
+_spelled("aten.meshgrid.default", call([floats(2), floats(3)]))
+_spelled("aten.native_channel_shuffle.default", call(floats(1, 6, 2, 2), 3))
+_spelled("aten._unique.default", first(N), call(N, True, True))
+_spelled(
+    "aten.bucketize.Scalar", call(2.5, torch.tensor([1.0, 2.0, 3.0])), call(2, torch.tensor([1, 2, 3]), right=True)
+)
+_spelled("aten.mode.default", call(N, 1))
+_spelled("aten.nanmedian.default", call(torch.tensor([1.0, float("nan"), 3.0, 2.0])))
+_spelled("aten.nanmedian.dim", call(torch.tensor([[1.0, float("nan"), 3.0, 2.0]]), 1))
+
+# -- products, norms, convolutions, pools, sampling --------------------------------------------------------------------
+
+_spelled("aten.ger.default", call(floats(3), floats(4)))
+_spelled("aten.linalg_matmul.default", call(Z, floats(4, 5)))
+_spelled("aten.tensordot.default", call(Z, floats(4, 3, 5), [2, 1], [0, 1]))
+_spelled("aten.einsum.default", call("bij,jk->bik", [Z, floats(4, 5)]), call("ii->i", [floats(3, 3)]))
+_spelled("aten.bilinear.default", call(floats(5, 3), floats(5, 4), floats(2, 3, 4), floats(2)))
+_spelled(
+    "aten.cdist.default", call(floats(2, 5, 3), floats(2, 4, 3)), call(X, Y, 1.0), call(floats(30, 3), floats(40, 3))
+)
+_spelled("aten._cdist_forward.default", call(X, Y, 2.0, None), call(X, Y, float("inf"), None))
+_spelled("aten.det.default aten.linalg_det.default", call(floats(3, 3)), call(floats(2, 2, 2)))
+_IMAGE, _KERNEL = floats(1, 4, 6, 6), floats(8, 4, 3, 3)
+_spelled("aten.convolution.default", call(_IMAGE, _KERNEL, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1))
+_spelled(
+    "aten._convolution.deprecated",
+    call(_IMAGE, _KERNEL, floats(8), [2, 2], [1, 1], [1, 1], False, [0, 0], 1, False, False, True),
+)
+_spelled(
+    "aten._convolution.default",
+    call(_IMAGE, floats(4, 2, 3, 3), floats(2), [2, 2], [1, 1], [1, 1], True, [1, 1], 1, False, False, True, True),
+)
+_spelled("aten.conv3d.padding", call(floats(1, 2, 4, 4, 4), floats(3, 2, 3, 3, 3), None, [1, 1, 1], "same"))
+_spelled("aten._adaptive_avg_pool2d.default", call(_IMAGE, [2, 3]))
+_spelled("aten._adaptive_avg_pool3d.default", call(floats(1, 2, 4, 4, 4), [2, 2, 1]))
+_spelled("aten.avg_pool3d.default", call(floats(1, 2, 4, 4, 4), [2, 2, 2]))
+_spelled("aten.max_pool1d.default", call(floats(1, 2, 8), [3], [2], [1]))
+_spelled("aten.im2col.default", call(_IMAGE, [3, 3], [1, 1], [1, 1], [2, 2]))
+_spelled("aten.col2im.default", call(floats(1, 36, 9), [6, 6], [3, 3], [1, 1], [1, 1], [2, 2]))
+_spelled("aten.reflection_pad1d.default aten.replication_pad1d.default", call(Z, [1, 2]))
+_spelled("aten.reflection_pad2d.default aten.replication_pad2d.default", call(_IMAGE, [1, 2, 0, 3]))
+_spelled(
+    "aten.reflection_pad3d.default aten.replication_pad3d.default", call(floats(1, 2, 4, 4, 4), [1, 2, 0, 1, 1, 1])
+)
+_spelled("aten._pad_circular.default", call(_IMAGE, [1, 2, 0, 3]))
+_spelled("aten._pad_enum.default", call(_IMAGE, [1, 2], 3, 3.0), call(_IMAGE, [1, 2, 2, 1], 1, None))
+_spelled(
+    "aten._upsample_nearest_exact1d.default aten.upsample_nearest1d.default",
+    call(floats(1, 2, 5), [8]),
+    call(floats(1, 2, 5), [10], 2.0),
+)
+_spelled("aten._upsample_nearest_exact2d.default aten.upsample_nearest2d.default", call(_IMAGE, [9, 4]))
+_spelled(
+    "aten._upsample_nearest_exact3d.default aten.upsample_nearest3d.default", call(floats(1, 2, 3, 4, 5), [6, 5, 4])
+)
+_spelled("aten.upsample_linear1d.default", call(floats(1, 2, 5), [8], False), call(floats(1, 2, 5), [8], True))
+_spelled(
+    "aten.upsample_bilinear2d.default aten.upsample_bicubic2d.default",
+    call(_IMAGE, [9, 4], False),
+    call(_IMAGE, [9, 13], True),
+    call(_IMAGE, [12, 12], False, 2.0, 2.0),
+)
+_spelled("aten.upsample_trilinear3d.default", call(floats(1, 2, 3, 4, 5), [6, 5, 4], False))
+_spelled("aten._upsample_bicubic2d_aa.default", call(_IMAGE, [3, 4], False))
+_spelled("aten._upsample_bicubic2d_aa.vec", call(_IMAGE, [3, 4], False, None))
+_spelled("aten.affine_grid_generator.default", call(floats(2, 2, 3), [2, 3, 4, 5], False))
+_GRID = floats(1, 5, 5, 2) / 2
+_spelled(
+    "aten.grid_sampler.default aten.grid_sampler_2d.default",
+    call(_IMAGE, _GRID, 0, 0, False),
+    call(_IMAGE, _GRID, 1, 1, True),
+)
+_spelled("aten.grid_sampler_3d.default", call(floats(1, 2, 3, 4, 5), floats(1, 2, 3, 4, 3) / 2, 0, 0, False))
+_STATISTICS = (positives(4), floats(4), floats(4), positives(4))
+_spelled("aten._native_batch_norm_legit_no_training.default", call(_IMAGE, *_STATISTICS, 0.1, 1e-5))
+_spelled("aten._batch_norm_no_update.default", call(_IMAGE, *_STATISTICS, 0.1, 1e-5))
+_spelled("aten._native_batch_norm_legit_functional.default", first(_IMAGE, *_STATISTICS, False, 0.1, 1e-5))
+_spelled("aten._fused_rms_norm.default", call(Z, [4], positives(4), 1e-6))
+_BAG = (floats(10, 3), torch.tensor([1, 2, 4, 5, 4, 3]), torch.tensor([0, 2, 4]))
+_spelled("aten.embedding_bag.default", first(*_BAG))
+_spelled("aten.embedding_bag.padding_idx", first(*_BAG, False, 1, False, None, False, 4))
+_spelled("aten._embedding_bag.default aten._embedding_bag_forward_only.default", first(*_BAG), first(*_BAG, False, 2))
+
+# -- attention and recurrence ------------------------------------------------------------------------------------------
+
+_HEADS = (floats(1, 2, 5, 8), floats(1, 2, 6, 8, seed=1), floats(1, 2, 6, 8, seed=2))
+_spelled("aten.scaled_dot_product_attention.default", call(*_HEADS), call(_HEADS[0], *[_HEADS[0]] * 2, None, 0.0, True))
+_spelled("aten._scaled_dot_product_attention_math.default", call(*_HEADS), call(*_HEADS, floats(5, 6)))
+_spelled("aten._scaled_dot_product_flash_attention_for_cpu.default", first(*_HEADS))
+_LAYER = (floats(24, 8), floats(24), floats(8, 8), floats(8))
+_spelled("aten._native_multi_head_attention.default", call(*[floats(2, 5, 8)] * 3, 8, 2, *_LAYER))
+_spelled(
+    "aten._transformer_encoder_layer_fwd.default",
+    call(
+        *(floats(2, 5, 8), 8, 2, *_LAYER, True, False, 1e-5, positives(8), floats(8), positives(8), floats(8)),
+        *(floats(16, 8), floats(16), floats(8, 16), floats(8)),
+    ),
+)
+
+
+def _recurrent(gates: int) -> list[torch.Tensor]:
+    return [floats(4 * gates, 3), floats(4 * gates, 4, seed=1), floats(4 * gates), floats(4 * gates, seed=1)]
+
+
+_SEQUENCE, _STATE = floats(5, 2, 3), floats(1, 2, 4)
+_PACKED = (floats(8, 3), torch.tensor([2, 2, 2, 1, 1]))
+_OPTIONS = (True, 1, 0.0, False, False)
+_spelled("aten.lstm.input", call(_SEQUENCE, [_STATE, _STATE], _recurrent(4), *_OPTIONS, False))
+_spelled("aten.gru.input", call(_SEQUENCE, _STATE, _recurrent(3), *_OPTIONS, False))
+_spelled("aten.rnn_tanh.input aten.rnn_relu.input", call(_SEQUENCE, _STATE, _recurrent(1), *_OPTIONS, False))
+_spelled("aten.lstm_cell.default", call(X, [floats(2, 4), floats(2, 4)], *_recurrent(4)))
+_spelled("aten.gru_cell.default", call(X, floats(2, 4), *_recurrent(3)))
+_spelled("aten.rnn_tanh_cell.default aten.rnn_relu_cell.default", call(X, floats(2, 4), *_recurrent(1)))
+
 # -- the tests ---------------------------------------------------------------------------------------------------------
 
 # Operators that only torch.export makes, or that take more than a call to test: operator -> the file with the test.
@@ -233,8 +382,61 @@ _RANDOM: dict[str, Call] = {
     "aten.randperm.default": call(5),
     "aten.uniform.default": call(X),
 }
-# Refused is what they must be; a case of theirs is tested by test_random_numbers_are_refused.
-ELSEWHERE.update(dict.fromkeys(_RANDOM, "test_by_hand.py"))
+_PACKS: dict[str, Call] = {
+    "aten.lstm.data": call(*_PACKED, [_STATE, _STATE], _recurrent(4), *_OPTIONS),
+    "aten.gru.data": call(*_PACKED, _STATE, _recurrent(3), *_OPTIONS),
+    "aten.rnn_tanh.data": call(*_PACKED, _STATE, _recurrent(1), *_OPTIONS),
+    "aten.rnn_relu.data": call(*_PACKED, _STATE, _recurrent(1), *_OPTIONS),
+    "aten._pack_padded_sequence.default": call(_SEQUENCE, torch.tensor([5, 3]), False),
+    "aten._pad_packed_sequence.default": call(*_PACKED, False, 0.0, 5),
+}
+_REFUSED = {
+    **{name: (each, "random numbers") for name, each in _RANDOM.items()},
+    **{name: (each, "packed sequences") for name, each in _PACKS.items()},
+}
+
+# Operators with no CPU kernel: name -> call, and the CPU operator that means the same.
+_MASK = floats(5, 6)
+_FOREIGN: dict[str, tuple[Call, str, Call]] = {
+    "aten._scaled_dot_product_efficient_attention.default": (
+        first(*_HEADS, _MASK.expand(1, 2, 5, 6), False),
+        "aten.scaled_dot_product_attention.default",
+        call(*_HEADS, _MASK),
+    ),
+    "aten._scaled_dot_product_flash_attention.default": (
+        first(*_HEADS),
+        "aten.scaled_dot_product_attention.default",
+        call(*_HEADS),
+    ),
+    "aten._scaled_dot_product_cudnn_attention.default": (
+        first(*_HEADS, _MASK.expand(1, 2, 5, 6), False),
+        "aten.scaled_dot_product_attention.default",
+        call(*_HEADS, _MASK),
+    ),
+    "aten._scaled_dot_product_fused_attention_overrideable.default": (
+        first(*_HEADS, _MASK.expand(1, 2, 5, 6)),
+        "aten.scaled_dot_product_attention.default",
+        call(*_HEADS, _MASK),
+    ),
+    "aten._scaled_dot_product_attention_math_for_mps.default": (
+        first(*_HEADS),
+        "aten.scaled_dot_product_attention.default",
+        call(*_HEADS),
+    ),
+    "aten.cudnn_batch_norm.default": (
+        first(_IMAGE, *_STATISTICS, False, 0.1, 1e-5),
+        "aten.native_batch_norm.default",
+        first(_IMAGE, *_STATISTICS, False, 0.1, 1e-5),
+    ),
+    "aten.cudnn_grid_sampler.default": (
+        call(_IMAGE, _GRID),
+        "aten.grid_sampler_2d.default",
+        call(_IMAGE, _GRID, 0, 0, True),
+    ),
+}
+
+# What these must be is tested below.
+ELSEWHERE.update(dict.fromkeys([*_REFUSED, *_FOREIGN], "test_by_hand.py"))
 
 
 def operator_of(name: str) -> Callable[..., Any]:
@@ -244,20 +446,44 @@ def operator_of(name: str) -> Callable[..., Any]:
     return found
 
 
+def _function(name: str, each: Call) -> Callable[..., Any]:
+    operator = operator_of(name)
+    if each.used is None:
+        return operator
+
+    def used(*args: Any, **kwargs: Any) -> Any:
+        results = operator(*args, **kwargs)
+        return results[: each.used] if isinstance(results, list | tuple) else results
+
+    return used
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_call_agrees_with_eager(name: str) -> None:
     for number, each in enumerate(CASES[name]):
-        result = check(Sample(name, torch.float32, number, operator_of(name), each.args, each.kwargs))
+        result = check(Sample(name, torch.float32, number, _function(name, each), each.args, each.kwargs))
         assert result.status is Status.PASSED, f"call {number}: {result.status.value}: {result.reason}"
         assert name in result.reached, f"call {number} reached {sorted(result.reached)}"
 
 
-@pytest.mark.parametrize("name", _RANDOM)
-def test_random_numbers_are_refused(name: str) -> None:
-    each = _RANDOM[name]
+@pytest.mark.parametrize("name", _REFUSED)
+def test_call_is_refused(name: str) -> None:
+    each, text = _REFUSED[name]
     result = check(Sample(name, torch.float32, 0, operator_of(name), each.args, each.kwargs))
     assert result.status is Status.REFUSED, result.reason
-    assert "random numbers" in result.reason
+    assert text in result.reason
+
+
+@pytest.mark.parametrize("name", _FOREIGN)
+def test_call_without_cpu_kernel_agrees_with_its_twin(name: str) -> None:
+    each, twin, reference = _FOREIGN[name]
+    result = _function(twin, reference)(*reference.args, **reference.kwargs)
+    expected = result[0] if isinstance(result, list | tuple) else result
+    captured, feeds = single_call(operator_of(name), each.args, expected, listed=each.used is not None)
+    lowered = lower(captured)
+    assert not lowered.fallbacks
+    wanted = {value.name for value in lowered.model.graph.inputs}
+    assert_same(run_model(lowered.model, {key: value for key, value in feeds.items() if key in wanted}), [expected])
 
 
 @pytest.mark.parametrize("file", sorted(set(ELSEWHERE.values())))

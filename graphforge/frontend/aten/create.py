@@ -160,7 +160,7 @@ def _is_whole(number: Any) -> bool:
 def linspace(op: Emitter, start: Any, end: Any, steps: Dim, **_: Any) -> ir.Value:
     """``steps`` numbers from start to end, both included; counted from the nearer end, as torch does.
 
-    Integers are what is left of the same numbers when their fraction is dropped.
+    Among integers the ends are integers first, then what lies between loses its fraction.
     """
     dtype = op.dtype_of()
     numbers = isinstance(start, int | float) and isinstance(end, int | float)
@@ -168,7 +168,7 @@ def linspace(op: Emitter, start: Any, end: Any, steps: Dim, **_: Any) -> ir.Valu
         return op.tensor(torch.linspace(start, end, steps, dtype=to_torch_dtype(dtype)))
     count = op.scalar(steps, _INT64)
     index = op.cast(op.Range(0, count, 1), _DOUBLE)
-    first, last = op.scalar(start, _DOUBLE), op.scalar(end, _DOUBLE)
+    first, last = (op.cast(op.scalar(number, dtype), _DOUBLE) for number in (start, end))
     final = op.cast(op.Max(op.Sub(count, 1), 1), _DOUBLE)
     step = op.Div(op.Sub(last, first), final)
     low = op.Add(first, op.Mul(step, index))

@@ -106,7 +106,7 @@ def _refuse_state(op: Emitter, *running: ir.Value | None) -> None:
         )
 
 
-@lowers("aten.batch_norm.default", "aten.cudnn_batch_norm.default")
+@lowers("aten.batch_norm.default")
 def batch_norm(
     op: Emitter,
     x: ir.Value,
@@ -128,6 +128,12 @@ def batch_norm(
         return _batch_norm_inference(op, x, weight, bias, running_mean, running_var, eps)
     _refuse_state(op, running_mean, running_var)
     return _batch_norm_training(op, x, weight, bias, eps)[0]
+
+
+@lowers("aten.cudnn_batch_norm.default")
+def cudnn_batch_norm(op: Emitter, x: ir.Value, *arguments: Any) -> tuple[ir.Value, None, None, None]:
+    """Batch norm as captured on a GPU; its further results serve its gradient."""
+    return batch_norm(op, x, *arguments), None, None, None
 
 
 @lowers("aten._native_batch_norm_legit_no_training.default")

@@ -20,7 +20,6 @@ _MAX_INT64 = 2**63 - 1
     "aten.grid_sampler.default",
     "aten.grid_sampler_2d.default",
     "aten.grid_sampler_3d.default",
-    "aten.cudnn_grid_sampler.default",
 )
 def grid_sampler(
     op: Emitter,
@@ -39,6 +38,12 @@ def grid_sampler(
         align_corners=int(align_corners),
     )
     return result
+
+
+@lowers("aten.cudnn_grid_sampler.default")
+def cudnn_grid_sampler(op: Emitter, x: ir.Value, grid: ir.Value) -> ir.Value:
+    """The only form that cuDNN has: bilinear, zeros outside, corners aligned."""
+    return grid_sampler(op, x, grid, align_corners=True)
 
 
 @lowers("aten.affine_grid_generator.default")
