@@ -54,10 +54,14 @@ def pad(op: Emitter, x: ir.Value, pad: Sequence[Dim], mode: str = "constant", va
     return padded(op, x, pad, mode, value)
 
 
+# torch's enumeration at::padding_mode
+_NUMBERED = ("reflect", "replicate", "circular", "constant")
+
+
 @lowers("aten._pad_enum.default")
 def pad_enum(op: Emitter, x: ir.Value, pad: Sequence[Dim], mode: int, value: float | None = None) -> ir.Value:
     """``pad`` with the mode as a number."""
-    return padded(op, x, pad, list(_MODES)[mode], value)
+    return padded(op, x, pad, _NUMBERED[mode], value)
 
 
 @lowers("aten.reflection_pad1d.default", "aten.reflection_pad2d.default", "aten.reflection_pad3d.default")
