@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bundle",
     "Prepared",
+    "canonical_passes",
     "compile",
     "destination",
     "example_feeds",
@@ -153,16 +154,16 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         raise GraphForgeError(f"target {chosen.name} does not work here: {missing}")
     options = TargetOptions(opset=opset, precision=precision, extra=dict(target_options or {}))
     target_passes = chosen.pipeline(options)  # refuses impossible options before any work is done
-    canonical_passes = _canonical_passes(pipeline, passes)
+    canonical = canonical_passes(pipeline, passes)
     folder = destination(output, _name_of(model))
     prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
 
     lowered, facts = to_ir(prepared, capture=capture, journal=journal)
     try:
-        records = _run_passes("canonicalise", lowered, canonical_passes, check_passes, prepared, journal)
+        records = _run_passes("canonicalise", lowered, canonical, check_passes, prepared, journal)
         records += _run_passes(f"legalise for {chosen.name}", lowered, target_passes, check_passes, prepared, journal)
     except InternalError as bug:
-        everything = [*canonical_passes, *target_passes]
+        everything = [*canonical, *target_passes]
         leave_reproducer(bug, lambda: to_ir(prepared, capture=capture)[0], everything, prepared.shapes)
         raise
 
@@ -293,13 +294,11 @@ def _placed(
 
 
 def _draw(spec: ShapeSpec, seed: int) -> dict[str, torch.Tensor]:
-    import torch
-
     from graphforge.verify.inputs import random_feeds
+    from graphforge.verify.runners import tensor_from_array
 
-    return {
-        name: torch.from_numpy(array) for name, array in random_feeds(spec, spec.example_sizes(), seed=seed).items()
-    }
+    feeds = random_feeds(spec, spec.example_sizes(), seed=seed)
+    return {name: tensor_from_array(array) for name, array in feeds.items()}
 
 
 def _ranges(dynamic_shapes: Mapping[str, Mapping[int, Any]] | None) -> dict[str, dict[int, Any]]:
@@ -337,7 +336,9 @@ def _prepare_onnx(
 
 
 def _as_numpy(value: Any) -> Any:
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    from graphforge.verify.runners import array_from_tensor
+
+    return array_from_tensor(value) if hasattr(value, "detach") else value
 
 
 def to_ir(
@@ -410,10 +411,11 @@ def to_canonical(model: ir.Model, *, pipeline: str | Sequence[Pass] | None = Non
     """Run the canonical pipeline (or another) on a captured model, in place."""
     from graphforge.transform import Pipeline
 
-    return Pipeline(_canonical_passes(pipeline, ())).run(model)
+    return Pipeline(canonical_passes(pipeline, ())).run(model)
 
 
-def _canonical_passes(pipeline: str | Sequence[Pass] | None, extra: Sequence[Pass]) -> list[Pass]:
+def canonical_passes(pipeline: str | Sequence[Pass] | None, extra: Sequence[Pass] = ()) -> list[Pass]:
+    """The passes to run: the canonical pipeline, or another as a list or as text, then ``extra``."""
     if pipeline is None:
         from graphforge.passes import default_pipeline
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from graphforge.transform import Pass
+    from graphforge.verify.tolerance import Tolerances
 
 __all__ = ["command"]
 
@@ -39,6 +40,8 @@ __all__ = ["command"]
     "--check-passes", is_flag=True, help="Run the graph around every pass; stop at one that changes a result."
 )
 @click.option("--no-verify", is_flag=True, help="Do not compare with the eager model; the manifest says so.")
+@click.option("--rtol", type=click.FloatRange(min=0), help="Loosen: allowed share of an element's own magnitude.")
+@click.option("--atol", type=click.FloatRange(min=0), help="Loosen: allowed absolute difference.  Both are recorded.")
 @click.option("--keep-unverified", is_flag=True, help="Keep a model that failed verification as model.unverified.onnx.")
 @click.option("-o", "--output", metavar="DIR", help="Folder of the bundle.  [default: out/NAME]")
 @json_option
@@ -53,6 +56,8 @@ def command(
     pipeline: str | None,
     check_passes: bool,
     no_verify: bool,
+    rtol: float | None,
+    atol: float | None,
     keep_unverified: bool,
     output: str | None,
     as_json: bool,
@@ -102,6 +107,7 @@ def command(
             pipeline=chosen_pipeline,
             check_passes=check_passes,
             verify=not no_verify,
+            tolerances=_tolerances(rtol, atol),
             keep_unverified=keep_unverified,
             seed=request.seed,
             output=output,
@@ -111,6 +117,16 @@ def command(
         print_json({"path": str(bundle.path), "manifest": bundle.manifest})
     else:
         print_summary(stdout(), bundle.path, bundle.manifest)
+
+
+def _tolerances(rtol: float | None, atol: float | None) -> Tolerances | None:
+    """The default tolerances, or looser ones with the flags that asked for them on record."""
+    if rtol is None and atol is None:
+        return None
+    from graphforge.verify.tolerance import Tolerances
+
+    asked = " ".join(f"--{name} {value:g}" for name, value in (("rtol", rtol), ("atol", atol)) if value is not None)
+    return Tolerances().loosen(because=asked, rtol=rtol, atol=atol)
 
 
 def print_summary(console: Console, path: Path, manifest: Mapping[str, Any]) -> None:
