@@ -400,6 +400,19 @@ def infer_node(node: ir.Node, opset: int) -> None:
                 if inferred[1] is not None:
                     return
     _infer_by_onnx(node, opset)
+    if node.op_type == "Split" and node.domain in ("", "ai.onnx"):
+        _split_at_run_time(node)
+
+
+def _split_at_run_time(node: ir.Node) -> None:
+    """ONNX says nothing of parts whose sizes are computed, yet only one axis is unknown."""
+    dims = _dims(node.inputs[0])
+    if dims is None:
+        return
+    dims[_int_attribute(node, "axis", 0) % len(dims)] = ir.SymbolicDim(None)
+    for value in node.outputs:
+        if value.shape is None:
+            value.shape = ir.Shape(dims)
 
 
 def _apply(value: ir.Value, inferred: Inferred) -> None:
@@ -433,7 +446,7 @@ def _infer_by_onnx(node: ir.Node, opset: int) -> None:
             ir.serde.serialize_shape_into(types[name], value.shape)
         constant = constant_of(value)
         if constant is not None:
-            data[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(constant))
+            data[name] = onnx.numpy_helper.from_array(np.asarray(constant, order="C"))
     for position in range(len(node.outputs)):
         proto.output.append(f"o{position}")
     for attribute in node.attributes.values():

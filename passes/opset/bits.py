@@ -47,8 +47,13 @@ def _combined(step: Step, a: ir.Value, b: ir.Value, kind: ir.DataType) -> ir.Val
         both = op.Mod(op.Add(a, b), op.constant(2))
     weights = _weights(kind)
     if kind.name.startswith("INT"):
-        weights[-1] = -weights[-1]  # the sign bit
-    total = op.ReduceSum(op.Mul(both, weights), [-1], keepdims=0)
+        weights[-1] = np.iinfo(np.int64).min >> (64 - kind.bitwidth)  # the sign bit
+    # Halves added to halves: ONNX Runtime 1.31 sums int64 by way of double and loses the last digits.
+    total = op.Mul(both, weights)
+    for _ in range(kind.bitwidth.bit_length() - 1):
+        upper, lower = op.Split(total, axis=-1, _outputs=2)
+        total = op.Add(upper, lower)
+    total = op.Squeeze(total, [-1])
     assert isinstance(total, ir.Value)
     return total
 
