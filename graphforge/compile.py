@@ -640,7 +640,7 @@ def _manifest(
                 "shape": None
                 if value.shape is None
                 else [dim if isinstance(dim, int) else dim.value for dim in value.shape],
-                "dtype": None if value.dtype is None else value.dtype.name.lower(),
+                "dtype": None if value.dtype is None else value.dtype.numpy().name,
             }
             for value in model.graph.outputs
         ],

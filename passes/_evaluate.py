@@ -28,7 +28,7 @@ CANNOT_FOLD = frozenset(
 
 # Evaluated by onnx's reference implementation: rare in constant subgraphs, exact, and not worth a rule of our own.
 _BY_REFERENCE = frozenset(
-    "ArgMax ArgMin CumSum CumProd DepthToSpace EyeLike GatherElements IsInf IsNaN LogSoftmax MatMul OneHot "
+    "ArgMax ArgMin Conv CumSum CumProd DepthToSpace EyeLike GatherElements IsInf IsNaN LogSoftmax MatMul OneHot "
     "QuantizeLinear DequantizeLinear ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare ScatterElements "
     "Softmax SpaceToDepth TopK Trilu Unique NonZero Gemm BitShift BitwiseAnd BitwiseNot BitwiseOr "
     "BitwiseXor Pad Einsum HannWindow HammingWindow BlackmanWindow Range Compress Resize Elu Selu Celu HardSigmoid "

@@ -216,7 +216,7 @@ class Changing(torch.nn.Module):
 def test_inputs_returned_as_outputs_and_several_outputs(tmp_path: Path) -> None:
     bundle = graphforge.compile(Changing(), torch.randn(3), kwargs={"scale": 3.0}, output=tmp_path / "out")
     assert [item["name"] for item in bundle.manifest["outputs"]] == ["a", "b_0", "b_1"]
-    assert [item["dtype"] for item in bundle.manifest["outputs"]] == ["float", "float", "bool"]
+    assert [item["dtype"] for item in bundle.manifest["outputs"]] == ["float32", "float32", "bool"]
 
 
 def test_a_model_without_inputs_given_says_how_to_give_them() -> None:
