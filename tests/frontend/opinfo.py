@@ -348,7 +348,7 @@ def _settled(sample: Sample, actual: Sequence[torch.Tensor], expected: Sequence[
 
 
 def _summed(sample: Sample, actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], relative: float) -> bool:
-    """Whether sums of products agree to the digits of their largest: a sum that cancels keeps the error of its terms."""
+    """Whether sums of products agree to the digits of the largest: one that cancels keeps the error of its terms."""
     if not any(part in sample.entry for part in _SUMS):
         return False
     for got, want in zip(actual, expected, strict=True):

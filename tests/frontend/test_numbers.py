@@ -1,7 +1,6 @@
 """Numbers that leave tensors and sizes that become numbers: read at run time, never baked in.
 
-Operators: aten.item.default, aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default,
-aten.sym_numel.default, aten.numel.default, aten.sym_size.int, aten.lift_fresh.default.
+Each test says which operators it is for, and that they are in the captured program.
 """
 
 from __future__ import annotations
@@ -10,18 +9,42 @@ import pytest
 import torch
 
 from graphforge.errors import LoweringError
+from graphforge.frontend.capture import capture, input_tree
+from graphforge.frontend.spec import DimRange
 from tests.frontend.helpers import lower_and_compare, lower_only
 
 BATCH = {"x": {0: (1, 8)}}
 
 
-def test_item_is_read_at_run_time() -> None:
-    def scaled(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+class Scaled(torch.nn.Module):
+    """Uses a tensor's element as a number."""
+
+    def forward(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         return x * factor.item()
 
+
+class Measured(torch.nn.Module):
+    """Uses sizes as numbers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x.shape[0] + x.numel() - x.size(1) * 2
+
+
+def calls(model: torch.nn.Module, args: list[torch.Tensor], method: str, dynamic: bool = False) -> set[str]:
+    """The operators that a captured program calls."""
+    inputs = input_tree(model, args, {})
+    shapes = inputs.spec().with_dynamic({"x": {0: DimRange("x_0", 1, 8)}} if dynamic else {})
+    return {str(node.target) for node in capture(model, inputs, shapes, method=method).graph_module.graph.nodes}
+
+
+@pytest.mark.parametrize(
+    ("method", "operator"), [("export", "aten.item.default"), ("trace", "aten._local_scalar_dense.default")]
+)
+def test_item_is_read_at_run_time(method: str, operator: str) -> None:
     x = torch.ones(2, 3)
-    lower_and_compare(scaled, [x, torch.tensor(2.5)], other_inputs=[[x, torch.tensor(-7.0)]])
-    lower_and_compare(scaled, [x, torch.tensor([3])], other_inputs=[[x, torch.tensor([4])]])
+    for factor, other in ((torch.tensor(2.5), torch.tensor(-7.0)), (torch.tensor([3]), torch.tensor([4]))):
+        assert operator in calls(Scaled(), [x, factor], method)
+        lower_and_compare(Scaled(), [x, factor], other_inputs=[[x, other]], method=method)
 
 
 def test_item_of_bool_chooses() -> None:
@@ -33,16 +56,14 @@ def test_item_of_bool_chooses() -> None:
     )
 
 
-def test_sizes_are_read_at_run_time() -> None:
-    def measured(x: torch.Tensor) -> torch.Tensor:
-        return x * x.shape[0] + x.numel() - x.size(1) * 2
-
-    lower_and_compare(
-        measured,
-        [torch.randn(2, 3)],
-        dynamic=BATCH,
-        other_inputs=[[torch.randn(1, 3)], [torch.randn(7, 3)]],
-    )
+@pytest.mark.parametrize(
+    ("method", "operator"), [("export", "aten.sym_size.int"), ("export-strict", "aten.sym_numel.default")]
+)
+def test_sizes_are_read_at_run_time(method: str, operator: str) -> None:
+    x = torch.randn(2, 3)
+    assert operator in calls(Measured(), [x], method, dynamic=True)
+    others = [[torch.randn(1, 3)], [torch.randn(7, 3)]]
+    lower_and_compare(Measured(), [x], dynamic=BATCH, other_inputs=others, method=method)
 
 
 def test_constant_tensors_in_forward() -> None:

@@ -72,7 +72,7 @@ def native_dropout(op: Emitter, value: ir.Value, p: float, train: bool | None) -
     return dropout(op, value, p, train is not False), kept
 
 
-@lowers("aten.sym_numel.default", "aten.numel.default")
+@lowers("aten.sym_numel.default")
 def sym_numel(op: Emitter, value: ir.Value) -> Any:
     """The number of elements."""
     from graphforge.frontend.symbolic import symbolic_result
@@ -89,23 +89,9 @@ def item(op: Emitter, value: ir.Value) -> Any:
     if number is not None:
         return number
     scalar = op.Reshape(value, op.constant([], ir.DataType.INT64)) if op.rank(value) else value
-    wanted = (
-        ir.DataType.INT64
-        if isinstance(op.result, torch.SymInt)
-        else ir.DataType.BOOL
-        if isinstance(op.result, torch.SymBool)
-        else ir.DataType.DOUBLE
-    )
+    kinds = {torch.SymInt: ir.DataType.INT64, torch.SymBool: ir.DataType.BOOL}
+    wanted = kinds.get(type(op.result), ir.DataType.DOUBLE)
     return symbolic_result(op, op.cast(scalar, wanted), op.result)
-
-
-@lowers("aten.is_nonzero.default")
-def is_nonzero(op: Emitter, value: ir.Value) -> Any:
-    """Whether the one element of a tensor is not zero."""
-    from graphforge.frontend.symbolic import symbolic_result
-
-    scalar = op.Reshape(value, op.constant([], ir.DataType.INT64)) if op.rank(value) else value
-    return symbolic_result(op, op.cast(scalar, ir.DataType.BOOL), op.result)
 
 
 @lowers("aten.size.default", "aten.sym_size.default")

@@ -79,15 +79,6 @@ for _name in ("And", "Or", "Xor"):
     lowers(f"aten.logical_{_name.lower()}.default")(_logic(_name))
 
 
-@lowers("aten.equal.default")
-def equal(op: Emitter, x: ir.Value, y: ir.Value) -> Any:
-    """Whether all elements are equal, as a symbolic bool."""
-    from graphforge.frontend.symbolic import symbolic_result
-
-    same = run(op, "Equal", *_compared(op, x, y))
-    return symbolic_result(op, run(op, "ReduceMin", same, None, keepdims=0), op.result)
-
-
 @lowers("aten.isin.Tensor_Tensor", "aten.isin.Tensor_Scalar", "aten.isin.Scalar_Tensor")
 def isin(op: Emitter, elements: Any, test: Any, *, assume_unique: bool = False, invert: bool = False) -> ir.Value:
     """Whether each element is among the test elements: all pairs compared."""
