@@ -56,8 +56,9 @@ def default_pipeline() -> list[Pass]:
         FuseRmsNorm(),
         FuseGelu(),
         FuseHardSwish(),
-        # Into the weights: the padding first, a BatchNorm behind a Pad and a Conv then sees the Conv.
+        # Into the weights: the padding and the bias first, what follows then sees the Conv and the Gemm.
         FusePadIntoConv(),
+        FuseMatmulAdd(),
         FoldBatchNorm(),
         FoldScaleIntoWeights(),
         # A BatchNorm or a factor between two of these is gone by now, and what is left lets them pass.
@@ -68,6 +69,7 @@ def default_pipeline() -> list[Pass]:
         MergeConcats(),
         MergeReshapes(),
         MergeSlices(),
+        # A BatchNorm that went into a MatMul has left an Add.
         FuseMatmulAdd(),
         # What the fusions left over.
         FoldConstants(),

@@ -132,6 +132,9 @@ class _Folder:
         if not can_evaluate(node):
             self.rewriter.declined(f"{node.op_type} of constants is not computed here", node)
             return False
+        if any(value is not None and value.dtype == ir.DataType.STRING for value in (*node.inputs, *node.outputs)):
+            self.rewriter.declined("strings are not computed here", node)
+            return False
         tensors = [None if value is None else value.const_value for value in node.inputs]
         given = sum(tensor.nbytes for tensor in tensors if tensor is not None)
         size = _output_bytes(node)
