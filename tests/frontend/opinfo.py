@@ -365,9 +365,11 @@ _SUMS = ("conv", "linear", "matmul", "mm", "bmm", "einsum", "tensordot", "inner"
 
 def _tied(sample: Sample, actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
     """Whether values agree and our places hold those values: torch does not say which of equals it takes."""
-    if sample.entry not in ("kthvalue", "topk") or not torch.equal(actual[0], expected[0]):
+    if sample.entry not in ("kthvalue", "mode", "topk") or not torch.equal(actual[0], expected[0]):
         return False
-    source, _, *rest = sample.args
+    source, *rest = sample.args
+    if sample.entry != "mode":
+        del rest[:1]  # k
     dim = rest[0] if rest else sample.kwargs.get("dim", -1)
     places, values = actual[1], actual[0]
     if values.dim() < source.dim():

@@ -40,9 +40,63 @@ _DIRECT: Final = {
 }
 
 
+def _tan(op: Emitter, x: ir.Value) -> ir.Value:
+    return run(op, "Div", run(op, "Sin", x), run(op, "Cos", x))
+
+
+def _sinh(op: Emitter, x: ir.Value) -> ir.Value:
+    half = run(op, "Exp", run(op, "Mul", run(op, "Abs", x), 0.5))  # its square overflows no sooner than sinh does
+    size = run(
+        op, "Sub", run(op, "Mul", run(op, "Mul", half, 0.5), half), run(op, "Div", 0.5, run(op, "Mul", half, half))
+    )
+    return run(op, "Mul", run(op, "Sign", x), size)
+
+
+def _cosh(op: Emitter, x: ir.Value) -> ir.Value:
+    half = run(op, "Exp", run(op, "Mul", run(op, "Abs", x), 0.5))
+    return run(
+        op, "Add", run(op, "Mul", run(op, "Mul", half, 0.5), half), run(op, "Div", 0.5, run(op, "Mul", half, half))
+    )
+
+
+def _asinh(op: Emitter, x: ir.Value) -> ir.Value:
+    size = run(op, "Abs", x)
+    # where the square would overflow, 1 is lost in it anyway: log(2) + log(x)
+    large = run(op, "Greater", size, 1e150)
+    small = run(op, "Where", large, 1.0, size)
+    root = run(op, "Sqrt", run(op, "Add", run(op, "Mul", small, small), 1.0))
+    value = run(op, "Log", run(op, "Add", small, root))
+    value = run(op, "Where", large, run(op, "Add", run(op, "Log", size), math.log(2)), value)
+    return run(op, "Mul", run(op, "Sign", x), value)
+
+
+def _acosh(op: Emitter, x: ir.Value) -> ir.Value:
+    # sqrt(x - 1) * sqrt(x + 1) does not overflow where x * x - 1 would
+    root = run(op, "Mul", run(op, "Sqrt", run(op, "Sub", x, 1.0)), run(op, "Sqrt", run(op, "Add", x, 1.0)))
+    return run(op, "Log", run(op, "Add", x, root))
+
+
+def _atanh(op: Emitter, x: ir.Value) -> ir.Value:
+    return run(op, "Mul", run(op, "Log", run(op, "Div", run(op, "Add", x, 1.0), run(op, "Sub", 1.0, x))), 0.5)
+
+
+# ONNX Runtime has no kernels of these for doubles, but of what they are made of.
+_IN_DOUBLE: Final[dict[str, Callable[[Emitter, ir.Value], ir.Value]]] = {
+    "Acosh": _acosh,
+    "Asinh": _asinh,
+    "Atanh": _atanh,
+    "Cosh": _cosh,
+    "Sinh": _sinh,
+    "Tan": _tan,
+}
+
+
 def _direct(op_type: str) -> Callable[[Emitter, ir.Value], ir.Value]:
     def rule(op: Emitter, x: ir.Value) -> ir.Value:
-        return run(op, op_type, _floating(op, x))
+        x = _floating(op, x)
+        if x.dtype == ir.DataType.DOUBLE and op_type in _IN_DOUBLE:
+            return _IN_DOUBLE[op_type](op, x)
+        return run(op, op_type, x)
 
     rule.__name__ = op_type.lower()
     rule.__doc__ = f"ONNX {op_type}."
