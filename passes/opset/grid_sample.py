@@ -9,73 +9,86 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphforge.passes.opset.step import HALF_FLOATS, Step, Values
+from graphforge.transform import RewriterBuilder
 
-__all__ = ["grid_sample"]
+__all__ = ["Sampler", "grid_sample"]
 
 
 def grid_sample(step: Step) -> Values:
     """GridSample(x, grid)  ==>  sum over taps of GatherElements(x, place) * weight."""
     kind = step.dtype()
     inside = ir.DataType.FLOAT if kind in HALF_FLOATS else kind
-    sampler = _Sampler(step, inside)
-    y = sampler.sample()
-    return [y if inside == kind else step.op.Cast(y, to=kind.value)]
+    op = step.op
+    x, grid = step.need(0), step.need(1)
+    if step.dtype(0) != inside:
+        x = op.Cast(x, to=inside.value)
+    if step.dtype(1) != inside:
+        grid = op.Cast(grid, to=inside.value)
+    spatial = step.rank(0) - 2
+    shape, places = op.Shape(x), op.Shape(grid)
+    points = op.Reshape(grid, op.Concat(op.Slice(places, [0], [1]), [1, -1, spatial], axis=0))
+    parts = op.Split(points, axis=3, num_outputs=spatial if step.opset > 17 else None, _outputs=spatial)
+    align = bool(step.int_of("align_corners", 0))
+    sampler = Sampler(
+        op,
+        x,
+        inside,
+        mode=step.text_of("mode", "bilinear"),
+        padding=step.text_of("padding_mode", "zeros"),
+        align=align,
+    )
+    # The grid counts its coordinates from the last axis of the image on.
+    coordinates = [sampler.pixels(axis, op.Squeeze(part, [3])) for axis, part in enumerate(reversed(parts))]
+    y = sampler.sample(coordinates)
+    y = op.Reshape(y, op.Concat(op.Slice(shape, [0], [2]), op.Slice(places, [1], [1 + spatial]), axis=0))
+    return [y if inside == kind else op.Cast(y, to=kind.value)]
 
 
 @dataclass
 class _Axis:
-    """One direction of the image: its size and the coordinates in pixels."""
+    """One direction of the image: its size as a float and the coordinates in pixels."""
 
     size: ir.Value
     at: ir.Value
 
 
-class _Sampler:
-    """Writes the nodes; all coordinates are floats of shape (batch, 1, places)."""
+class Sampler:
+    """Writes the nodes that pick an image's elements at fractional coordinates of shape (batch, 1, places)."""
 
-    def __init__(self, step: Step, inside: ir.DataType) -> None:
-        self.step = step
-        self.op = step.op
-        self.kind = inside
-        self.align = bool(step.int_of("align_corners", 0))
-        self.padding = step.text_of("padding_mode", "zeros")
-        self.mode = step.text_of("mode", "bilinear")
-        x, grid = step.need(0), step.need(1)
-        if step.dtype(0) != inside:
-            x = self.op.Cast(x, to=inside.value)
-        if step.dtype(1) != inside:
-            grid = self.op.Cast(grid, to=inside.value)
-        op = self.op
-        shape, places = op.Shape(x), op.Shape(grid)
-        spatial = step.rank(0) - 2
+    def __init__(
+        self, op: RewriterBuilder, image: ir.Value, kind: ir.DataType, *, mode: str, padding: str, align: bool
+    ) -> None:
+        self.op = op
+        self.kind = kind
+        self.mode = mode
+        self.padding = padding
+        self.align = align
+        assert image.shape is not None
+        shape = op.Shape(image)
         self.channels = op.Slice(shape, [1], [2])
-        self.flat = op.Reshape(x, [0, 0, -1])
-        self.out_shape = op.Concat(op.Slice(shape, [0], [2]), op.Slice(places, [1], [1 + spatial]), axis=0)
-        points = op.Reshape(grid, op.Concat(op.Slice(places, [0], [1]), [1, -1, spatial], axis=0))
-        parts = op.Split(points, axis=3, num_outputs=spatial if step.opset > 17 else None, _outputs=spatial)
-        self.sizes = [op.Slice(shape, [2 + axis], [3 + axis]) for axis in range(spatial)]
-        # The grid counts its coordinates from the last axis of the image on.
-        self.axes = [
-            self._axis(size, op.Squeeze(part, [3])) for size, part in zip(self.sizes, reversed(parts), strict=True)
-        ]
+        self.sizes = [op.Slice(shape, [axis], [axis + 1]) for axis in range(2, len(image.shape))]
+        self.lengths = [op.Cast(size, to=kind.value) for size in self.sizes]
+        self.flat = op.Reshape(image, [0, 0, -1])
+        self.axes: list[_Axis] = []
 
     def number(self, value: float) -> ir.Value:
         return self.op.constant(value, self.kind)
 
-    def _axis(self, size: ir.Value, normal: ir.Value) -> _Axis:
-        """From -1 .. 1 to pixels."""
-        op = self.op
-        length = op.Cast(size, to=self.kind.value)
+    def pixels(self, axis: int, normal: ir.Value) -> ir.Value:
+        """Coordinates of one axis from -1 .. 1 to pixels."""
+        op, length = self.op, self.lengths[axis]
         shifted = op.Add(normal, self.number(1.0))
         if self.align:
             at = op.Mul(shifted, op.Div(op.Sub(length, self.number(1.0)), self.number(2.0)))
         else:
             at = op.Div(op.Sub(op.Mul(shifted, length), self.number(1.0)), self.number(2.0))
-        return _Axis(length, at)
+        assert isinstance(at, ir.Value)
+        return at
 
-    def sample(self) -> ir.Value:
-        """The whole operator."""
+    def sample(self, coordinates: list[ir.Value]) -> ir.Value:
+        """(batch, channels, places): the image at the coordinates, given in pixels for each axis."""
         op = self.op
+        self.axes = [_Axis(length, at) for length, at in zip(self.lengths, coordinates, strict=True)]
         taps: list[tuple[tuple[ir.Value, ...], ir.Value | None]]
         if self.mode == "nearest":
             taps = [(tuple(op.Round(self._folded(axis, axis.at)) for axis in self.axes), None)]
@@ -83,14 +96,13 @@ class _Sampler:
             taps = list(self._linear_taps())
         else:
             taps = list(self._cubic_taps())
-        total = None
+        total: ir.Value | None = None
         for places, weight in taps:
             picked = self._pick(places)
             term = picked if weight is None else op.Mul(picked, weight)
             total = term if total is None else op.Add(total, term)
-        result = op.Reshape(total, self.out_shape)
-        assert isinstance(result, ir.Value)
-        return result
+        assert total is not None
+        return total
 
     def _linear_taps(self) -> Iterator[tuple[tuple[ir.Value, ...], ir.Value]]:
         op = self.op

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.passes.opset.casts import cast_like
+from graphforge.passes.opset.deform_conv import deform_conv
 from graphforge.passes.opset.pool import pool_by_convolution
 from graphforge.passes.opset.quantize import dequantize_19, quantize_19
 from graphforge.passes.opset.resize import resize_19
@@ -70,15 +71,11 @@ def _wrapped(step: Step, x: ir.Value, axis: int, before: int, after: int) -> ir.
     return joined
 
 
-def _deform_conv(step: Step) -> Values | None:
-    step.fail("deformable convolution exists from opset 19 on", "replace it by a plain convolution")
-
-
 RULES: Mapping[str, Rule] = {
     "AveragePool": _average_pool,
     "Cast": _cast,
     "CastLike": cast_like,
-    "DeformConv": _deform_conv,
+    "DeformConv": deform_conv,
     "DequantizeLinear": dequantize_19,
     "Pad": _pad,
     "QuantizeLinear": quantize_19,

@@ -6,6 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from graphforge.passes import default_pipeline
+from graphforge.passes.legalise_opset import LegaliseOpset
 from graphforge.transform import Pipeline
 from tests.frontend import onnx_suite
 
@@ -34,6 +35,25 @@ def test_a_fifth_of_the_cases_gives_the_expected_outputs(cases: list[onnx_suite.
     tally = onnx_suite.run_cases(onnx_suite.sample(cases, 5, seed=0), _optimise)
     assert not tally.failed, "\n".join(tally.lines())
     assert tally.passed["onnxruntime"] > 300
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_a_sample_of_the_cases_is_right_or_refused_at_lower_opsets(cases: list[onnx_suite.Case], opset: int) -> None:
+    """All cases at all opsets: scripts/bench_opsets.py."""
+    known = onnx_suite.exceptions()
+    refused = 0
+    sample = onnx_suite.sample([case for case in cases if case.kind == "node"], 12, seed=opset)
+    for case in sample:
+        if any(exception.covers(case) for exception in known):
+            continue
+        outcome = onnx_suite.run_case(case, lambda model: _lowered(model, opset))
+        refused += outcome.problem.startswith("refused")
+        assert not outcome.problem or outcome.problem.startswith("refused"), (case.name, outcome.problem)
+    assert refused < len(sample) / 3
+
+
+def _lowered(model: ir.Model, opset: int) -> None:
+    Pipeline([*default_pipeline(), LegaliseOpset(opset)]).run(model)
 
 
 def test_every_exception_covers_a_case(cases: list[onnx_suite.Case]) -> None:

@@ -155,6 +155,23 @@ _FORMS: dict[str, tuple[Build, list[Array], int]] = {
         [_IMAGE],
         18,
     ),
+    "deform-conv": (
+        lambda op, x, o, m: op.DeformConv(
+            x,
+            _w(1, 6, 2, 3, 2),
+            o,
+            _w(2, 6),
+            m,
+            group=2,
+            offset_group=2,
+            pads=[1, 0, 1, 1],
+            strides=[2, 1],
+            dilations=[1, 2],
+            kernel_shape=[3, 2],
+        ),
+        [_IMAGE, _f(2, 24, 3, 4) * 2, np.abs(_f(2, 12, 3, 4))],
+        18,
+    ),
     "pad-wrap": (lambda op, x: op.Pad(x, _i(2, 1, 3, 0), mode="wrap"), [_f(3, 4)], 18),
     "resize-symmetric": (
         lambda op, x: op.Resize(
