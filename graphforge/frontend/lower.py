@@ -30,9 +30,10 @@ from graphforge.frontend.aliasing import (
 )
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.control_flow import CONTROL_FLOW
-from graphforge.frontend.emitter import Emitter, dim_label
+from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
 from graphforge.frontend.inverse import written_back
 from graphforge.frontend.rules import rule_for
+from graphforge.frontend.symbolic import dim_sources, from_expression, lower_symbolic
 from graphforge.ir import HOME_OPSET, Origin, bodies_of
 from graphforge.ir.names import make_names_unique
 
@@ -99,6 +100,7 @@ class _Lowering:
         }
         self.weights: dict[tuple[Any, ...], ir.Value] = {}
         self.cells: dict[ir.Value, Cell] = {}
+        self.sizes: dict[Any, SymbolicScalar] = {}
         self.kept: set[ir.Value] = set()
 
     def run(self) -> Lowered:
@@ -126,6 +128,7 @@ class _Lowering:
             return fake
         value = ir.Value(name=name, type=ir.TensorType(self.op.dtype_of(fake)), shape=self.shape(fake))
         self.model.graph.inputs.append(value)
+        self.sizes = dim_sources(self.op, value, fake) | self.sizes
         return value
 
     def shape(self, fake: torch.Tensor) -> ir.Shape:
@@ -299,7 +302,7 @@ class Scope:
         """Lower one call; ``target`` is the node's own operator, or the functional twin of one that writes in place."""
         op, name = self.op, str(target)
         op.target = name
-        op.fx_node = node
+        op.fx_node = node if target is node.target else None  # a write wants every result, read or not
         op.result = node.meta.get("val")
         op.inputs = tuple(arg.meta.get("val") if isinstance(arg, torch.fx.Node) else arg for arg in node.args)
         op.origins = (self.origin_of(node, name),)
@@ -444,7 +447,7 @@ class Scope:
             return
         results = list(result) if isinstance(result, list | tuple) else [result]
         for subject, new in zip(subjects, results, strict=False):
-            if not isinstance(subject, Cell):
+            if not isinstance(subject, Cell) or new is None:
                 raise self.located(LoweringError(f"{target}: writes to a list of tensors"), node)
             try:
                 subject.write(_read(new))
@@ -460,8 +463,6 @@ class Scope:
         plain = _plain_scalar(result)
         if plain is not None:
             return plain
-        from graphforge.frontend.symbolic import lower_symbolic
-
         self.op.origins = (self.origin_of(node, getattr(node.target, "__name__", str(node.target))),)
         try:
             fakes = [arg.meta.get("val") if isinstance(arg, torch.fx.Node) else arg for arg in node.args]
@@ -479,6 +480,8 @@ class Scope:
         from graphforge.frontend.stock import translate_call
 
         name, lowered = str(target), self.lowering.lowered
+        if isinstance(node.meta.get("val"), torch.SymInt):
+            return from_expression(self.op, node.meta["val"], self.lowering.sizes)
         reason: LoweringError | None = None
         decomposed = None
         try:

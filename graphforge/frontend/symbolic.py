@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -11,7 +11,7 @@ import torch
 from graphforge.errors import LoweringError
 from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
 
-__all__ = ["lower_symbolic", "symbolic_result"]
+__all__ = ["dim_sources", "from_expression", "lower_symbolic", "symbolic_result"]
 
 _INT = ir.DataType.INT64
 _DOUBLE = ir.DataType.DOUBLE
@@ -111,6 +111,69 @@ def lower_symbolic(
     if name not in _KNOWN:
         raise LoweringError(f"arithmetic on sizes: {name} has no lowering")
     return SymbolicScalar(label, scalar=make, dtype=dtype)
+
+
+def dim_sources(op: Emitter, value: ir.Value, fake: torch.Tensor) -> dict[Any, SymbolicScalar]:
+    """Which symbols of the capture an input's sizes tell: the symbol itself, or a multiple of it."""
+    sources: dict[Any, SymbolicScalar] = {}
+    for axis, size in enumerate(fake.shape):
+        if isinstance(size, int):
+            continue
+        factor, rest = size.node.expr.as_coeff_Mul()
+        whole = op.size(value, axis)
+        if not rest.is_Symbol or isinstance(whole, int):
+            continue
+        if factor == 1:
+            sources[rest] = whole
+        else:
+            sources.setdefault(rest, _quotient(str(rest), whole, int(factor)))
+    return sources
+
+
+def _quotient(label: str, whole: SymbolicScalar, factor: int) -> SymbolicScalar:
+    return SymbolicScalar(label, scalar=lambda op: op.Div(whole.native(op), factor))
+
+
+def from_expression(op: Emitter, result: torch.SymInt, sources: Mapping[Any, SymbolicScalar]) -> SymbolicScalar:
+    """A size computed from the inputs' sizes by its expression, for operators that only ask for it (strides).
+
+    Raises:
+        LoweringError: the expression depends on data, or holds a function that we have no form for.
+    """
+    expression = result.node.expr
+    unknown = sorted(str(symbol) for symbol in expression.free_symbols if symbol not in sources)
+    if unknown:
+        raise LoweringError(f"the size {expression} depends on {', '.join(unknown)}, which no input tells")
+    _check_functions(expression)
+    return SymbolicScalar(
+        str(dim_label(result, op.symbol_names)), scalar=lambda emit: _evaluate(emit, expression, sources)
+    )
+
+
+_SYMPY_BINARY = {"Add": "add", "Mul": "mul", "Mod": "mod", "PythonMod": "mod", "Max": "max", "Min": "min"}
+
+
+def _check_functions(expression: Any) -> None:
+    name = type(expression).__name__
+    known = expression.is_Integer or expression.is_Symbol or name in ("FloorDiv", "Pow") or name in _SYMPY_BINARY
+    if not known or (name == "Pow" and not (expression.exp.is_Integer and expression.exp > 0)):
+        raise LoweringError(f"the size {expression} has no lowering")
+    for part in expression.args:
+        _check_functions(part)
+
+
+def _evaluate(op: Emitter, expression: Any, sources: Mapping[Any, SymbolicScalar]) -> ir.Value:
+    if expression.is_Integer:
+        return op.constant(int(expression))
+    if expression.is_Symbol:
+        return sources[expression].native(op)
+    parts = [_evaluate(op, part, sources) for part in expression.args]
+    name = type(expression).__name__
+    combine = _BINARY["floordiv" if name == "FloorDiv" else "pow" if name == "Pow" else _SYMPY_BINARY[name]]
+    total = parts[0]
+    for part in parts[1:]:
+        total = combine(op, total, part)
+    return total
 
 
 def _compute(op: Emitter, name: str, args: Sequence[Any], dtype: ir.DataType) -> ir.Value:

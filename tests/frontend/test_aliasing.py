@@ -208,6 +208,11 @@ def test_agrees_with_eager(function: Callable[[torch.Tensor], Any]) -> None:
     assert not outcome.lowered.notes
 
 
+@pytest.mark.parametrize("function", [_out_argument, _pieces, _metadata, _diagonal_and_windows, _swin_mask])
+def test_agrees_with_eager_when_traced(function: Callable[[torch.Tensor], Any]) -> None:
+    lower_and_compare(function, [_input()], method="trace")
+
+
 def test_writes_to_dynamic_sizes() -> None:
     def function(x: torch.Tensor) -> Any:
         y = x.clone()
