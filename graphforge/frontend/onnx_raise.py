@@ -23,24 +23,62 @@ def raise_graph(graph: ir.Graph, notes: list[str]) -> None:
     Raises:
         GraphForgeError: a node has no form at the home opset.
     """
-    _raise_nodes(graph, graph, notes)
+    wrong: list[str] = []
+    _raise_nodes(graph, graph, wrong)
+    if wrong:
+        shown = "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else "")
+        notes.append(f"the file states {len(wrong)} shapes or types that its nodes do not compute: {shown}")
 
 
-def _raise_nodes(graph: ir.Graph, main: ir.Graph, notes: list[str]) -> None:
+def _raise_nodes(graph: ir.Graph, main: ir.Graph, wrong: list[str]) -> None:
     for node in graph:
-        for position, body in enumerate(_bodies(node)):
+        bodies = _bodies(node)
+        for position, body in enumerate(bodies):
             type_body_inputs(node, position, body)
-            _raise_nodes(body, main, notes)
+            _raise_nodes(body, main, wrong)
         if node.domain == "" and node.version is not None:
-            _raise_node(node, main, notes)
+            _raise_node(node, main)
         if node.graph is None:
             continue  # replaced; what stands for it was inferred as it was built
         node.version = None
-        type_outputs_of_bodies(node)
-        infer_node(node, HOME_OPSET)
+        if bodies:
+            type_outputs_of_bodies(node)
+            infer_node(node, HOME_OPSET)
+        else:
+            _infer(node, wrong)
 
 
-def _raise_node(node: ir.Node, main: ir.Graph, notes: list[str]) -> None:
+def _infer(node: ir.Node, wrong: list[str]) -> None:
+    """Types and shapes of the outputs; what the file states fills the gaps, and gives way where it disagrees."""
+    stated = [(value.type, value.shape) for value in node.outputs]
+    for value in node.outputs:
+        value.type = value.shape = None
+    infer_node(node, HOME_OPSET)
+    for value, (kind, shape) in zip(node.outputs, stated, strict=True):
+        if value.type is None:
+            value.type = kind
+        elif kind is not None and value.type != kind:
+            wrong.append(f"{value.name} ({kind}, computed {value.type})")
+        if value.shape is None:
+            value.shape = shape
+        elif shape is not None and not _fill(value.shape, shape):
+            wrong.append(f"{value.name} ({shape}, computed {value.shape})")
+
+
+def _fill(shape: ir.Shape, stated: ir.Shape) -> bool:
+    """Take over stated dims where the computed ones are unknown; False where the two contradict each other."""
+    if len(shape) != len(stated):
+        return False
+    agrees = True
+    for axis, (ours, theirs) in enumerate(zip(list(shape.dims), stated.dims, strict=True)):
+        if isinstance(ours, int):
+            agrees = agrees and (not isinstance(theirs, int) or theirs == ours)
+        elif ours.value is None:
+            shape[axis] = theirs
+    return agrees
+
+
+def _raise_node(node: ir.Node, main: ir.Graph) -> None:
     version = node.version
     assert version is not None
     assert node.graph is not None

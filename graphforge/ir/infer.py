@@ -393,7 +393,10 @@ def infer_node(node: ir.Node, opset: int) -> None:
         return
     if node.domain in ("", "ai.onnx"):
         rule = _RULES.get(node.op_type)
-        if rule is not None:
+        # The rules speak of tensors; a sequence's element type is not the type of the value.
+        if rule is not None and all(
+            value is None or value.type is None or isinstance(value.type, ir.TensorType) for value in node.inputs
+        ):
             inferred = rule(node)
             if inferred is not None:
                 _apply(node.outputs[0], inferred)

@@ -412,6 +412,16 @@ def test_inputs_with_defaults_become_constants_and_are_noted(tmp_path: Path) -> 
     assert "w" in model.meta[IMPORT_NOTES][0]
 
 
+def test_shapes_that_the_nodes_do_not_compute_are_put_right_and_noted() -> None:
+    feeds = {"x": _x(2, 3)}
+    proto = _model([helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Neg", ["a"], ["y"])], feeds, ["y"])
+    del proto.graph.value_info[:]
+    proto.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [7, 3]))
+    model = import_onnx_proto(proto)
+    assert list(model.graph[0].outputs[0].shape or ()) == [2, 3]
+    assert "a ([7,3], computed [2,3])" in model.meta[IMPORT_NOTES][0]
+
+
 def test_functions_are_inlined_each_from_its_own_opset() -> None:
     function = helper.make_function(
         "mine",
