@@ -29,6 +29,7 @@ def default_pipeline() -> list[Pass]:
     from graphforge.passes.fuse_matmul_add import FuseMatmulAdd
     from graphforge.passes.fuse_pad_into_conv import FusePadIntoConv
     from graphforge.passes.fuse_rms_norm import FuseRmsNorm
+    from graphforge.passes.inline_branches import InlineBranches
     from graphforge.passes.merge_concats import MergeConcats
     from graphforge.passes.merge_reshapes import MergeReshapes
     from graphforge.passes.merge_slices import MergeSlices
@@ -44,7 +45,8 @@ def default_pipeline() -> list[Pass]:
         # Shapes become known here, and the rest needs them.
         FoldConstants(),
         RemoveIdentities(),
-        # A sequence hides what is computed from everything else.
+        # A branch and a sequence hide what is computed from everything else.
+        InlineBranches(),
         UnpackSequences(),
         # Equal constants must be one value for equal nodes to be seen as equal; large ones can wait for the end.
         DeduplicateWeights(max_bytes=1 << 12),
