@@ -108,7 +108,7 @@ def _rolled(op: Emitter, x: ir.Value, shift: Dim, axis: int) -> ir.Value:
             return x
         inner = merged(op.dims(x)[axis + 1 :])
         cut = size - shift % size
-        if isinstance(inner, int) and 0 <= inner < 4:
+        if isinstance(inner, int) and 0 <= inner < 16:
             # a Gather of single elements is slower than two copies
             return op.Concat(op.slice(x, axis, cut, _MAX_INT64), op.slice(x, axis, 0, cut), axis=axis)
         return op.Gather(x, np.roll(np.arange(size, dtype=np.int64), shift), axis=axis)

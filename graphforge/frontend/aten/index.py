@@ -14,6 +14,7 @@ from graphforge.frontend.aten.mask import compressed, nonzero_rows
 from graphforge.frontend.aten.view import broadcast_sizes, empty, merged
 from graphforge.frontend.emitter import Dim, Emitter, dim_label_of
 from graphforge.frontend.rules import lowers
+from graphforge.ir import constant_of
 
 __all__ = ["gather_index"]
 
@@ -90,15 +91,71 @@ def index(op: Emitter, x: ir.Value, indices: Sequence[ir.Value | None]) -> ir.Va
         return x
     if len(which_axes.axes) == 1:
         return op.Gather(x, gather_index(op, which_axes.values[0]), axis=which_axes.axes[0])
-    flat = _flat_constant(op, which_axes)
-    if flat is not None:
-        return flat
+    for form in (_outer, _row_by_row, _flat_constant):
+        result = form(op, which_axes)
+        if result is not None:
+            return result
     return _gather_nd(op, which_axes)
 
 
 def gather_index(op: Emitter, value: ir.Value) -> ir.Value:
     """An index as Gather takes it: int32 and int64."""
     return value if value.dtype == ir.DataType.INT32 else op.cast(value, _INT64)
+
+
+def _spans(op: Emitter, value: ir.Value, size: Dim) -> bool:
+    """Whether an index is 0, 1, ..., size - 1, whatever axes of size 1 it has beside: it picks everything."""
+    constant = constant_of(value)
+    if constant is not None:
+        return isinstance(size, int) and np.array_equal(constant.reshape(-1), np.arange(size))
+    node = value.producer()
+    while node is not None and node.op_type in ("Unsqueeze", "Reshape", "Squeeze", "Cast"):
+        assert node.inputs[0] is not None
+        value = node.inputs[0]
+        node = value.producer()
+    if node is None or node.op_type != "Range" or op.number(node.inputs[0]) != 0 or op.number(node.inputs[2]) != 1:
+        return False
+    return dim_label_of(op.size(value, 0)) == dim_label_of(size)
+
+
+def _outer(op: Emitter, indices: _Indices) -> ir.Value | None:
+    """Indices that vary along different axes of the result (``x[i[:, None], j]``): a Gather each."""
+    common = max(op.rank(value) for value in indices.values)
+    places: list[int | None] = []
+    for value in indices.values:
+        moving = [axis + common - op.rank(value) for axis, size in enumerate(op.dims(value)) if size != 1]
+        if len(moving) > 1:
+            return None
+        places.append(moving[0] if moving else None)
+    taken = [place for place in places if place is not None]
+    if len(set(taken)) < len(taken):
+        return None
+    x = indices.x
+    for axis, value in zip(indices.axes, indices.values, strict=True):
+        if not _spans(op, value, op.size(x, axis)):
+            flat = value if op.rank(value) == 1 else op.reshape(value, [merged(op.dims(value))])
+            x = op.Gather(x, flat, axis=axis)
+    # the axes in torch's order: those that vary at their places in the indices, one of size 1 for every other place
+    start = indices.axes[0] if indices.adjacent else 0
+    rest = [axis for axis in range(op.rank(x)) if axis not in indices.axes]
+    of_place = {place: axis for axis, place in zip(indices.axes, places, strict=True) if place is not None}
+    single = [axis for axis, place in zip(indices.axes, places, strict=True) if place is None]
+    varying = [of_place[place] for place in sorted(of_place)]
+    x = op.transpose(x, [*rest[:start], *varying, *rest[start:], *single])
+    x = op.squeeze(x, list(range(op.rank(x) - len(single), op.rank(x))))
+    return op.unsqueeze(x, [start + place for place in range(common) if place not in of_place])
+
+
+def _row_by_row(op: Emitter, indices: _Indices) -> ir.Value | None:
+    """``x[arange(n), i]``: one pick from every slab of the first axis."""
+    first, *others = indices.values
+    if indices.axes != list(range(len(indices.axes))) or op.rank(first) != 1:
+        return None
+    length = dim_label_of(op.size(first, 0))
+    alike = all(op.rank(value) == 1 and dim_label_of(op.size(value, 0)) == length for value in others)
+    if not alike or not _spans(op, first, op.size(indices.x, 0)):
+        return None
+    return op.GatherND(indices.x, _index_rows(op, others), batch_dims=1)
 
 
 def _flat_constant(op: Emitter, indices: _Indices) -> ir.Value | None:
