@@ -91,26 +91,23 @@ class Pipeline(Sequence[Pass]):
         known = default_registry() if registry is None else registry
         return cls(make_pass(name, options, known) for name, options in _split(text))
 
-    def run(
-        self, model: ir.Model, instruments: Sequence[Instrument] = (), *, explain: bool = False
-    ) -> list[PassRecord]:
+    def run(self, model: ir.Model, instruments: Sequence[Instrument] = ()) -> list[PassRecord]:
         """Run every pass over the model, which is edited in place; returns what each one did.
 
         Args:
             model: the model; its functions are left alone.
             instruments: looked at before and after each pass, in order.
-            explain: also record how far patterns came before they failed.
         """
         # What passes drop is cyclic, so the collector would walk over the whole graph again and again.
         collecting = gc.isenabled()
         gc.disable()
         try:
-            return self._run(model, instruments, explain)
+            return self._run(model, instruments)
         finally:
             if collecting:
                 gc.enable()
 
-    def _run(self, model: ir.Model, instruments: Sequence[Instrument], explain: bool) -> list[PassRecord]:
+    def _run(self, model: ir.Model, instruments: Sequence[Instrument]) -> list[PassRecord]:
         records: list[PassRecord] = []
         names = NameTable(model)
         nodes = count_nodes(model)
@@ -118,7 +115,7 @@ class Pipeline(Sequence[Pass]):
         for pass_ in self._passes:
             for instrument in instruments:
                 instrument.before(pass_, model)
-            rewriter = Rewriter(model, pass_name=pass_.name, explain=explain, names=names)
+            rewriter = Rewriter(model, pass_name=pass_.name, names=names)
             before = None if pass_.edits_through_rewriter else _snapshot(model)
             started = time.perf_counter()
             _run_pass(pass_, model, rewriter)

@@ -64,7 +64,6 @@ class Rewriter:
     Args:
         model: what is edited.
         pass_name: stamped as ``made_by`` on the origins of new nodes.
-        explain: also record how far patterns matched before they failed.
         names: the names taken in the model, when they are known already.
 
     Attributes:
@@ -72,14 +71,11 @@ class Rewriter:
         notes: what the pass wants the user to know.
     """
 
-    def __init__(
-        self, model: ir.Model, *, pass_name: str = "", explain: bool = False, names: NameTable | None = None
-    ) -> None:
+    def __init__(self, model: ir.Model, *, pass_name: str = "", names: NameTable | None = None) -> None:
         self.model = model
         self.graph = model.graph
         self.opset = model.graph.opset_imports.get("", HOME_OPSET)
         self.pass_name = pass_name
-        self.explain = explain
         self.changes = 0
         self.notes: list[str] = []
         self._names = names

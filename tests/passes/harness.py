@@ -65,7 +65,7 @@ def run(
     instruments: list[Instrument] = [VerifyGraph()]
     if numbers:
         instruments.append(NumericCheck(feeds, sizes=sizes or {}))
-    record = Pipeline(passes).run(model, instruments, explain=True)[-1]
+    record = Pipeline(passes).run(model, instruments)[-1]
     assert [value.name for value in model.graph.outputs] == outputs
     again = Pipeline(passes).run(model, [VerifyGraph()])
     assert [(one.name, one.changes) for one in again if one.changes] == []
