@@ -54,4 +54,12 @@ class LegaliseOpset(Pass):
             )
         if self.opset != current:
             rewriter.changes += 1  # a graph that is written in another opset is another graph
+            _drop_orphans(graph, rewriter)
         rewriter.model.ir_version = min(rewriter.model.ir_version or 99, ir_version_for(self.opset))
+
+
+def _drop_orphans(graph: Graph, rewriter: Rewriter) -> None:
+    """Constants that nobody reads any more, such as axes that became attributes."""
+    for value in list(graph.initializers.values()):
+        if not value._uses and not value.is_graph_output() and not value.is_graph_input():
+            rewriter.drop_initializer(value)

@@ -433,6 +433,12 @@ def test_names_of_inputs_and_outputs_stay() -> None:
     assert [value.name for value in model.graph.outputs] == ["y0"]
 
 
+def test_axes_that_became_attributes_leave_no_constant_behind() -> None:
+    model = _model(lambda op, x: op.Squeeze(op.Unsqueeze(op.ReduceMean(x, [1]), [0]), [0]), [_f(3, 4)])
+    _legalised(model, 11)
+    assert not model.graph.initializers
+
+
 def test_new_nodes_inherit_the_origin() -> None:
     from graphforge.ir import origins_of
 
