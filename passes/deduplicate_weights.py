@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,8 +16,8 @@ from graphforge.transform import Pass, Rewriter
 
 __all__ = ["DeduplicateWeights"]
 
-# How much of a large tensor is looked at before it is read in full: that many places of that many bytes.
-_PLACES, _SAMPLE = 32, 64
+# About how many elements of a large tensor are looked at before it is read in full.
+_SAMPLE = 2048
 
 
 @dataclass(frozen=True)
@@ -99,15 +100,15 @@ def _storage(tensor: ir.TensorProtocol) -> Hashable:
 
 
 def _sample(tensor: ir.TensorProtocol) -> Hashable:
-    """Some bytes of a tensor, enough to tell most of them apart; lazy ones are not computed for it."""
-    if isinstance(tensor, ir.LazyTensor) and tensor.nbytes > _PLACES * _SAMPLE:
+    """Some elements of a tensor, enough to tell most of them apart; lazy ones are not computed for it."""
+    if isinstance(tensor, ir.LazyTensor) and tensor.size > _SAMPLE:
         return ("lazy", id(tensor.raw))
-    flat = _bytes(tensor)
-    if flat.size <= 2 * _PLACES * _SAMPLE:
-        return flat.tobytes()
-    step = flat.size // _PLACES
-    rows = flat[: step * _PLACES].reshape(_PLACES, step)[:, :_SAMPLE]
-    return rows.tobytes() + flat[-_SAMPLE:].tobytes()
+    array = tensor.numpy()
+    if array.size > _SAMPLE:
+        # A grid over all axes: it views any layout, where flattening a transposed weight would copy it.
+        along = math.ceil(_SAMPLE ** (1 / array.ndim))
+        array = array[tuple(slice(None, None, max(1, size // along)) for size in array.shape)]
+    return array.tobytes()
 
 
 def _digest(tensor: ir.TensorProtocol) -> bytes:

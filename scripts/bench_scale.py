@@ -57,7 +57,7 @@ class GraphWriter:
         """The model, which ends in an Identity of ``output``."""
         self.nodes.append(helper.make_node("Identity", [output], ["y"]))
         info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 8])
-        result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 8])
         graph = helper.make_graph(self.nodes, "scale", [info], [result], self.constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
