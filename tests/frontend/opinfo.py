@@ -363,17 +363,20 @@ def _summed(sample: Sample, actual: Sequence[torch.Tensor], expected: Sequence[t
 _SUMS = ("conv", "linear", "matmul", "mm", "bmm", "einsum", "tensordot", "inner", "multi_head", "attention", "bilinear")
 
 
+# Entries that return places of values, of which torch promises no order among equals -> position of ``dim`` after x.
+_TIES = {"kthvalue": 1, "mode": 0, "sort": 0, "topk": 1}
+
+
 def _tied(sample: Sample, actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
-    """Whether values agree and our places hold those values: torch does not say which of equals it takes."""
-    if sample.entry not in ("kthvalue", "mode", "topk") or not torch.equal(actual[0], expected[0]):
+    """Whether values agree and our places hold those values."""
+    position = _TIES.get(sample.entry)
+    if position is None or sample.kwargs.get("stable") or not torch.equal(actual[0], expected[0]):
         return False
     source, *rest = sample.args
-    if sample.entry != "mode":
-        del rest[:1]  # k
-    dim = rest[0] if rest else sample.kwargs.get("dim", -1)
-    places, values = actual[1], actual[0]
+    dim = rest[position] if len(rest) > position else sample.kwargs.get("dim", -1)
+    values, places = actual[0], actual[1]
     if values.dim() < source.dim():
-        places, values = places.unsqueeze(dim), values.unsqueeze(dim)
+        values, places = values.unsqueeze(dim), places.unsqueeze(dim)
     return places.shape == values.shape and torch.equal(source.gather(dim, places), values)
 
 

@@ -15,11 +15,15 @@ from graphforge.frontend.rules import lowers
 __all__ = ["diagonal_of", "diagonal_steps"]
 
 
-@lowers("aten.diagonal.default", "aten.diagonal_copy.default", "aten.linalg_diagonal.default")
+@lowers("aten.diagonal.default", "aten.diagonal_copy.default")
 def diagonal(op: Emitter, x: ir.Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> ir.Value:
     """The diagonal of two axes, as a new last axis: every (columns + 1)-th element of the flat matrix."""
-    if "linalg" in op.target:
-        dim1, dim2 = -2, -1
+    return diagonal_of(op, x, offset, dim1, dim2)
+
+
+@lowers("aten.linalg_diagonal.default")
+def linalg_diagonal(op: Emitter, x: ir.Value, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> ir.Value:
+    """``diagonal`` of the last two axes unless told."""
     return diagonal_of(op, x, offset, dim1, dim2)
 
 

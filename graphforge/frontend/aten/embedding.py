@@ -76,7 +76,9 @@ def embedding_bag(
         op.Expand(op.constant(0), op.Add(count, 1)), offsets, op.Expand(1, op.Shape(offsets)), axis=0, reduction="add"
     )
     bag = op.Sub(op.Slice(op.CumSum(marks, op.constant(0)), [0], count, [0], [1]), 1)
-    if padding_idx is not None and padding_idx >= 0:
+    if op.target == "aten.embedding_bag.padding_idx" and padding_idx is not None and padding_idx < 0:
+        padding_idx += op.static_size(weight, 0)
+    if padding_idx is not None and padding_idx >= 0:  # the inner operators say -1 for none
         # rows of the padding go to one bag more than there are
         bag = op.Where(op.Equal(indices, padding_idx), op.scalar(bags, _INT64), bag)
     places = op.unsqueeze(bag, [1])

@@ -208,6 +208,8 @@ def unique_consecutive(
         others = [place for place in range(op.rank(data)) if place != axis]
         changed = op.cast(op.ReduceMax(op.cast(changed, ir.DataType.INT32), others, keepdims=0), _BOOL)
     first = op.Concat(op.constant([True]), changed, axis=0)
+    if not isinstance(length := op.size(data, axis), int) or length == 0:
+        first = op.slice(first, 0, 0, length)  # nothing begins where there is nothing
     inverse = op.Sub(op.CumSum(op.cast(first, _INT64), op.constant(0)), 1)
     starts = op.reshape(nonzero_rows(op, first), [-1])
     ends = op.Concat(op.slice(starts, 0, 1, 2**63 - 1), op.Shape(first), axis=0)
