@@ -238,6 +238,8 @@ class Scope:
         """An input, weight or constant as the environment keeps it: in a cell where the program writes in place."""
         if not self.has_mutation or not isinstance(value, ir.Value):
             return value
+        if node.op == "placeholder" and self.module is not self.lowering.captured.graph_module:
+            return Cell(value, node.meta.get("val"))  # a decomposition's operand, by value
         cells = self.lowering.cells
         if value not in cells:  # tied weights are one tensor
             cells[value] = Cell(value, node.meta.get("val"), on_write=lambda: self.lowering.note_write(value))

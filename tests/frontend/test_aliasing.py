@@ -168,6 +168,14 @@ def _diagonal_and_windows(x: torch.Tensor) -> Any:
     return y
 
 
+def _decomposed_after_a_write(x: torch.Tensor) -> Any:
+    before = x.clone()
+    y = x * 1
+    y.add_(1)
+    blocks = torch.block_diag(before[:1], y[:1])
+    return blocks, torch.cartesian_prod(before[0], y[0])
+
+
 def _swin_mask(x: torch.Tensor) -> Any:
     mask, count = torch.zeros(1, 8, 8, 1), 0
     for rows in (slice(0, -4), slice(-4, -2), slice(-2, None)):
@@ -200,6 +208,7 @@ def _swin_mask(x: torch.Tensor) -> Any:
         _out_argument,
         _no_grad,
         _diagonal_and_windows,
+        _decomposed_after_a_write,
         _swin_mask,
     ],
 )

@@ -229,7 +229,11 @@ def test_at_three_even_sizes(function: Callable[[torch.Tensor], Any]) -> None:
         (lambda x: x.view(x.shape[0], 2, 2, 6).permute(2, 0, 1, 3), {"Reshape": 1, "Transpose": 1}),
         (lambda x: x.reshape(-1, 6).reshape(x.shape[0], 4, 6), {"Reshape": 2}),
         (lambda x: x[:, :2].expand(x.shape[0], -1, 6), {"Slice": 1}),
-        (lambda x: x.roll((1, 1), (1, 2)), {"Gather": 1, "Slice": 2, "Concat": 1}),
+        (
+            lambda x: x.unsqueeze(3).expand(-1, -1, -1, 16).roll((1, 1), (1, 2)),
+            {"Unsqueeze": 1, "Expand": 1, "Gather": 2},
+        ),
+        (lambda x: x.roll(1, 2), {"Slice": 2, "Concat": 1}),
         (lambda x: x.chunk(2, 1)[0], {"Split": 1}),
         (lambda x: torch.stack([x, x, x, x], 1), {"Concat": 1, "Reshape": 1}),
     ],
