@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import onnx_ir as ir
+
 from graphforge.ir import Graph
 from graphforge.transform import Match, NoMatch, Pass, Rewriter, Rule
 
@@ -26,6 +28,13 @@ class FuseHardSwish(Pass):
         rewriter.apply(_SWISH, graph)
 
 
+def _in_runtime(m: Match) -> Match | NoMatch:
+    """The match when ONNX Runtime has a kernel for the whole operator in this type: it has none for doubles."""
+    if m.x.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+        return m.no(f"HardSigmoid is not computed in {m.x.dtype} everywhere")
+    return m
+
+
 class Sigmoid(Rule):
     """clip(x + 3, 0, 6) / 6"""
 
@@ -34,6 +43,9 @@ class Sigmoid(Rule):
 
     def pattern(self, op: Any, x: Any) -> Any:
         return op.node(self.sixth, op.Clip(op.Add(x, 3), 0, 6), 6 if self.sixth == "Div" else 1 / 6)
+
+    def check(self, m: Match) -> Match | NoMatch:
+        return _in_runtime(m)
 
     def rewrite(self, op: Any, m: Match) -> Any:
         return op.HardSigmoid(m.x, alpha=1 / 6, beta=0.5)
@@ -48,6 +60,9 @@ class Product(Rule):
     def pattern(self, op: Any, x: Any) -> Any:
         product = op.Mul(x, op.Clip(op.Add(x, 3), 0, 6), _name="product")
         return op.node(self.sixth, product, 6 if self.sixth == "Div" else 1 / 6, _name="sixth")
+
+    def check(self, m: Match) -> Match | NoMatch:
+        return _in_runtime(m)
 
     def rewrite(self, op: Any, m: Match) -> Any:
         return op.HardSwish(m.x)

@@ -189,6 +189,13 @@ def test_hard_swish(body: str, left: list[str]) -> None:
     assert run(FuseHardSwish(), SWISH % body).ops == left
 
 
+def test_doubles_stay_in_parts() -> None:
+    body = "a = Add(x, three) c = Clip(a, zero, six) m = Mul(x, c) y = Div(m, six)"
+    outcome = run(FuseHardSwish(), (SWISH % body).replace("float[", "double[").replace("float ", "double "))
+    assert "HardSwish" not in outcome.ops
+    assert "HardSigmoid is not computed in DOUBLE everywhere" in outcome.reasons
+
+
 def test_another_hard_sigmoid_stays() -> None:
     outcome = run(FuseHardSwish(), SWISH % "h = HardSigmoid(x) y = Mul(x, h)")
     assert outcome.reasons == ["the HardSigmoid is another one"]

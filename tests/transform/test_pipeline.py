@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from graphforge.errors import GraphForgeError, InternalError, UsageError
-from graphforge.ir import Graph, verify_graph
+from graphforge.ir import Graph, from_text, verify_graph
 from graphforge.transform import (
     Journal,
     NumericCheck,
@@ -145,3 +146,23 @@ def test_names_are_unique_after_a_run() -> None:
 def test_something_else_is_no_pass() -> None:
     with pytest.raises(UsageError, match="a pipeline is made of passes"):
         Pipeline([DropDoubleNeg])  # type: ignore[list-item]
+
+
+def test_the_numeric_check_writes_models_that_are_too_large_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphforge.transform.instruments._LARGEST", 0)
+    weight = np.ones((16, 2), np.float32)
+    model = from_text(
+        '# weight w float[16,2]\n<ir_version: 14, opset_import: ["" : 26]>\n'
+        "g (float[3,16] x) => (float[3,2] y) { m = MatMul(x, w) y = Relu(m) }",
+        weights={"w": weight},
+    )
+    Pipeline([ReluToClip()]).run(model, [NumericCheck()])
+    assert model.ir_version == 14
+    assert model.graph.initializers["w"].const_value is not None
+
+
+def test_a_graph_that_the_runtime_does_not_load_says_what_to_do() -> None:
+    model = parse("g (float[2] x) => (float[2] y) { y = graphforge.Thing(x) }")
+    model.graph.opset_imports["graphforge"] = 1
+    with pytest.raises(GraphForgeError, match="leave --check-passes out"):
+        Pipeline([DropDoubleNeg()]).run(model, [NumericCheck()])
