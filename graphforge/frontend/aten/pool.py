@@ -66,23 +66,15 @@ def _max_pool(
     end = begin
     if ceil_mode:
         computed = _end_pads(op, x, kernel, strides, begin, dilations)
-        if computed is not None:
+        # with dilation they can be as wide as the kernel, which ONNX Runtime does not take
+        if computed is not None and all(pad < size for pad, size in zip(computed, kernel, strict=True)):
             end, ceil_mode = computed, False
     x, unbatched = _with_batch(op, x, axes)
-    padded = None
-    if any(pad >= size for pad, size in zip([*begin, *end], kernel * 2, strict=True)):
-        # possible with dilation, and more than ONNX Runtime pads by itself
-        if ceil_mode:
-            raise op.fail("ceil_mode with padding as wide as the kernel needs fixed sizes")
-        padded = _padded_by_least(op, x, begin, end)
-        pads = [0] * (2 * axes)
-    else:
-        pads = [*begin, *end]
     results = op.MaxPool(
-        x if padded is None else padded,
+        x,
         kernel_shape=kernel,
         strides=strides,
-        pads=pads,
+        pads=[*begin, *end],
         dilations=dilations,
         ceil_mode=int(ceil_mode),
         _outputs=2 if with_indices else 1,
@@ -90,11 +82,8 @@ def _max_pool(
     if not with_indices:
         return [op.squeeze(results, [0]) if unbatched else results, None]
     values, indices = results
-    if padded is not None:
-        indices = _unpadded_positions(op, indices, x, padded, begin)
-    else:
-        # ONNX counts through batch and channels as well, torch within one plane
-        indices = op.Mod(indices, _plane_size(op, x, axes))
+    # ONNX counts through batch and channels as well, torch within one plane
+    indices = op.Mod(indices, _plane_size(op, x, axes))
     return [op.squeeze(value, [0]) if unbatched else value for value in (values, indices)]
 
 
@@ -105,37 +94,6 @@ def _plane_size(op: Emitter, x: ir.Value, axes: int) -> ir.Value | int:
         return int(np.prod(plane))
     size: ir.Value = op.ReduceProd(plane, keepdims=0)
     return size
-
-
-def _padded_by_least(op: Emitter, x: ir.Value, begin: list[int], end: list[int]) -> ir.Value:
-    """Padded by what no maximum picks."""
-    dtype = x.dtype or _FLOAT
-    if dtype.is_floating_point():
-        least = op.constant(-np.inf, dtype)
-    else:
-        least = op.constant(np.iinfo(dtype.numpy()).min, dtype)
-    padded: ir.Value = op.Pad(x, [0, 0, *begin, 0, 0, *end], least)
-    return padded
-
-
-def _unpadded_positions(
-    op: Emitter, indices: ir.Value, x: ir.Value, padded: ir.Value, begin: Sequence[int]
-) -> ir.Value:
-    """Positions within a padded plane as positions within the plane."""
-    axes = len(begin)
-    flat: ir.Value | None = None
-    rest = indices
-    strides: Dim = 1
-    for axis in reversed(range(axes)):
-        width = op.scalar(op.size(padded, axis + 2), _INT64)
-        place = op.Sub(op.Mod(rest, width), begin[axis])
-        rest = op.Div(rest, width)
-        term = place if flat is None else op.Mul(place, op.scalar(strides, _INT64))
-        flat = term if flat is None else op.Add(flat, term)
-        size = op.size(x, axis + 2)
-        strides = size if strides == 1 else op.Mul(op.scalar(strides, _INT64), op.scalar(size, _INT64))
-    assert flat is not None
-    return flat
 
 
 @lowers("aten.max_pool1d.default")

@@ -131,13 +131,14 @@ def _single_precision_scale(axis: _Axis) -> np.float32 | None:
     return None
 
 
-def _resize(op: Emitter, x: ir.Value, axes: Sequence[_Axis], **attributes: Any) -> ir.Value:
+def _resize(op: Emitter, x: ir.Value, axes: Sequence[_Axis], *, by_size: bool = False, **attributes: Any) -> ir.Value:
+    """The ONNX operator; ``by_size`` where coordinates go by the sizes, so that a factor says no more than the size."""
     scales = [_single_precision_scale(axis) for axis in axes]
     if all(scale is not None for scale in scales):
         known = np.array([1, 1, *[scale for scale in scales if scale is not None]], dtype=np.float32)
         result: ir.Value = op.Resize(x, None, op.constant(known), **attributes)
         return result
-    if any(axis.scale is not None and not axis.unchanged for axis in axes):
+    if not by_size and any(axis.scale is not None and not axis.unchanged for axis in axes):
         raise op.fail(
             f"no single-precision scale gives torch's output size for every input size: factors {_listed(axes)}",
             "pass size= or recompute_scale_factor=True to interpolate, or make the spatial dims static",
@@ -292,9 +293,6 @@ def _smooth(
 ) -> ir.Value:
     if mode == "linear" and not antialias:
         axes = [_copied(axis) for axis in axes]
-    if align_corners:
-        # the given factor says the size only; the coordinates go by the sizes
-        axes = [replace(axis, scale=None) for axis in axes]
     if all(axis.unchanged for axis in axes):
         return x
     dtype = x.dtype
@@ -303,7 +301,7 @@ def _smooth(
             "interpolation of bytes rounds after every axis, in fixed point, which Resize cannot say",
             "convert the image to float32 before interpolate",
         )
-    unsayable = all(axis.fixed for axis in axes) and any(_single_precision_scale(axis) is None for axis in axes)
+    unsayable = not align_corners and any(axis.fixed and _single_precision_scale(axis) is None for axis in axes)
     if dtype == _DOUBLE or (antialias and align_corners) or unsayable:
         # no kernel for the first, no coordinate mode of ONNX for the second, a size that is not that of the factor
         return _by_matrices(op, x, axes, mode, align_corners=align_corners, antialias=antialias)
@@ -316,9 +314,9 @@ def _smooth(
     if antialias:
         attributes["antialias"] = 1
         attributes["exclude_outside"] = 1
-    if mode == "linear" and not antialias:
+    if mode == "linear" and not antialias and not align_corners:
         _refuse_coincidence(op, axes)
-    return _resize(op, x, axes, **attributes)
+    return _resize(op, x, axes, by_size=align_corners, **attributes)
 
 
 def _refuse_coincidence(op: Emitter, axes: Sequence[_Axis]) -> None:

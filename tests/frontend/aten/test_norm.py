@@ -1,0 +1,133 @@
+"""Normalisation layers: one node each, equal to eager at every promised size and in half precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graphforge.errors import GraphForgeError
+from tests.frontend.helpers import lower_and_compare
+
+_DYNAMIC = {"input": {0: (1, 4), 2: (6, 40), 3: (6, 40)}}
+
+
+def _image(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return (torch.randn(*shape, generator=torch.Generator().manual_seed(2)) * 3 + 1).to(dtype)
+
+
+def _trained(layer: nn.Module) -> nn.Module:
+    """A layer whose weights and statistics are not those it starts with."""
+    generator = torch.Generator().manual_seed(3)
+    for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
+        if tensor.is_floating_point():
+            low = 0.5 if "var" in name else -1.0
+            tensor.data.uniform_(low, 2.0, generator=generator)
+    return layer.eval()
+
+
+_IMAGE_LAYERS = [
+    nn.BatchNorm2d(8),
+    nn.BatchNorm2d(8, affine=False),
+    nn.GroupNorm(1, 8),
+    nn.GroupNorm(4, 8),
+    nn.GroupNorm(2, 8, affine=False),
+    nn.InstanceNorm2d(8),
+    nn.InstanceNorm2d(8, affine=True),
+    nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("layer", _IMAGE_LAYERS, ids=str)
+def test_images(layer: nn.Module, dtype: torch.dtype) -> None:
+    x, y = _image(3, 8, 13, 17, dtype=dtype), _image(1, 8, 6, 40, dtype=dtype)
+    outcome = lower_and_compare(
+        _trained(layer).to(dtype),
+        (x,),
+        dynamic=_DYNAMIC,
+        other_inputs=[(y,)],
+        atol=8e-3 if dtype is torch.float16 else 1e-5,  # values up to 10: one unit in the last place of half
+    )
+    assert outcome.nodes == 1
+    layer.float()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LayerNorm(17),
+        nn.LayerNorm((13, 17), bias=False),
+        nn.LayerNorm(17, elementwise_affine=False),
+        nn.RMSNorm(17),
+        nn.RMSNorm((13, 17), eps=1e-3),
+        nn.RMSNorm(17, elementwise_affine=False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_last_axes(layer: nn.Module, dtype: torch.dtype) -> None:
+    name = "input" if isinstance(layer, nn.LayerNorm) else "x"
+    x, y = _image(3, 8, 13, 17, dtype=dtype), _image(1, 2, 13, 17, dtype=dtype)
+    outcome = lower_and_compare(
+        _trained(layer).to(dtype),
+        (x,),
+        dynamic={name: {0: (1, 4), 1: (1, 9)}},
+        other_inputs=[(y,)],
+        atol=8e-3 if dtype is torch.float16 else 1e-5,
+    )
+    assert outcome.nodes == 1
+    layer.float()
+
+
+def test_batch_norm_of_vectors_and_sequences() -> None:
+    assert lower_and_compare(_trained(nn.BatchNorm1d(8)), (_image(5, 8),)).nodes == 1
+    assert lower_and_compare(_trained(nn.BatchNorm1d(8)), (_image(5, 8, 7),)).nodes == 1
+    assert lower_and_compare(_trained(nn.BatchNorm3d(8)), (_image(2, 8, 3, 4, 5),)).nodes == 1
+
+
+def test_batch_norm_by_the_batch() -> None:
+    """Without running statistics eager normalises by the batch, in eval mode too."""
+    layer = _trained(nn.BatchNorm2d(8, track_running_stats=False))
+    lower_and_compare(layer, (_image(3, 8, 6, 7),), dynamic=_DYNAMIC, other_inputs=[(_image(2, 8, 9, 6),)])
+
+
+def test_batch_norm_in_training_mode_is_refused() -> None:
+    layer = nn.BatchNorm2d(8)
+    layer.train()
+
+    def forward(x: Tensor) -> Tensor:
+        result: Tensor = layer(x)
+        return result
+
+    with pytest.raises(GraphForgeError, match="eval"):
+        lower_and_compare(forward, (_image(3, 8, 6, 7),))
+
+
+def test_group_norm_of_vectors_and_nothing() -> None:
+    lower_and_compare(nn.GroupNorm(2, 8), (_image(3, 8),))
+    lower_and_compare(nn.GroupNorm(2, 8), (_image(0, 8, 4, 4),))
+
+
+def test_doubles_keep_their_digits() -> None:
+    for layer in (nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True), nn.BatchNorm2d(8)):
+        lower_and_compare(_trained(layer).double(), (_image(3, 8, 6, 7, dtype=torch.float64),))
+
+
+@pytest.mark.parametrize("method", ["export-strict", "trace"])
+def test_decomposed_forms(method: str) -> None:
+    for layer in (nn.BatchNorm2d(8), nn.LayerNorm(7), nn.GroupNorm(2, 8), nn.InstanceNorm2d(8)):
+        lower_and_compare(_trained(layer), (_image(3, 8, 6, 7),), method=method)
+
+
+def test_statistics_are_computed_where_used() -> None:
+    x = _image(3, 8, 6, 7)
+    lower_and_compare(lambda x: torch.native_layer_norm(x, [7], None, None, 1e-5), (x,))
+    lower_and_compare(lambda x: torch.native_group_norm(x, None, None, 3, 8, 42, 2, 1e-5), (x,))
+    unused = lower_and_compare(lambda x: torch.native_layer_norm(x, [7], None, None, 1e-5)[0], (x,))
+    assert unused.nodes == 1
+
+
+def test_local_response_norm() -> None:
+    lower_and_compare(lambda x: functional.local_response_norm(x, 3), (_image(2, 8, 6, 7),))
