@@ -42,6 +42,7 @@ def read_model_proto(path: Path) -> onnx.ModelProto:
     for graph in _graphs(proto.graph):
         _check_names(graph, path)
     for node in _nodes(proto):
+        _check_text(node, path)
         if node.domain == "ai.onnx":
             node.domain = ""
     return proto
@@ -117,10 +118,19 @@ def _check_names(graph: onnx.GraphProto, path: Path) -> None:
         ("initializer", [tensor.name for tensor in graph.initializer]),
     ):
         double = _first_double(names)
+        if not all(isinstance(name, str) for name in names):
+            raise GraphForgeError(f"{path}: an {what} has a name that is no text", "is the file damaged?")
         if double is not None:
             raise GraphForgeError(f"{path}: {what} {double!r} is there twice")
         if "" in names:
             raise GraphForgeError(f"{path}: an {what} has no name")
+
+
+def _check_text(node: onnx.NodeProto, path: Path) -> None:
+    """Protobuf hands out bytes for text that is no UTF-8; nothing after this expects any."""
+    texts = (node.op_type, node.domain, node.name, *node.input, *node.output, *(item.name for item in node.attribute))
+    if not all(isinstance(text, str) for text in texts):
+        raise GraphForgeError(f"{path}: a node ({node.op_type!r}) has a name that is no text", "is the file damaged?")
 
 
 def _first_double(names: Iterable[str]) -> str | None:

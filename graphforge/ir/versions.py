@@ -431,12 +431,25 @@ def _resolve(graph: onnx.GraphProto, given: dict[str, onnx.AttributeProto], abse
         node.attribute.extend(copies)
 
 
+_CONSTANT_ATTRIBUTES = {
+    "value": ir.AttributeType.TENSOR,
+    "value_int": ir.AttributeType.INT,
+    "value_ints": ir.AttributeType.INTS,
+    "value_float": ir.AttributeType.FLOAT,
+    "value_floats": ir.AttributeType.FLOATS,
+    "value_string": ir.AttributeType.STRING,
+    "value_strings": ir.AttributeType.STRINGS,
+}
+
+
 def tensor_of_constant_node(node: ir.Node) -> ir.TensorProtocol:
     """What a Constant node holds, as a tensor."""
     attribute = next(iter(node.attributes.values()), None)
-    name = "" if attribute is None else attribute.name
     if attribute is None or attribute.is_ref():
         raise GraphForgeError(f"{describe_node(node)} holds no value")
+    name = attribute.name
+    if attribute.type != _CONSTANT_ATTRIBUTES.get(name):
+        raise GraphForgeError(f"{describe_node(node)} holds a value of an unknown kind ({name})")
     if name == "value":
         return attribute.as_tensor()
     if name == "value_int":
@@ -449,7 +462,5 @@ def tensor_of_constant_node(node: ir.Node) -> ir.TensorProtocol:
         return ir.tensor(list(attribute.as_floats()), dtype=ir.DataType.FLOAT)
     if name == "value_string":
         return ir.StringTensor([attribute.as_string().encode()], shape=ir.Shape([]))
-    if name == "value_strings":
-        texts = [text.encode() for text in attribute.as_strings()]
-        return ir.StringTensor(texts, shape=ir.Shape([len(texts)]))
-    raise GraphForgeError(f"{describe_node(node)} holds a value of an unknown kind ({name})")
+    texts = [text.encode() for text in attribute.as_strings()]
+    return ir.StringTensor(texts, shape=ir.Shape([len(texts)]))

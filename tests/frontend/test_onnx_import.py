@@ -157,6 +157,14 @@ def _bad_attribute(model: onnx.ModelProto) -> None:
     model.graph.node[0].attribute.append(helper.make_attribute("axis", 3))
 
 
+def _no_text(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"Add", b"A\xffd"))
+
+
+def _constant_of_nothing(model: onnx.ModelProto) -> None:
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["c"]))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -164,6 +172,8 @@ def _bad_attribute(model: onnx.ModelProto) -> None:
         (_garble, "not an ONNX model"),
         (_as_text, "not an ONNX model"),
         (_empty, "is empty"),
+        (_no_text, "no text"),
+        (_edit(_constant_of_nothing), "holds no value"),
         (_edit(_no_opset), "names no opset"),
         (_edit(_unknown_operator), "has no such operator"),
         (_edit(_future), "opset 99"),
@@ -183,6 +193,23 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[Path], None
     damage(path)
     with pytest.raises(GraphForgeError, match=said):
         import_onnx(path)
+
+
+def test_a_file_with_flipped_bytes_is_read_or_refused_never_a_crash(tmp_path: Path) -> None:
+    path = _relu_file(tmp_path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 5)):
+            damaged[place] = int(rng.integers(0, 256))
+        path.write_bytes(bytes(damaged))
+        try:
+            import_onnx(path)
+        except GraphForgeError:
+            refused += 1
+    assert refused > 100
 
 
 def test_no_file_and_a_folder_are_refused(tmp_path: Path) -> None:
