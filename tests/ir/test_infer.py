@@ -24,9 +24,17 @@ def _shape(value: ir.Value) -> list[int | str | None] | None:
 
 
 CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
-    ("Conv", [_value(2, 3, 17, 19), _value(8, 3, 3, 5)], {"strides": [2, 3], "pads": [1, 2, 0, 1], "dilations": [2, 1]}),
+    (
+        "Conv",
+        [_value(2, 3, 17, 19), _value(8, 3, 3, 5)],
+        {"strides": [2, 3], "pads": [1, 2, 0, 1], "dilations": [2, 1]},
+    ),
     ("Conv", [_value(2, 4, 9), _value(6, 2, 3)], {"group": 2}),
-    ("MaxPool", [_value(1, 2, 7, 8)], {"kernel_shape": [3, 2], "strides": [2, 2], "ceil_mode": 1, "pads": [1, 0, 1, 1]}),
+    (
+        "MaxPool",
+        [_value(1, 2, 7, 8)],
+        {"kernel_shape": [3, 2], "strides": [2, 2], "ceil_mode": 1, "pads": [1, 0, 1, 1]},
+    ),
     ("AveragePool", [_value(1, 2, 6, 6)], {"kernel_shape": [2, 2], "strides": [3, 3], "ceil_mode": 1}),
     ("GlobalAveragePool", [_value(2, 3, 4, 5)], {}),
     ("Gemm", [_value(4, 5), _value(6, 5)], {"transB": 1}),
