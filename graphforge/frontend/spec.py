@@ -30,7 +30,7 @@ class DimRange:
     def __post_init__(self) -> None:
         if self.low < 0 or self.high < self.low or self.step < 1:
             raise UsageError(
-                f"dynamic dim {self.name}: expected 0 <= low <= high, step >= 1, got {self.low}..{self.high}/{self.step}",
+                f"dynamic dim {self.name}: 0 <= low <= high and step >= 1, not {self.low}..{self.high}/{self.step}",
                 "write it as axis=low..high or axis=low..high/step, for example 0=1..8 or 2=128..512/32",
             )
         if not self.sizes(limit=1):
