@@ -6,7 +6,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.spec import ShapeSpec, TensorSpec
+from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret, script_arguments
+from graphforge.frontend.traceable import traceable_functions
 
 __all__ = [
     "METHODS",
@@ -153,7 +155,11 @@ def capture(
     failures: dict[str, str] = {}
     for name in methods:
         try:
-            with _quiet(), recurrent_shapes():
+            notes: list[str] = []
+            with _quiet(), recurrent_shapes(), ExitStack() as aids:
+                if name != "export-strict":  # which reads Python's byte code, where a replaced function is in its way
+                    aids.enter_context(noticing_symbolic_functions(notes))
+                    aids.enter_context(traceable_functions())
                 captured = _CAPTURE[name](model, widened, shapes)
         except GraphForgeError:
             raise
@@ -161,6 +167,7 @@ def capture(
             failures[name] = _reason(error)
             continue
         captured.failures = failures
+        captured.notes = notes
         return captured
     raise CaptureError(
         "the model could not be captured",
@@ -344,6 +351,7 @@ def captured_from_program(
         method=like.method,
         failures=like.failures,
         program=program,
+        notes=like.notes,
     )
 
 

@@ -27,6 +27,7 @@ class Captured:
         symbols: sympy symbol of a size -> the user's dim name.
         method: ``export``, ``export-strict``, ``fx`` or ``trace``.
         failures: why the methods tried before failed, one text each.
+        notes: what the user should know about the capture.
         program: the ExportedProgram, when there is one.
     """
 
@@ -40,3 +41,4 @@ class Captured:
     method: str
     failures: dict[str, str] = field(default_factory=dict)
     program: torch.export.ExportedProgram | None = None
+    notes: list[str] = field(default_factory=list)

@@ -24,7 +24,6 @@ from graphforge.frontend.aliasing import (
     changes_view,
     functional_twin,
     is_mutation,
-    knows_storage,
     shared_argument,
     written_arguments,
 )
@@ -93,7 +92,7 @@ class _Lowering:
         self.captured = captured
         graph = ir.Graph([], [], nodes=[], opset_imports={"": HOME_OPSET}, name="main")
         self.model = ir.Model(graph, ir_version=10, producer_name="graphforge")
-        self.lowered = Lowered(self.model)
+        self.lowered = Lowered(self.model, notes=list(captured.notes))
         self.op = Emitter(graph)
         self.op.symbol_names = {
             symbol: sympy.Symbol(name, integer=True, positive=True) for symbol, name in captured.symbols.items()
@@ -212,7 +211,6 @@ class Scope:
             if isinstance(part, torch.fx.GraphModule)
             for node in part.graph.nodes
         )
-        self.faithful = not self.has_mutation or knows_storage(module)
 
     # -- the walk ----------------------------------------------------------------------------------------------------
 
@@ -394,7 +392,7 @@ class Scope:
     ) -> Any:
         if not isinstance(value, ir.Value):
             return value
-        shared = shared_argument(node, fake, faithful=self.faithful)
+        shared = shared_argument(node, fake)
         stored = None if shared is None else self.env[shared]
         if isinstance(stored, list) and shared is not None:
             stored = next(iter(cells_of(stored)), None)
@@ -553,7 +551,7 @@ class Scope:
     def inline(self, node: torch.fx.Node, module: torch.fx.GraphModule, arguments: list[Any]) -> Any:
         """A submodule's graph in place; it shares our cells, so its writes are ours."""
         scope = Scope(self.lowering, self.op, module, origin=self.origin)
-        scope.has_mutation, scope.faithful = self.has_mutation, self.faithful
+        scope.has_mutation = self.has_mutation
         placeholders = [item for item in module.graph.nodes if item.op == "placeholder"]
         for item, argument in zip(placeholders, arguments, strict=True):
             scope.env[item] = self.stored_argument(argument)
@@ -561,9 +559,7 @@ class Scope:
 
     def child(self, op: Emitter, module: torch.fx.GraphModule) -> Scope:
         """A scope for a graph inside this one."""
-        scope = Scope(self.lowering, op, module, origin=self.origin)
-        scope.faithful = scope.faithful and self.faithful
-        return scope
+        return Scope(self.lowering, op, module, origin=self.origin)
 
     def shape(self, fake: torch.Tensor) -> ir.Shape:
         """A captured tensor's shape, with the user's dim names."""
