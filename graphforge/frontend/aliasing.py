@@ -23,7 +23,6 @@ __all__ = [
     "changes_view",
     "functional_twin",
     "is_mutation",
-    "knows_storage",
     "shared_argument",
     "written_arguments",
 ]
@@ -103,56 +102,51 @@ def _annotated(target: Any) -> bool:
     return any(info.alias_info is not None and not info.alias_info.is_write for info in infos)
 
 
-_SURE = {"select", "slice", "transpose", "permute", "unsqueeze", "expand", "view", "split", "unbind", "t"}
+# Operators whose results may look into arguments though their schema does not say so.
+_UNANNOTATED = ("aten.meshgrid.", "aten.broadcast_tensors.", "aten.atleast_")
 
 
-def knows_storage(module: torch.fx.GraphModule) -> bool:
-    """Whether the fake values of a program share storage as its tensors do.
-
-    They do in a fresh capture; a program loaded from a file has fake values made one by one.
-    """
-    for node in module.graph.nodes:
-        if node.op != "call_function" or not _annotated(node.target) or not isinstance(node.args[0], torch.fx.Node):
-            continue
-        if str(node.target).split(".")[1] in _SURE:
-            fake = node.meta.get("val")
-            first = fake[0] if isinstance(fake, list | tuple) and fake else fake
-            return _storage(first) is not None and _storage(first) == _storage(node.args[0].meta.get("val"))
-    return True
-
-
-def shared_argument(node: torch.fx.Node, fake: Any, *, faithful: bool) -> torch.fx.Node | None:
+def shared_argument(node: torch.fx.Node, fake: Any) -> torch.fx.Node | None:
     """The argument of a call that its result (whose fake value is ``fake``) shares memory with, None for new memory.
+
+    In a fresh capture the fake values share storage as the tensors do.  Where they do not, they may have been made one
+    by one (a program loaded from a file, constants met in a trace): then the operator itself is asked, on meta tensors.
 
     Args:
         node: the call.
         fake: fake value of the result, one of them where there are several.
-        faithful: whether fake values share storage as the tensors do (see ``knows_storage``).
     """
-    if str(node.target) in _HANDED_THROUGH:
+    target = node.target
+    if str(target) in _HANDED_THROUGH:
         first = node.args[0]
         training = node.args[2] if len(node.args) > 2 else node.kwargs.get("train", False)
         return first if isinstance(first, torch.fx.Node) and not training else None
-    if not faithful:
-        return _found_by_running(node)
     own = _storage(fake)
-    if own is None:
-        return None
-    for argument in node.all_input_nodes:
-        if _storage(argument.meta.get("val")) == own:
-            return argument
+    if own is not None:
+        for argument in node.all_input_nodes:
+            if _storage(argument.meta.get("val")) == own:
+                return argument
+    if isinstance(target, torch._ops.OpOverload) and is_mutation(target):
+        first = node.args[0] if node.args else None
+        return first if isinstance(first, torch.fx.Node) else None
+    if _annotated(target) or str(target).startswith(_UNANNOTATED):
+        return _found_by_running(node)
     return None
 
 
 def _found_by_running(node: torch.fx.Node) -> torch.fx.Node | None:
-    """Run the call on meta tensors of the captured sizes and strides and see whose storage its result has."""
-    if not _annotated(node.target):
-        return None
+    """Run the call on meta tensors of the captured sizes and strides and see whose storage its result has.
+
+    Raises:
+        NotInvertible: the sizes depend on data, and the call does not work on any.
+    """
     assert callable(node.target)
     made: dict[torch.fx.Node, torch.Tensor] = {}
 
     def plain(value: Any) -> Any:
-        return value.node.hint if isinstance(value, torch.SymInt) else value
+        if not isinstance(value, torch.SymInt):
+            return value
+        return value.node.hint if value.node.has_hint() else 3  # any size serves to see what is a view
 
     def concrete(argument: torch.fx.Node) -> Any:
         fake = argument.meta.get("val")
@@ -165,7 +159,10 @@ def _found_by_running(node: torch.fx.Node) -> torch.fx.Node | None:
 
     args = torch.fx.map_arg(node.args, concrete)
     kwargs = {key: value for key, value in torch.fx.map_arg(node.kwargs, concrete).items() if key != "device"}
-    result = node.target(*args, **kwargs)
+    try:
+        result = node.target(*args, **kwargs)
+    except RuntimeError as error:  # sizes that depend on data need not fit each other here
+        raise NotInvertible(f"whether {node.target} makes a view is not known") from error
     first = result[0] if isinstance(result, list | tuple) else result
     return next((argument for argument, tensor in made.items() if _storage(tensor) == _storage(first)), None)
 

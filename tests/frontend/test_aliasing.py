@@ -222,6 +222,16 @@ def test_agrees_with_eager_when_traced(function: Callable[[torch.Tensor], Any]) 
     lower_and_compare(function, [_input()], method="trace")
 
 
+def test_views_of_inputs_beside_views_of_constants_in_a_trace() -> None:
+    def function(x: torch.Tensor) -> Any:
+        diagonal = x.diagonal(0)
+        diagonal.unsqueeze_(0)
+        x.copy_(torch.arange(24).reshape(4, 6) + 1)
+        return x, diagonal
+
+    lower_and_compare(function, [_input()], method="trace")
+
+
 def test_writes_to_dynamic_sizes() -> None:
     def function(x: torch.Tensor) -> Any:
         y = x.clone()
