@@ -75,6 +75,7 @@ class _Descent:
         self.rewriter = rewriter
         self.obstacles: dict[ir.Node, Obstacle] = {}
         self.nodes: dict[str, list[ir.Node]] = {}
+        self.gone: set[ir.Node] = set()  # nodes in bodies whose owner was replaced
         for node in rewriter.graph.all_nodes():
             self._enlist(node)
 
@@ -85,14 +86,14 @@ class _Descent:
             self._report(node, version, NoLowerForm(reason))
         for op_type in sorted(changed_at(version)):
             for node in self.nodes.pop(op_type, ()):
-                if node.graph is None:
+                if node.graph is None or node in self.gone:
                     continue
                 if node not in self.obstacles:
                     self._lower(node, version, rules)
                 self._enlist(node)
 
     def _enlist(self, node: ir.Node) -> None:
-        if node.domain == "" and node.graph is not None:
+        if node.domain == "" and node.graph is not None and node not in self.gone:
             self.nodes.setdefault(node.op_type, []).append(node)
 
     def check(self, opset: int) -> None:
@@ -121,7 +122,10 @@ class _Descent:
             for body in bodies_of(made):
                 made_nodes.extend(body.all_nodes())
         if values is not None:
+            bodies = list(bodies_of(node))
             self.rewriter.replace(node, values)
+            for body in bodies:
+                self.gone.update(inner for inner in body.all_nodes() if node.graph is None)
         for made in made_nodes:
             # ONNX's own definitions are written in the version itself: they may use what it brought.
             if made.graph is not None and made.domain == "" and made.op_type in changed_at(version):
