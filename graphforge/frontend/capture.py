@@ -15,6 +15,7 @@ from torch.utils import _pytree
 from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
+from graphforge.frontend.promises import check_promises
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.spec import ShapeSpec, TensorSpec
 from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
@@ -279,13 +280,24 @@ def _dynamic_shapes(model: Any, inputs: CallInputs, shapes: ShapeSpec) -> Any:
 
 
 def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, strict: bool = False) -> Captured:
-    program = torch.export.export(
-        model,
-        inputs.args,
-        inputs.kwargs,
-        dynamic_shapes=_dynamic_shapes(model, inputs, shapes),
-        strict=strict,
-    )
+    def exported(*, deferred: bool) -> torch.export.ExportedProgram:
+        return torch.export.export(
+            model,
+            inputs.args,
+            inputs.kwargs,
+            dynamic_shapes=_dynamic_shapes(model, inputs, shapes),
+            strict=strict,
+            prefer_deferred_runtime_asserts_over_guards=deferred,
+        )
+
+    deferred = False
+    try:
+        program = exported(deferred=False)
+    except Exception as error:
+        if strict or "Constraints violated" not in str(error) or "generated guard" not in str(error):
+            raise
+        program = exported(deferred=True)
+        deferred = True
     template = Captured(
         graph_module=program.graph_module,
         input_names={},
@@ -296,7 +308,10 @@ def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, st
         symbols={},
         method="export-strict" if strict else "export",
     )
-    return captured_from_program(program, template, names=inputs.leaf_names)
+    captured = captured_from_program(program, template, names=inputs.leaf_names)
+    if deferred:
+        check_promises(captured)
+    return captured
 
 
 def captured_from_program(

@@ -55,9 +55,9 @@ def _is_traced(tensor: Tensor) -> bool:
 
 def _linspace(start: float, end: float, steps: torch.SymInt, *, dtype: torch.dtype, device: Any) -> Tensor:
     """As torch computes it: the first half from the start, the second half from the end."""
-    count: Any = steps
+    count: Any = steps  # torch's annotations know plain numbers only
     positions = torch.arange(count, device=device).to(dtype)
     step = (end - start) / torch.sym_max(steps - 1, 1)
     from_start = start + positions * step
-    from_end = end - (steps - 1 - positions) * step
+    from_end = end - (count - 1 - positions) * step
     return torch.where(positions * 2 < count, from_start, from_end)
