@@ -354,10 +354,11 @@ def to_ir(
     """
     journal = journal or _Journal(None)
     if prepared.loaded.onnx_path is not None:
-        from graphforge.frontend.onnx_import import import_onnx
+        from graphforge.frontend.onnx_import import IMPORT_NOTES, import_onnx
 
         with journal.step("import") as step:
             model = import_onnx(prepared.loaded.onnx_path)
+            journal.notes += model.meta.get(IMPORT_NOTES, ())
             step["nodes"] = _count(model)
         return model, {"method": "onnx", "failures": {}, "fallbacks": [], "decomposed": {}}
     from graphforge.frontend.capture import capture as run_capture

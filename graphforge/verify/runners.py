@@ -188,7 +188,7 @@ class OnnxRuntimeRunner:
 
         values = {}
         for info in self.session.get_inputs():
-            array = np.ascontiguousarray(feeds[info.name])
+            array = np.asarray(feeds[info.name], order="C")  # ascontiguousarray would give a scalar a dim
             if info.type in _WITHOUT_NUMPY:
                 raw = array.view(np.uint16 if array.itemsize == 2 else np.uint8)
                 element = _WITHOUT_NUMPY[info.type][0]

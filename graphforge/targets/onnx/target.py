@@ -47,15 +47,18 @@ class OnnxTarget:
         return opset
 
     def pipeline(self, options: TargetOptions) -> list[Pass]:
-        """Lower the graph to the opset."""
+        """Lower the graph to the opset, and fold what the lower forms compute from constants."""
+        from graphforge.passes.eliminate_dead_code import EliminateDeadCode
+        from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
 
-        return [LegaliseOpset(opset=self.opset(options))]
+        return [LegaliseOpset(opset=self.opset(options)), FoldConstants(), EliminateDeadCode()]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write ``model.onnx`` (and ``model.onnx.data`` above 1.9 GB of weights)."""
+        from graphforge.ir.versions import ir_version_for
         from graphforge.targets.onnx.naming import assign_names
-        from graphforge.targets.onnx.write import ir_version_for, write_onnx
+        from graphforge.targets.onnx.write import write_onnx
 
         opset = self.opset(options)
         model.graph.opset_imports[""] = opset

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from graphforge.errors import GraphForgeError, InternalError
 from graphforge.ir import write_origin_metadata
 
-__all__ = ["EXTERNAL_DATA_BYTES", "ir_version_for", "write_onnx"]
+__all__ = ["EXTERNAL_DATA_BYTES", "write_onnx"]
 
 # protobuf refuses messages of 2 GiB; above this the weights go to a file beside the model.
 EXTERNAL_DATA_BYTES = 1_900_000_000
@@ -20,12 +20,6 @@ EXTERNAL_DATA_BYTES = 1_900_000_000
 _STREAMED_BYTES = 4096
 # Wire tags (field number << 3 | 2, length-delimited) of ModelProto.graph, GraphProto.initializer, TensorProto.raw_data.
 _GRAPH, _INITIALIZER, _RAW_DATA = bytes([7 << 3 | 2]), bytes([5 << 3 | 2]), bytes([9 << 3 | 2])
-
-
-def ir_version_for(opset: int) -> int:
-    """The lowest IR version that may carry an opset, at least 7 (initializers need not be inputs)."""
-    minimum = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)], ignore_unknown=True)
-    return max(int(minimum), 7 if opset >= 12 else 6)
 
 
 def write_onnx(model: ir.Model, path: Path, *, external_bytes: int = EXTERNAL_DATA_BYTES) -> list[str]:

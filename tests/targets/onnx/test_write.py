@@ -15,8 +15,9 @@ from onnx_ir.tensor_adapters import TorchTensor
 
 from graphforge.errors import GraphForgeError
 from graphforge.ir import Builder
+from graphforge.ir.versions import ir_version_for
 from graphforge.targets.onnx.naming import assign_names
-from graphforge.targets.onnx.write import ir_version_for, write_onnx
+from graphforge.targets.onnx.write import write_onnx
 
 
 def _model(*weights: torch.Tensor) -> ir.Model:
