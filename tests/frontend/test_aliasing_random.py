@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -125,8 +126,9 @@ def _run(x: torch.Tensor, steps: list[Step]) -> list[torch.Tensor]:
 _STEP = st.tuples(st.integers(0, len(_VIEWS) + 6), st.integers(0, 9), st.integers(0, 17), st.integers(0, 17))
 
 
-@settings(derandomize=True, max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(_STEP, min_size=2, max_size=9))
-def test_random_programs_of_views_and_writes(steps: list[Step]) -> None:
+@pytest.mark.parametrize("method", ["export", "trace"])
+@settings(derandomize=True, max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(_STEP, min_size=2, max_size=9))
+def test_random_programs_of_views_and_writes(method: str, steps: list[Step]) -> None:
     x = torch.arange(24, dtype=torch.float32).reshape(4, 6)
-    lower_and_compare(lambda x: _run(x, steps), [x])
+    lower_and_compare(lambda x: _run(x, steps), [x], method=method)
