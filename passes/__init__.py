@@ -30,6 +30,7 @@ def default_pipeline() -> list[Pass]:
     from graphforge.passes.fuse_pad_into_conv import FusePadIntoConv
     from graphforge.passes.fuse_rms_norm import FuseRmsNorm
     from graphforge.passes.inline_branches import InlineBranches
+    from graphforge.passes.merge_attention_heads import MergeAttentionHeads
     from graphforge.passes.merge_concats import MergeConcats
     from graphforge.passes.merge_reshapes import MergeReshapes
     from graphforge.passes.merge_slices import MergeSlices
@@ -71,6 +72,8 @@ def default_pipeline() -> list[Pass]:
         MergeConcats(),
         MergeReshapes(),
         MergeSlices(),
+        # Reshapes and transposes have settled: those around an Attention are its own business.
+        MergeAttentionHeads(),
         # A BatchNorm that went into a MatMul has left an Add.
         FuseMatmulAdd(),
         # What the fusions left over.
