@@ -12,7 +12,14 @@ from graphforge.frontend.rules import lowers
 __all__: list[str] = []
 
 
-@lowers("aten._fft_r2c.default", "aten._fft_c2r.default", "aten._fft_c2c.default")
+@lowers(
+    "aten._fft_r2c.default",
+    "aten._fft_c2r.default",
+    "aten._fft_c2c.default",
+    "aten.stft.default",
+    "aten.stft.center",
+    "aten.istft.default",
+)
 def transform(op: Emitter, *_: Any, **__: Any) -> ir.Value:
     """Refused.
 
