@@ -32,6 +32,7 @@ def default_pipeline() -> list[Pass]:
     from graphforge.passes.inline_branches import InlineBranches
     from graphforge.passes.merge_attention_heads import MergeAttentionHeads
     from graphforge.passes.merge_concats import MergeConcats
+    from graphforge.passes.merge_constants import MergeConstants
     from graphforge.passes.merge_reshapes import MergeReshapes
     from graphforge.passes.merge_slices import MergeSlices
     from graphforge.passes.merge_transposes import MergeTransposes
@@ -64,6 +65,8 @@ def default_pipeline() -> list[Pass]:
         FuseMatmulAdd(),
         FoldBatchNorm(),
         FoldScaleIntoWeights(),
+        # Constants that found no weight.
+        MergeConstants(),
         # A BatchNorm or a factor between two of these is gone by now, and what is left lets them pass.
         # Pairs that stand together first: sinking one of them would part them.
         MergeTransposes(),

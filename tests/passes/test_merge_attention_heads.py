@@ -49,6 +49,18 @@ def test_a_mask_stays_as_it_is() -> None:
     assert outcome.ops == ["Attention"]
 
 
+def test_halves_computed_in_float() -> None:
+    body = _heads("q") + _heads("k") + _heads("v")
+    body += "".join(f"{name}f = Cast<to=1>({name}h) " for name in "qkv")
+    outcome = _run(
+        _THREE.replace("float[", "float16["),
+        "float16[N,S,8] y",
+        body + "b = Attention(qf, kf, vf) a = Cast<to=10>(b) " + _JOIN,
+        {"N": 2, "S": 5, "L": 7},
+    )
+    assert outcome.ops == ["Cast", "Cast", "Cast", "Attention", "Cast"]
+
+
 def test_thirds_of_one_projection() -> None:
     body = "r = Reshape(x, thirds) t0 = Transpose<perm=[2,0,3,1,4]>(r) "
     body += "q = Gather<axis=0>(t0, i0) k = Gather<axis=0>(t0, i1) v = Gather<axis=0>(t0, i2) "

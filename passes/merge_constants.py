@@ -1,0 +1,100 @@
+"""Merge constants that follow each other.    (x * a) * b ==> x * (a b),   (x + a) - b ==> x + (a - b)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from graphforge.ir import Graph, Node, Value, constant_of
+from graphforge.transform import Match, NoMatch, Pass, Rewriter, Rule, is_constant
+
+__all__ = ["MergeConstants"]
+
+# Constants above this are weights; those fold elsewhere or stay.
+_LIMIT = 1 << 16
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
+
+
+@dataclass(frozen=True)
+class MergeConstants(Pass):
+    """Factors with factors and summands with summands; computed in double precision, of floats only."""
+
+    name: ClassVar[str] = "merge-constants"
+    edits_through_rewriter: ClassVar[bool] = True
+
+    def run(self, graph: Graph, rewriter: Rewriter) -> None:
+        """Merge them in the graph and its bodies."""
+        rewriter.apply(_RULES, graph)
+
+
+def _constant(node: Node) -> tuple[Value, np.ndarray] | str:
+    """The other operand of a node with one constant, and the constant (1 / c of a Div, -c of a Sub); else why not."""
+    for kept, place in ((0, 1), (1, 0)) if node.op_type in ("Add", "Mul") else ((0, 1),):
+        source, other = node.inputs[kept], node.inputs[place]
+        if source is None or other is None or is_constant(source) or not is_constant(other):
+            continue
+        if other.dtype not in _FLOATS:
+            return f"constants of {other.dtype} are not merged"
+        array = constant_of(other, limit=_LIMIT)
+        if array is None:
+            return f"the constant of {node.op_type} is large"
+        wide = array.astype(np.float64)
+        if node.op_type == "Div":
+            if not wide.all():
+                return "a division by zero"
+            return source, 1 / wide
+        return source, -wide if node.op_type == "Sub" else wide
+    return f"{node.op_type} has no constant operand"
+
+
+class ConstantConstant(Rule):
+    """(x . a) . b"""
+
+    def __init__(self, inner: str, outer: str) -> None:
+        self.inner = inner
+        self.outer = outer
+
+    @property
+    def name(self) -> str:
+        """How messages call the rule."""
+        return f"{self.inner}{self.outer}"
+
+    def pattern(self, op: Any, x: Any, a: Any, b: Any) -> Any:
+        return op.node(self.outer, op.node(self.inner, x, a, _name="first"), b, _name="second")
+
+    def check(self, m: Match) -> Match | NoMatch:
+        first, second = _constant(m.first), _constant(m.second)
+        if isinstance(first, str):
+            return m.no(first, m.first)
+        if isinstance(second, str):
+            return m.no(second)
+        source, one = first
+        other = second[1]
+        if not _broadcast_is_small(one.shape, other.shape):
+            return m.no("the merged constant would be larger than both")
+        product = self.outer in ("Mul", "Div")
+        with np.errstate(all="ignore"):
+            merged = (one * other if product else one + other).astype(m.second.outputs[0].dtype.numpy())
+        lost = (merged == 0) & (one * other != 0) if product else np.zeros(merged.shape, bool)
+        if not np.isfinite(merged.astype(np.float64)).all() or lost.any():
+            return m.no("the merged constant leaves the range of its type")
+        return m.having(source=source, merged=merged)
+
+    def rewrite(self, op: Any, m: Match) -> Any:
+        return op.node("Mul" if self.outer in ("Mul", "Div") else "Add", [m.source, m.merged])
+
+
+def _broadcast_is_small(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    try:
+        shape = np.broadcast_shapes(one, other)
+    except ValueError:
+        return False  # they meet only through x
+    return int(np.prod(shape)) <= max(int(np.prod(one)), int(np.prod(other)))
+
+
+_RULES = tuple(
+    ConstantConstant(inner, outer) for group in (("Mul", "Div"), ("Add", "Sub")) for inner in group for outer in group
+)

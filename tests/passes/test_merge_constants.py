@@ -1,0 +1,48 @@
+"""merge-constants: factors and summands that follow each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphforge.passes.merge_constants import MergeConstants
+from tests.passes.harness import run
+
+CONSTANTS = """<float two = {2}, float three = {3}, float zero = {0}, float[3] row = {1, 2, 3},
+  float[2,1] column = {4, 5}, float tiny = {1e-30}, float huge = {1e30}>"""
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ("a = Mul(x, two) y = Mul(a, three)", ["Mul"]),
+        ("a = Mul(two, x) b = Div(a, three) y = Mul(row, b)", ["Mul"]),
+        ("a = Div(x, two) y = Div(a, row)", ["Mul"]),
+        ("a = Add(x, two) b = Sub(a, row) y = Add(three, b)", ["Add"]),
+        ("a = Mul(x, two) b = Add(a, three) y = Mul(b, two)", ["Mul", "Add", "Mul"]),
+        ("a = Sub(two, x) y = Add(a, three)", ["Sub", "Add"]),
+    ],
+)
+def test_merges(body: str, left: list[str]) -> None:
+    assert run(MergeConstants(), f"g (float[2,3] x) => (float[2,3] y) {CONSTANTS} {{ {body} }}").ops == left
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("a = Mul(x, row) y = Mul(a, column)", "the merged constant would be larger than both"),
+        ("a = Mul(x, tiny) y = Mul(a, tiny)", "the merged constant leaves the range of its type"),
+        ("a = Mul(x, huge) y = Mul(a, huge)", "the merged constant leaves the range of its type"),
+        ("a = Mul(x, two) y = Div(a, zero)", "a division by zero"),
+        ("a = Mul(x, two) y = Mul(a, w)", "Mul has no constant operand"),
+        ("a = Mul(x, two) y = Mul(a, three) z = Relu(a)", "the result of Mul is read elsewhere"),
+    ],
+)
+def test_stays(body: str, reason: str) -> None:
+    outputs = "float[2,3] y, float[2,3] z" if "z =" in body else "float[2,3] y"
+    outcome = run(MergeConstants(), f"g (float[2,3] x, float[2,3] w) => ({outputs}) {CONSTANTS} {{ {body} }}")
+    assert reason in outcome.reasons
+
+
+def test_integers_stay() -> None:
+    text = "g (int64[2] x) => (int64[2] y) <int64 two = {2}> { a = Mul(x, two) y = Div(a, two) }"
+    assert run(MergeConstants(), text).ops == ["Mul", "Div"]
