@@ -4,8 +4,9 @@
     scripts/bench zoo --only swin_t         # models whose name contains the text
     scripts/bench zoo --table               # only print the table of what was measured before
 
-Each model runs in a process of its own.  Peak memory is measured in further processes that do one thing each.
-Times are medians of interleaved repetitions after a warm-up on a tiny model, so that imports are not counted.
+Each model has a process of its own, and each compilation a fork of it: its peak memory is that of the loaded model and
+the one compilation, and no tool warms up another.  Times are medians of interleaved repetitions after a warm-up on a
+tiny model, so that imports are not counted.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import json
 import math
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="interleaved repetitions of the compile steps")
     parser.add_argument("--table", action="store_true", help="print the table of earlier results and stop")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
-    parser.add_argument(
-        "--no-memory", action="store_true", help="leave the peak memory out (two more processes a model)"
-    )
     parser.add_argument("--worker", nargs=2, metavar=("MODEL", "OUT"), help=argparse.SUPPRESS)
-    parser.add_argument("--memory", nargs=2, metavar=("MODEL", "TOOL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        _worker(options.worker[0], Path(options.worker[1]), options.repeats, memory=not options.no_memory)
-        return
-    if options.memory:
-        _memory(*options.memory)
+        _worker(options.worker[0], Path(options.worker[1]), options.repeats)
         return
     sys.path.insert(0, str(ROOT))
     from scripts.zoo import ZOO
@@ -60,7 +54,6 @@ def main() -> None:
                 continue
             print(f"{name} ...", flush=True)
             command = [sys.executable, __file__, "--worker", name, str(out), "--repeats", str(options.repeats)]
-            command += ["--no-memory"] if options.no_memory else []
             code = subprocess.run(command, env=_environment(), cwd=ROOT, timeout=3600, check=False).returncode
             if code != 0 and not out.exists():
                 out.write_text(json.dumps({"model": name, "error": f"worker ended with code {code}"}))
@@ -80,7 +73,7 @@ def _environment() -> dict[str, str]:
 # -- one model ---------------------------------------------------------------------------------------------------------
 
 
-def _worker(name: str, out: Path, repeats: int, *, memory: bool) -> None:
+def _worker(name: str, out: Path, repeats: int) -> None:
     warnings.simplefilter("ignore")
     sys.path.insert(0, str(ROOT))
     import torch
@@ -100,8 +93,6 @@ def _worker(name: str, out: Path, repeats: int, *, memory: bool) -> None:
         files = _simplified(folder, result)
         result["nodes"] = {tool: _nodes(path) for tool, path in files.items()}
         result["latency_ms"] = _latency(files, folder / "feeds.npz")
-    if memory:
-        result["peak_mb"] = {tool: _peak(name, tool) for tool in ("graphforge", "stock")}
     out.write_text(json.dumps(result, indent=1))
 
 
@@ -149,7 +140,6 @@ def _gf_dynamic(dynamic: dict[str, dict[int, tuple[int, int]]]) -> Any:
 
 def _compile_times(entry: Any, module: Any, args: Any, kwargs: Any, folder: Path, repeats: int) -> dict[str, Any]:
     import numpy as np
-    import torch
 
     from graphforge.frontend.capture import input_tree
 
@@ -157,31 +147,67 @@ def _compile_times(entry: Any, module: Any, args: Any, kwargs: Any, folder: Path
     feeds: dict[str, Any] = {name: tensor.numpy() for name, tensor in tree.tensors.items()}
     np.savez(folder / "feeds.npz", **feeds)
     stock_dynamic = _torch_dynamic(module, args, kwargs, entry.dynamic)
-    seconds: dict[str, list[float]] = {"capture": [], "graphforge": [], "stock": []}
+    tools = {
+        "capture": lambda: _capture(module, args, kwargs, stock_dynamic),
+        "graphforge": lambda: _graphforge_facts(
+            module, args, kwargs, _gf_dynamic(entry.dynamic), folder / "graphforge"
+        ),
+        "stock": lambda: _stock(module, args, kwargs, stock_dynamic, folder / "stock.onnx"),
+    }
+    seconds: dict[str, list[float]] = {tool: [] for tool in tools}
+    peaks: dict[str, list[float]] = {tool: [] for tool in tools}
     found: dict[str, Any] = {}
     for _ in range(repeats):
-        start = time.perf_counter()
-        torch.export.export(module, args, kwargs, dynamic_shapes=stock_dynamic, strict=False)
-        seconds["capture"].append(time.perf_counter() - start)
-        start = time.perf_counter()
+        for tool, run in tools.items():
+            outcome = _in_child(run, folder / f"{tool}.json")
+            if "error" in outcome:
+                found[f"{tool}_error"] = outcome["error"]
+                continue
+            seconds[tool].append(outcome["seconds"])
+            peaks[tool].append(outcome["peak_mb"])
+            if outcome["result"]:
+                found[tool] = outcome["result"]
+    return {
+        **found,
+        "seconds": {tool: statistics.median(times) if times else None for tool, times in seconds.items()},
+        "peak_mb": {tool: max(values) if values else None for tool, values in peaks.items()},
+    }
+
+
+def _in_child(run: Callable[[], Any], out: Path) -> dict[str, Any]:
+    """Run in a forked process, whose peak memory starts at what the loaded model takes; nothing warms up the next."""
+    out.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
         try:
-            bundle = _graphforge(module, args, kwargs, _gf_dynamic(entry.dynamic), folder / "graphforge")
-            seconds["graphforge"].append(time.perf_counter() - start)
-            found["graphforge"] = {
-                "steps": {step["name"]: step["seconds"] for step in bundle.manifest["steps"]},
-                "fallbacks": bundle.manifest["lowering"]["fallbacks"],
-                "decomposed": bundle.manifest["lowering"]["decomposed"],
-                "method": bundle.manifest["capture"]["method"],
-            }
-        except Exception as error:  # what failed is the result
-            found["graphforge_error"] = f"{type(error).__name__}: {error}"[:2000]
-        start = time.perf_counter()
-        try:
-            _stock(module, args, kwargs, stock_dynamic, folder / "stock.onnx")
-            seconds["stock"].append(time.perf_counter() - start)
-        except Exception as error:  # what failed is the result
-            found["stock_error"] = f"{type(error).__name__}: {error}"[:500]
-    return {**found, "seconds": {tool: statistics.median(times) if times else None for tool, times in seconds.items()}}
+            start = time.perf_counter()
+            result = run()
+            seconds = time.perf_counter() - start
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            out.write_text(json.dumps({"seconds": seconds, "peak_mb": peak, "result": result}))
+        except BaseException as error:  # what failed is the result
+            out.write_text(json.dumps({"error": f"{type(error).__name__}: {error}"[:2000]}))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    outcome: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"error": "the process died"}
+    return outcome
+
+
+def _capture(module: Any, args: Any, kwargs: Any, dynamic: Any) -> None:
+    import torch
+
+    torch.export.export(module, args, kwargs, dynamic_shapes=dynamic, strict=False)
+
+
+def _graphforge_facts(module: Any, args: Any, kwargs: Any, dynamic: Any, out: Path) -> dict[str, Any]:
+    manifest = _graphforge(module, args, kwargs, dynamic, out).manifest
+    return {
+        "steps": {step["name"]: step["seconds"] for step in manifest["steps"]},
+        "fallbacks": manifest["lowering"]["fallbacks"],
+        "decomposed": manifest["lowering"]["decomposed"],
+        "method": manifest["capture"]["method"],
+    }
 
 
 def _verified(entry: Any, module: Any, args: Any, kwargs: Any, folder: Path) -> dict[str, Any]:
@@ -274,42 +300,6 @@ def _latency(files: dict[str, Path], feeds_path: Path) -> dict[str, float | str]
             break
     # the low quartile: what the machine does when nobody else wants it
     return {**result, **{tool: round(sorted(values)[len(values) // 4] * 1e3, 4) for tool, values in times.items()}}
-
-
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-
-def _peak(name: str, tool: str) -> float | str:
-    command = [sys.executable, __file__, "--memory", name, tool]
-    done = subprocess.run(
-        command, env=_environment(), cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False
-    )
-    lines = done.stdout.strip().splitlines()
-    return (
-        float(lines[-1])
-        if done.returncode == 0 and lines
-        else (done.stderr.strip().splitlines() or ["failed"])[-1][:200]
-    )
-
-
-def _memory(name: str, tool: str) -> None:
-    warnings.simplefilter("ignore")
-    sys.path.insert(0, str(ROOT))
-    import torch
-
-    torch.set_num_threads(THREADS)
-    from scripts.zoo import build
-
-    entry, module, args, kwargs = build(name)
-    folder = Path(tempfile.mkdtemp())
-    try:
-        if tool == "graphforge":
-            _graphforge(module, args, kwargs, _gf_dynamic(entry.dynamic), folder / "out")
-        else:
-            _stock(module, args, kwargs, _torch_dynamic(module, args, kwargs, entry.dynamic), folder / "stock.onnx")
-    finally:
-        shutil.rmtree(folder)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
