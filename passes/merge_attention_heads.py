@@ -2,6 +2,7 @@
 
 ``heads`` is the usual reshape to [batch, length, heads, width] and transpose to [batch, heads, length, width], or one
 third of a projection that holds queries, keys and values, cut after such a transpose; ``side_by_side`` is its inverse.
+Casts between the heads and the Attention stay where they are: halves are computed in float.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class MergeAttentionHeads(Pass):
 def _merge(node: Node, rewriter: Rewriter) -> None:
     if len(node.inputs) > 4:
         return  # caches are per head
-    queries, keys, values = (_whole(value) for value in node.inputs[:3])
+    queries, keys, values = (_whole(_before_cast(value)) for value in node.inputs[:3])
     if queries is None or keys is None or values is None:
         rewriter.declined("the heads are not split off by a reshape and a transpose", node)
         return
@@ -64,12 +65,23 @@ def _merge(node: Node, rewriter: Rewriter) -> None:
     op = rewriter.builder(node)
     cuts: dict[Value, tuple[Value, ...]] = {}
     operands = []
-    for source in (queries, keys, values):
-        operands.append(_operand(op, source, cuts))
+    for source, value in zip((queries, keys, values), node.inputs, strict=False):
+        operand = _operand(op, source, cuts)
+        wanted = None if value is None else value.dtype
+        operands.append(operand if wanted in (None, source.value.dtype) else op.Cast(operand, to=wanted.value))
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     attributes |= {"q_num_heads": heads, "kv_num_heads": key_heads}
     mask = node.inputs[3] if len(node.inputs) > 3 else None
-    rewriter.replace([*reversed(joined), node], op.Attention(*operands, mask, **attributes))
+    attended = op.Attention(*operands, mask, **attributes)
+    result = joined[-1].outputs[0]
+    if result.dtype is not None and result.dtype != node.outputs[0].dtype:
+        attended = op.Cast(attended, to=result.dtype.value)
+    rewriter.replace([*reversed(joined), node], attended)
+
+
+def _before_cast(value: Value | None) -> Value | None:
+    node = _producer(value, "Cast")
+    return value if node is None else node.inputs[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +136,17 @@ def _third(node: Node) -> _Source | None:
 
 
 def _joined(value: Value) -> list[Node] | None:
-    """The transpose and the reshape that put the heads side by side again."""
+    """What puts the heads side by side again: a transpose and a reshape, perhaps after a cast."""
+    cast = _only_reader(value, "Cast")
+    if cast is not None:
+        value = cast.outputs[0]
     swap = _only_reader(value, "Transpose")
     if swap is None or ints_attribute(swap, "perm") != _SWAP:
         return None
     join = _only_reader(swap.outputs[0], "Reshape")
     if join is None or rank_of(join.outputs[0]) != 3 or not _keeps(join, 2):
         return None
-    return [swap, join]
+    return [swap, join] if cast is None else [cast, swap, join]
 
 
 def _only_reader(value: Value, op_type: str) -> Node | None:

@@ -335,11 +335,12 @@ class Rewriter:
         if base is None:
             return
         for node in fresh:
-            if node.name is None or node.name.startswith("node_"):
-                node.name = root.name if node.outputs[0] in results and root.name else f"{base}/{node.op_type}"
             for value in node.outputs:
                 if value not in results and (value.name is None or _AUTOMATIC.fullmatch(value.name)):
                     value.name = self.names.fresh(f"{base}/{node.op_type}")
+            if node.name is None or node.name.startswith("node_"):
+                # a value's name is its alone, and two nodes of one name are more than ONNX Runtime loads
+                node.name = root.name if node.outputs[0] in results and root.name else node.outputs[0].name
 
 
 def _pairs(

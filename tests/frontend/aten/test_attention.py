@@ -36,10 +36,18 @@ def test_one_node_at_every_size(causal: bool, dtype: torch.dtype) -> None:
         return _attend(q, k, v, is_causal=causal, scale=0.3 if causal else None)
 
     other = tuple(tensor.to(dtype) for tensor in _OTHER)
-    outcome = lower_and_compare(
-        forward, _heads(dtype), dynamic=_DYNAMIC, other_inputs=[other], atol=3e-3 if dtype is torch.float16 else None
+    outcome = lower_and_compare(forward, _heads(dtype), dynamic=_DYNAMIC, other_inputs=[other])
+    casts = {"Cast": 4} if dtype is torch.float16 else {}
+    assert outcome.counts == {"Attention": 1, **casts}
+
+
+def test_large_scores_in_half_precision() -> None:
+    """ONNX Runtime's own float16 kernel is off by 2 % here; eager computes in single precision, and so do we."""
+    q, k, v = (
+        tensor.to(torch.float16)
+        for tensor in (_values(1, 4, 64, 64) * 4, _values(1, 4, 65, 64) * 4, _values(1, 4, 65, 64))
     )
-    assert outcome.counts == {"Attention": 1}
+    lower_and_compare(lambda q, k, v: _attend(q, k, v), (q, k, v))
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (1, 7), (2, 1, 1, 7), (2, 4, 5, 7), (4, 5, 7), (1, 1, 5, 1)], ids=str)
