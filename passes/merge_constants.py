@@ -15,6 +15,8 @@ __all__ = ["MergeConstants"]
 
 # Constants above this are weights; those fold elsewhere or stay.
 _LIMIT = 1 << 16
+# Between two such factors a float32 can overflow or lose digits that the merged factor would keep.
+_EXTREME = 2.0**32
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 
 
@@ -76,6 +78,10 @@ class ConstantConstant(Rule):
         if not _broadcast_is_small(one.shape, other.shape):
             return m.no("the merged constant would be larger than both")
         product = self.outer in ("Mul", "Div")
+        if product and _extreme(one, other):
+            return m.no("factors so extreme that the product between them may overflow or vanish")
+        if not product and (np.abs(one + other) < np.maximum(np.abs(one), np.abs(other)) / 2).any():
+            return m.no("the summands cancel: adding and taking away a large number is how some programs round")
         with np.errstate(all="ignore"):
             merged = (one * other if product else one + other).astype(m.second.outputs[0].dtype.numpy())
         lost = (merged == 0) & (one * other != 0) if product else np.zeros(merged.shape, bool)
@@ -85,6 +91,11 @@ class ConstantConstant(Rule):
 
     def rewrite(self, op: Any, m: Match) -> Any:
         return op.node("Mul" if self.outer in ("Mul", "Div") else "Add", [m.source, m.merged])
+
+
+def _extreme(*factors: np.ndarray) -> bool:
+    """Whether a factor is so large or small that the order of the products can be seen in float32."""
+    return any(((np.abs(f) > _EXTREME) | ((np.abs(f) < 1 / _EXTREME) & (f != 0))).any() for f in factors)
 
 
 def _broadcast_is_small(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
