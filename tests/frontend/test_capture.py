@@ -30,7 +30,9 @@ def _capture(
 
 
 class Nested(torch.nn.Module):
-    def forward(self, pair: tuple[torch.Tensor, torch.Tensor], options: dict[str, torch.Tensor], scale: float = 2.0) -> Any:
+    def forward(
+        self, pair: tuple[torch.Tensor, torch.Tensor], options: dict[str, torch.Tensor], scale: float = 2.0
+    ) -> Any:
         return {"sum": (pair[0] + pair[1]) * scale, "rest": [options["k"].neg()]}
 
 
@@ -151,7 +153,11 @@ def test_capture_failures_print_nothing(tmp_path: Path) -> None:
     )
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=True
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == "CaptureError\n"
     assert done.stderr == ""
