@@ -45,7 +45,7 @@ class Tally:
     def add(self, sample: Sample, result: Result) -> None:
         """Count one sample."""
         status = result.status.value
-        exemption = exemption_of(sample)
+        exemption = exemption_of(sample, result)
         if result.status in _FAILED:
             if is_by_design(result):
                 status = "by design"

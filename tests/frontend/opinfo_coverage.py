@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch.utils import _pytree
+
 from tests.frontend.opinfo import Result, Sample, Status
 
 __all__ = ["EXEMPTIONS", "TABLE", "Exemption", "covered_operators", "exemption_of", "is_by_design", "outside_entries"]
@@ -27,12 +30,16 @@ class Exemption:
         entry: pattern of OpInfo entry names (``topk``, ``nn.functional.interpolate/*``).
         dtypes: names of torch dtypes; empty for all.
         samples: numbers of the samples; empty for all.
+        nan: only samples that hold NaN.
+        failure: text that the failure must have, so that another failure of the same sample still counts.
         reason: why, for the table.
     """
 
     entry: str
     dtypes: tuple[str, ...]
     samples: tuple[int, ...]
+    nan: bool
+    failure: str
     reason: str
 
     def covers(self, sample: Sample) -> bool:
@@ -42,13 +49,26 @@ class Exemption:
             fnmatch.fnmatchcase(sample.entry, self.entry)
             and (not self.dtypes or dtype in self.dtypes)
             and (not self.samples or sample.index in self.samples)
+            and (not self.nan or _holds_nan(sample))
         )
+
+
+def _holds_nan(sample: Sample) -> bool:
+    leaves = _pytree.tree_leaves((sample.args, dict(sample.kwargs)))
+    return any(isinstance(leaf, torch.Tensor) and bool(leaf.isnan().any()) for leaf in leaves)
 
 
 def _read() -> tuple[Exemption, ...]:
     listed = tomllib.loads(_FILE.read_text(encoding="utf-8")).get("exempt", [])
     return tuple(
-        Exemption(item["entry"], tuple(item.get("dtypes", ())), tuple(item.get("samples", ())), item["reason"])
+        Exemption(
+            entry=item["entry"],
+            dtypes=tuple(item.get("dtypes", ())),
+            samples=tuple(item.get("samples", ())),
+            nan=item.get("nan", False),
+            failure=item["failure"],
+            reason=item["reason"],
+        )
         for item in listed
     )
 
@@ -56,9 +76,13 @@ def _read() -> tuple[Exemption, ...]:
 EXEMPTIONS = _read()
 
 
-def exemption_of(sample: Sample) -> Exemption | None:
-    """The exemption that covers a sample, None where it must pass."""
-    return next((exemption for exemption in EXEMPTIONS if exemption.covers(sample)), None)
+def exemption_of(sample: Sample, result: Result) -> Exemption | None:
+    """The exemption that a failure falls under (of a sample that passed: that it would fall under)."""
+    passed = result.status is Status.PASSED
+    return next(
+        (each for each in EXEMPTIONS if each.covers(sample) and (passed or each.failure in result.reason)),
+        None,
+    )
 
 
 def is_by_design(result: Result) -> bool:
