@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.frontend.helpers import lower_and_compare
@@ -64,7 +64,9 @@ def _diagonal(x: torch.Tensor, a: int, b: int) -> torch.Tensor:
 
 
 def _same(x: torch.Tensor, a: int, b: int) -> torch.Tensor:
-    return (x.detach(), x.contiguous(), torch.dropout(x, 0.5, False), x.to(torch.float32), x.clone())[a % 5]
+    # eager dropout hands its operand itself through, where a capture sees another tensor: a view tells them apart
+    same = torch.dropout(x, 0.5, False).view_as(x)
+    return (x.detach(), x.contiguous(), same, x.to(torch.float32), x.clone())[a % 5]
 
 
 def _windows(x: torch.Tensor, a: int, b: int) -> torch.Tensor:
@@ -127,7 +129,13 @@ _STEP = st.tuples(st.integers(0, len(_VIEWS) + 6), st.integers(0, 9), st.integer
 
 
 @pytest.mark.parametrize("method", ["export", "trace"])
-@settings(derandomize=True, max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    derandomize=True,
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.generate],  # a failing program is short enough to read; making it shorter takes minutes
+    suppress_health_check=list(HealthCheck),
+)
 @given(steps=st.lists(_STEP, min_size=2, max_size=9))
 def test_random_programs_of_views_and_writes(method: str, steps: list[Step]) -> None:
     x = torch.arange(24, dtype=torch.float32).reshape(4, 6)
