@@ -1,8 +1,8 @@
 """Attention: scaled_dot_product_attention in all its spellings, and the fused paths of nn.MultiheadAttention.
 
 The ONNX operator Attention (opset 23) is used wherever ONNX Runtime runs it.  On CPU, one thread, it took 0.75 to 1.0
-of its decomposition's time in most shapes measured and up to 1.13 in a few (long causal sequences), with a fraction of the
-nodes; and it agrees with eager PyTorch on rows that are masked out entirely, which are zero and not NaN.
+of its decomposition's time in most shapes measured and up to 1.13 in a few (long causal sequences), with a fraction
+of the nodes; and it agrees with eager PyTorch on rows that are masked out entirely, which are zero and not NaN.
 """
 
 from __future__ import annotations
