@@ -33,7 +33,18 @@ from graphforge.frontend.rules import rule_for
 from graphforge.frontend.spec import ShapeSpec, TensorSpec
 from tests.frontend.helpers import TOLERANCES, assert_same, flat_tensors, run_model
 
-__all__ = ["DTYPES", "Result", "Sample", "Status", "capture_call", "check", "entries", "samples", "single_call"]
+__all__ = [
+    "DTYPES",
+    "Result",
+    "Sample",
+    "Status",
+    "capture_call",
+    "check",
+    "entries",
+    "operator_of",
+    "samples",
+    "single_call",
+]
 
 # float32 first: it is the dtype that every ordinary test run looks at.
 DTYPES: tuple[torch.dtype, ...] = (
@@ -174,6 +185,13 @@ def capture_call(
         method="trace",
     )
     return captured, {f"x{position}": tensor for position, tensor in enumerate(tensors)}
+
+
+def operator_of(name: str) -> Callable[..., Any]:
+    """The operator that a lowering is declared for, ``aten.add.Tensor``."""
+    namespace, packet, overload = name.split(".")
+    found: Callable[..., Any] = getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+    return found
 
 
 def single_call(

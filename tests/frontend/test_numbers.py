@@ -10,8 +10,10 @@ import torch
 
 from graphforge.errors import LoweringError
 from graphforge.frontend.capture import capture, input_tree
+from graphforge.frontend.lower import lower
 from graphforge.frontend.spec import DimRange
-from tests.frontend.helpers import lower_and_compare, lower_only
+from tests.frontend.helpers import assert_same, lower_and_compare, lower_only, run_model
+from tests.frontend.opinfo import operator_of, single_call
 
 BATCH = {"x": {0: (1, 8)}}
 
@@ -64,6 +66,22 @@ def test_sizes_are_read_at_run_time(method: str, operator: str) -> None:
     assert operator in calls(Measured(), [x], method, dynamic=True)
     others = [[torch.randn(1, 3)], [torch.randn(7, 3)]]
     lower_and_compare(Measured(), [x], dynamic=BATCH, other_inputs=others, method=method)
+
+
+@pytest.mark.parametrize("name", ["aten.size.default", "aten.sym_size.default"])
+def test_all_sizes_at_once(name: str) -> None:
+    x = torch.randn(2, 3)
+    captured, feeds = single_call(operator_of(name), [x], x, listed=True)
+    graph = captured.graph_module.graph
+    sizes = next(node for node in graph.nodes if str(node.target) == name)
+    sizes.meta["val"] = (2, 3)
+    first = next(iter(sizes.users))
+    first.meta["val"] = 2
+    with graph.inserting_after(first):
+        scaled = graph.call_function(torch.ops.aten.mul.Tensor, (next(iter(graph.nodes)), first))
+    scaled.meta["val"] = next(iter(graph.nodes)).meta["val"]
+    next(node for node in graph.nodes if node.op == "output").args = ((scaled,),)
+    assert_same(run_model(lower(captured).model, feeds), [x * 2])
 
 
 def test_constant_tensors_in_forward() -> None:
