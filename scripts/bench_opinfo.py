@@ -37,6 +37,7 @@ class Tally:
     exempt: Counter[str] = field(default_factory=Counter)
     entries: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     outside: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    unusable: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     refused: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     exempted: Counter[Exemption] = field(default_factory=Counter)
     mended: dict[Exemption, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -62,6 +63,8 @@ class Tally:
                 self.mended[exemption].append(sample.name)
         elif result.status is Status.OUTSIDE:
             self.outside[sample.entry].add(result.reason)
+        else:
+            self.unusable[sample.entry].add(result.reason.split(" (")[0][:100].replace("|", "/"))
         self.statuses[status] += 1
         self.entries[sample.entry][status] += 1
         if status in ("passed", "exempt", "wrong", "broken", "refused"):
@@ -140,13 +143,14 @@ def table(tally: Tally, limit: int | None) -> Iterable[str]:
     yield ""
     yield "## Outside"
     yield ""
-    yield "Entries of which no sample stays within our lowerings, and the operators that stop them."
+    yield "Entries of which no sample stays within our lowerings, and the operators that stop them; or why none is usable."
     yield ""
     yield "| entry | reaches |"
     yield "| --- | --- |"
     for name, counts in sorted(tally.entries.items()):
-        if counts["outside"] and not any(counts[status] for status in ("passed", "exempt", "by design", *_failed())):
-            yield f"| `{name}` | {', '.join(f'`{reason}`' for reason in sorted(tally.outside[name]))} |"
+        if not any(counts[status] for status in ("passed", "exempt", "by design", *_failed())):
+            reaches = ", ".join(f"`{reason}`" for reason in sorted(tally.outside[name]))
+            yield f"| `{name}` | {reaches or '; '.join(sorted(tally.unusable[name]))} |"
 
 
 def _failed() -> list[str]:
