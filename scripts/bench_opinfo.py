@@ -143,7 +143,7 @@ def table(tally: Tally, limit: int | None) -> Iterable[str]:
     yield ""
     yield "## Outside"
     yield ""
-    yield "Entries of which no sample stays within our lowerings, and the operators that stop them; or why none is usable."
+    yield "Entries of which no sample stays within our lowerings, and what stops them."
     yield ""
     yield "| entry | reaches |"
     yield "| --- | --- |"
