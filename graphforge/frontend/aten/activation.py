@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphforge.frontend.aten.compare import clamp_to
 from graphforge.frontend.emitter import Emitter
-from graphforge.frontend.kernels import HALVES, INTEGERS, run, working_dtype
+from graphforge.frontend.kernels import INTEGERS, run, working_dtype
 from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
@@ -182,9 +182,9 @@ def softplus(op: Emitter, x: ir.Value, beta: Any = 1, threshold: Any = 20) -> ir
     smooth = _softplus(op, scaled)
     if beta != 1:
         smooth = run(op, "Div", smooth, float(beta))
-    if threshold >= 15 and x.dtype not in HALVES and x.dtype != _DOUBLE:
-        return smooth  # log(1 + exp(15)) - 15 = 3.1e-7, less than half a unit in the last place of 15 in float32
-    if threshold >= 36:
+    # log(1 + exp(15)) - 15 = 3.1e-7 is less than half a unit in the last place of 15 in float32, and so is
+    # log(1 + exp(36)) - 36 = 2.3e-16 in float64: beyond that the two branches are one
+    if threshold >= (36 if x.dtype == _DOUBLE else 15):
         return smooth
     return run(op, "Where", run(op, "Greater", scaled, float(threshold)), x, smooth)
 

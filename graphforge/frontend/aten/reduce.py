@@ -151,6 +151,7 @@ def count_nonzero(op: Emitter, x: ir.Value, dim: Axes = None) -> ir.Value:
 
 
 def _extreme(op: Emitter, op_type: str, x: ir.Value, dim: Axes, keepdim: bool) -> ir.Value:
+    """ReduceMax or ReduceMin.  torch hands NaN on; ONNX leaves it open, and ONNX Runtime passes over it."""
     return _reduce(op, op_type, x, _axes(op, x, dim), keepdim)
 
 
