@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from graphforge.errors import GraphForgeError
+from graphforge.frontend.onnx_safety import read_model_proto
 
 # Importing them registers their rules.
 from graphforge.targets.magicmind.lint import calibration, config, graph, scripts
@@ -62,12 +63,18 @@ def summarise(findings: Iterable[Finding]) -> list[str]:
 
 def _subject(path: Path) -> Subject:
     if path.is_file():
+        read_model_proto(path)  # refuses what is no ONNX file, or would reach outside its folder
         return Subject(path)
     if not path.is_dir():
         raise GraphForgeError(f"{path} does not exist", "give an ONNX file or the folder of a MagicMind bundle")
     try:
         bundle = json.loads((path / "bundle.json").read_text(encoding="utf-8"))
         settings = json.loads((path / bundle["config"]["file"]).read_text(encoding="utf-8"))
-        return Subject(path / bundle["model"]["file"], settings, bundle, path)
+        onnx_file = path / bundle["model"]["file"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GraphForgeError(f"{path} is no readable MagicMind bundle: {error}") from error
+        raise GraphForgeError(
+            f"{path} is no readable MagicMind bundle: {error}",
+            "a bundle is the folder that graphforge compile --target magicmind writes",
+        ) from error
+    read_model_proto(onnx_file)
+    return Subject(onnx_file, settings, bundle, path)

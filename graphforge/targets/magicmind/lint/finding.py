@@ -13,7 +13,10 @@ import onnx_ir as ir
 
 from graphforge.ir import infer_node, origins_from_metadata, origins_of
 
-__all__ = ["RULES", "Finding", "LintRule", "Severity", "Subject", "node_place", "rule"]
+__all__ = ["RULES", "TAGS", "Finding", "LintRule", "NodePlace", "Severity", "Subject", "node_place", "rule"]
+
+# What a rule rests on.
+TAGS = {"D": "documented", "O": "observed", "I": "inferred"}
 
 
 class Severity(enum.Enum):
@@ -22,6 +25,25 @@ class Severity(enum.Enum):
     ERROR = "error"
     WARNING = "warning"
     NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlace:
+    """A node as the place of a finding.
+
+    Attributes:
+        node: its name, "" when it has none.
+        operator: its operator.
+        origin: where it came from, "" when the file does not say.
+    """
+
+    node: str
+    operator: str
+    origin: str
+
+    def __str__(self) -> str:
+        place = f"node {self.node or '(unnamed)'} ({self.operator})"
+        return f"{place}, from {self.origin}" if self.origin else place
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +63,28 @@ class Finding:
     severity: Severity
     tag: str
     message: str
-    place: str = ""
+    place: NodePlace | str = ""
     fix: str = ""
+
+    @property
+    def evidence(self) -> list[str]:
+        """The tag in words: ``documented``, ``observed``, ``inferred``."""
+        return [TAGS[letter] for letter in self.tag.split(",")]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; the same keys for every finding."""
+        at_node = self.place if isinstance(self.place, NodePlace) else None
+        return {
+            "rule": self.rule,
+            "severity": self.severity.value,
+            "evidence": self.evidence,
+            "message": self.message,
+            "node": at_node.node if at_node else None,
+            "operator": at_node.operator if at_node else None,
+            "origin": at_node.origin if at_node and at_node.origin else None,
+            "file": self.place if isinstance(self.place, str) and self.place else None,
+            "fix": self.fix or None,
+        }
 
     def __str__(self) -> str:
         text = f"{self.severity.value} {self.rule} [{self.tag}]: {self.message}"
@@ -123,8 +165,7 @@ def _opset_of(model: ir.Model) -> int:
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
 
 
-def node_place(node: ir.Node) -> str:
+def node_place(node: ir.Node) -> NodePlace:
     """``node head/Add (Add), from head (Head), aten.add.Tensor, model.py:41``."""
     origins = origins_of(node) or origins_from_metadata(dict(node.metadata_props))
-    place = f"node {node.name or '(unnamed)'} ({node.op_type})"
-    return f"{place}, from {origins[0].describe()}" if origins else place
+    return NodePlace(node.name or "", node.op_type, origins[0].describe() if origins else "")
