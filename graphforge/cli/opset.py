@@ -1,37 +1,100 @@
-"""`graphforge opset`: the lowest opset a model needs, and the nodes that say so."""
+"""`graphforge opset`: what each opset can do for a model, and what each runtime lacks of it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-from graphforge.cli.console import print_json, progress, stdout
-from graphforge.cli.request import ModelRequest, json_option, model_options
+from graphforge.cli.console import print_json, progress, stderr, stdout
+from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx_ir as ir
+
+    from graphforge.compile import Prepared
+    from graphforge.verify.opset_answer import OpsetAnswer
 
 __all__ = ["command"]
 
 
 @click.command("opset")
 @model_options
+@click.option(
+    "--target",
+    metavar="NAME",
+    help="Only this runtime: onnxruntime, tensorrt, magicmind, openvino, coreml, ncnn.  [default: all]",
+)
+@click.option("--prove", is_flag=True, help="Deliver every legal opset and run each beside the reference.")
+@click.option("--html", metavar="FILE", help="Write the answer as one self-contained page, too.")
+@capture_option
 @json_option
-def command(request: ModelRequest, as_json: bool) -> None:
-    """Say which opset MODEL (or an ONNX file) needs, and which nodes are the reason.
+def command(
+    request: ModelRequest, target: str | None, prove: bool, html: str | None, capture: str, as_json: bool
+) -> int:
+    """Say which opsets MODEL (or an ONNX file) can be delivered in, and what runtimes take of it.
+
+    For every opset from 11 to the newest: legal as it stands, legal after legalisation (which operators, how), or
+    impossible (which nodes, from which source lines, the lowest opset that would do, what to change).  For every
+    runtime: the operators it lacks, and where that is known from.  Ends with exit code 1 when --prove finds a legal
+    opset whose file is invalid or gives other results.
 
     \b
     Examples:
       graphforge opset model.onnx
-      graphforge opset torchvision:swin_t --input 'x:1x3x224x224'
+      graphforge opset torchvision:swin_t --input 'x:1x3x224x224' --target openvino
+      graphforge opset net.py:build --input 'x:1x3x64x64' --prove --html opsets.html
     """
-    from graphforge.verify.opset_audit import opset_report_of_file, opset_report_of_model
+    from graphforge.verify.opset_answer import answer_for_file, answer_for_model
 
     with progress(quiet=as_json) as begin:
         begin("load")
         loaded = request.load()
-        if loaded.onnx_path is not None:  # the file as it stands: nothing runs, so no inputs are needed
-            report = opset_report_of_file(loaded.onnx_path)
+        if loaded.onnx_path is not None:  # nothing runs unless it is to be proved, so no inputs are needed
+            answer, model = answer_for_file(Path(loaded.onnx_path), target=target)
+            prepared = request.prepare(loaded) if prove else None
         else:
+            prepared = request.prepare(loaded)
             begin("capture")
-            report = opset_report_of_model(request.prepare(loaded))
+            answer, model = answer_for_model(prepared, target=target, capture=capture)
+        if prove and model is not None and prepared is not None:
+            answer = _proved(answer, model, prepared, request.seed, begin)
+    page = None
+    if html is not None:
+        from graphforge.verify.opset_render import write_page
+
+        page = write_page(answer, Path(html), model=request.model)
     if as_json:
-        print_json(report.to_dict())
+        print_json(answer.to_dict())
     else:
-        report.render(stdout())
+        from graphforge.verify.opset_render import print_answer
+
+        print_answer(stdout(), answer)
+    if page is not None:
+        stderr().print(f"written: {page}", soft_wrap=True, markup=False)
+    return int(answer.is_disproved)
+
+
+def _proved(
+    answer: OpsetAnswer, model: ir.Model, prepared: Prepared, seed: int, begin: Callable[[str], None]
+) -> OpsetAnswer:
+    from graphforge.compile import example_feeds, reference_runner
+    from graphforge.verify.opset_matrix import State
+    from graphforge.verify.opset_prove import prove_opsets
+
+    assert answer.matrix is not None
+    legal = [cell.opset for cell in answer.matrix.cells if cell.state is not State.IMPOSSIBLE]
+    proofs = prove_opsets(
+        model,
+        legal,
+        reference_runner(prepared),
+        prepared.shapes,
+        example_feeds(prepared),
+        seed=seed,
+        progress=begin,
+    )
+    return replace(answer, proofs=tuple(proofs))

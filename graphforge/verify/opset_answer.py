@@ -1,0 +1,235 @@
+"""The whole answer of `graphforge opset`: what the model needs, what each opset can do for it, what runtimes lack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from graphforge.errors import GraphForgeError
+from graphforge.targets.support import Runtime, runtimes
+from graphforge.verify.opset_audit import OpsetReport, opset_report, opset_report_of_file
+from graphforge.verify.opset_matrix import Cell, OpsetMatrix, Place, State, opset_matrix
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graphforge.compile import Prepared
+    from graphforge.verify.opset_prove import Proof
+
+__all__ = ["SCHEMA", "Fit", "Lack", "OpsetAnswer", "answer_for_file", "answer_for_model"]
+
+# Of the JSON form; it grows when a key changes its meaning or goes.
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """An operator of the model that a runtime does not take, or of which nobody says whether it does.
+
+    Attributes:
+        operator: the operator.
+        count: number of nodes.
+        places: the first few of them.
+    """
+
+    operator: str
+    count: int
+    places: tuple[Place, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"operator": self.operator, "count": self.count, "nodes": [place.to_dict() for place in self.places]}
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What one runtime makes of the model.
+
+    Attributes:
+        runtime: the runtime.
+        opset: the opset to deliver for it; None when it reads none that the model can be delivered in.
+        unsupported: what it lacks at that opset.
+        unknown: operators of which its documentation says nothing.
+        limits: operator of the model -> what the documentation says it takes of it only.
+        lacking: opset -> number of operators it lacks there, for every opset that it reads and that is legal.
+    """
+
+    runtime: Runtime
+    opset: int | None
+    unsupported: tuple[Lack, ...]
+    unknown: tuple[Lack, ...]
+    limits: dict[str, str]
+    lacking: dict[int, int]
+
+    @property
+    def verdict(self) -> str:
+        """``ready``, ``lacks operators``, ``not documented`` or ``no opset``."""
+        if self.opset is None:
+            return "no opset"
+        if self.unsupported:
+            return "lacks operators"
+        return "not documented" if self.unknown else "ready"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "target": self.runtime.target,
+            "title": self.runtime.title,
+            "document": self.runtime.document,
+            "url": self.runtime.url or None,
+            "evidence": self.runtime.evidence,
+            "reads": {"oldest": self.runtime.oldest_opset, "newest": self.runtime.newest_opset},
+            "note": self.runtime.note or None,
+            "verdict": self.verdict,
+            "opset": self.opset,
+            "unsupported": [lack.to_dict() for lack in self.unsupported],
+            "unknown": [lack.to_dict() for lack in self.unknown],
+            "limits": dict(sorted(self.limits.items())),
+            "lacking_by_opset": {str(opset): count for opset, count in sorted(self.lacking.items())},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OpsetAnswer:
+    """The answer.
+
+    Attributes:
+        audit: the lowest opset of the model as it stands, and the nodes that say so.
+        matrix: every opset from the newest down to 11; None when the model cannot be read into the IR.
+        fits: every runtime asked about.
+        proofs: what came of running it, empty unless asked for.
+        notes: what limits the answer.
+    """
+
+    audit: OpsetReport
+    matrix: OpsetMatrix | None
+    fits: tuple[Fit, ...]
+    proofs: tuple[Proof, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_disproved(self) -> bool:
+        """Whether a legal opset gave a wrong result or an invalid file."""
+        return any(proof.passed is False for proof in self.proofs)
+
+    def cure(self, operator: str) -> str:
+        """What to do about an operator that needs a newer opset than wanted."""
+        cells = self.matrix.cells if self.matrix is not None else ()
+        for cell in cells:
+            for item in cell.obstructions:
+                if item.operator == operator:
+                    return item.cure or f"no older form: deliver opset {item.lowest} or newer"
+            for rewrite in cell.step:
+                if rewrite.operator == operator and cell.state is State.LEGALISED:
+                    return f"compile --opset {cell.opset} or lower: {rewrite.how}"
+        return ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form: keys sorted, the same keys whatever the model."""
+        audit = self.audit.to_dict()
+        for need in audit["deciding"]:
+            need["cure"] = self.cure(need["operator"]) or None
+        proofs = {proof.opset: proof for proof in self.proofs}
+        cells = self.matrix.cells if self.matrix is not None else ()
+        audit["notes"] = [*audit["notes"], *self.notes]
+        document = {
+            "schema": SCHEMA,
+            **audit,
+            "lowest_deliverable": None if self.matrix is None else self.matrix.lowest,
+            "opsets": [_cell_as_dict(cell, proofs.get(cell.opset)) for cell in cells],
+            "targets": [fit.to_dict() for fit in self.fits],
+        }
+        ordered: dict[str, Any] = json.loads(json.dumps(document, sort_keys=True))
+        return ordered
+
+
+def _cell_as_dict(cell: Cell, proof: Proof | None) -> dict[str, Any]:
+    return {
+        "opset": cell.opset,
+        "state": cell.state.value,
+        "rewrites": [rewrite.to_dict() for rewrite in cell.rewrites],
+        "obstructions": [item.to_dict() for item in cell.obstructions],
+        "operators": {name: {"count": used.count, "version": used.version} for name, used in cell.operators.items()},
+        "proof": None if proof is None else proof.to_dict(),
+    }
+
+
+def answer_for_file(path: Path, *, target: str | None = None) -> tuple[OpsetAnswer, ir.Model | None]:
+    """The answer for an ONNX file: as it stands where its own opset allows, else by way of the home opset.
+
+    Returns:
+        The answer, and the model in canonical form (None when it cannot be read into the IR).
+
+    Raises:
+        GraphForgeError: the file cannot be read.
+        UsageError: the target is unknown.
+    """
+    from graphforge.compile import to_canonical
+    from graphforge.frontend.onnx_import import import_onnx
+
+    chosen = runtimes(target)
+    audit = opset_report_of_file(path)
+    unchanged = () if audit.invalid else range(audit.lowest, audit.opset + 1)
+    try:
+        model = import_onnx(path)
+        to_canonical(model)
+        matrix = _matrix(model, unchanged)
+    except GraphForgeError as error:
+        reason = f"only the file as it stands was looked at: {error.message}"
+        return OpsetAnswer(audit, None, (), notes=(reason, *error.notes)), None
+    return OpsetAnswer(audit, matrix, _fits(matrix, chosen)), model
+
+
+def answer_for_model(
+    prepared: Prepared, *, target: str | None = None, capture: str = "auto"
+) -> tuple[OpsetAnswer, ir.Model]:
+    """The answer for a PyTorch model: of its canonical form, which is what `compile` lowers.
+
+    Raises:
+        GraphForgeError: the model cannot be captured or lowered.
+        UsageError: the target is unknown.
+    """
+    from graphforge.compile import to_canonical, to_ir
+
+    chosen = runtimes(target)
+    model, _ = to_ir(prepared, capture=capture)
+    to_canonical(model)
+    matrix = _matrix(model, ())
+    return OpsetAnswer(opset_report(model), matrix, _fits(matrix, chosen)), model
+
+
+def _matrix(model: ir.Model, unchanged: Sequence[int]) -> OpsetMatrix:
+    from graphforge.targets.onnx.naming import assign_names
+
+    assign_names(model)  # the names that the delivered file will have
+    return opset_matrix(model, as_it_stands=unchanged)
+
+
+def _fits(matrix: OpsetMatrix, chosen: Sequence[Runtime]) -> tuple[Fit, ...]:
+    return tuple(_fit(matrix, runtime) for runtime in chosen)
+
+
+def _fit(matrix: OpsetMatrix, runtime: Runtime) -> Fit:
+    readable = [c for c in matrix.cells if c.state is not State.IMPOSSIBLE and runtime.reads(c.opset)]
+    found = {cell.opset: (_lacks(cell, runtime, "unsupported"), _lacks(cell, runtime, "unknown")) for cell in readable}
+    if not found:
+        return Fit(runtime, None, (), (), {}, {})
+    # the least is missing, then the least is uncertain, then the newest: newer opsets need fewer nodes
+    best = min(found, key=lambda opset: (len(found[opset][0]), len(found[opset][1]), -opset))
+    unsupported, unknown = found[best]
+    operators = next(cell.operators for cell in readable if cell.opset == best)
+    limits = {name: text for name, text in runtime.limits.items() if name in operators}
+    lacking = {opset: len(lacks[0]) for opset, lacks in found.items()}
+    return Fit(runtime, best, unsupported, unknown, limits, lacking)
+
+
+def _lacks(cell: Cell, runtime: Runtime, verdict: str) -> tuple[Lack, ...]:
+    return tuple(
+        Lack(name, used.count, used.places)
+        for name, used in cell.operators.items()
+        if runtime.judge(name, used.version) == verdict
+    )

@@ -1,0 +1,328 @@
+"""Opset by opset: is the model legal there, what has to be rewritten to get there, or which nodes stand in the way.
+
+Nothing is guessed: the graph is walked down by the pass that `compile` uses, one opset at a time, and watched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import onnx_ir as ir
+
+from graphforge.ir import HOME_OPSET
+from graphforge.ir.names import NameTable
+from graphforge.ir.origin import origins_of
+from graphforge.ir.versions import versions_of
+from graphforge.passes.opset import Obstacle, lower_graph
+from graphforge.passes.opset.engine import LOWEST_OPSET
+from graphforge.transform import Rewriter
+
+__all__ = ["Cell", "Obstruction", "OpsetMatrix", "Place", "Rewrite", "State", "Used", "opset_matrix"]
+
+# How many nodes are named where all do the same.
+_EXAMPLES = 3
+
+
+class State(Enum):
+    """What one opset can do for the model."""
+
+    AS_IT_STANDS = "as it stands"
+    LEGALISED = "legalised"
+    IMPOSSIBLE = "impossible"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node and where it came from.
+
+    Attributes:
+        node: its name.
+        module: path of the module, "" when unknown.
+        source: ``file.py:line``, "" when unknown.
+    """
+
+    node: str
+    module: str
+    source: str
+
+    def to_dict(self) -> dict[str, str | None]:
+        """JSON-able form."""
+        return {"node": self.node, "module": self.module or None, "source": self.source or None}
+
+    def __str__(self) -> str:
+        where = ", ".join(part for part in (self.module, self.source) if part)
+        return f"{self.node} ({where})" if where else self.node
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What a step to an opset does to the nodes of one operator.
+
+    Attributes:
+        operator: the operator.
+        opset: the opset that the step arrives at.
+        how: the operators that take its place, or what changes in its form.
+        count: number of nodes.
+        places: the first few of them.
+    """
+
+    operator: str
+    opset: int
+    how: str
+    count: int
+    places: tuple[Place, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "operator": self.operator,
+            "opset": self.opset,
+            "how": self.how,
+            "count": self.count,
+            "nodes": [place.to_dict() for place in self.places],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Obstruction:
+    """A node that lower opsets cannot say.
+
+    Attributes:
+        place: the node.
+        operator: its operator.
+        lowest: lowest opset that would do.
+        reason: why.
+        cure: what to change in the model, "" when nothing is known.
+    """
+
+    place: Place
+    operator: str
+    lowest: int
+    reason: str
+    cure: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            **self.place.to_dict(),
+            "operator": self.operator,
+            "lowest": self.lowest,
+            "reason": self.reason,
+            "cure": self.cure or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """An operator as it is used at one opset.
+
+    Attributes:
+        version: the version of the operator that the opset means, 0 in another domain.
+        count: number of nodes.
+        places: the first few of them.
+    """
+
+    version: int
+    count: int
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One opset.
+
+    Attributes:
+        opset: the opset.
+        state: what it can do for the model.
+        rewrites: what is rewritten on the way to it, the steps at higher opsets included.
+        obstructions: the nodes in the way.
+        operators: what the model is made of there, by operator (with its domain when it is not ONNX's own).
+    """
+
+    opset: int
+    state: State
+    rewrites: tuple[Rewrite, ...] = ()
+    obstructions: tuple[Obstruction, ...] = ()
+    operators: Mapping[str, Used] = field(default_factory=dict)
+
+    @property
+    def step(self) -> tuple[Rewrite, ...]:
+        """What the last step to this opset rewrites."""
+        return tuple(rewrite for rewrite in self.rewrites if rewrite.opset == self.opset)
+
+
+@dataclass(frozen=True, slots=True)
+class OpsetMatrix:
+    """Every opset that can be asked for, the newest first."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def lowest(self) -> int | None:
+        """The lowest opset that the model can be delivered in; None when none can."""
+        return min((cell.opset for cell in self.cells if cell.state is not State.IMPOSSIBLE), default=None)
+
+
+def opset_matrix(model: ir.Model, *, as_it_stands: Iterable[int] = ()) -> OpsetMatrix:
+    """Walk a copy of a canonical model down from the home opset.
+
+    Args:
+        model: at the home opset; it is not changed.
+        as_it_stands: opsets at which the file that the model was read from is legal without a change.
+    """
+    unchanged = frozenset(as_it_stands)
+    # One walk to the bottom finds every node in the way; the graph is good for nothing afterwards if there was one.
+    trial = model.clone()
+    obstacles = [_obstruction(obstacle) for obstacle in lower_graph(Rewriter(trial), LOWEST_OPSET)]
+    floor = max((obstacle.lowest for obstacle in obstacles), default=LOWEST_OPSET)
+    walked = model.clone()
+    names = NameTable(walked)
+    cells = []
+    rewrites: list[Rewrite] = []
+    for opset in range(HOME_OPSET, LOWEST_OPSET - 1, -1):
+        if opset < HOME_OPSET and opset >= floor:
+            step, late = _step(walked, opset, names)
+            rewrites += step
+            if late:  # not legal there for a reason that no rule foresaw
+                obstacles += late
+                floor = opset + 1
+        if opset < floor and opset not in unchanged:
+            relevant = tuple(item for item in obstacles if item.lowest > opset)
+            cells.append(Cell(opset, State.IMPOSSIBLE, obstructions=relevant))
+            continue
+        free = not rewrites or opset in unchanged
+        state = State.AS_IT_STANDS if free else State.LEGALISED
+        operators = _operators(walked, opset) if opset >= floor else _operators(model, opset)
+        cells.append(Cell(opset, state, () if free else tuple(rewrites), operators=operators))
+    return OpsetMatrix(tuple(cells))
+
+
+class _Watcher(Rewriter):
+    """A Rewriter that remembers what replaced what."""
+
+    def __init__(self, model: ir.Model, names: NameTable) -> None:
+        super().__init__(model, pass_name="legalise-opset", names=names)
+        self.replaced: list[tuple[ir.Node, tuple[str, ...]]] = []
+
+    def replace(
+        self,
+        nodes: ir.Node | Sequence[ir.Node],
+        values: ir.Value | Sequence[ir.Value | None] | Mapping[ir.Value, ir.Value],
+    ) -> tuple[ir.Node, ...]:
+        root = nodes if isinstance(nodes, ir.Node) else nodes[0]
+        made = super().replace(nodes, values)
+        self.replaced.append((root, tuple(node.op_type for node in made)))
+        return made
+
+
+def _step(model: ir.Model, opset: int, names: NameTable) -> tuple[list[Rewrite], list[Obstruction]]:
+    before = {node: (_place(node), _form(node)) for node in model.graph.all_nodes()}
+    watcher = _Watcher(model, names)
+    obstacles = [_obstruction(obstacle) for obstacle in lower_graph(watcher, opset)]
+    groups: dict[tuple[str, str], list[Place]] = {}
+    replaced = set()
+    for node, made in watcher.replaced:
+        if node in before and node not in replaced:
+            replaced.add(node)
+            groups.setdefault((_operator(node), _as_operators(made)), []).append(before[node][0])
+    for node, (place, form) in before.items():
+        if node in replaced or node.graph is None:
+            continue
+        change = _change(form, _form(node))
+        if change:
+            groups.setdefault((_operator(node), change), []).append(place)
+    rewrites = [
+        Rewrite(operator, opset, how, len(places), tuple(places[:_EXAMPLES]))
+        for (operator, how), places in sorted(groups.items(), key=lambda item: item[0])
+    ]
+    return rewrites, obstacles
+
+
+def _as_operators(made: Sequence[str]) -> str:
+    return "written as " + ", ".join(dict.fromkeys(made)) if made else "dropped, it does nothing there"
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a node is written: its plain attributes, the names of the others, and how many inputs it has."""
+
+    attributes: Mapping[str, str]
+    inputs: int
+
+
+_PLAIN = (
+    ir.AttributeType.INT,
+    ir.AttributeType.FLOAT,
+    ir.AttributeType.STRING,
+    ir.AttributeType.INTS,
+    ir.AttributeType.FLOATS,
+    ir.AttributeType.STRINGS,
+)
+
+
+def _form(node: ir.Node) -> _Form:
+    attributes = {
+        name: str(attribute.value) if attribute.type in _PLAIN else "" for name, attribute in node.attributes.items()
+    }
+    return _Form(attributes, sum(value is not None for value in node.inputs))
+
+
+def _change(before: _Form, after: _Form) -> str:
+    """``axes from input to attribute``: how a node that stayed differs."""
+    gained = sorted(set(after.attributes) - set(before.attributes))
+    lost = sorted(set(before.attributes) - set(after.attributes))
+    if gained and after.inputs < before.inputs:
+        return f"{', '.join(gained)} from input to attribute"
+    if lost and after.inputs > before.inputs:
+        return f"{', '.join(lost)} from attribute to input"
+    parts = []
+    if gained:
+        parts.append(f"states {', '.join(gained)}")
+    if lost:
+        parts.append(f"leaves out {', '.join(lost)}, which says what the older version does anyway")
+    for name, value in after.attributes.items():
+        if before.attributes.get(name, value) != value:
+            parts.append(f"{name} {before.attributes[name]} becomes {value}")
+    if not parts and before.inputs != after.inputs:
+        parts.append(f"{before.inputs} inputs become {after.inputs}")
+    return "; ".join(parts)
+
+
+def _operators(model: ir.Model, opset: int) -> dict[str, Used]:
+    counts: Counter[str] = Counter()
+    places: dict[str, list[Place]] = {}
+    for node in model.graph.all_nodes():
+        operator = _operator(node)
+        counts[operator] += 1
+        seen = places.setdefault(operator, [])
+        if len(seen) < _EXAMPLES:
+            seen.append(_place(node))
+    return {
+        operator: Used(
+            max((version for version in versions_of(operator) if version <= opset), default=0),
+            counts[operator],
+            tuple(places[operator]),
+        )
+        for operator in sorted(counts)
+    }
+
+
+def _operator(node: ir.Node) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+
+
+def _place(node: ir.Node) -> Place:
+    name = node.name or next((value.name for value in node.outputs if value.name), None) or "(unnamed)"
+    origins = origins_of(node)
+    module = next((origin.module for origin in origins if origin.module), "")
+    source = next((origin.source for origin in origins if origin.source), "")
+    return Place(name, module, source)
+
+
+def _obstruction(obstacle: Obstacle) -> Obstruction:
+    node = obstacle.node
+    return Obstruction(_place(node), _operator(node), obstacle.opset, obstacle.reason, obstacle.cure)
