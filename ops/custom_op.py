@@ -27,8 +27,19 @@ import onnx_ir as ir
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir.infer import schema_of
 
-__all__ = ["CustomOp", "Parameter", "ShapeRule", "TensorFact", "custom_op", "declared_ops", "find_op", "withdraw"]
+__all__ = [
+    "CustomOp",
+    "Parameter",
+    "ShapeRule",
+    "TensorFact",
+    "custom_op",
+    "declared_ops",
+    "find_op",
+    "semantic_op",
+    "withdraw",
+]
 
+_OUR_DOMAIN = "graphforge"
 _ANY_FLOAT = ("float", "float16", "double", "bfloat16")
 _PARAMETER = re.compile(r"\s*([A-Za-z_]\w*)\s*(?::\s*([A-Za-z]\w*)\s*([?*])?)?\s*")
 
@@ -201,30 +212,68 @@ def custom_op(
         raise UsageError(
             f"cannot read operator name {qualified_name!r}", "write it as domain::Name, for example acme::Sort"
         )
-    if domain in ("ai.onnx", "onnx", "graphforge"):
+    if domain in ("ai.onnx", "onnx", _OUR_DOMAIN):
         raise GraphForgeError(f"{qualified_name}: the domain {domain} is taken", "use a domain of your own")
-    op = CustomOp(
-        domain=domain,
-        name=name,
-        inputs=tuple(one if isinstance(one, Parameter) else Parameter.parse(one) for one in inputs),
-        outputs=tuple(one if isinstance(one, Parameter) else Parameter.parse(one) for one in outputs),
-        attributes=dict(attributes or {}),
-        types={group: tuple(kinds) for group, kinds in (types or {}).items()},
-        shapes=shapes,
-        function=function,
-        torch_name=torch_name,
-        library=library,
-        version=version,
-        doc=doc,
+    return _declare(
+        CustomOp(
+            domain=domain,
+            name=name,
+            inputs=_parameters(inputs),
+            outputs=_parameters(outputs),
+            attributes=dict(attributes or {}),
+            types={group: tuple(kinds) for group, kinds in (types or {}).items()},
+            shapes=shapes,
+            function=function,
+            torch_name=torch_name,
+            library=library,
+            version=version,
+            doc=doc,
+        )
     )
-    known = _DECLARED.get((domain, name))
+
+
+def semantic_op(
+    name: str,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    attributes: Mapping[str, Any],
+    shapes: ShapeRule,
+    function: Callable[..., Any],
+    torch_name: str,
+    types: Mapping[str, Sequence[str]] | None = None,
+    doc: str = "",
+) -> CustomOp:
+    """Declare an operator of GraphForge's own domain; for the files of this room only."""
+    return _declare(
+        CustomOp(
+            domain=_OUR_DOMAIN,
+            name=name,
+            inputs=_parameters(inputs),
+            outputs=_parameters(outputs),
+            attributes=dict(attributes),
+            types={group: tuple(kinds) for group, kinds in (types or {}).items()},
+            shapes=shapes,
+            function=function,
+            torch_name=torch_name,
+            doc=doc,
+        )
+    )
+
+
+def _parameters(given: Sequence[str | Parameter]) -> tuple[Parameter, ...]:
+    return tuple(one if isinstance(one, Parameter) else Parameter.parse(one) for one in given)
+
+
+def _declare(op: CustomOp) -> CustomOp:
+    known = _DECLARED.get((op.domain, op.name))
     if known is not None and _interface(known) != _interface(op):
-        raise GraphForgeError(f"{qualified_name} is declared twice, in two ways", "rename one of the two")
+        raise GraphForgeError(f"{op.qualified_name} is declared twice, in two ways", "rename one of the two")
     if known is not None:
         withdraw(known)  # a file that is loaded again brings a new rule and function
     onnx.defs.register_schema(op.schema())
     schema_of.cache_clear()
-    _DECLARED[domain, name] = op
+    _DECLARED[op.domain, op.name] = op
     return op
 
 

@@ -9,33 +9,14 @@ import torch
 from torch import Tensor
 
 from graphforge.errors import GraphForgeError
+from graphforge.ops.batched_nms import batched_nms
 
 __all__ = ["nms", "refuse", "roi_align", "roi_align_fake"]
 
 
 def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Greedy non-maximum suppression: indices of the kept boxes, best score first, ties by index."""
-    if dets.numel() == 0:
-        return torch.empty(0, dtype=torch.int64)
-    order = scores.sort(descending=True, stable=True).indices
-    boxes = dets[order]
-    x1, y1, x2, y2 = boxes.unbind(1)
-    areas = (x2 - x1) * (y2 - y1)
-    alive = torch.ones(len(boxes), dtype=torch.bool)
-    kept: list[int] = []
-    index = 0
-    while index < len(boxes):
-        kept.append(index)
-        rest = slice(index + 1, None)
-        width = (torch.minimum(x2[index], x2[rest]) - torch.maximum(x1[index], x1[rest])).clamp(min=0)
-        height = (torch.minimum(y2[index], y2[rest]) - torch.maximum(y1[index], y1[rest])).clamp(min=0)
-        overlap = width * height
-        alive[rest] &= ~(overlap / (areas[index] + areas[rest] - overlap) > iou_threshold)
-        following = alive[rest].nonzero()
-        if len(following) == 0:
-            break
-        index += 1 + int(following[0])
-    return order[torch.tensor(kept, dtype=torch.int64)]
+    return batched_nms(dets, scores, None, iou_threshold)
 
 
 def roi_align(

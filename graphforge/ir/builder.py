@@ -131,6 +131,14 @@ class Builder:
         self.created.append(node)
         return node.outputs[0] if _outputs == 1 else tuple(node.outputs)
 
+    def inside(self, body: ir.Graph) -> Builder:
+        """A builder at the end of a body (of a Loop, say) whose node stands in this graph."""
+        return Builder(body, origins=self.origins, opset=self.opset, made_by=self.made_by, constants=self.constants)
+
+    def fresh_name(self, base: str) -> str:
+        """A name for a value that is no node's output, such as the input of a body."""
+        return base
+
     def constant(self, value: Operand, dtype: ir.DataType | None = None, name: str | None = None) -> ir.Value:
         """An initializer holding ``value``; small equal ones are shared.
 

@@ -54,6 +54,21 @@ class RewriterBuilder(Builder):
         self._rewriter._was_created(self.created[-1], named=keywords.get("_name") is not None)
         return result
 
+    def inside(self, body: ir.Graph) -> RewriterBuilder:
+        """See ``Builder.inside``."""
+        return RewriterBuilder(
+            self._rewriter,
+            body,
+            origins=self.origins,
+            opset=self.opset,
+            made_by=self.made_by,
+            constants=self.constants,
+        )
+
+    def fresh_name(self, base: str) -> str:
+        """See ``Builder.fresh_name``."""
+        return self._rewriter.names.fresh(base)
+
     def _initializer(self, tensor: ir.TensorProtocol, name: str | None) -> ir.Value:
         return super()._initializer(tensor, self._rewriter.names.fresh(name or "constant"))
 
@@ -144,7 +159,7 @@ class Rewriter:
             producer = new.producer()
             automatic = new.name is not None and _AUTOMATIC.fullmatch(new.name) is not None
             self.replace_value(old, new, take_name=producer in made or automatic)
-        self._name_helpers(root, fresh, {new for _, new in pairs})
+        self._name_helpers(root, fresh, [new for _, new in pairs])
         # The root first: what it read is then free to go, and what that read.
         pending = [node for node in group if node.graph is not None]
         while pending:
@@ -329,18 +344,20 @@ class Rewriter:
             return None
         return producer
 
-    def _name_helpers(self, root: ir.Node, fresh: Sequence[ir.Node], results: set[ir.Value]) -> None:
+    def _name_helpers(self, root: ir.Node, fresh: Sequence[ir.Node], replacements: Sequence[ir.Value]) -> None:
         """Give the values between the old and the new names that say where they belong."""
-        base = next((value.name for value in results if value.name), None)
+        base = next((value.name for value in replacements if value.name), None)
         if base is None:
             return
+        results = set(replacements)
+        heir = replacements[0].producer() if replacements else None
         for node in fresh:
             for value in node.outputs:
                 if value not in results and (value.name is None or _AUTOMATIC.fullmatch(value.name)):
                     value.name = self.names.fresh(f"{base}/{node.op_type}")
             if node.name is None or node.name.startswith("node_"):
                 # a value's name is its alone, and two nodes of one name are more than ONNX Runtime loads
-                node.name = root.name if node.outputs[0] in results and root.name else node.outputs[0].name
+                node.name = root.name if node is heir and root.name else node.outputs[0].name
 
 
 def _pairs(

@@ -1,0 +1,191 @@
+"""Random NMS cases, hard ones on purpose, and sessions that run many of them through one lowered graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import torch
+
+from graphforge.ir import HOME_OPSET, Builder
+from graphforge.ops.batched_nms import batched_nms
+from graphforge.ops.multiclass_nms import multiclass_nms
+from graphforge.passes.lower_nms import LowerNms
+from graphforge.transform import Pipeline, VerifyGraph
+
+__all__ = ["Batched", "Multiclass", "boxes_like", "same", "scores_like"]
+
+_NUMPY = {"float": np.float32, "float16": np.float16}
+Dims = tuple[int | str, ...]
+
+
+def boxes_like(random: np.random.Generator, count: int, kind: str) -> np.ndarray:
+    """[count, 4] float32 of one kind."""
+    size = float(random.choice([4, 16, 100]))
+    corner = random.uniform(-size, size, (count, 2))
+    extent = random.uniform(0, size, (count, 2))
+    if kind == "grid":  # many equal boxes, IoUs that are exact fractions
+        corner, extent = (random.integers(0, 3, (count, 2)).astype(np.float64) for _ in range(2))
+    elif kind == "inverted":  # corners swapped in one axis or both
+        extent = random.uniform(-size, size, (count, 2))
+    elif kind == "flat":  # no area in one axis or both
+        extent = extent * random.integers(0, 2, (count, 2))
+    elif kind == "chain":  # each overlaps the next, and no other
+        corner = np.stack([np.arange(count) * 6.0, np.zeros(count)], axis=1)
+        extent = np.full((count, 2), 10.0)
+    elif kind == "same":
+        corner, extent = np.ones((count, 2)), np.ones((count, 2))
+    elif kind == "huge":  # areas that overflow
+        corner, extent = corner * 1e19, extent * 1e19
+    boxes: np.ndarray = np.concatenate([corner, corner + extent], axis=1).astype(np.float32)
+    return boxes
+
+
+KINDS = ("random", "random", "grid", "inverted", "flat", "chain", "same", "huge")
+
+
+def scores_like(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    """float32 scores of one kind."""
+    scores = random.uniform(0, 1, shape)
+    if kind == "ties":
+        scores = random.integers(0, 3, shape) / 4
+    elif kind == "equal":
+        scores = np.full(shape, 0.5)
+    elif kind == "falling":  # with chains: each box suppresses the next
+        scores = np.broadcast_to(np.linspace(1, 0.1, max(shape[1], 1)).reshape(-1, *[1] * (len(shape) - 2)), shape)
+        scores = scores[:, : shape[1]]
+    elif kind == "logits":
+        scores = random.normal(0, 50, shape)
+    elif kind == "infinite":
+        scores = random.choice([-np.inf, np.inf, -3.4028235e38, -3e38, 0.0, -0.0, 1.0], shape)
+    return np.ascontiguousarray(scores, dtype=np.float32)
+
+
+SCORES = ("random", "ties", "equal", "falling", "logits", "infinite")
+
+
+def same(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Equal in dtype, shape and every bit, but for the sign of zero, which ONNX Runtime's Where does not keep."""
+    zero = ours.dtype.type(0)
+    return (
+        ours.dtype == theirs.dtype
+        and ours.shape == theirs.shape
+        and (ours + zero).tobytes() == (theirs + zero).tobytes()
+    )
+
+
+def _session(
+    operator: str, inputs: Mapping[str, tuple[str, Dims]], outputs: int, attributes: Mapping[str, Any], lowering: Any
+) -> onnxruntime.InferenceSession:
+    """A graph of one node, lowered by the pass."""
+    values = [
+        None
+        if name.startswith("-")
+        else ir.Value(name=name, type=ir.TensorType(ir.DataType[kind.upper()]), shape=ir.Shape(dims))
+        for name, (kind, dims) in inputs.items()
+    ]
+    given = [value for value in values if value is not None]
+    graph = ir.Graph(given, [], nodes=[], name="nms", opset_imports={"": HOME_OPSET, "graphforge": 1})
+    op = Builder(graph)
+    made = op.node(operator, values, _domain="graphforge", _outputs=outputs, **attributes)
+    for position, value in enumerate([made] if isinstance(made, ir.Value) else made):
+        value.name = f"result_{position}"
+        graph.outputs.append(value)
+    model = ir.Model(graph, ir_version=10)
+    Pipeline([lowering]).run(model, [VerifyGraph()])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+@dataclass
+class Batched:
+    """BatchedNMS with dynamic N, lowered once."""
+
+    lowering: LowerNms
+    iou_threshold: float
+    classes: bool
+    offset_limit: int = 0
+    dtype: str = "float"
+    count: int | str = "N"
+    session: onnxruntime.InferenceSession = field(init=False)
+
+    def __post_init__(self) -> None:
+        inputs: dict[str, tuple[str, Dims]] = {
+            "boxes": (self.dtype, (self.count, 4)),
+            "scores": (self.dtype, (self.count,)),
+        }
+        if self.classes:
+            inputs["class_ids"] = ("int64", (self.count,))
+        attributes = {"iou_threshold": self.iou_threshold, "offset_limit": self.offset_limit}
+        self.session = _session("BatchedNMS", inputs, 1, attributes, self.lowering)
+
+    def differs(self, boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray | None) -> str:
+        """What is different from the reference, nothing when all is equal."""
+        feeds = {"boxes": boxes.astype(_NUMPY[self.dtype]), "scores": scores.astype(_NUMPY[self.dtype])}
+        if class_ids is not None:
+            feeds["class_ids"] = class_ids
+        ours = self.session.run(None, feeds)
+        tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+        keep = batched_nms(
+            tensors["boxes"], tensors["scores"], tensors.get("class_ids"), self.iou_threshold, self.offset_limit
+        ).numpy()
+        if len(ours) > 1 and not ours[1].all():
+            return "not converged"
+        return "" if same(ours[0], keep) else f"keep {ours[0].tolist()}, expected {keep.tolist()}"
+
+
+@dataclass
+class Multiclass:
+    """MulticlassNMS with dynamic dims unless they are given, lowered once."""
+
+    lowering: LowerNms
+    attributes: Mapping[str, Any]
+    per_class: bool = True
+    ids: bool = False
+    valid: bool = False
+    dtype: str = "float"
+    dims: tuple[int | str, int | str, int | str] = ("B", "N", "C")
+    session: onnxruntime.InferenceSession = field(init=False)
+
+    def __post_init__(self) -> None:
+        images, count, classes = self.dims
+        inputs: dict[str, tuple[str, Dims]] = {
+            "boxes": (self.dtype, (images, count, 4)),
+            "scores": (self.dtype, (images, count, classes) if self.per_class else (images, count)),
+            ("class_ids" if self.ids else "-ids"): ("int64", (images, count)),
+            ("valid" if self.valid else "-valid"): ("bool", (images, count)),
+        }
+        self.session = _session("MulticlassNMS", inputs, 4, self.attributes, self.lowering)
+
+    def differs(
+        self, boxes: np.ndarray, scores: np.ndarray, class_ids: np.ndarray | None, valid: np.ndarray | None
+    ) -> str:
+        """What is different from the reference, nothing when all is equal."""
+        feeds = {"boxes": boxes.astype(_NUMPY[self.dtype]), "scores": scores.astype(_NUMPY[self.dtype])}
+        if class_ids is not None:
+            feeds["class_ids"] = class_ids
+        if valid is not None:
+            feeds["valid"] = valid
+        ours = self.session.run(None, feeds)
+        tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+        theirs = multiclass_nms(
+            tensors["boxes"],
+            tensors["scores"],
+            tensors.get("class_ids"),
+            tensors.get("valid"),
+            **self.attributes,
+        )
+        if len(ours) > 4 and not ours[4].all():
+            return "not converged"
+        for name, one, other in zip(("dets", "labels", "indices", "count"), ours, theirs, strict=False):
+            if not same(one, other.numpy()):
+                return f"{name}: {one.tolist()}, expected {other.tolist()}"
+        return ""
