@@ -69,23 +69,32 @@ def keep_greedily(boxes: Tensor, class_ids: Tensor | None, iou_threshold: float)
     """Which boxes, given best first, no better box of the same class suppresses.
 
     Args:
-        boxes: [N, 4] float32, x1 y1 x2 y2.
+        boxes: [N, 4] float32 or float64, x1 y1 x2 y2.
         class_ids: [N]; None is one class.
         iou_threshold: an IoU above it suppresses.
 
     Returns:
         bool [N]
     """
+    exact = check_threshold(iou_threshold) if boxes.dtype == torch.float32 else iou_threshold
+    threshold = torch.tensor(exact, dtype=boxes.dtype)
+    if class_ids is None:
+        return _keep_of_one_class(boxes, threshold)
+    alive = torch.ones(len(boxes), dtype=torch.bool)
+    ids, by_class = class_ids.sort(stable=True)
+    for places in by_class.split(ids.unique_consecutive(return_counts=True)[1].tolist()):
+        if len(places) > 1:
+            alive[places] = _keep_of_one_class(boxes[places], threshold)
+    return alive
+
+
+def _keep_of_one_class(boxes: Tensor, threshold: Tensor) -> Tensor:
     count = len(boxes)
-    threshold = torch.tensor(check_threshold(iou_threshold), dtype=boxes.dtype)
     alive = torch.ones(count, dtype=torch.bool)
     state = alive.numpy()  # the same memory: a look at one element costs a twentieth of torch's
     for start in range(0, count, _ROWS):
         rows = (alive[start : start + _ROWS].nonzero() + start).squeeze(1)
-        over = _overlaps(boxes[rows], boxes[start:]) > threshold
-        if class_ids is not None:
-            over &= class_ids[rows, None] == class_ids[None, start:]
-        suppresses = over.numpy()
+        suppresses = (_overlaps(boxes[rows], boxes[start:]) > threshold).numpy()
         for position, row in enumerate(rows.tolist()):
             if state[row]:
                 state[row + 1 :] &= ~suppresses[position, row + 1 - start :]

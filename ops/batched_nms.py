@@ -3,8 +3,9 @@
     keep int64 [K] = BatchedNMS(boxes T [N, 4], scores T [N], class_ids int64 [N] optional)
 
 An IoU strictly above ``iou_threshold`` suppresses; ties of score go by the lower index; boxes without area or with
-swapped corners neither suppress nor are suppressed.  All is computed in float32.  ``offset_limit`` says up to how many
-box numbers (4 N) the classes are kept apart by shifting the boxes instead, as torchvision does up to 4000 of them.
+swapped corners neither suppress nor are suppressed.  All is computed in float32 (by the reference in float64 where
+boxes come in it).  ``offset_limit`` says up to how many box numbers (4 N) the classes are kept apart by shifting the
+boxes instead, as torchvision does up to 4000 of them.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ def batched_nms(
     Raises:
         GraphForgeError: a score is NaN or the threshold negative.
     """
-    threshold = check_threshold(iou_threshold)
+    check_threshold(iou_threshold)
     check_scores(scores)
     device = boxes.device
-    numbers, order = boxes.detach().float().cpu(), scores.detach().float().cpu().sort(descending=True, stable=True)[1]
+    numbers = boxes.detach().cpu().to(torch.promote_types(boxes.dtype, torch.float32))
+    order = scores.detach().cpu().sort(descending=True, stable=True)[1]
     classes = None if class_ids is None else class_ids.detach().cpu()
     if classes is not None and boxes.numel() <= offset_limit:
         numbers, classes = shifted_by_class(numbers, classes), None
-    kept = keep_greedily(numbers[order], None if classes is None else classes[order], threshold)
+    kept = keep_greedily(numbers[order], None if classes is None else classes[order], iou_threshold)
     return order[kept].to(device)
 
 

@@ -17,10 +17,23 @@ from graphforge.ops.multiclass_nms import multiclass_nms
 from graphforge.passes.lower_nms import LowerNms
 from graphforge.transform import Pipeline, VerifyGraph
 
-__all__ = ["Batched", "Multiclass", "boxes_like", "same", "scores_like"]
+__all__ = [
+    "FORMS",
+    "NOT_CONVERGED",
+    "SETTINGS",
+    "Batched",
+    "Multiclass",
+    "batched_case",
+    "boxes_like",
+    "lowered_operators",
+    "same",
+    "scores_like",
+]
 
 _NUMPY = {"float": np.float32, "float16": np.float16}
 Dims = tuple[int | str, ...]
+
+NOT_CONVERGED = "not converged"
 
 
 def boxes_like(random: np.random.Generator, count: int, kind: str) -> np.ndarray:
@@ -34,8 +47,8 @@ def boxes_like(random: np.random.Generator, count: int, kind: str) -> np.ndarray
         extent = random.uniform(-size, size, (count, 2))
     elif kind == "flat":  # no area in one axis or both
         extent = extent * random.integers(0, 2, (count, 2))
-    elif kind == "chain":  # each overlaps the next, and no other
-        corner = np.stack([np.arange(count) * 6.0, np.zeros(count)], axis=1)
+    elif kind == "chain":  # IoU 0.6 with the next, 0.33 with the one after
+        corner = np.stack([np.arange(count) * 2.5, np.zeros(count)], axis=1)
         extent = np.full((count, 2), 10.0)
     elif kind == "same":
         corner, extent = np.ones((count, 2)), np.ones((count, 2))
@@ -56,8 +69,7 @@ def scores_like(random: np.random.Generator, shape: tuple[int, ...], kind: str) 
     elif kind == "equal":
         scores = np.full(shape, 0.5)
     elif kind == "falling":  # with chains: each box suppresses the next
-        scores = np.broadcast_to(np.linspace(1, 0.1, max(shape[1], 1)).reshape(-1, *[1] * (len(shape) - 2)), shape)
-        scores = scores[:, : shape[1]]
+        scores = np.broadcast_to(np.linspace(1, 0.1, shape[1]).reshape(-1, *[1] * (len(shape) - 2)), shape)
     elif kind == "logits":
         scores = random.normal(0, 50, shape)
     elif kind == "infinite":
@@ -78,10 +90,10 @@ def same(ours: np.ndarray, theirs: np.ndarray) -> bool:
     )
 
 
-def _session(
+def _lowered(
     operator: str, inputs: Mapping[str, tuple[str, Dims]], outputs: int, attributes: Mapping[str, Any], lowering: Any
-) -> onnxruntime.InferenceSession:
-    """A graph of one node, lowered by the pass."""
+) -> ir.Model:
+    """A graph of one node, lowered by the pass; inputs whose names start with - are left out."""
     values = [
         None
         if name.startswith("-")
@@ -97,12 +109,21 @@ def _session(
         graph.outputs.append(value)
     model = ir.Model(graph, ir_version=10)
     Pipeline([lowering]).run(model, [VerifyGraph()])
+    return model
+
+
+def lowered_operators(operator: str, inputs: Mapping[str, tuple[str, Dims]], lowering: LowerNms) -> list[str]:
+    """The operators that one node with default attributes becomes."""
+    outputs = 1 if operator == "BatchedNMS" else 4
+    return [node.op_type for node in _lowered(operator, inputs, outputs, {"iou_threshold": 0.5}, lowering).graph]
+
+
+def _session(*arguments: Any) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    content = ir.to_proto(_lowered(*arguments)).SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 @dataclass
@@ -137,8 +158,8 @@ class Batched:
         keep = batched_nms(
             tensors["boxes"], tensors["scores"], tensors.get("class_ids"), self.iou_threshold, self.offset_limit
         ).numpy()
-        if len(ours) > 1 and not ours[1].all():
-            return "not converged"
+        if len(ours) > 1 and not ours[1]:
+            return NOT_CONVERGED
         return "" if same(ours[0], keep) else f"keep {ours[0].tolist()}, expected {keep.tolist()}"
 
 
@@ -183,9 +204,52 @@ class Multiclass:
             tensors.get("valid"),
             **self.attributes,
         )
-        if len(ours) > 4 and not ours[4].all():
-            return "not converged"
+        if len(ours) > 4 and not ours[4]:
+            return NOT_CONVERGED
         for name, one, other in zip(("dets", "labels", "indices", "count"), ours, theirs, strict=False):
             if not same(one, other.numpy()):
                 return f"{name}: {one.tolist()}, expected {other.tolist()}"
         return ""
+
+    def case(self, random: np.random.Generator) -> tuple[Any, Any, Any, Any]:
+        """Random inputs that fit; one case in eight has no box, one in eight is large."""
+        images, count, classes = (
+            known if isinstance(known, int) else int(random.choice(some))
+            for known, some in zip(self.dims, ((1, 1, 2, 3), (0, 1, 2, 7, 12, 20, 33, 60), (1, 2, 5)), strict=True)
+        )
+        kind, scoring = random.choice(KINDS), random.choice(SCORES)
+        if kind == "chain" and random.integers(2):
+            scoring = "falling"
+        shape = (images, count, classes) if self.per_class else (images, count)
+        boxes = np.stack([boxes_like(random, count, kind) for _ in range(images)])
+        scores = scores_like(random, shape, scoring)
+        ids = random.integers(0, int(random.choice([1, 3, 80, 1203])), (images, count)) if self.ids else None
+        valid = random.integers(0, int(random.choice([1, 4])) + 1, (images, count)) > 0 if self.valid else None
+        return boxes, scores, ids, valid
+
+
+def batched_case(random: np.random.Generator, classes: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Random inputs of a BatchedNMS."""
+    count = int(random.choice([0, 1, 2, 7, 20, 49, 50, 51, 90]))
+    kind, scoring = random.choice(KINDS), random.choice(SCORES)
+    if kind == "chain" and random.integers(2):
+        scoring = "falling"
+    scores = scores_like(random, (1, count), scoring)[0]
+    ids = random.integers(-2, int(random.choice([1, 3, 80, 1203])), count) if classes else None
+    return boxes_like(random, count, kind), scores, ids
+
+
+# What the attributes of MulticlassNMS do to one another; thresholds that float32 holds and such that it does not.
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"iou_threshold": 0.5},
+    {"iou_threshold": 0.3, "max_per_class": 2},
+    {"iou_threshold": 0.5, "pre_top_k": 20, "keep_top_k": 5},
+    {"iou_threshold": 0.7, "keep_top_k": 7, "score_threshold": 0.25},
+    {"iou_threshold": 0.5, "keep_top_k": 500, "pre_top_k": 400, "max_per_class": 1},
+    {"iou_threshold": 0.5, "offset_limit": 120, "max_per_class": 3},
+    {"iou_threshold": 0.45, "offset_limit": 120, "pre_top_k": 40},
+    {"iou_threshold": 0.5, "offset_limit": 4000, "pre_top_k": 40, "keep_top_k": 10, "score_threshold": 0.1},
+    {"iou_threshold": 0.0, "offset_limit": 60, "score_threshold": -1.0},
+    {"iou_threshold": 1.5, "keep_top_k": 3},
+)
+FORMS = ({"per_class": True}, {"per_class": False}, {"per_class": False, "ids": True})
