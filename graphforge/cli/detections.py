@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from graphforge.errors import GraphForgeError
 
-__all__ = ["Detections", "detections_of"]
+__all__ = ["Array", "Detections", "detections_of"]
 
 Array = NDArray[Any]
 
@@ -100,6 +100,9 @@ def _has_boxes(fields: Mapping[str, Array]) -> bool:
 def _images_of(prefix: str, fields: Mapping[str, Array]) -> list[Detections]:
     leading = fields["dets" if "dets" in fields else "boxes"]
     if leading.ndim == 2:
+        count = fields.get("num_dets")
+        if count is not None and count.shape == (1,):  # a count for each image, and there is one
+            fields = {**fields, "num_dets": count[0]}
         return [_image_of(prefix, fields)]
     images = []
     for number in range(len(leading)):

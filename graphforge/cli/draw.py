@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphforge.cli.detections import Detections
+from graphforge.cli.detections import Array, Detections
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["LEAST_SIDE", "drawn", "side_by_side"]
+
+Box = tuple[float, float, float, float]
 
 # Pictures whose longer side is smaller are magnified by a whole number, so that labels can be read.
 LEAST_SIDE = 448
@@ -36,23 +38,22 @@ def drawn(picture: Image.Image, found: Detections, names: Sequence[str]) -> Imag
     font = ImageFont.load_default(size=max(11, round(max(size) / 40)))
     pen = ImageDraw.Draw(canvas)
     for index in reversed(range(len(found))):  # the best last, on top
-        colour = _colour(int(found.labels[index]))
-        box = [float(side) for side in found.boxes[index]]
-        left, top, right, bottom = min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
-        pen.rectangle((left, top, right, bottom), outline=colour, width=line)
-        if found.keypoints is not None:
-            for point in found.keypoints[index]:
-                if len(point) == 3 and point[2] <= 0:  # not visible
-                    continue
-                x, y, radius = float(point[0]), float(point[1]), 1.5 * line
-                pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="black")
-        text = f"{name_of(int(found.labels[index]), names)} {float(found.scores[index]):.2f}"
-        place = pen.textbbox((left, top), text, font=font, anchor="lb")
-        x = min(left, max(0, size[0] - (place[2] - place[0]) - 2 * line))
-        y = top if place[1] >= 0 else top + (place[3] - place[1]) + line  # above the box, or inside at the upper edge
-        place = pen.textbbox((x + line, y), text, font=font, anchor="lb")
-        pen.rectangle((place[0] - line, place[1] - 1, place[2] + line, place[3] + 1), fill=colour)
-        pen.text((x + line, y), text, font=font, anchor="lb", fill="black")
+        pen.rectangle(_upright(found.boxes[index]), outline=_colour(int(found.labels[index])), width=line)
+        for point in () if found.keypoints is None else found.keypoints[index]:
+            if len(point) == 3 and point[2] <= 0:  # not visible
+                continue
+            x, y, radius = float(point[0]), float(point[1]), 1.5 * line
+            spot = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(spot, fill=_colour(int(found.labels[index])), outline="black")
+    taken: list[Box] = []
+    for index in range(len(found)):  # the best first: it has the best place
+        label = int(found.labels[index])
+        text = f"{name_of(label, names)} {float(found.scores[index]):.2f}"
+        width, height = pen.textbbox((0, 0), text, font=font, anchor="la")[2:]
+        plate = _free_place(_upright(found.boxes[index]), (width + 2 * line, height + 2), size, taken)
+        taken.append(plate)
+        pen.rectangle(plate, fill=_colour(label))
+        pen.text((plate[0] + line, plate[1] + 1), text, font=font, anchor="la", fill="black")
     return canvas
 
 
@@ -74,6 +75,26 @@ def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
 def name_of(label: int, names: Sequence[str]) -> str:
     """The label's name, or its number where it has none."""
     return names[label] if 0 <= label < len(names) else str(label)
+
+
+def _upright(box: Array) -> Box:
+    """The box with its sides in order, as a drawing pen wants them."""
+    x1, y1, x2, y2 = (float(side) for side in box)
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def _free_place(box: Box, plate: tuple[float, float], size: tuple[int, int], taken: Sequence[Box]) -> Box:
+    """Where a label of this size can stand: above its box, below it, inside it; the first place that is free."""
+    width, height = plate
+    left, right = max(0.0, min(box[0], size[0] - width)), max(0.0, min(box[2], size[0]) - width)
+    places = [(x, y) for y in (box[1] - height, box[3], box[1], box[3] - height) for x in (left, right)]
+    inside = [(x, y, x + width, y + height) for x, y in places if 0 <= y <= size[1] - height]
+    free = [place for place in inside if not any(_meet(place, other) for other in taken)]
+    return (free or inside or [(left, 0.0, left + width, height)])[0]
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _with_masks(canvas: Image.Image, found: Detections) -> Image.Image:

@@ -94,7 +94,7 @@ def command(
         runner = _runner(folder, manifest)
         try:
             begin("run")
-            calls = [_call(runner, feed) for feed in feeds]
+            calls = [_call(runner, feed, manifest.get("padding", ())) for feed in feeds]
         finally:
             runner.close()
     shown = [image.above(score) for call in calls for image in call.images]
@@ -140,11 +140,12 @@ class _Call:
         }
 
 
-def _call(runner: Runner, feed: Feed) -> _Call:
+def _call(runner: Runner, feed: Feed, padding: Sequence[Mapping[str, Any]]) -> _Call:
     from graphforge.cli.detections import detections_of
+    from graphforge.verify.padding import unpadded
 
     outputs = runner.run(feed.arrays)
-    found = detections_of(outputs) or []
+    found = detections_of(unpadded(outputs, padding)) or []
     if feed.pages and found and len(found) != feed.batch:
         raise GraphForgeError(
             f"the outputs hold detections of {len(found)} images, but {feed.batch} went in",

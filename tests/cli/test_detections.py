@@ -52,6 +52,11 @@ def test_padding_beyond_the_count_is_left_out() -> None:
     assert [len(found) for found in _found(outputs)] == [1, 3]
 
 
+def test_one_image_may_have_its_count_in_a_vector() -> None:
+    (found,) = _found({"boxes": BOXES, "scores": SCORES, "labels": LABELS, "num_dets": np.asarray([2])})
+    np.testing.assert_array_equal(found.labels, [3, 0])
+
+
 def test_label_of_minus_one_is_padding_where_there_is_no_count() -> None:
     outputs: dict[str, Array] = {
         "dets": np.concatenate([BOXES, SCORES[:, None]], 1)[None],
