@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 __all__ = [
+    "BATCH3",
     "CANVAS",
     "CHECKPOINT",
     "Canvas",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 CANVAS = 128
+BATCH3 = (0, 11, 1)  # three validation canvases with unequal counts: 7, 2 and 4 digits
 CHECKPOINT = Path(__file__).resolve().parent / "digits.pth"
 
 _CLASSES = 10
@@ -43,8 +45,6 @@ _MOST_DIGITS = 8
 _OVERLAP = 0.12  # the share of the smaller of two boxes that may lie under the other
 
 _VALIDATION_SHARE = 5  # one digit in so many is never trained on
-# three validation canvases with unequal counts: 7, 2 and 4 digits
-_BATCH3 = (0, 11, 1)
 
 Digit = NDArray[np.float32]
 
@@ -124,7 +124,7 @@ def detector() -> tuple[DigitDetector, tuple[Tensor]]:
 
 def detector_batch3() -> tuple[DigitDetector, tuple[Tensor]]:
     """The trained detector and three canvases with unequal counts of digits."""
-    return trained(), (stacked([canvas(index) for index in _BATCH3]),)
+    return trained(), (stacked([canvas(index) for index in BATCH3]),)
 
 
 def trained() -> DigitDetector:
