@@ -21,6 +21,7 @@ Box = tuple[float, float, float, float]
 LEAST_SIDE = 448
 
 _GAP = 8
+_FAR = 1e5  # pixels; beyond, a pen's integers may overflow
 _GOLDEN = 0.618034  # hues this far apart on the circle stay apart for any count of labels
 
 
@@ -41,6 +42,8 @@ def drawn(picture: Image.Image, found: Detections, names: Sequence[str]) -> Imag
         pen.rectangle(_upright(found.boxes[index]), outline=_colour(int(found.labels[index])), width=line)
         for point in () if found.keypoints is None else found.keypoints[index]:
             if len(point) == 3 and point[2] <= 0:  # not visible
+                continue
+            if not np.abs(point[:2]).max() <= _FAR:  # NaN, too
                 continue
             x, y, radius = float(point[0]), float(point[1]), 1.5 * line
             spot = (x - radius, y - radius, x + radius, y + radius)
@@ -78,8 +81,8 @@ def name_of(label: int, names: Sequence[str]) -> str:
 
 
 def _upright(box: Array) -> Box:
-    """The box with its sides in order, as a drawing pen wants them."""
-    x1, y1, x2, y2 = (float(side) for side in box)
+    """The box with its sides in order and not too far away, as a drawing pen wants them."""
+    x1, y1, x2, y2 = (float(side) for side in np.clip(np.nan_to_num(box), -_FAR, _FAR))
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 
