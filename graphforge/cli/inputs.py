@@ -83,11 +83,25 @@ def read_picture(path: Path, *, grey: bool) -> Image.Image:
 
     try:
         with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
+            upright = ImageOps.exif_transpose(opened)
+            return _with_bytes(upright, path).convert("L" if grey else "RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise GraphForgeError(
             f"picture {str(path)!r} cannot be read: {error}", "open it in a viewer: is it whole, is it a picture?"
         ) from None
+
+
+def _with_bytes(picture: Image.Image, path: Path) -> Image.Image:
+    """A picture of 16 bits a pixel in 8: Pillow's own conversion would only cut off what is brighter than 255."""
+    from PIL import Image
+
+    if picture.mode == "F":
+        raise GraphForgeError(
+            f"picture {str(path)!r} holds floats, whose range it does not say", "pass it as .npy, ready for the model"
+        )
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
 
 
 def pixels_of(picture: Image.Image, *, height: int, width: int) -> Array:

@@ -238,6 +238,9 @@ def _print(console: Console, calls: Sequence[_Call], score: float, names: Sequen
             shown = found.above(score)
             count = f"{len(shown)} of {len(found)} detections score more than {score:g}"
             console.print(f"{escape(call.title(number))}: {count}", soft_wrap=True)
+            unknown = int((found.scores != found.scores).sum())  # NaN
+            if unknown:
+                console.print(f"[yellow]note[/yellow] {unknown} of them have the score NaN", soft_wrap=True)
             if len(shown):
                 console.print(_detections_table(shown, names))
 

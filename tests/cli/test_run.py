@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from graphforge.cli.main import run
+from graphforge.errors import GraphForgeError
 
 NETS = '''
 import torch
@@ -139,6 +140,20 @@ def test_pixels_are_prepared_as_asked(folder: Path, capsys: pytest.CaptureFixtur
     assert prepared() == pytest.approx([0.6, 0.6])
     assert prepared("--scale", "255") == pytest.approx([153.0, 153.0])
     assert prepared("--mean", "0.1,0.2,0.3", "--std", "0.5") == pytest.approx([0.6, 1.0])
+
+
+def test_pictures_of_sixteen_bits_and_turned_ones_are_read_as_they_look(folder: Path) -> None:
+    from graphforge.cli.inputs import read_picture
+
+    Image.fromarray(np.asarray([[0, 257 * 100, 65535]], np.uint16)).save(folder / "deep.png")
+    np.testing.assert_array_equal(np.asarray(read_picture(folder / "deep.png", grey=True)), [[0, 100, 255]])
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright
+    Image.new("RGB", (40, 20)).save(folder / "turned.jpg", exif=turned)
+    assert read_picture(folder / "turned.jpg", grey=False).size == (20, 40)
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(folder / "floats.tif")
+    with pytest.raises(GraphForgeError, match="holds floats"):
+        read_picture(folder / "floats.tif", grey=False)
 
 
 def test_other_outputs_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
