@@ -142,10 +142,9 @@ class _Call:
 
 def _call(runner: Runner, feed: Feed, padding: Sequence[Mapping[str, Any]]) -> _Call:
     from graphforge.cli.detections import detections_of
-    from graphforge.verify.padding import unpadded
 
     outputs = runner.run(feed.arrays)
-    found = detections_of(unpadded(outputs, padding)) or []
+    found = detections_of(_unpadded(outputs, padding)) or []
     if feed.pages and found and len(found) != feed.batch:
         raise GraphForgeError(
             f"the outputs hold detections of {len(found)} images, but {feed.batch} went in",
@@ -154,6 +153,14 @@ def _call(runner: Runner, feed: Feed, padding: Sequence[Mapping[str, Any]]) -> _
     if feed.pages:  # detections beyond are those of the rows that filled the batch up
         found = [image.moved(page.factors) for image, page in zip(found, feed.pages, strict=False)]
     return _Call(feed.pages, outputs, tuple(found))
+
+
+def _unpadded(outputs: Mapping[str, np.ndarray], padding: Sequence[Mapping[str, Any]]) -> Mapping[str, np.ndarray]:
+    if not padding:
+        return outputs
+    from graphforge.verify.padding import unpadded
+
+    return unpadded(outputs, padding)
 
 
 def _facts(name: str, array: np.ndarray) -> dict[str, Any]:
