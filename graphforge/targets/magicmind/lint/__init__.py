@@ -49,8 +49,8 @@ def refuse_errors(findings: Sequence[Finding]) -> None:
     notes = [f"{error}" + (f"; {error.fix}" if error.fix else "") for error in errors[:_MAX_SHOWN]]
     if len(errors) > _MAX_SHOWN:
         notes.append(f"and {len(errors) - _MAX_SHOWN} more")
-    first = errors[0]
-    raise GraphForgeError(f"not ready for MagicMind, {len(errors)} errors: {first.message}", *notes)
+    count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+    raise GraphForgeError(f"not ready for MagicMind, {count}: {errors[0].message}", *notes)
 
 
 def summarise(findings: Iterable[Finding]) -> list[str]:
