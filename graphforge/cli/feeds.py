@@ -19,6 +19,7 @@ from graphforge.verify.profile import spec_of_manifest
 __all__ = ["Feed", "Page", "Pixels", "feeds_of"]
 
 _FOR_PICTURES = ("float32", "float16", "float64", "uint8")
+_SHAPES = "a picture becomes Nx3xHxW, Nx1xHxW, 3xHxW or 1xHxW"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,82 +50,130 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Arrays for one run, and the pictures among them; a batch may hold more rows than pictures."""
+    """Arrays for one run.
+
+    Attributes:
+        arrays: by input.
+        pages: the pictures among them, in the order in which the model sees them.
+        images: how many the model sees; those after the pages only fill it up.
+        from_files: whether the pages are pictures that the user gave, or arrays looked at as pictures.
+    """
 
     arrays: Mapping[str, np.ndarray]
     pages: tuple[Page, ...]
-    batch: int
+    images: int
+    from_files: bool
 
 
 def feeds_of(manifest: Mapping[str, Any], files: Sequence[tuple[str, Path]], pixels: Pixels) -> Iterator[Feed]:
     """The runs it takes: as many pictures as there are, in batches of the size the bundle takes."""
     spec = spec_of_manifest(manifest)
-    arrays: dict[str, np.ndarray] = {}
-    pictures: list[Path] = []
-    shown: TensorSpec | None = None
-    for name, path in files:
-        if is_picture(path):
-            tensor = _input_for_pictures(spec, name, path)
-            if shown is not None and shown.name != tensor.name:
-                raise UsageError(
-                    f"pictures go to one input, but {shown.name!r} and {tensor.name!r} are given some",
-                    "prepare one of the two yourself and pass it as .npy or .npz",
-                )
-            shown = tensor
-            pictures.append(path)
-            continue
-        for found, array in arrays_of_file(_full_name(spec, name, path), path, spec.inputs).items():
-            if found in arrays:
-                raise UsageError(f"two files give data for input {found!r}", "name the input with --input NAME=FILE")
-            arrays[found] = array
-    sizes = _check_arrays(spec, arrays, shown)
-    if shown is None:
+    arrays = _arrays(spec, [(name, path) for name, path in files if not is_picture(path)])
+    pictures = [(name, path) for name, path in files if is_picture(path)]
+    takers = _takers(spec, pictures, arrays) if pictures else []
+    sizes = _check_arrays(spec, arrays, takers)
+    if not takers:
         if not pixels.unchanged:
             raise UsageError(
                 "--scale, --mean and --std are for pictures, but arrays are given", "arrays are passed on as they are"
             )
-        yield Feed(arrays, tuple(_pages_of_arrays(arrays)), _batch_of(spec, arrays))
+        looked_at = tuple(_pages_of_arrays(arrays))
+        yield Feed(arrays, looked_at, len(looked_at), from_files=False)
         return
-    batch = _batch_for(shown, len(pictures), sizes)
-    for first in range(0, len(pictures), batch):
-        some = pictures[first : first + batch]
-        tensor_array, pages = _pictures_as_tensor(some, shown, batch, sizes, pixels)
-        yield Feed({**arrays, shown.name: tensor_array}, pages, batch)
+    each = _batch_for(takers[0], len(pictures), sizes) if len(takers) == 1 else 1
+    images = each * len(takers)
+    for first in range(0, len(pictures), images):
+        given = _in_order(takers, pictures[first : first + images])
+        known = dict(sizes)
+        fed = dict(arrays)
+        pages: list[Page] = []
+        for number, tensor in enumerate(takers):
+            # where there are too few, the last fills up
+            paths = given[number * each : (number + 1) * each] or given[-1:]
+            fed[tensor.name], seen = _pictures_as_tensor(paths, tensor, each, known, pixels)
+            pages += seen
+        yield Feed(fed, tuple(pages[: len(given)]), images, from_files=True)
 
 
-def _full_name(spec: ShapeSpec, name: str, path: Path) -> str:
-    if name or path.suffix.lower() != ".npy" or len(spec.inputs) == 1:
-        return name
-    raise UsageError(f"which input is {str(path)!r}?", f"say --input {spec.inputs[0].name}={path}, or another name")
+def _arrays(spec: ShapeSpec, files: Sequence[tuple[str, Path]]) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for name, path in files:
+        if not name and path.suffix.lower() == ".npy" and len(spec.inputs) > 1:
+            raise _which_input(path, spec.inputs)
+        for found, array in arrays_of_file(name, path, spec.inputs).items():
+            if found in arrays:
+                raise UsageError(f"two files give data for input {found!r}", "name the input with --input NAME=FILE")
+            arrays[found] = array
+    return arrays
 
 
-def _input_for_pictures(spec: ShapeSpec, name: str, path: Path) -> TensorSpec:
-    fitting = [tensor for tensor in spec.inputs if _takes_pictures(tensor)]
-    listed = "; ".join(f"{tensor.name} {_described(tensor)}" for tensor in spec.inputs)
-    if name:
-        named = next((tensor for tensor in spec.inputs if tensor.name == name), None)
-        if named is None:
-            raise UsageError(f"the bundle has no input {name!r}", f"its inputs are: {listed}")
-        if not _takes_pictures(named):
-            raise UsageError(
-                f"input {name!r} takes no picture: it is {_described(named)}",
-                "a picture becomes Nx3xHxW or Nx1xHxW; pass other data as .npy or .npz",
-            )
-        return named
+def _takers(
+    spec: ShapeSpec, pictures: Sequence[tuple[str, Path]], arrays: Mapping[str, np.ndarray]
+) -> list[TensorSpec]:
+    """The inputs that take the pictures: one, or several that take one picture each."""
+    names = {name: path for name, path in pictures if name}
+    if names:
+        takers = [_named(spec, name) for name in names]
+        if len(takers) > 1:
+            _see_that_each_takes_one(takers, pictures)
+        return sorted(takers, key=lambda tensor: spec.inputs.index(tensor))
+    free = [tensor for tensor in spec.inputs if _takes_pictures(tensor) and tensor.name not in arrays]
+    fitting = [tensor for tensor in free if len(tensor.shape) == 4] or free
     if not fitting:
         raise UsageError(
-            f"no input takes the picture {str(path)!r}",
-            f"a picture becomes Nx3xHxW or Nx1xHxW, and the inputs are: {listed}",
+            f"no input takes the picture {str(pictures[0][1])!r}", f"{_SHAPES}, and the inputs are: {_listed(spec)}"
         )
-    if len(fitting) > 1:
-        raise UsageError(f"which input is {str(path)!r}?", f"say --input {fitting[0].name}={path}, or another name")
-    return fitting[0]
+    a_list = len(fitting[0].shape) == 3 and len({(tensor.shape, tensor.dtype) for tensor in fitting}) == 1
+    if len(fitting) > 1 and not a_list:
+        raise _which_input(pictures[0][1], fitting)
+    return fitting
+
+
+def _named(spec: ShapeSpec, name: str) -> TensorSpec:
+    tensor = next((tensor for tensor in spec.inputs if tensor.name == name), None)
+    if tensor is None:
+        raise UsageError(f"the bundle has no input {name!r}", f"its inputs are: {_listed(spec)}")
+    if not _takes_pictures(tensor):
+        raise UsageError(
+            f"input {name!r} takes no picture: it is {_described(tensor)}",
+            f"{_SHAPES}; pass other data as .npy or .npz",
+        )
+    return tensor
+
+
+def _see_that_each_takes_one(takers: Sequence[TensorSpec], pictures: Sequence[tuple[str, Path]]) -> None:
+    nameless = [path for name, path in pictures if not name]
+    if nameless:
+        raise _which_input(nameless[0], takers)
+    if len(pictures) > len(takers):
+        raise UsageError("where several inputs take pictures, each takes one", "run the bundle once for each set")
+    for tensor in takers:
+        if len(tensor.shape) == 4 and (tensor.shape[0] if 0 not in tensor.dims else 1) != 1:
+            raise UsageError(
+                f"input {tensor.name!r} takes {tensor.shape[0]} pictures a run, and other inputs take some too",
+                "prepare one of them yourself and pass it as .npy or .npz",
+            )
+
+
+def _in_order(takers: Sequence[TensorSpec], pictures: Sequence[tuple[str, Path]]) -> list[Path]:
+    """The pictures in the order of the inputs that they are for."""
+    names = [tensor.name for tensor in takers]
+    return [path for _, path in sorted(pictures, key=lambda item: names.index(item[0]) if item[0] else 0)]
+
+
+def _which_input(path: Path, inputs: Sequence[TensorSpec]) -> UsageError:
+    return UsageError(f"which input is {str(path)!r}?", f"say --input {inputs[0].name}={path}, or another name")
+
+
+def _listed(spec: ShapeSpec) -> str:
+    return "; ".join(f"{tensor.name} {_described(tensor)}" for tensor in spec.inputs)
 
 
 def _takes_pictures(tensor: TensorSpec) -> bool:
-    return (
-        len(tensor.shape) == 4 and 1 not in tensor.dims and tensor.shape[1] in (1, 3) and tensor.dtype in _FOR_PICTURES
-    )
+    rank = len(tensor.shape)
+    if rank not in (3, 4) or tensor.dtype not in _FOR_PICTURES:
+        return False
+    return rank - 3 not in tensor.dims and tensor.shape[rank - 3] in (1, 3)
 
 
 def _described(tensor: TensorSpec) -> str:
@@ -136,19 +185,18 @@ def _described(tensor: TensorSpec) -> str:
     return f"{'x'.join(sizes) or 'scalar'} {tensor.dtype}"
 
 
-def _check_arrays(spec: ShapeSpec, arrays: Mapping[str, np.ndarray], pictured: TensorSpec | None) -> dict[str, int]:
+def _check_arrays(spec: ShapeSpec, arrays: Mapping[str, np.ndarray], takers: Sequence[TensorSpec]) -> dict[str, int]:
     """See that the arrays fit the bundle's inputs; the sizes they give the dynamic dims."""
     by_name = {tensor.name: tensor for tensor in spec.inputs}
-    given = [*arrays, *([] if pictured is None else [pictured.name])]
-    strange = [name for name in arrays if name not in by_name or (pictured is not None and name == pictured.name)]
-    missing = [name for name in by_name if name not in given]
+    pictured = [tensor.name for tensor in takers]
+    twice = [name for name in arrays if name in pictured]
+    strange = [name for name in arrays if name not in by_name]
+    missing = [name for name in by_name if name not in (*arrays, *pictured)]
+    if twice:
+        raise UsageError(f"input {twice[0]!r} is given both a picture and an array", "give one of the two")
     if strange or missing:
         what = f"the bundle has no input {strange[0]!r}" if strange else f"no data for input {', '.join(missing)}"
-        if strange and strange[0] in by_name:
-            what = f"input {strange[0]!r} is given both pictures and an array"
-        raise UsageError(
-            what, f"its inputs are: {'; '.join(f'{tensor.name} {_described(tensor)}' for tensor in spec.inputs)}"
-        )
+        raise UsageError(what, f"its inputs are: {_listed(spec)}")
     sizes: dict[str, int] = {}
     for name, array in arrays.items():
         tensor = by_name[name]
@@ -172,6 +220,8 @@ def _check_arrays(spec: ShapeSpec, arrays: Mapping[str, np.ndarray], pictured: T
 
 def _batch_for(tensor: TensorSpec, pictures: int, sizes: Mapping[str, int]) -> int:
     """How many rows a run has: what the bundle fixes, or as many as there are pictures, within what it promises."""
+    if len(tensor.shape) == 3:
+        return 1
     dim = tensor.dims.get(0)
     if dim is None:
         return tensor.shape[0]
@@ -184,20 +234,21 @@ def _nearest(wanted: int, allowed: Sequence[int]) -> int:
 
 
 def _pictures_as_tensor(
-    paths: Sequence[Path], tensor: TensorSpec, batch: int, sizes: Mapping[str, int], pixels: Pixels
-) -> tuple[np.ndarray, tuple[Page, ...]]:
-    """The pictures as one batch, the last of them repeated where there are too few."""
-    channels = tensor.shape[1]
-    pictures = [read_picture(path, grey=channels == 1) for path in paths]
-    known = dict(sizes)
-    side = {}
-    for axis, own in ((2, pictures[0].height), (3, pictures[0].width)):
+    paths: Sequence[Path], tensor: TensorSpec, batch: int, known: dict[str, int], pixels: Pixels
+) -> tuple[np.ndarray, list[Page]]:
+    """The pictures as one batch, the last of them repeated where there are too few; ``known`` learns dynamic sizes."""
+    rank = len(tensor.shape)
+    pictures = [read_picture(path, grey=tensor.shape[rank - 3] == 1) for path in paths]
+    sides = []
+    for axis, own in ((rank - 2, pictures[0].height), (rank - 1, pictures[0].width)):
         dim = tensor.dims.get(axis)
-        side[axis] = tensor.shape[axis] if dim is None else known.setdefault(dim.name, _nearest(own, dim.sizes()))
-    rows = [_prepared(pixels_of(picture, height=side[2], width=side[3]), tensor, pixels) for picture in pictures]
-    array = np.ascontiguousarray(np.stack([*rows, *[rows[-1]] * (batch - len(rows))]))
-    pages = tuple(Page(str(path), picture, (side[3], side[2])) for path, picture in zip(paths, pictures, strict=True))
-    return array, pages
+        sides.append(tensor.shape[axis] if dim is None else known.setdefault(dim.name, _nearest(own, dim.sizes())))
+    height, width = sides
+    rows = [_prepared(pixels_of(picture, height=height, width=width), tensor, pixels) for picture in pictures]
+    pages = [Page(str(path), picture, (width, height)) for path, picture in zip(paths, pictures, strict=True)]
+    if rank == 3:
+        return rows[0], pages
+    return np.ascontiguousarray(np.stack([*rows, *[rows[-1]] * (batch - len(rows))])), pages
 
 
 def _prepared(pixels: np.ndarray, tensor: TensorSpec, how: Pixels) -> np.ndarray:
@@ -217,19 +268,24 @@ def _prepared(pixels: np.ndarray, tensor: TensorSpec, how: Pixels) -> np.ndarray
     return np.asarray((pixels * np.float32(how.scale) - mean) / std, dtype=tensor.dtype)
 
 
-def _batch_of(spec: ShapeSpec, arrays: Mapping[str, np.ndarray]) -> int:
-    first = arrays[spec.inputs[0].name] if spec.inputs else None
-    return first.shape[0] if first is not None and first.ndim else 1
-
-
 def _pages_of_arrays(arrays: Mapping[str, np.ndarray]) -> Iterator[Page]:
     """Arrays that look like pictures, their range stretched to black and white, to draw on."""
-    for name, array in arrays.items():
-        if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape or array.dtype.kind not in "fu":
-            continue
-        for number, row in enumerate(array.astype(np.float64)):
-            least, most = float(row.min()), float(row.max())
-            grey = np.rint((row - least) / max(most - least, 1e-12) * 255).astype(np.uint8).transpose(1, 2, 0)
-            picture = Image.fromarray(grey[..., 0] if grey.shape[2] == 1 else grey)
-            yield Page(f"{name}[{number}]", picture, picture.size)
+    alike = {name: array for name, array in arrays.items() if _looks_like_pictures(array)}
+    batched = next((name for name, array in alike.items() if array.ndim == 4), None)
+    if batched is None:
+        yield from (_page_of_array(name, array) for name, array in alike.items())
         return
+    for number, row in enumerate(alike[batched]):
+        yield _page_of_array(f"{batched}[{number}]", row)
+
+
+def _looks_like_pictures(array: np.ndarray) -> bool:
+    return array.ndim in (3, 4) and array.shape[-3] in (1, 3) and 0 not in array.shape and array.dtype.kind in "fu"
+
+
+def _page_of_array(title: str, array: np.ndarray) -> Page:
+    wide = np.nan_to_num(array.astype(np.float64))
+    least, most = float(wide.min()), float(wide.max())
+    bytes_ = np.rint((wide - least) / max(most - least, 1e-12) * 255).astype(np.uint8).transpose(1, 2, 0)
+    picture = Image.fromarray(bytes_[..., 0] if bytes_.shape[2] == 1 else bytes_)
+    return Page(title, picture, picture.size)

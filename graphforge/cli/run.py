@@ -145,14 +145,17 @@ def _call(runner: Runner, feed: Feed, padding: Sequence[Mapping[str, Any]]) -> _
 
     outputs = runner.run(feed.arrays)
     found = detections_of(_unpadded(outputs, padding)) or []
-    if feed.pages and found and len(found) != feed.batch:
-        raise GraphForgeError(
-            f"the outputs hold detections of {len(found)} images, but {feed.batch} went in",
-            f"the outputs are: {', '.join(f'{name} {array.shape}' for name, array in outputs.items())}",
-        )
-    if feed.pages:  # detections beyond are those of the rows that filled the batch up
-        found = [image.moved(page.factors) for image, page in zip(found, feed.pages, strict=False)]
-    return _Call(feed.pages, outputs, tuple(found))
+    pages = feed.pages
+    if found and len(found) != feed.images:
+        if feed.from_files:
+            raise GraphForgeError(
+                f"the outputs hold detections of {len(found)} images, but {feed.images} went in",
+                f"the outputs are: {', '.join(f'{name} {array.shape}' for name, array in outputs.items())}",
+            )
+        pages = ()  # so the arrays were no pictures
+    if pages:  # detections beyond are those of the images that filled the batch up
+        found = [image.moved(page.factors) for image, page in zip(found, pages, strict=False)]
+    return _Call(pages, outputs, tuple(found))
 
 
 def _unpadded(outputs: Mapping[str, np.ndarray], padding: Sequence[Mapping[str, Any]]) -> Mapping[str, np.ndarray]:

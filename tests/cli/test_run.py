@@ -44,7 +44,16 @@ class Listed(nn.Module):
 
 class Plain(nn.Module):
     def forward(self, image, shift):
-        return {"first": (image + shift).flatten(1)[:, :2], "second": image.amax(dim=(2, 3))}
+        moved = image + shift[:, None, None]
+        return {"first": moved.flatten(1)[:, :2], "second": image.amax(dim=(2, 3))}
+
+class OfAList(nn.Module):
+    """As torchvision's detectors are called: a list of images without a batch."""
+
+    def forward(self, images):
+        boxes = torch.tensor(BOXES)[:1]
+        return [{"boxes": boxes + 0 * image.sum(), "scores": image.mean().reshape(1), "labels": torch.tensor([1])}
+                for image in images]
 
 def padded():
     return Padded().eval(), (torch.rand(2, 3, 24, 32),)
@@ -53,27 +62,30 @@ def listed():
     return Listed().eval(), (torch.rand(2, 1, 24, 32),)
 
 def plain():
-    return Plain().eval(), (torch.rand(1, 3, 4, 4), torch.rand(3, 1, 1))
+    return Plain().eval(), (torch.rand(1, 3, 4, 4), torch.rand(3))
+
+def of_a_list():
+    return OfAList().eval(), ([torch.rand(3, 24, 32), torch.rand(3, 24, 32)],)
 '''
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three compiled bundles and some files to feed them, to be read only."""
+    """Compiled bundles and some files to feed them, to be read only."""
     folder = tmp_path_factory.mktemp("bundles")
     (folder / "nets.py").write_text(NETS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in ("padded", "listed", "plain"):
+        for name in ("padded", "listed", "plain", "of_a_list"):
             dynamic = ("--dynamic", "image:0=1..4,2=8..64/8") if name == "padded" else ()
             assert run(["compile", f"nets.py:{name}", *dynamic, "-o", f"out/{name}", "--json"]) == 0
     Image.new("RGB", (320, 240), (255, 255, 255)).save(folder / "white.png")
     Image.new("RGB", (64, 48), (153, 153, 153)).save(folder / "grey.png")
     (folder / "names.txt").write_text("cat\ndog\n")
     (folder / "broken.png").write_text("not a picture")
-    np.save(folder / "shift.npy", np.zeros((3, 1, 1), np.float32))
-    np.savez(folder / "both.npz", image=np.full((1, 3, 4, 4), 2, np.float32), shift=np.ones((3, 1, 1), np.float32))
-    np.savez(folder / "wide.npz", image=np.zeros((1, 3, 4, 4), np.float64), shift=np.ones((3, 1, 1), np.float32))
+    np.save(folder / "shift.npy", np.zeros(3, np.float32))
+    np.savez(folder / "both.npz", image=np.full((1, 3, 4, 4), 2, np.float32), shift=np.ones(3, np.float32))
+    np.savez(folder / "wide.npz", image=np.zeros((1, 3, 4, 4), np.float64), shift=np.ones(3, np.float32))
     np.savez(folder / "image.npz", image=np.random.default_rng(0).random((2, 3, 24, 32), np.float32))
     return folder
 
@@ -119,6 +131,20 @@ def test_pictures_beyond_the_batch_take_several_runs(folder: Path, capsys: pytes
     second = document["runs"][0]["images"][1]
     assert second["input"] == "grey.png"
     assert second["detections"][0]["score"] == pytest.approx(0.9 * 153 / 255)
+
+
+def test_list_of_images_takes_a_picture_each(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = [word for name in ("white.png", "grey.png", "grey.png") for word in ("--input", name)]
+    document = _json(capsys, "out/of_a_list", *inputs, "--draw", "seen.png")
+    scores = [[image["detections"][0]["score"] for image in call["images"]] for call in document["runs"]]
+    assert [len(call) for call in scores] == [2, 1]
+    np.testing.assert_allclose([*scores[0], *scores[1]], [1, 0.6, 0.6], rtol=1e-5)
+    assert document["runs"][0]["images"][0]["detections"][0]["box"] == pytest.approx([20, 30, 100, 120])
+    names = [item["name"] for item in json.loads((folder / "out/of_a_list/manifest.json").read_text())["inputs"]]
+    swapped = _json(capsys, "out/of_a_list", "--input", f"{names[1]}=white.png", "--input", f"{names[0]}=grey.png")
+    (call,) = swapped["runs"]
+    assert [image["input"] for image in call["images"]] == ["grey.png", "white.png"]
+    assert [image["detections"][0]["score"] for image in call["images"]] == pytest.approx([0.6, 1], rel=1e-5)
 
 
 def test_score_hides_what_is_lower(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +224,7 @@ def test_arrays_are_drawn_on_themselves(folder: Path) -> None:
             "the bundle has no input 'img'",
             "its inputs are: image (1..4)x",
         ),
-        (["out/plain", "--input", "shift=grey.png"], 2, "input 'shift' takes no picture: it is 3x1x1 float32", ""),
+        (["out/plain", "--input", "shift=grey.png"], 2, "input 'shift' takes no picture: it is 3 float32", ""),
         (["out/plain", "--input", "grey.png"], 2, "no data for input shift", "its inputs are: image 1x3x4x4 float32"),
         (["out/plain", "--input", "shift.npy"], 2, "which input is 'shift.npy'?", "say --input image=shift.npy"),
         (
