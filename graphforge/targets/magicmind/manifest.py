@@ -45,8 +45,9 @@ def bundle_manifest(
     shapes: ShapeSpec,
     calibration: list[dict[str, Any]] | None,
     reference: Mapping[str, Any],
+    tail: str | None = None,
 ) -> dict[str, Any]:
-    """What bundle.json says; ``model`` is the model as ``onnx_file`` has it.
+    """What bundle.json says; ``model`` is the model as ``onnx_file`` has it, ``tail`` the file of what was cut off.
 
     Raises:
         GraphForgeError: inputs of the model and of the shape spec differ, or have a type MagicMind lacks.
@@ -99,6 +100,7 @@ def bundle_manifest(
         "mutable": bool(shapes.dims),
         "inputs": inputs,
         "outputs": outputs,
+        "cut": None if tail is None else {"values": [value.name for value in model.graph.outputs], "tail": tail},
         "pins": default_pins(model, options),
         "calibration": None
         if calibration is None

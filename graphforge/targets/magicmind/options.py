@@ -39,6 +39,7 @@ _KNOWN = (
     "computation_preference",
     "conv_scale_fold",
     "cross_compile_toolchain_path",
+    "cut",
     "pins",
     "reference_inputs",
 )
@@ -66,6 +67,7 @@ class MagicMindOptions:
         computation_preference: ``auto``, ``fast`` or ``high_precision``.
         conv_scale_fold: fold mul and add after a convolution into its weights.
         cross_compile_toolchain_path: the aarch64 compiler that tp_322 needs, on the machine that builds.
+        cut: values, nodes or modules to cut the model at; () leaves it whole.
         pins: nodes kept in float32 under reduced precision; None lets the target choose.
         reference_inputs: feeds for the stored reference by input name; None makes seeded random ones.
     """
@@ -79,6 +81,7 @@ class MagicMindOptions:
     computation_preference: str
     conv_scale_fold: bool
     cross_compile_toolchain_path: str
+    cut: tuple[str, ...]
     pins: tuple[str, ...] | None
     reference_inputs: Mapping[str, Any] | None
 
@@ -111,6 +114,7 @@ def read_options(options: TargetOptions) -> MagicMindOptions:
         computation_preference=choice("computation_preference", "auto", "fast", "high_precision"),
         conv_scale_fold=as_bool(_TARGET, "conv_scale_fold", extra.get("conv_scale_fold", False)),
         cross_compile_toolchain_path=str(extra.get("cross_compile_toolchain_path", "")),
+        cut=tuple(as_list(extra["cut"])) if extra.get("cut") is not None else (),
         pins=None if extra.get("pins") is None else tuple(as_list(extra["pins"])),
         reference_inputs=extra.get("reference_inputs"),
     )

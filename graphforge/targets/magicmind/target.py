@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from graphforge.frontend.spec import ShapeSpec
+    from graphforge.targets.magicmind.cut import Cut
     from graphforge.transform import Pass
 
 __all__ = ["MagicMindTarget"]
@@ -30,6 +31,7 @@ class MagicMindTarget:
         computation_preference: ``auto``, ``fast`` or ``high_precision``.
         conv_scale_fold: true folds mul and add after a convolution into its weights.
         cross_compile_toolchain_path: the aarch64 compiler for tp_322.
+        cut: values, nodes or modules to cut the model at; what is behind becomes ``tail.onnx``, for the host.
         pins: nodes to keep in float32 under reduced precision; by default NonMaxSuppression, Sqrt and Exp.
         reference_inputs: feeds for the stored reference by input name; random ones by default.
     """
@@ -56,16 +58,23 @@ class MagicMindTarget:
 
         from graphforge.targets.magicmind.calibration import read_calibration, write_calibration
         from graphforge.targets.magicmind.config import build_config
+        from graphforge.targets.magicmind.cut import TAIL
         from graphforge.targets.magicmind.lint import Severity, lint, refuse_errors, summarise
         from graphforge.targets.magicmind.manifest import PROVEN, bundle_manifest
         from graphforge.targets.magicmind.reference import write_reference
         from graphforge.targets.onnx import OnnxTarget
+        from graphforge.targets.onnx.write import write_onnx
 
         wanted = read_options(options)
         # Everything that can be refused from the outside comes before the long steps.
         calibration = None if wanted.calibration is None else read_calibration(wanted.calibration, shapes)
         config = build_config(wanted, shapes, operators={node.op_type for node in model.graph.all_nodes()})
 
+        tail_files: list[str] = []
+        if wanted.cut:
+            cut = _cut(model, wanted.cut)
+            tail_files = write_onnx(cut.tail, folder / TAIL)
+            model = cut.front
         onnx_files = OnnxTarget().emit(model, folder, TargetOptions(opset=OPSET), shapes).files
         onnx_file = folder / onnx_files[0]
         refuse_errors(lint(onnx_file))
@@ -85,6 +94,7 @@ class MagicMindTarget:
             shapes=shapes,
             calibration=streams,
             reference=reference,
+            tail=TAIL if tail_files else None,
         )
         _write_json(folder / "bundle.json", manifest)
         lists = [name for name in calibration_files if name.endswith(".txt")]
@@ -96,6 +106,7 @@ class MagicMindTarget:
         return EmitResult(
             files=(
                 *onnx_files,
+                *tail_files,
                 config_file.name,
                 "bundle.json",
                 *scripts,
@@ -107,6 +118,7 @@ class MagicMindTarget:
                 "precision": wanted.precision,
                 "config": config,
                 "pins": manifest["pins"],
+                "cut": manifest["cut"],
                 "proven": PROVEN,
                 "findings": [
                     {"rule": finding.rule, "severity": finding.severity.value, "message": finding.message}
@@ -116,15 +128,20 @@ class MagicMindTarget:
             notes=(
                 f"{PROVEN}; on a machine with one: python3 build_mm.py && python3 run_mm.py",
                 *_about_precision(wanted.precision),
+                *_about_cut(manifest["cut"]),
                 *(calibration.notes if calibration is not None else ()),
                 *summarise(finding for finding in rest if finding.severity is Severity.WARNING),
             ),
         )
 
     def runner(self, folder: Path) -> Runner | None:
-        """ONNX Runtime on model.onnx: what is in the bundle, not what MagicMind makes of it."""
+        """ONNX Runtime on model.onnx (and the tail): what is in the bundle, not what MagicMind makes of it."""
+        from graphforge.targets.magicmind.cut import TAIL, CutRunner
         from graphforge.verify.runners import OnnxRuntimeRunner
 
+        if (folder / TAIL).is_file():
+            whole: Runner = CutRunner(folder / "model.onnx", folder / TAIL)
+            return whole
         runner: Runner = OnnxRuntimeRunner(folder / "model.onnx", name="ONNX Runtime, not an MLU")
         return runner
 
@@ -133,6 +150,23 @@ def _about_precision(precision: str) -> list[str]:
     if precision == "force_float32":
         return []
     return [f"{precision} is applied when MagicMind builds: what is checked here is the model in float32"]
+
+
+def _cut(model: ir.Model, places: tuple[str, ...]) -> Cut:
+    """The model in two parts at opset 11, their values named as they will be in the files."""
+    from graphforge.ir.versions import ir_version_for
+    from graphforge.targets.magicmind.cut import cut_model
+    from graphforge.targets.onnx.naming import assign_names
+
+    model.ir_version = ir_version_for(OPSET)
+    assign_names(model)
+    return cut_model(model, places)
+
+
+def _about_cut(cut: dict[str, Any] | None) -> list[str]:
+    if cut is None:
+        return []
+    return [f"cut at {', '.join(cut['values'])}: {cut['tail']} computes the model's outputs from these, on the host"]
 
 
 def _write_json(file: Path, data: Any) -> None:
