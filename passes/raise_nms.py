@@ -174,6 +174,10 @@ def _raise_many(node: Node, limits: _Limits, rewriter: Rewriter) -> None:
 def _peeled(op: Builder, value: Value, axes: list[int]) -> Value:
     """The value without its first dims of 1; an Unsqueeze that put them there is passed by."""
     producer = value.producer()
+    if producer is not None and is_op(producer, "Cast"):
+        source = producer.inputs[0]
+        if source is not None and source.dtype == value.dtype:
+            return _peeled(op, source, axes)
     if producer is not None and is_op(producer, "Unsqueeze"):
         added = constant_of(producer.inputs[1])
         source = producer.inputs[0]
