@@ -252,4 +252,4 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"iou_threshold": 0.0, "offset_limit": 60, "score_threshold": -1.0},
     {"iou_threshold": 1.5, "keep_top_k": 3},
 )
-FORMS = ({"per_class": True}, {"per_class": False}, {"per_class": False, "ids": True})
+FORMS: tuple[dict[str, Any], ...] = ({"per_class": True}, {"per_class": False}, {"per_class": False, "ids": True})
