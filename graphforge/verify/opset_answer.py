@@ -12,7 +12,7 @@ import onnx_ir as ir
 from graphforge.errors import GraphForgeError
 from graphforge.targets.support import Runtime, runtimes
 from graphforge.verify.opset_audit import OpsetReport, opset_report, opset_report_of_file
-from graphforge.verify.opset_matrix import Cell, OpsetMatrix, Place, State, opset_matrix
+from graphforge.verify.opset_matrix import Cell, OpsetMatrix, Place, State, as_delivered, opset_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,7 +177,8 @@ def answer_for_file(path: Path, *, target: str | None = None) -> tuple[OpsetAnsw
     try:
         model = import_onnx(path)
         to_canonical(model)
-        matrix = _matrix(model, unchanged)
+        as_delivered(model)
+        matrix = opset_matrix(model, as_it_stands=unchanged)
     except GraphForgeError as error:
         reason = f"only the file as it stands was looked at: {error.message}"
         return OpsetAnswer(audit, None, (), notes=(reason, *error.notes)), None
@@ -187,7 +188,7 @@ def answer_for_file(path: Path, *, target: str | None = None) -> tuple[OpsetAnsw
 def answer_for_model(
     prepared: Prepared, *, target: str | None = None, capture: str = "auto"
 ) -> tuple[OpsetAnswer, ir.Model]:
-    """The answer for a PyTorch model: of its canonical form, which is what `compile` lowers.
+    """The answer for a PyTorch model: of what `compile` would deliver at the home opset.
 
     Raises:
         GraphForgeError: the model cannot be captured or lowered.
@@ -198,15 +199,9 @@ def answer_for_model(
     chosen = runtimes(target)
     model, _ = to_ir(prepared, capture=capture)
     to_canonical(model)
-    matrix = _matrix(model, ())
+    as_delivered(model)
+    matrix = opset_matrix(model)
     return OpsetAnswer(opset_report(model), matrix, _fits(matrix, chosen)), model
-
-
-def _matrix(model: ir.Model, unchanged: Sequence[int]) -> OpsetMatrix:
-    from graphforge.targets.onnx.naming import assign_names
-
-    assign_names(model)  # the names that the delivered file will have
-    return opset_matrix(model, as_it_stands=unchanged)
 
 
 def _fits(matrix: OpsetMatrix, chosen: Sequence[Runtime]) -> tuple[Fit, ...]:

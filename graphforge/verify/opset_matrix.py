@@ -21,7 +21,17 @@ from graphforge.passes.opset import Obstacle, lower_graph
 from graphforge.passes.opset.engine import LOWEST_OPSET
 from graphforge.transform import Rewriter
 
-__all__ = ["Cell", "Obstruction", "OpsetMatrix", "Place", "Rewrite", "State", "Used", "opset_matrix"]
+__all__ = [
+    "Cell",
+    "Obstruction",
+    "OpsetMatrix",
+    "Place",
+    "Rewrite",
+    "State",
+    "Used",
+    "as_delivered",
+    "opset_matrix",
+]
 
 # How many nodes are named where all do the same.
 _EXAMPLES = 3
@@ -167,11 +177,22 @@ class OpsetMatrix:
         return min((cell.opset for cell in self.cells if cell.state is not State.IMPOSSIBLE), default=None)
 
 
+def as_delivered(model: ir.Model) -> None:
+    """Bring a canonical model to what the ONNX target delivers at the home opset, with the names it gives; in place."""
+    from graphforge.targets.onnx import OnnxTarget
+    from graphforge.targets.onnx.naming import assign_names
+    from graphforge.targets.target import TargetOptions
+    from graphforge.transform import Pipeline
+
+    Pipeline(OnnxTarget().pipeline(TargetOptions(opset=HOME_OPSET))).run(model)
+    assign_names(model)
+
+
 def opset_matrix(model: ir.Model, *, as_it_stands: Iterable[int] = ()) -> OpsetMatrix:
-    """Walk a copy of a canonical model down from the home opset.
+    """Walk a copy of a model down from the home opset.
 
     Args:
-        model: at the home opset; it is not changed.
+        model: at the home opset, as ``as_delivered`` leaves it; it is not changed.
         as_it_stands: opsets at which the file that the model was read from is legal without a change.
     """
     unchanged = frozenset(as_it_stands)

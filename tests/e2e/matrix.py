@@ -11,8 +11,7 @@ import torch
 
 from graphforge.compile import example_feeds, prepare, reference_runner, to_canonical, to_ir
 from graphforge.frontend.spec import DimRange
-from graphforge.targets.onnx.naming import assign_names
-from graphforge.verify.opset_matrix import Cell, State, opset_matrix
+from graphforge.verify.opset_matrix import Cell, State, as_delivered, opset_matrix
 from graphforge.verify.opset_prove import Proof, prove_opset, remembering
 
 __all__ = ["Entry", "Made", "Row", "run_matrix"]
@@ -94,7 +93,7 @@ def run_matrix(entry: Entry, *, progress: Callable[[str], None] | None = None) -
     prepared = prepare(module, args or None, kwargs=kwargs, dynamic_shapes=entry.dynamic)
     model, _ = to_ir(prepared)
     to_canonical(model)
-    assign_names(model)
+    as_delivered(model)
     matrix = opset_matrix(model)
     reference, example = remembering(reference_runner(prepared)), example_feeds(prepared)
     proofs = []
