@@ -106,6 +106,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     opset: int | None = None,
     precision: str | None = None,
     target_options: Mapping[str, Any] | None = None,
+    outputs: str | None = None,
+    nms: str | None = None,
     capture: str = "auto",
     passes: Sequence[Pass] = (),
     pipeline: str | Sequence[Pass] | None = None,
@@ -129,6 +131,9 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         opset: opset of the default domain to deliver; None lets the target choose.
         precision: the target's name for the arithmetic.
         target_options: options that only this target knows.
+        outputs: for results whose size depends on data: ``ragged`` as eager returns them, or ``padded`` to a fixed size
+            with the count beside them (``num_dets``); None lets the target choose.
+        nms: ``native`` uses ONNX's NonMaxSuppression, ``portable`` plain tensor algebra; None lets the target choose.
         capture: ``auto``, ``export``, ``export-strict``, ``fx`` or ``trace``.
         passes: run after the canonical pipeline.
         pipeline: instead of the canonical pipeline: a list of passes or text, ``"a,b{x=1}"``.
@@ -144,6 +149,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         GraphForgeError: what the user can mend; nothing is left half-written.
         VerificationError: the artifact departs from the reference.
     """
+    from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.targets import get_target
     from graphforge.targets.target import TargetOptions
 
@@ -152,19 +158,23 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     missing = chosen.available()
     if missing is not None:
         raise GraphForgeError(f"target {chosen.name} does not work here: {missing}")
-    options = TargetOptions(opset=opset, precision=precision, extra=dict(target_options or {}))
+    options = TargetOptions(
+        opset=opset, precision=precision, extra=dict(target_options or {}), outputs=outputs, nms=nms
+    )
     target_passes = chosen.pipeline(options)  # refuses impossible options before any work is done
     canonical = canonical_passes(pipeline, passes)
     folder = destination(output, _name_of(model))
     prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
 
-    lowered, facts = to_ir(prepared, capture=capture, journal=journal)
+    lowered, facts = to_ir(prepared, capture=capture, target=chosen.name, journal=journal)
     try:
         records = _run_passes("canonicalise", lowered, canonical, check_passes, prepared, journal)
         records += _run_passes(f"legalise for {chosen.name}", lowered, target_passes, check_passes, prepared, journal)
     except InternalError as bug:
         everything = [*canonical, *target_passes]
-        leave_reproducer(bug, lambda: to_ir(prepared, capture=capture)[0], everything, prepared.shapes)
+        leave_reproducer(
+            bug, lambda: to_ir(prepared, capture=capture, target=chosen.name)[0], everything, prepared.shapes
+        )
         raise
 
     with _staging(folder) as staging:
@@ -175,7 +185,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         report = None
         if verify:
             with journal.step("verify"):
-                report = _verify(prepared, chosen, staging, tolerances, seed, progress)
+                padding = lowered.meta.get(PADDED_OUTPUTS, ())
+                report = _verify(prepared, chosen, staging, tolerances, seed, progress, padding)
         outcome = _outcome(report, verify, chosen, journal)
         manifest = _manifest(prepared, chosen, options, emitted, lowered, facts, records, outcome, journal)
         if report is not None and not report.passed:
@@ -342,9 +353,9 @@ def _as_numpy(value: Any) -> Any:
 
 
 def to_ir(
-    prepared: Prepared, *, capture: str = "auto", journal: _Journal | None = None
+    prepared: Prepared, *, capture: str = "auto", target: str | None = None, journal: _Journal | None = None
 ) -> tuple[ir.Model, dict[str, Any]]:
-    """Capture and lower (or import) a prepared model.
+    """Capture and lower (or import) a prepared model; ``target`` chooses among the declared substitutions.
 
     Returns:
         The model at level CAPTURED, and what the manifest says of how it was obtained.
@@ -360,7 +371,7 @@ def to_ir(
             model = import_onnx(prepared.loaded.onnx_path)
             journal.notes += model.meta.get(IMPORT_NOTES, ())
             step["nodes"] = _count(model)
-        return model, {"method": "onnx", "failures": {}, "fallbacks": [], "decomposed": {}}
+        return model, {"method": "onnx", "failures": {}, "substitutions": [], "fallbacks": [], "decomposed": {}}
     from graphforge.frontend.capture import capture as run_capture
     from graphforge.frontend.capture import captured_from_loaded_program
     from graphforge.frontend.lower import lower
@@ -376,7 +387,7 @@ def to_ir(
                 journal.notes.append("the model was in training mode; it is compiled in eval mode")
                 module.eval()
             try:
-                captured = run_capture(module, prepared.inputs, prepared.shapes, method=capture)
+                captured = run_capture(module, prepared.inputs, prepared.shapes, method=capture, target=target)
             except CaptureError:
                 _see_that_it_runs(module, prepared.inputs)  # if it does not, that is the better answer
                 raise
@@ -388,6 +399,7 @@ def to_ir(
     return lowered.model, {
         "method": captured.method,
         "failures": captured.failures,
+        "substitutions": captured.substitutions,
         "fallbacks": [
             {"operator": name, "module": module, "source": source} for name, module, source in lowered.fallbacks
         ],
@@ -471,14 +483,23 @@ def reference_runner(prepared: Prepared) -> Runner:
 
 
 def _verify(
-    prepared: Prepared, target: Target, folder: Path, tolerances: Any, seed: int, progress: Progress | None
+    prepared: Prepared,
+    target: Target,
+    folder: Path,
+    tolerances: Any,
+    seed: int,
+    progress: Progress | None,
+    padding: Sequence[Mapping[str, Any]] = (),
 ) -> VerificationReport | None:
     """Compare the artifact with the reference; None when nothing here can run it."""
     from graphforge.verify import verify
+    from graphforge.verify.padding import UnpaddedRunner
 
     runner = target.runner(folder)
     if runner is None:
         return None
+    if padding:
+        runner = UnpaddedRunner(runner, padding)
     try:
         return verify(
             reference_runner(prepared),
@@ -608,6 +629,7 @@ def _manifest(
     from collections import Counter
 
     from graphforge import __version__
+    from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
 
     operators = Counter(
         f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.all_nodes()
@@ -645,9 +667,10 @@ def _manifest(
             }
             for value in model.graph.outputs
         ],
-        "capture": {"method": facts["method"], "failures": facts["failures"]},
+        "capture": {key: facts[key] for key in ("method", "failures", "substitutions")},
         "lowering": {"fallbacks": facts["fallbacks"], "decomposed": facts["decomposed"]},
         "passes": [record.to_dict() for record in records],
+        "padding": list(model.meta.get(PADDED_OUTPUTS, ())),
         "nodes": _count(model),
         "operators": dict(sorted(operators.items())),
         "steps": journal.steps,

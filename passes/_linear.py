@@ -102,7 +102,7 @@ def derived_tensor(
     """A tensor computed from weights: at once when it is small, else whenever it is read."""
 
     def tensor() -> ir.Tensor[Any]:
-        return ir.Tensor(np.ascontiguousarray(compute().astype(dtype.numpy())), dtype=dtype)
+        return ir.Tensor(np.ascontiguousarray(compute().astype(dtype.numpy(), copy=False)), dtype=dtype)
 
     if int(np.prod(shape)) * dtype.itemsize <= _LAZY_BYTES:
         return tensor()
@@ -157,14 +157,17 @@ def _scaled(op: RewriterBuilder, linear: Linear, scale: Vector) -> Value:
     node = linear.node
 
     def compute() -> np.ndarray[Any, Any]:
-        array = tensor.numpy().astype(np.float64)
+        array = tensor.numpy()
+        factors = scale
         if node.op_type == "Conv" or (node.op_type == "Gemm" and int_attribute(node, "transB", 0)):
-            return array * scale.reshape((-1,) + (1,) * (array.ndim - 1))
-        if node.op_type == "ConvTranspose":
+            factors = scale.reshape((-1,) + (1,) * (array.ndim - 1))
+        elif node.op_type == "ConvTranspose":
             group = int_attribute(node, "group", 1)
-            parts = array.reshape((group, shape[0] // group, *shape[1:]))
-            factors = scale.reshape((group, 1, shape[1]) + (1,) * (array.ndim - 2))
-            return (parts * factors).reshape(shape)
-        return array * scale
+            array = array.reshape((group, shape[0] // group, *shape[1:]))
+            factors = scale.reshape((group, 1, shape[1]) + (1,) * (array.ndim - 3))
+        product = np.empty(array.shape, dtype.numpy())
+        # in double precision, a buffer at a time: the whole weight never stands in memory as doubles
+        np.multiply(array, factors, out=product, dtype=np.float64, casting="unsafe")
+        return product.reshape(shape)
 
     return op.constant(derived_tensor(shape, dtype, compute), name=f"{linear.weight.name}/folded")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.ir import HOME_OPSET, Graph
+from graphforge.ir import HOME_OPSET, Graph, nodes_of
 from graphforge.ir.versions import ir_version_for
 from graphforge.passes.opset.engine import LOWEST_OPSET, lower_graph
 from graphforge.transform import Pass, Rewriter
@@ -16,14 +16,23 @@ __all__ = ["LegaliseOpset"]
 # A reader needs the first few; the rest have the same kind of reason.
 _SHOWN = 6
 
+# The newest opset whose version of an operator ONNX Runtime 1.31 computes on the CPU (measured).
+_LAST_KERNEL = {"RoiAlign": 21}
+
 
 @dataclass(frozen=True)
 class LegaliseOpset(Pass):
-    """``opset`` is the version of the default domain to arrive at, 11 to the home opset."""
+    """Lower every node to what it was called and how it worked then.
+
+    Attributes:
+        opset: the version of the default domain to arrive at, 11 to the home opset.
+        lower_for_kernels: go lower still where ONNX Runtime has no CPU kernel for an operator at ``opset``.
+    """
 
     name: ClassVar[str] = "legalise-opset"
     edits_through_rewriter: ClassVar[bool] = True
     opset: int = HOME_OPSET
+    lower_for_kernels: bool = False
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Lower every node.
@@ -40,7 +49,8 @@ class LegaliseOpset(Pass):
             )
         if self.opset > current:
             raise UsageError(f"the graph is at opset {current} already, it cannot be raised to {self.opset}")
-        obstacles = lower_graph(rewriter, self.opset)
+        target = self._with_kernels(graph, rewriter) if self.lower_for_kernels else self.opset
+        obstacles = lower_graph(rewriter, target)
         if obstacles:
             needed = max(obstacle.opset for obstacle in obstacles)
             shown = [obstacle.describe() for obstacle in obstacles[:_SHOWN]]
@@ -48,14 +58,22 @@ class LegaliseOpset(Pass):
                 shown.append(f"... and {len(obstacles) - _SHOWN} more")
             count = "one node has" if len(obstacles) == 1 else f"{len(obstacles)} nodes have"
             raise GraphForgeError(
-                f"the model cannot be written in opset {self.opset}: {count} no form there",
+                f"the model cannot be written in opset {target}: {count} no form there",
                 *shown,
                 f"the lowest opset that would do is {needed}: --opset {needed}",
             )
-        if self.opset != current:
+        if target != current:
             rewriter.changes += 1  # a graph that is written in another opset is another graph
             _drop_orphans(graph, rewriter)
-        rewriter.model.ir_version = min(rewriter.model.ir_version or 99, ir_version_for(self.opset))
+        rewriter.model.ir_version = min(rewriter.model.ir_version or 99, ir_version_for(target))
+
+    def _with_kernels(self, graph: Graph, rewriter: Rewriter) -> int:
+        found = {node.op_type for node in nodes_of(graph) if node.domain == "" and node.op_type in _LAST_KERNEL}
+        lowest = min((_LAST_KERNEL[name] for name in found), default=self.opset)
+        if lowest < self.opset:
+            names = ", ".join(sorted(name for name in found if _LAST_KERNEL[name] < self.opset))
+            rewriter.note(f"opset {lowest}: ONNX Runtime has no CPU kernel for {names} above it")
+        return min(lowest, self.opset)
 
 
 def _drop_orphans(graph: Graph, rewriter: Rewriter) -> None:

@@ -157,7 +157,11 @@ def _found_by_running(node: torch.fx.Node) -> torch.fx.Node | None:
         made[argument] = torch.empty_strided(size, stride, dtype=fake.dtype, device="meta")
         return made[argument]
 
-    args = torch.fx.map_arg(node.args, concrete)
+    # everything lives on one device, wherever the call moves it
+    args = [
+        torch.device("meta") if isinstance(argument, torch.device) else argument
+        for argument in torch.fx.map_arg(node.args, concrete)
+    ]
     kwargs = {key: value for key, value in torch.fx.map_arg(node.kwargs, concrete).items() if key != "device"}
     try:
         result = node.target(*args, **kwargs)

@@ -18,6 +18,8 @@ from graphforge.frontend.captured import Captured
 from graphforge.frontend.promises import check_promises
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.spec import ShapeSpec, TensorSpec
+from graphforge.frontend.substitutes import load_substitutes
+from graphforge.frontend.substitution import Applied, check_used, declared_substitutions, substituting
 from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret, script_arguments
 from graphforge.frontend.traceable import traceable_functions
@@ -135,6 +137,7 @@ def capture(
     shapes: ShapeSpec,
     *,
     method: str = "auto",
+    target: str | None = None,
 ) -> Captured:
     """Capture ``model`` called with ``inputs``; ``shapes`` says which dims stay dynamic.
 
@@ -143,9 +146,11 @@ def capture(
         inputs: example call.
         shapes: names and dynamic dims of the tensor inputs (see ``CallInputs.spec``).
         method: one of ``METHODS``, or ``auto`` to try them in order.
+        target: name of the target compiled for, whose own substitutions are in force.
 
     Raises:
         CaptureError: no method worked; the notes say why each failed.
+        GraphForgeError: a declared substitution matches nothing.
     """
     if method != "auto" and method not in METHODS:
         raise UsageError(f"unknown capture method {method!r}", f"known: auto, {', '.join(METHODS)}")
@@ -153,22 +158,31 @@ def capture(
     methods = METHODS if method == "auto" else (method,)
     if isinstance(model, torch.jit.ScriptModule):
         methods = ("trace",)
+    load_substitutes()
+    substitutions = declared_substitutions(target)
     failures: dict[str, str] = {}
     for name in methods:
+        if name == "export-strict" and any(one.required for one in substitutions):
+            failures[name] = "it reads Python's byte code, where the declared substitutions cannot be put in"
+            continue
+        applied: list[Applied] = []
         try:
             notes: list[str] = []
             with _quiet(), recurrent_shapes(), ExitStack() as aids:
                 if name != "export-strict":  # which reads Python's byte code, where a replaced function is in its way
                     aids.enter_context(noticing_symbolic_functions(notes))
                     aids.enter_context(traceable_functions())
+                    applied = aids.enter_context(substituting(substitutions))
                 captured = _CAPTURE[name](model, widened, shapes)
         except GraphForgeError:
             raise
         except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
             failures[name] = _reason(error)
             continue
+        check_used(applied)
         captured.failures = failures
         captured.notes = notes
+        captured.substitutions = [one.to_dict() for one in applied if one.calls]
         return captured
     raise CaptureError(
         "the model could not be captured",

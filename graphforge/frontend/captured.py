@@ -29,6 +29,7 @@ class Captured:
         failures: why the methods tried before failed, one text each.
         notes: what the user should know about the capture.
         program: the ExportedProgram, when there is one.
+        substitutions: functions that others took the place of, and how often each was called.
     """
 
     graph_module: torch.fx.GraphModule
@@ -42,3 +43,4 @@ class Captured:
     failures: dict[str, str] = field(default_factory=dict)
     program: torch.export.ExportedProgram | None = None
     notes: list[str] = field(default_factory=list)
+    substitutions: list[dict[str, Any]] = field(default_factory=list)

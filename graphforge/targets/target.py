@@ -25,11 +25,16 @@ class TargetOptions:
         opset: opset of the default domain to deliver; None lets the target choose.
         precision: the target's name for the arithmetic (``fp32``, ``force_float16``, ...); None is its default.
         extra: options only this target knows (``compute_capabilities``, ``archs``, ...); unknown keys are an error.
+        outputs: ``ragged`` (sizes depend on data, as eager returns them) or ``padded`` (fixed, with a count); None lets
+            the target choose.
+        nms: ``native`` (NonMaxSuppression) or ``portable`` (plain tensor algebra); None lets the target choose.
     """
 
     opset: int | None = None
     precision: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    outputs: str | None = None
+    nms: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Sampling and detection: grid_sample, affine_grid, and torchvision's nms, roi_align and deform_conv2d."""
+"""Sampling: grid_sample, affine_grid, and torchvision's roi_align and deform_conv2d."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ __all__: list[str] = []
 
 _MODES = {0: "linear", 1: "nearest", 2: "cubic"}
 _PADDING = {0: "zeros", 1: "border", 2: "reflection"}
-_MAX_INT64 = 2**63 - 1
 
 
 @lowers(
@@ -51,21 +50,6 @@ def affine_grid(op: Emitter, theta: ir.Value, size: Sequence[Dim], align_corners
     """AffineGrid."""
     result: ir.Value = op.AffineGrid(theta, op.vector(list(size)), align_corners=int(align_corners))
     return result
-
-
-@lowers("torchvision.nms.default")
-def nms(op: Emitter, boxes: ir.Value, scores: ir.Value, iou_threshold: float) -> ir.Value:
-    """NonMaxSuppression; overlap does not mind which of the coordinates are called x."""
-    single = ir.DataType.FLOAT
-    picked = op.NonMaxSuppression(
-        op.unsqueeze(op.cast(boxes, single), [0]),
-        op.unsqueeze(op.cast(scores, single), [0, 1]),
-        _MAX_INT64,
-        float(iou_threshold),
-    )
-    # rows of (batch, class, box)
-    kept: ir.Value = op.Gather(picked, 2, axis=1)
-    return kept
 
 
 @lowers("torchvision.roi_align.default")

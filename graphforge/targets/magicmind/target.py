@@ -47,10 +47,16 @@ class MagicMindTarget:
         from graphforge.passes.clamp_slice_bounds import ClampSliceBounds
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.targets.semantic import semantic_passes
 
         read_options(options)
         # The constants that the first two leave behind unused would still be converted to 32 bits.
-        return [LegaliseOpset(opset=OPSET), ClampSliceBounds(), EliminateDeadCode()]
+        return [
+            *semantic_passes(options, outputs="padded"),
+            LegaliseOpset(opset=OPSET),
+            ClampSliceBounds(),
+            EliminateDeadCode(),
+        ]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write the bundle, then lint it as a whole and refuse what the linter calls an error."""

@@ -51,8 +51,10 @@ class OnnxTarget:
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.targets.semantic import semantic_passes
 
-        return [LegaliseOpset(opset=self.opset(options)), FoldConstants(), EliminateDeadCode()]
+        legalise = LegaliseOpset(opset=self.opset(options), lower_for_kernels=options.opset is None)
+        return [*semantic_passes(options), legalise, FoldConstants(), EliminateDeadCode()]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write ``model.onnx`` (and ``model.onnx.data`` above 1.9 GB of weights)."""
@@ -61,6 +63,8 @@ class OnnxTarget:
         from graphforge.targets.onnx.write import write_onnx
 
         opset = self.opset(options)
+        if options.opset is None:
+            opset = min(opset, model.graph.opset_imports.get("", opset))  # the pipeline may have had to go lower
         model.graph.opset_imports[""] = opset
         model.ir_version = ir_version_for(opset)
         assign_names(model)

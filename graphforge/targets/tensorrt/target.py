@@ -47,9 +47,16 @@ class TensorRTTarget:
     def pipeline(self, options: TargetOptions) -> list[Pass]:
         """From CANONICAL to what the parser reads."""
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
+        from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.targets.semantic import semantic_passes
 
-        return [LegaliseOpset(opset=read_options(options).opset), EliminateDeadCode()]
+        return [
+            *semantic_passes(options, outputs="padded", nms="portable"),  # it has no NMS kernel, and fixed shapes only
+            LegaliseOpset(opset=read_options(options).opset),
+            FoldConstants(),
+            EliminateDeadCode(),
+        ]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write model.onnx, model.plan built from it, and plan.json about both."""

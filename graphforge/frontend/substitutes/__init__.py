@@ -1,0 +1,17 @@
+"""Substitutes that come with GraphForge, one file per package whose functions they stand in for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+__all__ = ["load_substitutes"]
+
+_PACKAGES = ("torchvision", "mmcv")
+
+
+def load_substitutes() -> None:
+    """Declare the substitutes for every package that is in use; what was never imported cannot be called."""
+    for package in _PACKAGES:
+        if package in sys.modules:
+            importlib.import_module(f"graphforge.frontend.substitutes.{package}")

@@ -1,0 +1,45 @@
+"""Passes that bring operators of our own domain to what a target takes; every target's pipeline begins with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphforge.errors import UsageError
+from graphforge.targets.target import TargetOptions
+
+if TYPE_CHECKING:
+    from graphforge.transform import Pass
+
+__all__ = ["NMS_FORMS", "OUTPUT_FORMS", "semantic_passes"]
+
+OUTPUT_FORMS = ("ragged", "padded")
+NMS_FORMS = ("native", "portable")
+
+
+def semantic_passes(options: TargetOptions, *, outputs: str = "ragged", nms: str = "native") -> list[Pass]:
+    """Fixed shapes where they are wanted, then every operator of ours in plain ONNX.
+
+    Args:
+        options: what the user asked for.
+        outputs, nms: what this target does when nothing was asked.
+
+    Raises:
+        UsageError: a form is unknown.
+    """
+    from graphforge.passes.bound_dynamic_shapes import BoundDynamicShapes
+    from graphforge.passes.lower_nms import LowerNms
+    from graphforge.passes.lower_semantic_ops import LowerSemanticOps
+    from graphforge.passes.replace_batched_nms import ReplaceBatchedNMS
+
+    form = options.outputs or outputs
+    suppression = options.nms or nms
+    if form not in OUTPUT_FORMS:
+        raise UsageError(f"unknown form of outputs {form!r}", f"known: {', '.join(OUTPUT_FORMS)}")
+    if suppression not in NMS_FORMS:
+        raise UsageError(f"unknown form of NMS {suppression!r}", f"known: {', '.join(NMS_FORMS)}")
+    padded = form == "padded"
+    return [
+        *([BoundDynamicShapes(), ReplaceBatchedNMS()] if padded else []),
+        LowerSemanticOps(fixed_shapes=padded),
+        LowerNms(form=suppression),
+    ]

@@ -1,0 +1,194 @@
+"""Carry tensors whose size depends on data in fixed shapes, with a count.    boxes[mask] ==> boxes, mask; num_dets
+
+A padded tensor and the number of valid rows take the place of a ragged tensor, through everything between the mask, the
+top-k or the suppression that made it and the outputs.  Nothing is cut off: the fixed size is a bound that holds always.
+What stands in the padding never reaches a valid row; at the outputs it is 0 (-1 where the elements are integers).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from graphforge.errors import GraphForgeError
+from graphforge.ir import Builder, Graph, origins_of
+from graphforge.passes.bounding import Ragged, Refusal, Rows, Walk
+from graphforge.transform import Pass, Rewriter
+
+__all__ = ["PADDED_OUTPUTS", "BoundDynamicShapes"]
+
+# In a model's meta: how to get each original output back, for whoever compares.
+PADDED_OUTPUTS = "graphforge.padded_outputs"
+
+_OF_AN_IMAGE = re.compile(r"output_(\d+)_(.+)")
+
+
+@dataclass(frozen=True)
+class BoundDynamicShapes(Pass):
+    """Outputs of one image each (``output_0_boxes``, ...) are stacked: ``boxes`` [B,K,4] with ``num_dets`` [B].
+
+    Attributes:
+        outputs: ``padded`` hands out the fixed shapes and the counts, ``ragged`` cuts each output to its count.
+    """
+
+    name: ClassVar[str] = "bound-dynamic-shapes"
+    outputs: str = "padded"
+
+    def run(self, graph: Graph, rewriter: Rewriter) -> None:
+        """Walk the graph once, in order."""
+        from graphforge.ops import multiclass_nms  # declares what suppression becomes
+
+        assert multiclass_nms.__doc__
+        walk = Walk()
+        for node in list(graph):
+            try:
+                if walk.visit(node, rewriter.builder(node)):
+                    rewriter.changes += 1
+            except Refusal as reason:
+                origins = origins_of(node)
+                raise GraphForgeError(
+                    f"{reason}, and fixed shapes were asked for",
+                    f"node {node.name or node.op_type!r} came from {origins[0].describe()}" if origins else "",
+                    "compile with --outputs ragged, or rewrite that line",
+                ) from None
+        if not walk.ragged and not walk.renewed:
+            return
+        last = graph[-1]
+        origins = origins_of(last)
+        op = Builder(graph, origins=origins, opset=rewriter.opset, made_by=self.name)
+        walk.op = op
+        graph.opset_imports.setdefault("graphforge", 1)
+        if self.outputs == "ragged":
+            _hand_out_ragged(graph, walk)
+        else:
+            rewriter.model.meta[PADDED_OUTPUTS] = _hand_out_padded(graph, walk)
+        graph.sort()
+
+
+def _as_prefix(walk: Walk, known: Ragged) -> Ragged:
+    """The same with its valid rows in front."""
+    dense = walk.ranked(known)
+    if known.rows.is_prefix:
+        return Ragged(dense, known.axis, known.rows)
+    dense = walk.op.Gather(dense, known.rows.places(walk.op), axis=known.axis)
+    rows = walk.rows.prefix(known.rows.size, ("count", known.rows), known.rows.count(walk.op))
+    return Ragged(dense, known.axis, rows)
+
+
+def _hand_out_ragged(graph: Graph, walk: Walk) -> None:
+    for place, old in enumerate(graph.outputs):
+        known = walk.ragged.get(old)
+        new = walk.renewed.get(old)
+        if known is not None:
+            prefix = _as_prefix(walk, known)
+            end = walk.op.Unsqueeze(prefix.rows.count(walk.op), [0])
+            new = walk.op.Slice(prefix.dense, [0], end, [prefix.axis], [1])
+        if new is not None:
+            _take_place(graph, place, old, new)
+
+
+def _hand_out_padded(graph: Graph, walk: Walk) -> list[dict[str, object]]:
+    """Replace the outputs and say how each original one is got back."""
+    padded: dict[str, Ragged] = {}
+    for old in graph.outputs:
+        known = walk.ragged.get(old)
+        if known is not None:
+            assert old.name is not None
+            prefix = _as_prefix(walk, known)
+            padded[old.name] = Ragged(_padded(walk, prefix), prefix.axis, prefix.rows)
+    recipe = _stacked(graph, walk, padded)
+    if recipe is not None:
+        return recipe
+    recipe = []
+    counts: dict[ir.Value, str] = {}
+    distinct = list(dict.fromkeys(one.rows for one in padded.values()))
+    for place, old in enumerate(list(graph.outputs)):
+        assert old.name is not None
+        known = padded.get(old.name)
+        new = walk.renewed.get(old) if known is None else known.dense
+        if known is not None:
+            count = "num_dets" if len(distinct) == 1 else f"num_dets_{distinct.index(known.rows)}"
+            recipe.append({"restores": old.name, "output": old.name, "image": None, "count": count, "axis": known.axis})
+            counts.setdefault(known.rows.count(walk.op), count)
+        if new is not None:
+            _take_place(graph, place, old, new)
+    for rows, (_, name) in zip(distinct, counts.items(), strict=True):
+        _add_output(graph, name, walk.op.Unsqueeze(rows.count(walk.op), [0]))
+    return recipe
+
+
+def _stacked(graph: Graph, walk: Walk, padded: dict[str, Ragged]) -> list[dict[str, object]] | None:
+    """Outputs of one image each as one batch; None when the outputs are not of that kind."""
+    fields: dict[str, list[tuple[int, ir.Value]]] = {}
+    for old in graph.outputs:
+        match = _OF_AN_IMAGE.fullmatch(old.name or "")
+        if match is None or old.name not in padded:
+            return None
+        fields.setdefault(match.group(2), []).append((int(match.group(1)), old))
+    images = [image for image, _ in next(iter(fields.values()))]
+    if images != list(range(len(images))):
+        return None
+    for members in fields.values():
+        kinds = {(str(padded[old.name or ""].dense.shape), old.dtype) for _, old in members}
+        if [image for image, _ in members] != images or len(kinds) != 1:
+            return None
+    rows: list[Rows] = []
+    for image in images:
+        of_image = {padded[members[image][1].name or ""].rows for members in fields.values()}
+        if len(of_image) != 1 or any(padded[members[image][1].name or ""].axis != 0 for members in fields.values()):
+            return None
+        rows += of_image
+    recipe: list[dict[str, object]] = []
+    stacked: list[tuple[str, ir.Value]] = []
+    for field, members in fields.items():
+        parts = [walk.op.Unsqueeze(padded[old.name or ""].dense, [0]) for _, old in members]
+        stacked.append((field, parts[0] if len(parts) == 1 else walk.op.Concat(*parts, axis=0)))
+        recipe += [
+            {"restores": old.name, "output": field, "image": image, "count": "num_dets", "axis": 0}
+            for image, old in members
+        ]
+    counts = [walk.op.Unsqueeze(one.count(walk.op), [0]) for one in rows]
+    stacked.append(("num_dets", counts[0] if len(counts) == 1 else walk.op.Concat(*counts, axis=0)))
+    for old in list(graph.outputs):
+        old.name = None
+    graph.outputs.clear()
+    for name, value in stacked:
+        _add_output(graph, name, value)
+    # image by image, as the original outputs are ordered
+    order = {name: at for at, name in enumerate(padded)}
+    return sorted(recipe, key=lambda one: order[str(one["restores"])])
+
+
+def _padded(walk: Walk, known: Ragged) -> ir.Value:
+    """Zeros (or -1, or False) in the rows that do not count."""
+    if known.rows.is_full:
+        return known.dense
+    dense = known.dense
+    assert dense.dtype is not None
+    assert dense.shape is not None
+    others = [axis for axis in range(len(dense.shape)) if axis != known.axis]
+    mask = known.rows.mask(walk.op)
+    if others:
+        mask = walk.op.Unsqueeze(mask, others)
+    filler = -1 if dense.dtype.is_signed() and dense.dtype.is_integer() else 0
+    filled: ir.Value = walk.op.Where(mask, dense, walk.op.constant(filler, dense.dtype))
+    return filled
+
+
+def _take_place(graph: Graph, place: int, old: ir.Value, new: ir.Value) -> None:
+    name = old.name
+    if new.is_initializer() or new.is_graph_input() or new.is_graph_output():
+        raise GraphForgeError(f"output {name!r} would be no tensor of its own in fixed shapes")
+    old.name = None
+    graph.outputs[place] = new
+    new.name = name
+
+
+def _add_output(graph: Graph, name: str, value: ir.Value) -> None:
+    if any(one.name == name for one in (*graph.inputs, *graph.outputs)):
+        raise GraphForgeError(f"an input or output is called {name!r} already", "rename that one in the model")
+    value.name = name
+    graph.outputs.append(value)

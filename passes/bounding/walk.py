@@ -1,0 +1,147 @@
+"""The walk over a graph that carries ragged tensors in fixed shapes: what is known of each value, node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from graphforge.ir import Builder, bodies_of, constant_of
+from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows, RowsTable
+
+__all__ = ["Extents", "Walk"]
+
+# The elements of a small integer tensor: plain numbers, or sizes that depend on data.
+Extents = tuple["int | Extent", ...]
+
+
+@dataclass
+class Walk:
+    """What is known while the nodes are rewritten in order.
+
+    Attributes:
+        ragged: values with a ragged axis, in fixed shape.
+        extents: integer values that hold sizes depending on data; they are computed anew from the counts.
+        renewed: the same values as they are computed now.
+        rows: the ragged axes.
+        op: builds in front of the node at hand.
+    """
+
+    ragged: dict[ir.Value, Ragged] = field(default_factory=dict)
+    extents: dict[ir.Value, Extents] = field(default_factory=dict)
+    renewed: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    rows: RowsTable = field(default_factory=RowsTable)
+    op: Builder = field(default=None)  # type: ignore[assignment]  # set before the first node
+
+    def visit(self, node: ir.Node, op: Builder) -> bool:
+        """Carry one node; False when it has nothing to do with ragged tensors.
+
+        Raises:
+            Refusal: it has, and cannot be carried.
+        """
+        from graphforge.passes.bounding.rules import RULES, SOURCES
+
+        self.op = op
+        touched = [value for value in node.inputs if value is not None and self.is_touched(value)]
+        if not touched and node.op_type not in SOURCES:
+            for body in bodies_of(node):
+                for inner in body.all_nodes():
+                    if any(value is not None and self.is_touched(value) for value in inner.inputs):
+                        raise Refusal("its body reads a tensor whose size depends on data")
+            return False
+        name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        rule: Callable[[Walk, ir.Node], None] | None = RULES.get(name)
+        if rule is None:
+            raise Refusal(f"{name} has no form for a tensor whose size depends on data")
+        rule(self, node)
+        return True
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def is_touched(self, value: ir.Value) -> bool:
+        """Whether a value is ragged or holds sizes that depend on data."""
+        return value in self.ragged or value in self.extents
+
+    def now(self, value: ir.Value | None) -> ir.Value | None:
+        """A value in fixed shape, or a size as it is computed now; others as they are."""
+        if value is None:
+            return None
+        known = self.ragged.get(value)
+        if known is not None:
+            return self.ranked(known)
+        return self.renewed.get(value, value)
+
+    def dense(self, value: ir.Value | None) -> ir.Value:
+        """The same of an input that is there."""
+        found = self.now(value)
+        assert found is not None
+        return found
+
+    def ranked(self, known: Ragged) -> ir.Value:
+        """A ragged tensor's fixed form; positions in rows become ranks among the valid ones."""
+        if known.into is None or known.into.is_prefix:
+            return known.dense
+        ranks: ir.Value = self.op.Gather(known.into.ranks(self.op), known.dense, axis=0)
+        return ranks
+
+    def shape(self, value: ir.Value) -> list[int]:
+        """The sizes of a value in fixed shape.
+
+        Raises:
+            Refusal: one of them is dynamic.
+        """
+        known = self.ragged.get(value)
+        dense = known.dense if known is not None else self.renewed.get(value, value)
+        if dense.shape is None or not all(isinstance(dim, int) for dim in dense.shape):
+            raise Refusal(f"the shape of {value.name!r} has no fixed bound (it is {dense.shape})")
+        return [int(dim) for dim in dense.shape.numpy()]
+
+    def elements(self, value: ir.Value | None) -> Extents | None:
+        """What a small integer tensor holds, when it is a constant or holds sizes."""
+        if value is None:
+            return None
+        known = self.extents.get(value)
+        if known is not None:
+            return known
+        array = constant_of(value)
+        return None if array is None else tuple(int(item) for item in array.reshape(-1))
+
+    def single(self, value: ir.Value | None) -> int | Extent | None:
+        """The one element of such a tensor."""
+        found = self.elements(value)
+        return found[0] if found is not None and len(found) == 1 else None
+
+    def vector_of(self, value: ir.Value | None) -> list[int] | None:
+        """The elements of a constant, None when one is no plain number."""
+        found = self.elements(value)
+        if found is None or any(isinstance(item, Extent) for item in found):
+            return None
+        return [item for item in found if isinstance(item, int)]
+
+    def scalar(self, value: ir.Value) -> ir.Value:
+        """A size of one element, as rank 0."""
+        current = self.dense(value)
+        if current.shape is not None and len(current.shape) == 0:
+            return current
+        squeezed: ir.Value = self.op.Reshape(current, self.op.constant([], ir.DataType.INT64))
+        return squeezed
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def set(self, value: ir.Value, dense: ir.Value, axis: int, rows: Rows, **facts: object) -> None:
+        """A result is ragged."""
+        into = facts.get("into")
+        assert into is None or isinstance(into, Rows)
+        self.ragged[value] = Ragged(dense, axis, rows, into=into, iota=bool(facts.get("iota", False)))
+
+    def set_size(self, value: ir.Value, now: ir.Value, extents: Sequence[int | Extent]) -> None:
+        """A result holds sizes."""
+        self.renewed[value] = now
+        self.extents[value] = tuple(extents)
+
+    def again(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> tuple[ir.Value, ...]:
+        """The node on other inputs."""
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        made = self.op.node(node.op_type, list(inputs), _outputs=len(node.outputs), _domain=node.domain, **attributes)
+        return (made,) if isinstance(made, ir.Value) else tuple(made)
