@@ -34,7 +34,8 @@ def loop(op: Builder, carried: Sequence[ir.Value], body: Body, *, name: str, rou
         producer = value.producer()
         made_here = producer is not None and producer.graph is graph and value not in graph.outputs
         graph.outputs.append(value if made_here else inner.Identity(value))
-    made = op.node("Loop", [rounds, True if again is not None else None, *carried], _outputs=len(carried), body=graph)
+    # TensorRT knows the condition inside only where one comes from outside.
+    made = op.node("Loop", [rounds, True, *carried], _outputs=len(carried), body=graph)
     results = [made] if isinstance(made, ir.Value) else list(made)
     for result, start in zip(results, carried, strict=True):
         result.type = start.type

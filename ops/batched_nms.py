@@ -148,8 +148,12 @@ def lower_portable(
     iou_threshold: float,
     offset_limit: int = 0,
     depth: int = 0,
+    fixed_shapes: bool = False,
 ) -> tuple[ir.Value, ir.Value | None]:
-    """In plain tensor algebra, see ``_boxes.survivors``; the second result says whether ``depth`` was enough."""
+    """In plain tensor algebra, see ``_boxes.survivors``; the second result says whether ``depth`` was enough.
+
+    The number of indices depends on the data all the same: MulticlassNMS is what has a fixed one.
+    """
     threshold = check_threshold(iou_threshold)
     boxes, scores = _boxes.to_float(op, boxes), _boxes.to_float(op, scores)
     count = _boxes.size(op, scores, 0)
@@ -159,7 +163,7 @@ def lower_portable(
     corners = op.Unsqueeze(_boxes.ordered_corners(op, op.Gather(boxes, order)), [0])
     classes = None if class_ids is None else op.Unsqueeze(op.Gather(class_ids, order), [0])
     every = op.Expand(op.constant(np.array([[True]])), _boxes.vector(op, [1, count]))
-    alive, converged = _boxes.survivors(op, corners, classes, every, threshold, depth)
+    alive, converged = _boxes.survivors(op, corners, classes, every, threshold, depth, fixed_shapes)
     keep: ir.Value = op.Compress(order, op.Squeeze(alive, [0]))
     return keep, converged
 

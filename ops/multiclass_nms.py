@@ -44,7 +44,7 @@ _FLOAT = int(ir.DataType.FLOAT)
 _INT64 = int(ir.DataType.INT64)
 FLOATS = ("float", "float16", "bfloat16")
 
-# The whole overlap matrix of so many candidates is made when their number is known; it takes 4 bytes a cell.
+# Lists of up to so many candidates have their full length; the sizes of longer ones depend on how many there are.
 _MOST_AT_ONCE = 8192
 
 
@@ -368,12 +368,27 @@ def lower_portable(
     settings: Settings,
     *,
     depth: int = 0,
+    fixed_shapes: bool = False,
 ) -> Detections:
-    """In plain tensor algebra: TopK, then suppression as ``_boxes.survivors`` says, then TopK again."""
+    """In plain tensor algebra: TopK, then suppression as ``_boxes.survivors`` says, then TopK again.
+
+    Raises:
+        GraphForgeError: with ``fixed_shapes``, when the number of candidates is not known or too large.
+    """
     classes = _classes(op, scores)
     masked = _masked(op, scores, valid)
     total = _candidate_count(op, scores)
     most = _boxes.smallest(op, total, *([settings.pre_top_k] if settings.pre_top_k else []))
+    if fixed_shapes and not isinstance(most, int):
+        raise GraphForgeError(
+            "the number of candidates of a MulticlassNMS is not known, as NMS in plain operators of fixed sizes needs it",
+            "give the model inputs of a fixed size (but for the batch)",
+        )
+    if fixed_shapes and isinstance(most, int) and most > _MOST_AT_ONCE:
+        raise GraphForgeError(
+            f"MulticlassNMS has {most} candidates, too many for NMS in plain operators of fixed sizes",
+            f"set pre_top_k (the best so many candidates of an image) to at most {_MOST_AT_ONCE}",
+        )
     if not isinstance(most, int) or most > _MOST_AT_ONCE:
         above = op.Cast(op.Greater(masked, settings.score_threshold), to=_INT64)
         axes = [1, 2] if classes is not None else [1]
@@ -386,9 +401,9 @@ def lower_portable(
         corners, apart = _boxes.apart_by_class(op, found.boxes, found.label, above, settings.offset_limit)
     corners = _boxes.ordered_corners(op, corners)
     threshold = check_threshold(settings.iou_threshold)
-    alive, converged = _boxes.survivors(op, corners, apart, above, threshold, depth)
+    alive, converged = _boxes.survivors(op, corners, apart, above, threshold, depth, fixed_shapes)
     if settings.max_per_class:
-        alive = _boxes.capped(op, alive, found.label, settings.max_per_class)
+        alive = _boxes.capped(op, alive, found.label, settings.max_per_class, fixed_shapes=fixed_shapes)
     kept = op.Where(alive, found.scores, -np.inf)
     if not isinstance(found.limit, int):
         found, kept = _padded(op, found, kept, _rows_out(op, total, settings))

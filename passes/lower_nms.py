@@ -22,12 +22,15 @@ class LowerNms(Pass):
         form: ``native`` uses NonMaxSuppression, ``portable`` plain tensor algebra that any target can build.
         depth: portable: 0 iterates in a Loop until nothing changes; a number writes the iteration out so often and adds
             the bool output ``nms_converged``, false where that was not enough.
+        fixed_shapes: portable: the whole overlap matrix instead of blocks whose sizes change from round to round, and
+            no size that depends on data (but for the kept indices of BatchedNMS): what TensorRT builds.
     """
 
     name: ClassVar[str] = "lower-nms"
     edits_through_rewriter: ClassVar[bool] = True
     form: str = "native"
     depth: int = 0
+    fixed_shapes: bool = False
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Lower them in the graph and its bodies."""
@@ -35,6 +38,8 @@ class LowerNms(Pass):
             raise UsageError(f"lower-nms has no form {self.form!r}", "its forms: native, portable")
         if self.depth < 0 or (self.depth and self.form == "native"):
             raise UsageError("the depth of lower-nms is a number from 0 up, and of the portable form only")
+        if self.fixed_shapes and self.form == "native":
+            raise UsageError("fixed_shapes of lower-nms is an option of the portable form only")
         found = [node for node in nodes_of(graph) if node.domain == "graphforge" and node.op_type in _OPERATORS]
         all_converged: Value | None = None
         for node in found:
@@ -73,7 +78,9 @@ class LowerNms(Pass):
             if self.form == "native":
                 made = multiclass_nms.lower_native(op, boxes, scores, class_ids, valid, limits)
             else:
-                made = multiclass_nms.lower_portable(op, boxes, scores, class_ids, valid, limits, depth=self.depth)
+                made = multiclass_nms.lower_portable(
+                    op, boxes, scores, class_ids, valid, limits, depth=self.depth, fixed_shapes=self.fixed_shapes
+                )
             return made.outputs(), made.converged
         except GraphForgeError as error:
             origins = origins_of(node)

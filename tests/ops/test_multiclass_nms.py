@@ -17,6 +17,7 @@ from graphforge.passes.lower_nms import LowerNms
 from tests.ops.nms_cases import FORMS, NOT_CONVERGED, SETTINGS, Multiclass, boxes_like, lowered_operators, scores_like
 
 NATIVE, PORTABLE = LowerNms(), LowerNms(form="portable")
+FIXED = LowerNms(form="portable", fixed_shapes=True)
 BOTH = pytest.mark.parametrize("lowering", [NATIVE, PORTABLE], ids=LowerNms.spec)
 
 
@@ -253,7 +254,7 @@ def test_lowering_against_reference(lowering: LowerNms, form: dict[str, Any], va
     assert compared > 50
 
 
-@BOTH
+@pytest.mark.parametrize("lowering", [NATIVE, PORTABLE, FIXED], ids=LowerNms.spec)
 @pytest.mark.parametrize(
     "options",
     [
@@ -262,12 +263,15 @@ def test_lowering_against_reference(lowering: LowerNms, form: dict[str, Any], va
         {"dims": ("B", 20, 3), "per_class": False, "ids": True, "dtype": "float16"},
         {"dims": (1, "N", 1)},
         {"dims": (2, 6, 1203)},
+        {"dims": (1, 700, 1), "per_class": False, "ids": True},
         {"dims": (1, 12, 80), "valid": True},
     ],
     ids=str,
 )
 def test_lowering_with_known_sizes(lowering: LowerNms, options: dict[str, Any]) -> None:
     random = np.random.default_rng(8)
+    if lowering is FIXED and "N" in options["dims"]:
+        options = {**options, "dims": (1, 15, 1)}
     for attributes in SETTINGS[2:7]:
         session = Multiclass(lowering, attributes, **options)
         for _ in range(4 if options["dims"][2] < 1000 else 1):
@@ -277,13 +281,15 @@ def test_lowering_with_known_sizes(lowering: LowerNms, options: dict[str, Any]) 
             assert session.differs(boxes, scores, ids, valid) == ""
 
 
-@BOTH
-def test_chains_of_suppression(lowering: LowerNms) -> None:
+@pytest.mark.parametrize(
+    ("lowering", "count"), [(NATIVE, "N"), (PORTABLE, "N"), (PORTABLE, 150), (FIXED, 150)], ids=str
+)
+def test_chains_of_suppression(lowering: LowerNms, count: int | str) -> None:
     """The worst case of the iteration: as many rounds as boxes."""
     random = np.random.default_rng(9)
     boxes = np.stack([boxes_like(random, 150, "chain"), boxes_like(random, 150, "chain")[::-1]])
     scores = scores_like(random, (2, 150), "falling")
-    made = run(lowering, boxes, scores)
+    made = run(lowering, boxes, scores, dims=(2, count, 1))
     assert made[3].tolist() == [75, 75]
     assert made[2][0, :75].tolist() == list(range(0, 150, 2))
 
@@ -308,7 +314,7 @@ def test_native_is_one_nms_for_all_images_and_classes() -> None:
 
 def test_portable_has_no_operator_that_depends_on_data_for_its_size() -> None:
     inputs = {"boxes": ("float", (2, 100, 4)), "scores": ("float", (2, 100))}
-    operators = set(lowered_operators("MulticlassNMS", inputs, PORTABLE))
+    operators = set(lowered_operators("MulticlassNMS", inputs, FIXED))
     assert not operators & {"NonMaxSuppression", "NonZero", "Compress", "Unique", "Shape", "Range"}
 
 

@@ -77,7 +77,23 @@ def test_attributes_that_no_nms_has_a_meaning_for() -> None:
     assert "node 'k'" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["lower-nms{form=fast}", "lower-nms{depth=3}", "lower-nms{form=portable,depth=-1}"])
+def test_fixed_shapes_need_a_known_number_of_candidates() -> None:
+    text = "g (float[1,N,4] b, float[1,N] s) => (int64[1] n) {{ d, l, i, n = graphforge.MulticlassNMS<{}>(b, s) }}"
+    with pytest.raises(GraphForgeError, match="the number of candidates of a MulticlassNMS is not known"):
+        Pipeline([LowerNms("portable", fixed_shapes=True)]).run(model_of(text.format("iou_threshold = 0.5")))
+    text = (
+        "g (float[1,900,4] b, float[1,900,90] s) => (int64[1] n) {{ d, l, i, n = graphforge.MulticlassNMS<{}>(b, s) }}"
+    )
+    with pytest.raises(GraphForgeError, match="has 81000 candidates, too many"):
+        Pipeline([LowerNms("portable", fixed_shapes=True)]).run(model_of(text.format("iou_threshold = 0.5")))
+    model = lower(text.format("iou_threshold = 0.5, pre_top_k = 900"), LowerNms("portable", fixed_shapes=True))
+    assert [node.op_type for node in nodes_of(model.graph)].count("Loop") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["lower-nms{form=fast}", "lower-nms{depth=3}", "lower-nms{form=portable,depth=-1}", "lower-nms{fixed_shapes=true}"],
+)
 def test_options_that_are_wrong(text: str) -> None:
     with pytest.raises(UsageError):
         Pipeline.parse(text).run(model_of("g (float[2] x) => (float[2] y) { y = Relu(x) }"))
