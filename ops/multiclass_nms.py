@@ -381,7 +381,7 @@ def lower_portable(
     most = _boxes.smallest(op, total, *([settings.pre_top_k] if settings.pre_top_k else []))
     if fixed_shapes and not isinstance(most, int):
         raise GraphForgeError(
-            "the number of candidates of a MulticlassNMS is not known, as NMS in plain operators of fixed sizes needs it",
+            "the number of candidates of a MulticlassNMS is not known; NMS in plain operators of fixed sizes needs it",
             "give the model inputs of a fixed size (but for the batch)",
         )
     if fixed_shapes and isinstance(most, int) and most > _MOST_AT_ONCE:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from graphforge.errors import GraphForgeError, UsageError
+from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.ir import Level, Model, from_text, infer_node, nodes_of, verify_graph
 from graphforge.passes.lower_nms import LowerNms
+from graphforge.targets import TargetOptions
+from graphforge.targets.tensorrt import TensorRTTarget
 from graphforge.transform import Pipeline, VerifyGraph
 
 HEADER = '<ir_version: 10, opset_import: ["" : 26, "graphforge" : 1]>\n'
@@ -97,3 +102,27 @@ def test_fixed_shapes_need_a_known_number_of_candidates() -> None:
 def test_options_that_are_wrong(text: str) -> None:
     with pytest.raises(UsageError):
         Pipeline.parse(text).run(model_of("g (float[2] x) => (float[2] y) { y = Relu(x) }"))
+
+
+@pytest.mark.parametrize("depth", [0, 6])
+def test_tensorrt_for_rtx_builds_the_padded_form(tmp_path: Path, depth: int) -> None:
+    """It has no NonMaxSuppression at all, and no operator whose size depends on data."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (pip install tensorrt-rtx-cu13)")
+    model = from_text(
+        HEADER.replace("26", "25")
+        + """g (float[B,300,4] b, float[B,300,3] s) => (float[B,20,5] d, int64[B,20] l, int64[B,20] i, int64[B] n) {
+        d, l, i, n = graphforge.MulticlassNMS<iou_threshold = 0.5, score_threshold = 0.1, pre_top_k = 700,
+            keep_top_k = 20, offset_limit = 400, max_per_class = 9>(b, s) }"""
+    )
+    for node in nodes_of(model.graph):
+        infer_node(node, 25)
+    Pipeline([LowerNms("portable", depth, fixed_shapes=True)]).run(model, [VerifyGraph()])
+    shapes = ShapeSpec(
+        tuple(
+            TensorSpec(name, (2, *dims), "float32", {0: DimRange("B", 1, 4)})
+            for name, dims in (("b", (300, 4)), ("s", (300, 3)))
+        )
+    )
+    options = TargetOptions(extra={"flavour": "tensorrt_rtx", "compute_capabilities": "8.9"})
+    result = TensorRTTarget().emit(model, tmp_path, options, shapes)
+    assert result.facts["plan"]["bytes"] > 10_000
