@@ -222,10 +222,18 @@ def _survivors_by_blocks(
 
     Memory is that of one block's rows of the overlap matrix instead of all of it, half of which is never computed, a
     chain makes rounds in its own block only, and blocks behind the last candidate are left out.  The scheme is that of
-    TensorFlow's ``non_max_suppression_padded``.
+    TensorFlow's ``non_max_suppression_padded``.  Sorted by class, a block meets only what was kept of its own classes.
     """
+    usual = candidates
+    places: ir.Value | None = None
+    labels: ir.Value | None = None
+    if classes is not None:
+        key = op.Where(candidates, classes, _MAX_INT64)  # what is no candidate comes last
+        key, places = op.TopK(key, vector(op, [count]), axis=1, largest=0, _outputs=2)
+        corners = op.GatherND(corners, op.Unsqueeze(places, [2]), batch_dims=1)
+        candidates = op.Less(key, _MAX_INT64)
+        labels = _filled(op, key, count, _MAX_INT64)
     corners = _filled(op, corners, count, 0.0)
-    labels = None if classes is None else _filled(op, classes, count, 0)
     usable = _filled(op, op.Cast(candidates, to=_FLOAT), count, 0.0)  # [B, blocks * _BLOCK]
     most = op.ReduceMax(op.ReduceSum(usable, [1], keepdims=0), keepdims=0)  # the candidates come first
     blocks = op.Cast(op.Ceil(op.Div(op.Max(most, 0.0), float(_BLOCK))), to=_INT64)
@@ -240,8 +248,14 @@ def _survivors_by_blocks(
             result: ir.Value = inner.Slice(value, start, end, [axis])
             return result
 
+        first: ir.Value | list[int] = [0]
+        if labels is not None:
+            lowest = inner.Gather(labels, start, axis=1)  # [B, 1], the class of the block's first box
+            lower = inner.ReduceSum(inner.Cast(inner.Less(labels, lowest), to=_INT64), [1], keepdims=0)
+            first = inner.Min(inner.ReduceMin(lower, keepdims=1), start)
+
         def earlier(value: ir.Value, axis: int) -> ir.Value:
-            result: ir.Value = inner.Slice(value, [0], start, [axis])
+            result: ir.Value = inner.Slice(value, first, start, [axis])
             return result
 
         here = block(corners, 1)
@@ -253,11 +267,13 @@ def _survivors_by_blocks(
         left = inner.Where(inner.Greater(hits, 0.0), 0.0, block(keep, 2))
         among = inner.And(_overlaps(inner, here, here, own, own, threshold), precedes)
         left, _ = _fixed_point(inner, left, inner.Cast(among, to=_FLOAT), 0)
-        return None, [inner.Concat(kept, left, inner.Slice(keep, end, [_MAX_INT64], [2]), axis=2)]
+        before, after = inner.Slice(keep, [0], start, [2]), inner.Slice(keep, end, [_MAX_INT64], [2])
+        return None, [inner.Concat(before, left, after, axis=2)]
 
     (keep,) = loop(op, [op.Unsqueeze(usable, [1])], body, name="blocks", rounds=blocks)
     whole = op.Greater(op.Squeeze(keep, [1]), 0.0)
-    result: ir.Value = op.Slice(whole, [0], vector(op, [count]), [1])
+    alive = op.Slice(whole, [0], vector(op, [count]), [1])
+    result: ir.Value = alive if places is None else op.ScatterElements(usual, places, alive, axis=1)
     return result
 
 
