@@ -21,8 +21,9 @@ PROVEN = (
     "model.onnx was run in ONNX Runtime and build_config.json checked against the public rules; "
     "nothing of this was run on an MLU"
 )
-# In reduced precision NMS loses the order of scores, and Exp and Sqrt overflow: samples keep them in float32.
-_PINNED = ("NonMaxSuppression", "Sqrt", "Exp")
+# In reduced precision NMS and TopK lose the order of scores, and Exp and Sqrt overflow; samples keep NMS and Sqrt in
+# float32.
+_PINNED = ("NonMaxSuppression", "TopK", "Sqrt", "Exp")
 _LAYOUTS = {3: "NCT", 4: "NCHW", 5: "NCDHW"}
 
 

@@ -32,7 +32,7 @@ class MagicMindTarget:
         conv_scale_fold: true folds mul and add after a convolution into its weights.
         cross_compile_toolchain_path: the aarch64 compiler for tp_322.
         cut: values, nodes or modules to cut the model at; what is behind becomes ``tail.onnx``, for the host.
-        pins: nodes to keep in float32 under reduced precision; by default NonMaxSuppression, Sqrt and Exp.
+        pins: nodes to keep in float32 under reduced precision; by default NonMaxSuppression, TopK, Sqrt, Exp.
         reference_inputs: feeds for the stored reference by input name; random ones by default.
     """
 
@@ -44,17 +44,19 @@ class MagicMindTarget:
 
     def pipeline(self, options: TargetOptions) -> list[Pass]:
         """From CANONICAL to opset 11 with constants that fit 32 bits."""
+        from graphforge.passes.clamp_nms_limit import ClampNmsLimit
         from graphforge.passes.clamp_slice_bounds import ClampSliceBounds
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.legalise_opset import LegaliseOpset
         from graphforge.targets.semantic import semantic_passes
 
         read_options(options)
-        # The constants that the first two leave behind unused would still be converted to 32 bits.
+        # The constants that these leave behind unused would still be converted to 32 bits.
         return [
             *semantic_passes(options, outputs="padded"),
             LegaliseOpset(opset=OPSET),
             ClampSliceBounds(),
+            ClampNmsLimit(),
             EliminateDeadCode(),
         ]
 

@@ -98,14 +98,11 @@ def _wide_constants(subject: Subject) -> Iterator[Finding]:
             yield Finding("G6", Severity.ERROR, "D,I", message, fix=fix)
         for node, index in value.uses():
             is_bound = node.op_type == "Slice" and index in (1, 2, 4)
-            yield Finding(
-                "G6",
-                Severity.WARNING if is_bound else Severity.ERROR,
-                "D,I",
-                message,
-                node_place(node),
-                "clamp it (pass clamp-slice-bounds)" if is_bound else "keep the values within int32",
-            )
+            fix = "clamp it (pass clamp-slice-bounds)" if is_bound else "keep the values within int32"
+            if node.op_type == "NonMaxSuppression" and index == 2:
+                fix = "clamp it (pass clamp-nms-limit)"
+            severity = Severity.WARNING if is_bound else Severity.ERROR
+            yield Finding("G6", severity, "D,I", message, node_place(node), fix)
 
 
 @rule("G7", "D,O,I", "operators with evidence")
