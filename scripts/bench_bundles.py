@@ -78,6 +78,24 @@ def _srcnn() -> Made:
     return nets.calm(nets.SRCNN()), (torch.randn(1, 3, 48, 64),), {}
 
 
+def _digits(nms: str) -> BundleEntry:
+    """The trained digit detector on canvases it was not trained on: random inputs would show no digit."""
+    from scripts.gallery import digits
+
+    def make() -> Made:
+        model, inputs = digits.detector()
+        return model.eval(), inputs, {}
+
+    pages = digits.stacked(digits.canvases(9)).numpy()
+    return BundleEntry(
+        f"digit detector, {nms} NMS",
+        make,
+        options={"reference_inputs": {"images": pages[8:]}},
+        calibration={"images": pages[:8]},
+        nms=nms,
+    )
+
+
 BUNDLES: tuple[tuple[BundleEntry, tuple[str, ...]], ...] = (
     (BundleEntry("ResNet-50", _resnet, {"x": {0: (1, 8)}}), THREE),
     (
@@ -96,7 +114,8 @@ BUNDLES: tuple[tuple[BundleEntry, tuple[str, ...]], ...] = (
         THREE,
     ),
     (BundleEntry("RTMPose-shaped", _rtmpose, {"image": {0: (1, 8)}}), THREE),
-    # The digit detector with NMS stands here.
+    (_digits("native"), THREE),
+    (_digits("portable"), ("force_float32",)),
     (
         BundleEntry("SRCNN, bicubic x3", _srcnn, {"image": {0: (1, 4), 2: (16, 128), 3: (16, 128)}}),
         THREE,

@@ -60,6 +60,13 @@ def _bert() -> Made:
     return nets.calm(transformers.BertModel(config)), (), {"input_ids": ids, "attention_mask": mask}
 
 
+def _digits() -> Made:
+    from scripts.gallery import digits
+
+    model, inputs = digits.detector_batch3()
+    return model.eval(), inputs, {}
+
+
 def _net(make: Callable[[], torch.nn.Module], *shape: int) -> Callable[[], Made]:
     def made() -> Made:
         torch.manual_seed(0)
@@ -74,7 +81,9 @@ MODELS: tuple[Entry, ...] = (
     Entry("CNN: torchvision resnet50", _torchvision("resnet50", 64), {"x": _BATCH}),
     Entry("ViT: timm vit_tiny_patch16_224", _timm("vit_tiny_patch16_224", 64), {"x": _BATCH}),
     Entry("Swin: torchvision swin_t", _torchvision("swin_t", 64), {"x": _BATCH}),
-    # The detector with NMS, native and portable, stands here.
+    Entry("digit detector, native NMS", _digits, nms="native"),
+    Entry("digit detector, portable NMS", _digits, nms="portable"),
+    Entry("digit detector, portable NMS, padded", _digits, nms="portable", outputs="padded"),
     Entry(
         "SRCNN, bicubic x3",
         _net(nets.SRCNN, 1, 3, 24, 16),

@@ -10,6 +10,7 @@ import click
 
 from graphforge.cli.console import print_json, progress, stderr, stdout
 from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
+from graphforge.targets.semantic import NMS_FORMS, OUTPUT_FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +30,23 @@ __all__ = ["command"]
     metavar="NAME",
     help="Only this runtime: onnxruntime, tensorrt, magicmind, openvino, coreml, ncnn.  [default: all]",
 )
+@click.option(
+    "--outputs", type=click.Choice(OUTPUT_FORMS), help="Of data-dependent results, as in `graphforge compile`."
+)
+@click.option("--nms", type=click.Choice(NMS_FORMS), help="How NMS is written, as in `graphforge compile`.")
 @click.option("--prove", is_flag=True, help="Deliver every legal opset and run each beside the reference.")
 @click.option("--html", metavar="FILE", help="Write the answer as one self-contained page, too.")
 @capture_option
 @json_option
 def command(
-    request: ModelRequest, target: str | None, prove: bool, html: str | None, capture: str, as_json: bool
+    request: ModelRequest,
+    target: str | None,
+    outputs: str | None,
+    nms: str | None,
+    prove: bool,
+    html: str | None,
+    capture: str,
+    as_json: bool,
 ) -> int:
     """Say which opsets MODEL (or an ONNX file) can be delivered in, and what runtimes take of it.
 
@@ -55,12 +67,12 @@ def command(
         begin("load")
         loaded = request.load()
         if loaded.onnx_path is not None:  # nothing runs unless it is to be proved, so no inputs are needed
-            answer, model = answer_for_file(Path(loaded.onnx_path), target=target)
+            answer, model = answer_for_file(Path(loaded.onnx_path), target=target, outputs=outputs, nms=nms)
             prepared = request.prepare(loaded) if prove else None
         else:
             prepared = request.prepare(loaded)
             begin("capture")
-            answer, model = answer_for_model(prepared, target=target, capture=capture)
+            answer, model = answer_for_model(prepared, target=target, capture=capture, outputs=outputs, nms=nms)
         if prove and model is not None and prepared is not None:
             answer = _proved(answer, model, prepared, request.seed, begin)
     page = None

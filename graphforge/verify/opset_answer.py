@@ -158,8 +158,15 @@ def _cell_as_dict(cell: Cell, proof: Proof | None) -> dict[str, Any]:
     }
 
 
-def answer_for_file(path: Path, *, target: str | None = None) -> tuple[OpsetAnswer, ir.Model | None]:
+def answer_for_file(
+    path: Path, *, target: str | None = None, outputs: str | None = None, nms: str | None = None
+) -> tuple[OpsetAnswer, ir.Model | None]:
     """The answer for an ONNX file: as it stands where its own opset allows, else by way of the home opset.
+
+    Args:
+        path: the file.
+        target: only this runtime.
+        outputs, nms: as ``compile`` takes them.
 
     Returns:
         The answer, and the model in canonical form (None when it cannot be read into the IR).
@@ -177,7 +184,7 @@ def answer_for_file(path: Path, *, target: str | None = None) -> tuple[OpsetAnsw
     try:
         model = import_onnx(path)
         to_canonical(model)
-        as_delivered(model)
+        as_delivered(model, outputs=outputs, nms=nms)
         matrix = opset_matrix(model, as_it_stands=unchanged)
     except GraphForgeError as error:
         reason = f"only the file as it stands was looked at: {error.message}"
@@ -186,9 +193,19 @@ def answer_for_file(path: Path, *, target: str | None = None) -> tuple[OpsetAnsw
 
 
 def answer_for_model(
-    prepared: Prepared, *, target: str | None = None, capture: str = "auto"
+    prepared: Prepared,
+    *,
+    target: str | None = None,
+    capture: str = "auto",
+    outputs: str | None = None,
+    nms: str | None = None,
 ) -> tuple[OpsetAnswer, ir.Model]:
     """The answer for a PyTorch model: of what `compile` would deliver at the home opset.
+
+    Args:
+        prepared: the model.
+        target: only this runtime.
+        capture, outputs, nms: as ``compile`` takes them.
 
     Raises:
         GraphForgeError: the model cannot be captured or lowered.
@@ -199,7 +216,7 @@ def answer_for_model(
     chosen = runtimes(target)
     model, _ = to_ir(prepared, capture=capture)
     to_canonical(model)
-    as_delivered(model)
+    as_delivered(model, outputs=outputs, nms=nms)
     matrix = opset_matrix(model)
     return OpsetAnswer(opset_report(model), matrix, _fits(matrix, chosen)), model
 

@@ -177,14 +177,20 @@ class OpsetMatrix:
         return min((cell.opset for cell in self.cells if cell.state is not State.IMPOSSIBLE), default=None)
 
 
-def as_delivered(model: ir.Model) -> None:
-    """Bring a canonical model to what the ONNX target delivers at the home opset, with the names it gives; in place."""
+def as_delivered(model: ir.Model, *, outputs: str | None = None, nms: str | None = None) -> None:
+    """Bring a canonical model to what the ONNX target delivers at the home opset, with the names it gives; in place.
+
+    Args:
+        model: the model.
+        outputs, nms: as ``compile`` takes them.
+    """
     from graphforge.targets.onnx import OnnxTarget
     from graphforge.targets.onnx.naming import assign_names
     from graphforge.targets.target import TargetOptions
     from graphforge.transform import Pipeline
 
-    Pipeline(OnnxTarget().pipeline(TargetOptions(opset=HOME_OPSET))).run(model)
+    options = TargetOptions(opset=HOME_OPSET, outputs=outputs, nms=nms)
+    Pipeline(OnnxTarget().pipeline(options)).run(model)
     assign_names(model)
 
 

@@ -65,7 +65,7 @@ def prove_opsets(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> list[Proof]:
-    """Deliver copies of a canonical model at each opset, as `compile` would, and compare each with the reference."""
+    """Deliver copies of a model (see ``as_delivered``) at each opset, and compare each with the reference."""
     once = remembering(reference)
     proofs = []
     for opset in opsets:
@@ -84,14 +84,16 @@ def prove_opset(
     *,
     seed: int = 0,
 ) -> Proof:
-    """Deliver a copy of a canonical model at one opset and compare it with the reference.
+    """Deliver a copy of a model (see ``as_delivered``) at one opset and compare it with the reference.
 
     Raises:
         GraphForgeError: the opset has no form for it after all.
     """
+    from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.targets.onnx import OnnxTarget
     from graphforge.targets.target import TargetOptions
     from graphforge.transform import Pipeline
+    from graphforge.verify.padding import UnpaddedRunner
     from graphforge.verify.runners import OnnxRuntimeRunner
     from graphforge.verify.verify import verify
 
@@ -106,6 +108,9 @@ def prove_opset(
         if complaint:
             return Proof(opset, False, 0, None, complaint)
         runner: Runner = OnnxRuntimeRunner(file)
+        padding = model.meta.get(PADDED_OUTPUTS, ())
+        if padding:
+            runner = UnpaddedRunner(runner, padding)
         try:
             report = verify(reference, runner, shapes, example, seed=seed, locate=False)
         finally:

@@ -241,6 +241,7 @@ def test_page_has_the_matrix_and_fetches_nothing(folder: Path, capsys: pytest.Ca
     ("arguments", "message", "code"),
     [
         (["roi.onnx", "--target", "opnvino"], "nothing is known of target 'opnvino'", 2),
+        (["roi.onnx", "--nms", "hard"], "invalid value for '--nms'", 2),
         (["gone.onnx"], "gone.onnx", 1),
         (["roi.onnx", "--html", "nowhere/page.html"], "cannot write 'nowhere/page.html'", 1),
     ],

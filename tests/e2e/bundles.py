@@ -19,6 +19,7 @@ import torch
 import graphforge
 from graphforge.frontend.spec import DimRange
 from graphforge.targets.magicmind.lint import Severity, lint
+from graphforge.verify.padding import unpadded
 from graphforge.verify.runners import EagerRunner
 from tests.e2e.matrix import Made
 
@@ -38,12 +39,16 @@ class BundleEntry:
         make: (module, args, kwargs).
         dynamic: input name -> axis -> range.
         options: target options.
+        calibration: samples for the qint precisions by input name; None draws random ones.
+        nms: as ``compile`` takes it.
     """
 
     name: str
     make: Callable[[], Made]
     dynamic: Mapping[str, Mapping[int, DimRange | tuple[int, ...]]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] | None = None
+    nms: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def run_bundle(entry: BundleEntry, precision: str, folder: Path, *, python: str)
     module, args, kwargs = entry.make()
     options = dict(entry.options)
     if precision.startswith("qint"):
-        options["calibration"] = _calibration(module, args, kwargs)
+        options["calibration"] = entry.calibration or _calibration(module, args, kwargs)
     bundle = graphforge.compile(
         module,
         args or None,
@@ -105,6 +110,7 @@ def run_bundle(entry: BundleEntry, precision: str, folder: Path, *, python: str)
         target="magicmind",
         precision=precision,
         target_options=options,
+        nms=entry.nms,
         output=folder,
     )
     findings = lint(folder)
@@ -127,7 +133,7 @@ def run_bundle(entry: BundleEntry, precision: str, folder: Path, *, python: str)
         built,
         ran,
         max(distances, default=float("inf")),
-        _distance_from_eager(module, args, kwargs, folder),
+        _distance_from_eager(module, args, kwargs, bundle),
         _version(python),
         "" if built == ran == 0 else said + printed,
         time.perf_counter() - started,
@@ -158,16 +164,19 @@ def _version(python: str) -> str:
 
 
 def _distance_from_eager(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], folder: Path
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], bundle: graphforge.Bundle
 ) -> float:
-    bundle = json.loads((folder / "bundle.json").read_text())
+    described = json.loads((bundle.path / "bundle.json").read_text())
     eager = EagerRunner.of(module, args, kwargs)
-    names = [entry["name"] for entry in bundle["inputs"]]
+    inputs, outputs = ([entry["name"] for entry in described[what]] for what in ("inputs", "outputs"))
     worst = 0.0
-    for case in bundle["reference"]["cases"]:
-        feeds = {name: np.load(folder / file) for name, file in zip(names, case["inputs"], strict=True)}
-        for wanted, file in zip(eager.run(feeds).values(), case["outputs"], strict=True):
-            stored = np.load(folder / file).astype(np.float64)
-            size = float(np.linalg.norm(wanted))
-            worst = max(worst, float(np.linalg.norm(stored - wanted)) / max(size, 1e-12))
+    for case in described["reference"]["cases"]:
+        feeds = {name: np.load(bundle.path / file) for name, file in zip(inputs, case["inputs"], strict=True)}
+        stored = {name: np.load(bundle.path / file) for name, file in zip(outputs, case["outputs"], strict=True)}
+        stored = unpadded(stored, bundle.manifest["padding"])
+        for name, wanted in eager.run(feeds).items():
+            if stored[name].shape != wanted.shape:
+                return float("inf")
+            difference = float(np.linalg.norm(stored[name].astype(np.float64) - wanted))
+            worst = max(worst, difference / max(float(np.linalg.norm(wanted)), 1e-12))
     return worst

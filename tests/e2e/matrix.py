@@ -27,11 +27,14 @@ class Entry:
         name: as listed.
         make: (module, args, kwargs).
         dynamic: input name -> axis -> (low, high), or a range whose name ties it to others.
+        outputs, nms: as ``compile`` takes them.
     """
 
     name: str
     make: Callable[[], Made]
     dynamic: Mapping[str, Mapping[int, DimRange | tuple[int, ...]]] = field(default_factory=dict)
+    outputs: str | None = None
+    nms: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def run_matrix(entry: Entry, *, progress: Callable[[str], None] | None = None) -
     prepared = prepare(module, args or None, kwargs=kwargs, dynamic_shapes=entry.dynamic)
     model, _ = to_ir(prepared)
     to_canonical(model)
-    as_delivered(model)
+    as_delivered(model, outputs=entry.outputs, nms=entry.nms)
     matrix = opset_matrix(model)
     reference, example = remembering(reference_runner(prepared)), example_feeds(prepared)
     proofs = []

@@ -5,6 +5,7 @@ The scripts are run by another Python when GRAPHFORGE_OLD_PYTHON names one with 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from graphforge.frontend.spec import DimRange
+from graphforge.frontend.torchvision_fix import TorchvisionState, torchvision_state
 from tests.e2e import nets
 from tests.e2e.bundles import BundleEntry, run_bundle
 from tests.e2e.matrix import Made
@@ -57,6 +59,30 @@ def test_bundle_of_a_pose_estimator(tmp_path: Path) -> None:
     row = run_bundle(entry, "force_float32", tmp_path / "bundle", python=PYTHON)
     assert row.passed, row
     assert row.distance < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("nms", "precision"), [("native", "qint8_mixed_float16"), ("portable", "force_float32")], ids=["native", "portable"]
+)
+def test_bundle_of_a_detector(nms: str, precision: str, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    if torchvision_state() is TorchvisionState.MISSING:
+        pytest.skip("torchvision is not installed: its NMS is called")
+    from scripts.gallery import digits
+
+    def made() -> Made:
+        model, inputs = digits.detector()
+        return model.eval(), inputs, {}
+
+    pages = digits.stacked(digits.canvases(9)).numpy()
+    options = {"reference_inputs": {"images": pages[8:]}}
+    entry = BundleEntry("digits", made, options=options, calibration={"images": pages[:8]}, nms=nms)
+    row = run_bundle(entry, precision, tmp_path / "bundle", python=PYTHON)
+    assert row.passed, row
+    assert row.warnings == ("G7",)  # operators without a public sample, ArgMax among them
+    described = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
+    assert any("NonMaxSuppression" in pin for pin in described["pins"]) == (precision != "force_float32")
+    assert "num_dets" in [entry["name"] for entry in described["outputs"]]
 
 
 def test_scripts_that_fail_are_not_called_passed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from graphforge.frontend.torchvision_fix import TorchvisionState, torchvision_state
 from graphforge.ir import HOME_OPSET
 from tests.e2e import nets
 from tests.e2e.matrix import Entry, Made, run_matrix
@@ -40,3 +41,19 @@ def test_every_opset_is_delivered_and_equal_to_eager(entry: Entry) -> None:
     assert [row.mark(cell) for cell in row.cells if row.mark(cell) not in ("=", "ok")] == [], list(row.reasons())
     assert {row.mark(cell) for cell in row.cells} == {"=", "ok"}  # some opsets as it stands, some by legalisation
     assert all(proof.trials >= 3 for proof in row.proofs)
+
+
+@pytest.mark.parametrize(("nms", "outputs"), [("native", "ragged"), ("portable", "padded")])
+def test_detector_is_delivered_in_every_opset(nms: str, outputs: str) -> None:
+    pytest.importorskip("sklearn")
+    if torchvision_state() is TorchvisionState.MISSING:
+        pytest.skip("torchvision is not installed: its NMS is called")
+    from scripts.gallery import digits
+
+    def made() -> Made:
+        model, inputs = digits.detector()
+        return model.eval(), inputs, {}
+
+    row = run_matrix(Entry("digits", made, outputs=outputs, nms=nms))
+    assert [row.mark(cell) for cell in row.cells if row.mark(cell) not in ("=", "ok")] == [], list(row.reasons())
+    assert all(("NonMaxSuppression" in cell.operators) == (nms == "native") for cell in row.cells)
