@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphforge.frontend.spec import DimRange as DimRange
     from graphforge.frontend.spec import ShapeSpec as ShapeSpec
     from graphforge.frontend.spec import TensorSpec as TensorSpec
+    from graphforge.frontend.substitution import substitute as substitute
     from graphforge.transform import Pass as Pass
     from graphforge.transform import Pipeline as Pipeline
     from graphforge.transform import Rewriter as Rewriter
@@ -46,6 +47,7 @@ _HOME = {
     "UsageError": "graphforge.errors",
     "VerificationError": "graphforge.errors",
     "compile": "graphforge.compile",
+    "substitute": "graphforge.frontend.substitution",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -33,7 +33,24 @@ __all__ = ["command"]
     metavar="KEY=VALUE",
     help="An option only this target knows, for example compute_capabilities=SM86,SM89; repeat for more.",
 )
+@click.option(
+    "--outputs",
+    type=click.Choice(["ragged", "padded"]),
+    help="Results whose size depends on data: as eager returns them, or padded with a count.  [default: the target's]",
+)
+@click.option(
+    "--nms",
+    type=click.Choice(["native", "portable"]),
+    help="Suppression as ONNX NonMaxSuppression, or in plain tensor algebra.  [default: the target's]",
+)
 @capture_option
+@click.option(
+    "--substitute",
+    "substitutes",
+    multiple=True,
+    metavar="FILE.py",
+    help="A file that declares substitutions for functions of the model; repeat for more.",
+)
 @click.option("--pass", "passes", multiple=True, metavar="FILE.py:Class", help="A pass of your own; repeat for more.")
 @click.option("--pipeline", metavar="'a,b{opt=1},c'", help="Run these passes instead of the default ones.")
 @click.option(
@@ -51,7 +68,10 @@ def command(
     opset: int | None,
     precision: str | None,
     target_options: tuple[str, ...],
+    outputs: str | None,
+    nms: str | None,
     capture: str,
+    substitutes: tuple[str, ...],
     passes: tuple[str, ...],
     pipeline: str | None,
     check_passes: bool,
@@ -74,6 +94,7 @@ def command(
       graphforge compile net.py:build --input 'ids:1x128:int64' --dynamic 'ids:0=1..4,1=16..512/16' --opset 18
       graphforge compile net.py:build --input 'x:1x8' --pass my_pass.py:DropDropout --check-passes
       graphforge compile net.py:build --input 'x:1x3x64x64' --target tensorrt --option compute_capabilities=SM86,SM89
+      graphforge compile detector.py:build --input-file street.jpg --outputs padded --nms portable
 
     The artifact runs on the given inputs and at other sizes inside every dynamic range; if one output differs,
     the command fails and leaves nothing.
@@ -86,9 +107,14 @@ def command(
     # what can be refused at once is refused before the model is loaded
     chosen = get_target(target)
     extra = _target_options(target_options)
-    chosen.pipeline(TargetOptions(opset=opset, precision=precision, extra=extra))
+    chosen.pipeline(TargetOptions(opset=opset, precision=precision, extra=extra, outputs=outputs, nms=nms))
     own_passes, chosen_pipeline = _passes(passes, pipeline)
     destination(output, request.model)
+    if substitutes:
+        from graphforge.frontend.substitution import load_substitutions
+
+        for file in substitutes:
+            load_substitutions(Path(file))
 
     with progress(quiet=as_json) as begin:
         begin("load")
@@ -102,6 +128,8 @@ def command(
             opset=opset,
             precision=precision,
             target_options=extra,
+            outputs=outputs,
+            nms=nms,
             capture=capture,
             passes=own_passes,
             pipeline=chosen_pipeline,
@@ -139,6 +167,9 @@ def print_summary(console: Console, path: Path, manifest: Mapping[str, Any]) -> 
         console.print(_outputs_table(verification))
         tried = (_inputs_of(trial) for trial in verification["trials"])
         console.print(f"inputs tried: {escape(' | '.join(dict.fromkeys(tried)))}", soft_wrap=True)
+    for one in manifest["capture"]["substitutions"]:
+        times = "once" if one["calls"] == 1 else f"{one['calls']} times"
+        console.print(f"[dim]substituted[/dim] {escape(one['function'])} {times}", soft_wrap=True)
     for fallback in manifest["lowering"]["fallbacks"]:
         where = " at ".join(part for part in (fallback["module"], fallback["source"]) if part)
         console.print(f"[yellow]fallback[/yellow] {escape(fallback['operator'])} {escape(where)}", soft_wrap=True)

@@ -17,18 +17,29 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from graphforge.errors import GraphForgeError, UsageError
 
-__all__ = ["Applied", "Substitution", "check_used", "declared_substitutions", "substitute", "substituting", "withdraw"]
+__all__ = [
+    "Applied",
+    "Substitution",
+    "check_used",
+    "declared_substitutions",
+    "load_substitutions",
+    "substitute",
+    "substituting",
+    "withdraw",
+]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -115,6 +126,34 @@ def declared_substitutions(target: str | None = None) -> list[Substitution]:
 def withdraw(function: Callable[..., Any]) -> None:
     """Forget every declaration of a substitute."""
     _DECLARED[:] = [one for one in _DECLARED if one.function is not function]
+
+
+def load_substitutions(path: Path) -> list[Substitution]:
+    """Run a Python file that declares substitutions, and return what it declared.
+
+    Raises:
+        UsageError: there is no such file.
+        GraphForgeError: it fails, or declares none.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {str(path)!r}", "--substitute takes a Python file with @substitute in it")
+    name = f"graphforge_substitutions_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    before = list(_DECLARED)
+    try:
+        spec.loader.exec_module(module)
+    except GraphForgeError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise GraphForgeError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    declared = [one for one in _DECLARED if one not in before]
+    if not declared:
+        raise GraphForgeError(f"{path} declares no substitution", "decorate a function with @substitute('full.name')")
+    return declared
 
 
 def _same_place(one: Callable[..., Any], other: Callable[..., Any]) -> bool:

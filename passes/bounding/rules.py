@@ -335,6 +335,32 @@ def _along_axis(walk: Walk, node: ir.Node) -> None:
     _row_by_row(walk, node, lambda ragged: ragged, allowed=lambda ragged: True)
 
 
+@_rule("Pad")
+def _pad(walk: Walk, node: ir.Node) -> None:
+    value = node.inputs[0]
+    assert value is not None
+    known, pads = walk.ragged.get(value), walk.vector_of(node.inputs[1])
+    if known is None or pads is None:
+        raise Refusal("Pad by a size that depends on data")
+    rank = len(walk.shape(value))
+    axes = walk.vector_of(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else list(range(rank))
+    assert axes is not None
+    for place, axis in enumerate(axes):
+        if axis % rank == known.axis and (pads[place] or pads[place + len(axes)]):
+            raise Refusal("Pad of an axis whose size depends on data")
+    _row_by_row(walk, node, lambda ragged: ragged, allowed=lambda ragged: True)
+
+
+@_rule("Tile")
+def _tile(walk: Walk, node: ir.Node) -> None:
+    value = node.inputs[0]
+    assert value is not None
+    known, repeats = walk.ragged.get(value), walk.vector_of(node.inputs[1])
+    if known is None or repeats is None or repeats[known.axis] != 1:
+        raise Refusal("Tile of an axis whose size depends on data")
+    _row_by_row(walk, node, lambda ragged: ragged, allowed=lambda ragged: True)
+
+
 @_rule("OneHot")
 def _one_hot(walk: Walk, node: ir.Node) -> None:
     if node.attributes.get_int("axis", -1) != -1:

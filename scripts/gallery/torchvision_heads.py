@@ -114,7 +114,7 @@ def _rcnn(name: str, seed: int) -> Any:
     _spread(model, [model.roi_heads.box_predictor.cls_score], 2.0)
     model.roi_heads.score_thresh = 0.4
     if model.roi_heads.mask_predictor is not None:
-        _spread(model, [model.roi_heads.mask_predictor.mask_fcn_logits], 1.5)
+        _spread(model, [model.roi_heads.mask_predictor.mask_fcn_logits], 0.5)
     return model
 
 
