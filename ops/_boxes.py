@@ -222,7 +222,8 @@ def _survivors_by_blocks(
 
     Memory is that of one block's rows of the overlap matrix instead of all of it, half of which is never computed, a
     chain makes rounds in its own block only, and blocks behind the last candidate are left out.  The scheme is that of
-    TensorFlow's ``non_max_suppression_padded``.  Sorted by class, a block meets only what was kept of its own classes.
+    TensorFlow's ``non_max_suppression_padded``, but that a block meets only what was kept, and, sorted by class, only
+    what was kept of its own classes.
     """
     usual = candidates
     places: ir.Value | None = None
@@ -240,40 +241,61 @@ def _survivors_by_blocks(
     precedes = op.constant(np.triu(np.ones((_BLOCK, _BLOCK), np.bool_), 1))
 
     def body(inner: Builder, number: ir.Value, carried: list[ir.Value]) -> tuple[None, list[ir.Value]]:
-        keep = carried[0]  # [B, 1, P]
+        keep, met, real = carried[:3]  # [B, 1, P], [B, L, 4], [B, 1, L]
         start = inner.Mul(inner.Unsqueeze(number, [0]), [_BLOCK])
         end = inner.Add(start, [_BLOCK])
-
-        def block(value: ir.Value, axis: int) -> ir.Value:
-            result: ir.Value = inner.Slice(value, start, end, [axis])
-            return result
-
-        first: ir.Value | list[int] = [0]
+        here = inner.Slice(corners, start, end, [1])
+        own: ir.Value | None = None
+        others: ir.Value | None = None
         if labels is not None:
-            lowest = inner.Gather(labels, start, axis=1)  # [B, 1], the class of the block's first box
-            lower = inner.ReduceSum(inner.Cast(inner.Less(labels, lowest), to=_INT64), [1], keepdims=0)
-            first = inner.Min(inner.ReduceMin(lower, keepdims=1), start)
-
-        def earlier(value: ir.Value, axis: int) -> ir.Value:
-            result: ir.Value = inner.Slice(value, first, start, [axis])
-            return result
-
-        here = block(corners, 1)
-        own = None if labels is None else block(labels, 1)
-        others = None if labels is None else earlier(labels, 1)
-        kept = earlier(keep, 2)
-        over = _overlaps(inner, earlier(corners, 1), here, others, own, threshold)
-        hits = inner.MatMul(kept, inner.Cast(over, to=_FLOAT))
-        left = inner.Where(inner.Greater(hits, 0.0), 0.0, block(keep, 2))
+            own = inner.Slice(labels, start, end, [1])
+            lowest = inner.Gather(own, [0], axis=1)  # [B, 1], the class of the block's first box
+            lower = inner.ReduceSum(inner.Cast(inner.Less(carried[3], lowest), to=_INT64), [1], keepdims=0)
+            passed = inner.ReduceMin(lower, keepdims=1)
+            met = inner.Slice(met, passed, [_MAX_INT64], [1])
+            real = inner.Slice(real, passed, [_MAX_INT64], [2])
+            others = inner.Slice(carried[3], passed, [_MAX_INT64], [1])
+        over = _overlaps(inner, met, here, others, own, threshold)
+        hits = inner.MatMul(real, inner.Cast(over, to=_FLOAT))
+        left = inner.Where(inner.Greater(hits, 0.0), 0.0, inner.Slice(keep, start, end, [2]))
         among = inner.And(_overlaps(inner, here, here, own, own, threshold), precedes)
         left, _ = _fixed_point(inner, left, inner.Cast(among, to=_FLOAT), 0)
         before, after = inner.Slice(keep, [0], start, [2]), inner.Slice(keep, end, [_MAX_INT64], [2])
-        return None, [inner.Concat(before, left, after, axis=2)]
+        # Only what is kept is met again; an image that keeps less than another meets some boxes that are not real.
+        most_kept = inner.Cast(inner.ReduceMax(inner.ReduceSum(left, [1, 2], keepdims=0), keepdims=1), to=_INT64)
+        kept, which = inner.TopK(left, most_kept, axis=2, _outputs=2)
+        which = inner.Squeeze(which, [1])
+        following = [
+            inner.Concat(before, left, after, axis=2),
+            inner.Concat(met, inner.GatherND(here, inner.Unsqueeze(which, [2]), batch_dims=1), axis=1),
+            inner.Concat(real, kept, axis=2),
+        ]
+        if own is not None:
+            last = inner.Gather(own, [_BLOCK - 1], axis=1)
+            chosen = inner.Where(
+                inner.Greater(inner.Squeeze(kept, [1]), 0.0), inner.GatherElements(own, which, axis=1), last
+            )
+            following.append(inner.Concat(others, chosen, axis=1))
+        return None, following
 
-    (keep,) = loop(op, [op.Unsqueeze(usable, [1])], body, name="blocks", rounds=blocks)
+    start = op.Unsqueeze(usable, [1])
+    carried = [start, _none_of(op, corners, 1), _none_of(op, start, 2)]
+    if labels is not None:
+        carried.append(_none_of(op, labels, 1))
+    keep = loop(op, carried, body, name="blocks", rounds=blocks)[0]
     whole = op.Greater(op.Squeeze(keep, [1]), 0.0)
     alive = op.Slice(whole, [0], vector(op, [count]), [1])
     result: ir.Value = alive if places is None else op.ScatterElements(usual, places, alive, axis=1)
+    return result
+
+
+def _none_of(op: Builder, value: ir.Value, axis: int) -> ir.Value:
+    """The value with nothing along an axis, which may grow."""
+    result: ir.Value = op.Slice(value, [0], [0], [axis])
+    assert value.shape is not None
+    dims = list(value.shape.dims)
+    dims[axis] = ir.SymbolicDim(None)
+    result.shape = ir.Shape(dims)
     return result
 
 
