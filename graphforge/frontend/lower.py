@@ -29,6 +29,7 @@ from graphforge.frontend.aliasing import (
 )
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.control_flow import CONTROL_FLOW
+from graphforge.frontend.declared import declared_for, lower_declared
 from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
 from graphforge.frontend.inverse import written_back
 from graphforge.frontend.rules import rule_for
@@ -482,6 +483,13 @@ class Scope:
         name, lowered = str(target), self.lowering.lowered
         if isinstance(node.meta.get("val"), torch.SymInt):
             return from_expression(self.op, node.meta["val"], self.lowering.sizes)
+        declared = declared_for(target)
+        if declared is not None:
+            try:
+                made = lower_declared(self.op, declared, target, arguments, keywords)
+            except LoweringError as error:
+                raise self.located(error, node) from None
+            return self.typed(self.op, made, node.meta.get("val"))
         reason: LoweringError | None = None
         decomposed = None
         try:

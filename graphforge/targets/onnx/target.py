@@ -73,7 +73,7 @@ class OnnxTarget:
 
     def runner(self, folder: Path) -> Runner | None:
         """ONNX Runtime on the file."""
-        from graphforge.verify.runners import OnnxRuntimeRunner
+        from graphforge.verify.custom_ops import runner_for
 
-        runner: Runner = OnnxRuntimeRunner(folder / "model.onnx")
+        runner: Runner = runner_for(folder / "model.onnx")
         return runner
