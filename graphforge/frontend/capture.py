@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,9 @@ __all__ = [
     "input_tree",
     "output_names",
 ]
+
+# torch's capture changes torch itself while it runs: two at once would trip over each other.
+_one_at_a_time = threading.RLock()
 
 METHODS = ("export", "export-strict", "fx", "trace")
 
@@ -168,7 +172,7 @@ def capture(
         applied: list[Applied] = []
         try:
             notes: list[str] = []
-            with _quiet(), recurrent_shapes(), ExitStack() as aids:
+            with _one_at_a_time, _quiet(), recurrent_shapes(), ExitStack() as aids:
                 if name != "export-strict":  # which reads Python's byte code, where a replaced function is in its way
                     aids.enter_context(noticing_symbolic_functions(notes))
                     aids.enter_context(traceable_functions())

@@ -273,7 +273,7 @@ def _resolve(substitution: Substitution) -> Any:
     for patch in _patches.values():
         if owner is patch.dispatcher:  # in force in another thread, or around us
             return patch.original
-    if isinstance(owner, type) or not callable(owner):
+    if isinstance(owner, type) or not (callable(owner) or isinstance(owner, classmethod)):
         raise GraphForgeError(
             f"cannot substitute {path}: it is {'a class' if isinstance(owner, type) else 'no function'}",
             "name a function, or a method of the class",
@@ -303,7 +303,7 @@ def _holders(originals: dict[int, Any]) -> dict[int, list[tuple[Any, str]]]:
         for name, held in list(names.items()):
             if id(held) in places and originals[id(held)] is held:
                 places[id(held)].append((module, name))
-            elif isinstance(held, type) and id(held) not in seen:
+            elif issubclass(type(held), type) and id(held) not in seen:  # some objects lie about their class, loudly
                 seen.add(id(held))
                 for attribute, member in list(vars(held).items()):
                     if id(member) in places and originals[id(member)] is member:

@@ -37,7 +37,8 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         values, order = torch.ops.acme_test.scaled_sort(self.first(x).relu(), self.scale, True)
         again, _ = torch.ops.acme_test.scaled_sort(values.tanh() - values, self.scale, False)
-        return again + 1, order
+        result: tuple[Tensor, Tensor] = (again + 1, order)
+        return result
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,306 @@
+"""Substitutions: found wherever a function was imported, counted, scoped to one thread, and gone afterwards."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphforge
+from graphforge.errors import CaptureError, GraphForgeError, UsageError
+from graphforge.frontend.substitution import (
+    Substitution,
+    declared_substitutions,
+    load_substitutions,
+    substitute,
+    substituting,
+    withdraw,
+)
+
+LIBRARY = """
+import torch
+
+def pick(x, limit):
+    kept = []
+    for row in x:                      # a Python loop over data: nothing captures this
+        if float(row.sum()) > limit:
+            kept.append(row)
+    return torch.stack(kept) if kept else x[:0]
+
+def double(x):
+    return x * 2
+
+class Head:
+    def score(self, x):
+        return x + 1
+
+    @staticmethod
+    def still(x):
+        return x - 1
+
+    @classmethod
+    def named(cls, x):
+        return x * 3
+"""
+USER = """
+from gf_sub_library import pick as choose
+from gf_sub_library import Head, double
+
+def run(x):
+    return choose(double(x), 0.5)
+"""
+
+
+def module(name: str, source: str) -> ModuleType:
+    made = ModuleType(name)
+    sys.modules[name] = made
+    exec(source, vars(made))  # a module of the test's own
+    for held in vars(made).values():
+        if getattr(held, "__module__", None) == "builtins":
+            held.__module__ = name
+    return made
+
+
+@pytest.fixture
+def modules() -> Iterator[tuple[Any, Any]]:
+    library = module("gf_sub_library", LIBRARY)
+    user = module("gf_sub_user", USER)
+    yield library, user
+    for name in ("gf_sub_library", "gf_sub_user"):
+        del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    before = list(declared_substitutions())
+    yield
+    for one in declared_substitutions():
+        if one not in before:
+            withdraw(one.function)
+
+
+def tensor_pick(x: Tensor, limit: float) -> Tensor:
+    return x[x.sum(1) > limit]
+
+
+class Model(nn.Module):
+    def __init__(self, user: Any) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.user = [user]  # no submodule
+
+    def forward(self, x: Tensor) -> Tensor:
+        picked: Tensor = self.user[0].run(self.linear(x))
+        return picked + 1
+
+
+def names_held(library: Any, user: Any) -> list[Any]:
+    return [library.pick, user.choose, library.double, user.double, vars(library.Head)["score"]]
+
+
+def test_a_loop_over_data_compiles_with_a_substitute_and_equals_eager(modules: Any, tmp_path: Path) -> None:
+    library, user = modules
+    held = names_held(library, user)
+    torch.manual_seed(0)
+    model, x = Model(user).eval(), torch.randn(6, 4)
+    with pytest.raises(CaptureError):
+        graphforge.compile(model, x, output=tmp_path / "without")
+    substitute("gf_sub_library.pick")(tensor_pick)
+    bundle = graphforge.compile(model, x, output=tmp_path / "with")
+    assert bundle.manifest["verification"]["passed"]
+    assert bundle.manifest["capture"]["substitutions"] == [
+        {"function": "gf_sub_library.pick", "substitute": f"{__name__}.tensor_pick", "calls": 1}
+    ]
+    assert all(a is b for a, b in zip(names_held(library, user), held, strict=True))
+
+
+def test_found_under_every_name_and_put_back(modules: Any) -> None:
+    library, user = modules
+    held = names_held(library, user)
+    with substituting([Substitution("gf_sub_library.double", lambda x: x + 100)]) as applied:
+        assert user.double(1) == 101
+        assert library.double(1) == 101
+        assert set(applied[0].places) >= {"gf_sub_library.double", "gf_sub_user.double"}
+    assert applied[0].calls == 2
+    assert user.double(1) == 2
+    assert all(a is b for a, b in zip(names_held(library, user), held, strict=True))
+
+
+def test_put_back_after_an_exception(modules: Any) -> None:
+    library, user = modules
+    held = names_held(library, user)
+    with pytest.raises(ZeroDivisionError), substituting([Substitution("gf_sub_library.double", lambda x: 1 // 0)]):
+        user.double(1)
+    assert all(a is b for a, b in zip(names_held(library, user), held, strict=True))
+
+
+def test_put_back_when_one_of_several_names_nothing(modules: Any) -> None:
+    library, user = modules
+    held = names_held(library, user)
+    with (
+        pytest.raises(GraphForgeError),
+        substituting(
+            [Substitution("gf_sub_library.double", abs), Substitution("gf_sub_library.missing", abs)],
+        ),
+    ):
+        pass
+    assert all(a is b for a, b in zip(names_held(library, user), held, strict=True))
+
+
+def test_a_module_imported_meanwhile_is_put_back_too(modules: Any) -> None:
+    library, _ = modules
+    original = library.double
+    with substituting([Substitution("gf_sub_library.double", lambda x: x + 100)]):
+        late = module("gf_sub_late", "from gf_sub_library import double")
+        assert late.double(1) == 101
+    assert late.double is original
+    del sys.modules["gf_sub_late"]
+
+
+def test_methods_of_every_kind(modules: Any) -> None:
+    library, _ = modules
+    before = dict(vars(library.Head))
+    with substituting(
+        [
+            Substitution("gf_sub_library.Head.score", lambda self, x: (type(self).__name__, x)),
+            Substitution("gf_sub_library.Head.still", lambda x: -x),
+            Substitution("gf_sub_library.Head.named", lambda cls, x: (cls.__name__, x)),
+        ]
+    ):
+        assert library.Head().score(1) == ("Head", 1)
+        assert library.Head.still(1) == -1
+        assert library.Head.named(1) == ("Head", 1)
+    assert dict(vars(library.Head)) == before
+    assert library.Head.named(2) == 6
+
+
+def test_inside_the_substitute_the_name_means_the_original(modules: Any) -> None:
+    library, user = modules
+    with substituting([Substitution("gf_sub_library.double", lambda x: user.double(x) + 0.5)]):
+        assert library.double(1) == 2.5
+
+
+def test_two_threads_do_not_see_each_others(modules: Any) -> None:
+    library, user = modules
+    original = library.double
+    barrier = threading.Barrier(3)
+    seen: dict[str, list[int]] = {"a": [], "b": [], "none": []}
+
+    def work(name: str, substitutions: list[Substitution]) -> None:
+        for _ in range(20):
+            with substituting(substitutions):
+                barrier.wait()  # all three are inside
+                seen[name].append(user.double(1))
+                barrier.wait()
+
+    threads = [
+        threading.Thread(target=work, args=("a", [Substitution("gf_sub_library.double", lambda x: x + 10)])),
+        threading.Thread(target=work, args=("b", [Substitution("gf_sub_library.double", lambda x: x + 20)])),
+        threading.Thread(target=work, args=("none", [])),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {"a": [11] * 20, "b": [21] * 20, "none": [2] * 20}
+    assert library.double is original
+    assert user.double is original
+
+
+def test_two_compilations_at_once(modules: Any, tmp_path: Path) -> None:
+    """One thread has the substitution for its target, the other has none and fails to capture."""
+    library, user = modules
+    held = names_held(library, user)
+    substitute("gf_sub_library.pick", target="onnx")(tensor_pick)
+    from graphforge.frontend.capture import capture, input_tree
+
+    model, x = Model(user).eval(), torch.randn(6, 4)
+    tree = input_tree(model, (x,), {})
+    outcome: dict[str, object] = {}
+
+    def work(target: str) -> None:
+        try:
+            outcome[target] = capture(model, tree, tree.spec(), target=target).substitutions
+        except CaptureError as error:
+            outcome[target] = error
+
+    threads = [threading.Thread(target=work, args=(target,)) for target in ("onnx", "other")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert isinstance(outcome["onnx"], list)
+    assert isinstance(outcome["other"], CaptureError)
+    assert all(a is b for a, b in zip(names_held(library, user), held, strict=True))
+
+
+def test_a_name_that_is_not_there_is_an_error_with_the_nearest(modules: Any) -> None:
+    with (
+        pytest.raises(GraphForgeError, match="gf_sub_library has no 'dubble'") as caught,
+        substituting([Substitution("gf_sub_library.dubble", abs)]),
+    ):
+        pass
+    assert "gf_sub_library.double" in str(caught.value)
+
+
+def test_a_module_that_is_not_there_is_an_error() -> None:
+    with (
+        pytest.raises(GraphForgeError, match="there is no module 'gf_no_such'"),
+        substituting([Substitution("gf_no_such.thing", abs)]),
+    ):
+        pass
+
+
+def test_never_called_is_an_error_unless_optional(modules: Any, tmp_path: Path) -> None:
+    model, x = nn.Linear(4, 4).eval(), torch.randn(2, 4)
+    substitute("gf_sub_library.pick")(tensor_pick)
+    with pytest.raises(GraphForgeError, match=r"gf_sub_library.pick matched nothing: the model never calls it"):
+        graphforge.compile(model, x, output=tmp_path / "a")
+    withdraw(tensor_pick)
+    substitute("gf_sub_library.pick", required=False)(tensor_pick)
+    assert graphforge.compile(model, x, output=tmp_path / "a").manifest["capture"]["substitutions"] == []
+
+
+def test_the_targets_own_goes_before_a_general_one(modules: Any) -> None:
+    substitute("gf_sub_library.double", target="magicmind")(abs)
+    substitute("gf_sub_library.double")(tensor_pick)
+    chosen = {target: declared_substitutions(target)[-1].function for target in ("magicmind", "onnx")}
+    assert chosen == {"magicmind": abs, "onnx": tensor_pick}
+
+
+def test_a_class_or_a_bare_name_cannot_be_substituted(modules: Any) -> None:
+    with pytest.raises(UsageError, match="give the full name"):
+        substitute("double")
+    with (
+        pytest.raises(GraphForgeError, match="it is a class"),
+        substituting([Substitution("gf_sub_library.Head", abs)]),
+    ):
+        pass
+
+
+def test_a_file_of_substitutions(modules: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import graphforge\n@graphforge.substitute('gf_sub_library.double')\ndef mine(x):\n    return x\n")
+    (declared,) = load_substitutions(file)
+    assert declared.path == "gf_sub_library.double"
+    assert len([one for one in declared_substitutions() if one.path == declared.path]) == 1
+    load_substitutions(file)  # a file that is loaded again replaces what it declared before
+    assert len([one for one in declared_substitutions() if one.path == declared.path]) == 1
+    empty = tmp_path / "empty.py"
+    empty.write_text("x = 1\n")
+    with pytest.raises(GraphForgeError, match="declares no substitution"):
+        load_substitutions(empty)
+    broken = tmp_path / "broken.py"
+    broken.write_text("import no_such_package\n")
+    with pytest.raises(GraphForgeError, match="cannot be loaded: ModuleNotFoundError"):
+        load_substitutions(broken)
+    with pytest.raises(UsageError, match="there is no file"):
+        load_substitutions(tmp_path / "missing.py")
+
