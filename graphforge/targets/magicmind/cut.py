@@ -94,7 +94,7 @@ def _no_such_place(graph: ir.Graph, place: str) -> GraphForgeError:
         f"there is no value, node or module {place!r} to cut at",
         f"did you mean {' or '.join(close)}?" if close else "",
         f"modules: {', '.join(sorted(modules)[:_SHOWN])}" if modules else "",
-        "graphforge inspect MODEL --level legal --target magicmind shows all of them",
+        "compile without cut, then graphforge inspect BUNDLE/model.onnx shows all names",
     )
 
 
