@@ -21,6 +21,7 @@ __all__ = [
     "Size",
     "apart_by_class",
     "capped",
+    "intersections",
     "ordered_corners",
     "scalar",
     "size",
@@ -318,6 +319,15 @@ def _overlaps(
     threshold: float,
 ) -> ir.Value:
     """bool [B, P, Q]: an IoU above the threshold, and the same class."""
+    over = op.Greater(intersections(op, first, second)[1], threshold)
+    if first_classes is not None and second_classes is not None:
+        over = op.And(over, op.Equal(op.Unsqueeze(first_classes, [2]), op.Unsqueeze(second_classes, [1])))
+    result: ir.Value = over
+    return result
+
+
+def intersections(op: Builder, first: ir.Value, second: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """[B, P, Q]: the area that the boxes [B, P, 4] and [B, Q, 4] share, and their IoU (0/0 where neither has any)."""
     rows = op.Split(first, axis=2, num_outputs=4, _outputs=4)
     columns = op.Split(op.Transpose(second, perm=[0, 2, 1]), axis=1, num_outputs=4, _outputs=4)
     width, height = (
@@ -326,11 +336,7 @@ def _overlaps(
     )
     inter = op.Mul(width, height)
     areas = [op.Mul(op.Sub(side[2], side[0]), op.Sub(side[3], side[1])) for side in (rows, columns)]
-    over = op.Greater(op.Div(inter, op.Sub(op.Add(*areas), inter)), threshold)
-    if first_classes is not None and second_classes is not None:
-        over = op.And(over, op.Equal(op.Unsqueeze(first_classes, [2]), op.Unsqueeze(second_classes, [1])))
-    result: ir.Value = over
-    return result
+    return inter, op.Div(inter, op.Sub(op.Add(*areas), inter))
 
 
 def capped(

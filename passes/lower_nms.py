@@ -1,4 +1,4 @@
-"""Write the NMS operators in plain ONNX.    MulticlassNMS, BatchedNMS ==> NonMaxSuppression, or a Loop of plain ops"""
+"""Write the NMS operators in plain ONNX.    MulticlassNMS, ... ==> NonMaxSuppression, or a Loop of plain operators"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graphforge.transform import Pass, Rewriter
 
 __all__ = ["LowerNms"]
 
-_OPERATORS = ("BatchedNMS", "MulticlassNMS")
+_OPERATORS = ("BatchedNMS", "MulticlassNMS", "SoftNMS")
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,14 @@ class LowerNms(Pass):
             graph.opset_imports.pop("graphforge", None)
 
     def _lower(self, op: Builder, node: Node) -> tuple[list[Value], Value | None]:
-        from graphforge.ops import batched_nms, multiclass_nms
+        from graphforge.ops import batched_nms, multiclass_nms, soft_nms
 
         boxes, scores, class_ids, valid = (*node.inputs, None, None)[:4]
         assert boxes is not None
         assert scores is not None
         try:
+            if node.op_type == "SoftNMS":  # a Loop in either form: no runtime has a kernel for it
+                return list(soft_nms.lower(op, boxes, scores, soft_nms.Settings.of(node))), None
             if node.op_type == "BatchedNMS":
                 settings = batched_nms.settings_of(node)
                 if self.form == "native":

@@ -81,6 +81,20 @@ def test_the_shift_rounds_as_torchvision_does() -> None:
     assert by_shift == greedy(shifted, scores, None, 0.3) == [0, 1, 2]
 
 
+def test_the_shift_is_the_largest_coordinate_plus_one() -> None:
+    """Where coordinates are negative, a shifted box may fall upon one of another class: torchvision drops it."""
+    boxes = torch.tensor([[6.0, 0, 10, 4], [-5.0, -11, -1, -7]])
+    scores, classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])
+    assert batched_nms(boxes, scores, classes, 0.5, 0).tolist() == [0, 1]
+    assert batched_nms(boxes, scores, classes, 0.5, 8).tolist() == [0]
+    for lowering in (NATIVE, PORTABLE):
+        for count in ("N", 2):
+            session = Batched(lowering, 0.5, classes=True, offset_limit=8, count=count)
+            assert session.differs(boxes.numpy(), scores.numpy(), classes.numpy()) == ""
+        session = Batched(lowering, 0.5, classes=True, offset_limit=7)
+        assert session.differs(boxes.numpy(), scores.numpy(), classes.numpy()) == ""
+
+
 def test_threshold_between_two_float32() -> None:
     """IoU 0.1 in float32 is above the double 0.1: torchvision suppresses, a rounded threshold would not."""
     boxes = torch.tensor([[0.0, 0, 1, 1], [0.0, 0, 0.1, 1]])

@@ -198,6 +198,16 @@ def test_the_shift_counts_candidates_of_each_image(lowering: LowerNms | None) ->
     assert made[2].tolist() == [[0, 1, 2], [0, -1, -1]]
 
 
+@ALL
+def test_the_shift_uses_the_largest_coordinate_of_the_candidates_only(lowering: LowerNms | None) -> None:
+    """The third box is far out, but no candidate: shifted by 10 + 1 the second one falls upon the first."""
+    boxes = np.array([[[6, 0, 10, 4], [-5, -11, -1, -7], [900, 900, 950, 950]]], np.float32)
+    scores, ids = np.array([[0.9, 0.8, 0.1]], np.float32), np.array([[0, 1, 0]])
+    for options, expected in (({"score_threshold": 0.5}, [[0, -1, -1]]), ({}, [[0, 1, 2]])):
+        made = run(lowering, boxes, scores, ids=ids, attributes={"offset_limit": 4000, **options})
+        assert made[2].tolist() == expected
+
+
 def test_nan_scores_are_refused() -> None:
     with pytest.raises(GraphForgeError, match="not a number"):
         multiclass_nms(torch.zeros(1, 2, 4), torch.tensor([[0.5, torch.nan]]), None, None, 0.5)
