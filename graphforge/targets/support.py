@@ -96,12 +96,12 @@ def _from_table(name: str) -> list[Runtime]:
             Runtime(
                 target=name,
                 title=f"{table['title']} {release['version']}" if release else table["title"],
-                document=table["document"],
-                url=table["url"],
+                document=release.get("document", table["document"]),
+                url=release.get("url", table["url"]),
                 evidence=release.get("evidence", table["evidence"]),
                 oldest_opset=table.get("oldest_opset"),
                 newest_opset=release.get("newest_opset", table.get("newest_opset")),
-                note=table.get("note", ""),
+                note=release.get("note", table.get("note", "")),
                 judge=_judge(table, release, supported, unsupported),
                 limits=table.get("limits", {}),
             )

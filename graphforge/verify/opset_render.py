@@ -15,6 +15,7 @@ from graphforge.verify.opset_matrix import Cell, Obstruction, State
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from graphforge.targets.support import Runtime
     from graphforge.verify.opset_answer import Fit, Lack, OpsetAnswer
 
 __all__ = ["print_answer", "render_page", "write_page"]
@@ -203,9 +204,19 @@ def render_page(answer: OpsetAnswer, *, model: str) -> str:
         marks=[[_page_mark(fit, cell) for cell in cells] for fit in answer.fits],
         rewrites=[rewrite for cell in cells if cell.state is State.LEGALISED for rewrite in cell.step],
         obstructions=_obstructions(cells),
+        sources=_sources(answer.fits),
         cure=answer.cure,
         notes=[*answer.audit.notes, *answer.notes],
     )
+
+
+def _sources(fits: Iterable[Fit]) -> list[tuple[Runtime, list[str]]]:
+    """One entry for each source, with all that is known from it."""
+    found: dict[tuple[str, str], tuple[Runtime, list[str]]] = {}
+    for fit in fits:
+        runtime = fit.runtime
+        found.setdefault((runtime.document, runtime.note), (runtime, []))[1].append(runtime.title)
+    return list(found.values())
 
 
 def _page_mark(fit: Fit, cell: Cell) -> tuple[str, str, str]:
