@@ -81,6 +81,18 @@ CASES = {
         r"error G6 .*aten\.add\.Tensor, .*net\.py:17\); keep the values within int32",
         1,
     ),
+    "cut_at_nowhere": (
+        (*IMAGE, "--option", "cut=head"),
+        "there is no value, node or module 'head' to cut at",
+        "modules: 0, 1",
+        1,
+    ),
+    "cut_behind_the_end": (
+        (*IMAGE, "--option", "cut=1"),
+        "'output' is an output of the model already, so nothing is behind it to cut off",
+        "cut before the head",
+        1,
+    ),
     "unknown_precision": (
         (*IMAGE, "--precision", "int8"),
         "target 'magicmind', option 'precision': unknown value 'int8'",
