@@ -16,12 +16,15 @@ OUTPUT_FORMS = ("ragged", "padded")
 NMS_FORMS = ("native", "portable")
 
 
-def semantic_passes(options: TargetOptions, *, outputs: str = "ragged", nms: str = "native") -> list[Pass]:
+def semantic_passes(
+    options: TargetOptions, *, outputs: str = "ragged", nms: str = "native", fixed_shapes: bool = False
+) -> list[Pass]:
     """Fixed shapes where they are wanted, then every operator of ours in plain ONNX.
 
     Args:
         options: what the user asked for.
         outputs, nms: what this target does when nothing was asked.
+        fixed_shapes: this target takes no size that changes from round to round of a loop either.
 
     Raises:
         UsageError: a form is unknown.
@@ -41,5 +44,5 @@ def semantic_passes(options: TargetOptions, *, outputs: str = "ragged", nms: str
     return [
         *([BoundDynamicShapes(), ReplaceBatchedNMS()] if padded else []),
         LowerSemanticOps(fixed_shapes=padded),
-        LowerNms(form=suppression),
+        LowerNms(form=suppression, fixed_shapes=fixed_shapes and suppression == "portable"),
     ]

@@ -419,16 +419,14 @@ def _reduce(walk: Walk, node: ir.Node) -> None:
         raise Refusal(f"{node.op_type} over an axis whose size depends on data")
     dense = _filled(walk, known, walk.dense(value), neutral)
     (result,) = walk.again(node, [dense, *node.inputs[1:]])
-    walk.renewed[node.outputs[0]] = result
     _hand_over(walk, node.outputs[0], result)
 
 
 def _hand_over(walk: Walk, old: ir.Value, new: ir.Value) -> None:
     """A result that is not ragged any more takes the old one's place everywhere."""
-    old.replace_all_uses_with(new, replace_graph_outputs=False)
-    walk.renewed.pop(old, None)
-    if old.is_graph_output():
-        walk.renewed[old] = new
+    for user, index in list(old.uses()):
+        user.replace_input_with(index, new)
+    walk.renewed[old] = new  # for a graph output
 
 
 def _filled(walk: Walk, known: Ragged, dense: ir.Value, filler: Any) -> ir.Value:

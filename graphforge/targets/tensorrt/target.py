@@ -52,7 +52,8 @@ class TensorRTTarget:
         from graphforge.targets.semantic import semantic_passes
 
         return [
-            *semantic_passes(options, outputs="padded", nms="portable"),  # it has no NMS kernel, and fixed shapes only
+            # it has no NMS kernel, and fixed shapes only
+            *semantic_passes(options, outputs="padded", nms="portable", fixed_shapes=True),
             LegaliseOpset(opset=read_options(options).opset),
             FoldConstants(),
             EliminateDeadCode(),

@@ -1,0 +1,289 @@
+"""Ragged tensors in fixed shapes: every road from a mask to the outputs, against eager, at many counts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphforge
+from graphforge.errors import GraphForgeError
+from graphforge.frontend.torchvision_fix import ensure_torchvision
+from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS, BoundDynamicShapes
+from graphforge.targets import get_target
+from graphforge.targets.target import TargetOptions
+from graphforge.transform import Pipeline
+from graphforge.verify.padding import unpadded
+
+ensure_torchvision()
+# by name, as users do
+batched_nms: Any = importlib.import_module("torchvision.ops").batched_nms
+
+compiling: Any = importlib.import_module("graphforge.compile")
+
+
+class Fn(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)
+
+
+def check(
+    function: Callable[..., Any], *examples: tuple[Tensor, ...], form: str = "padded", nms: str = "native"
+) -> tuple[list[Any], onnxruntime.InferenceSession]:
+    """Compile to fixed shapes, run every example, and compare what is left without padding with eager."""
+    prepared = compiling.prepare(Fn(function), examples[0])
+    model, _ = compiling.to_ir(prepared)
+    compiling.to_canonical(model)
+    if form == "padded":
+        Pipeline(get_target("onnx").pipeline(TargetOptions(outputs="padded", nms=nms))).run(model)
+    else:  # the same walk, its results cut to their counts
+        bounded = BoundDynamicShapes(outputs="ragged")
+        Pipeline([bounded, *get_target("onnx").pipeline(TargetOptions(nms=nms))]).run(model)
+    import onnx_ir
+
+    proto = onnx_ir.to_proto(model)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    if form == "padded":
+        for output in session.get_outputs():
+            assert all(isinstance(size, int) for size in output.shape), output.name
+    recipe = model.meta.get(PADDED_OUTPUTS, [])
+    names = [value.name for value in session.get_inputs()]
+    results = []
+    for example in examples:
+        feeds = dict(zip(names, (tensor.numpy() for tensor in example), strict=True))
+        held = dict(zip([one.name for one in session.get_outputs()], session.run(None, feeds), strict=True))
+        got = unpadded(held, recipe) if form == "padded" else held
+        expected = function(*example)
+        leaves = torch.utils._pytree.tree_leaves(expected)
+        assert len(got) == len(leaves)
+        for (name, array), leaf in zip(got.items(), leaves, strict=True):
+            assert array.shape == tuple(leaf.shape), name
+            np.testing.assert_allclose(array, leaf.numpy(), rtol=1e-6, atol=1e-6, err_msg=name)
+        results.append(leaves)
+    return results, session
+
+
+def cases(*, count: int = 12, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Boxes and scores of which none, some and all pass 0.5."""
+    generator = torch.Generator().manual_seed(seed)
+    boxes = torch.rand(count, 4, generator=generator) * 50
+    boxes[:, 2:] += boxes[:, :2]
+    mixed = torch.rand(count, generator=generator)
+    all_pass = torch.linspace(0.91, 0.99, count).flip(0)  # no ties: torch's topk picks any of equal scores
+    return [(boxes, mixed), (boxes, torch.zeros(count)), (boxes, all_pass), (boxes.flip(0), mixed.flip(0))]
+
+
+@pytest.fixture(params=["padded", "ragged"])
+def form(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+def masked(boxes: Tensor, scores: Tensor) -> Any:
+    keep = scores > 0.5
+    return boxes[keep], scores[keep], torch.where(keep)[0]
+
+
+def test_a_mask(form: str) -> None:
+    results, _ = check(masked, *cases(), form=form)
+    assert [len(one[1]) for one in results][1:3] == [0, 12]
+    assert 0 < len(results[0][1]) < 12
+
+
+def test_a_mask_of_a_mask(form: str) -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        first = scores > 0.3
+        boxes, scores = boxes[first], scores[first]
+        second = torch.where((boxes[:, 2] - boxes[:, 0] > 15) & (scores < 0.9))[0]
+        return boxes[second], scores[second], second
+
+    check(function, *cases(), form=form)
+
+
+def test_top_k_of_a_mask_and_back_to_the_rows(form: str) -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        keep = torch.where(scores > 0.5)[0]
+        best, order = scores[keep].topk(min(4, keep.shape[0]))
+        chosen = keep[order]
+        return boxes[chosen] * best[:, None], chosen, order
+
+    check(function, *cases(), form=form)
+
+
+def test_arithmetic_shapes_and_layers(form: str) -> None:
+    torch.manual_seed(1)
+    linear, conv = nn.Linear(4, 6), nn.Conv2d(1, 3, 3, padding=1)
+
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        keep = scores > 0.5
+        chosen = boxes[keep]
+        hidden = torch.softmax(linear(chosen), dim=1)
+        maps = conv(chosen.reshape(-1, 1, 2, 2)).amax(dim=(2, 3))
+        corners = torch.stack([chosen[:, :2], chosen[:, 2:]], dim=1).transpose(1, 2)
+        return hidden, torch.cat([maps, scores[keep][:, None]], dim=1), corners, chosen.sum(1).clamp(max=80)
+
+    with torch.no_grad():
+        check(function, *cases(), form=form)
+
+
+def test_rows_take_in_their_classes_and_are_masked_again(form: str) -> None:
+    """What Faster R-CNN does: [R, C] scores and [R, C, 4] boxes become one list."""
+    torch.manual_seed(2)
+    weights = torch.rand(4, 3)
+
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        keep = scores > 0.4
+        chosen = boxes[keep]
+        per_class = (chosen @ weights).sigmoid()
+        labels = torch.arange(3).view(1, -1).expand_as(per_class).reshape(-1)
+        wide = (chosen[:, None] + torch.arange(3.0)[:, None]).reshape(-1, 4)
+        flat = per_class.reshape(-1)
+        again = torch.where(flat > 0.9)[0]
+        return wide[again], flat[again], labels[again]
+
+    check(function, *cases(), form=form)
+
+
+def test_joined_and_cut_where_it_was_joined(form: str) -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        first, second = boxes[scores > 0.5], boxes[scores < 0.2]
+        both = torch.cat([first, second, boxes[:2]]) * 2
+        a, b, c = both.split([first.shape[0], second.shape[0], 2])
+        return both, a, b + 1, c
+
+    check(function, *cases(), form=form)
+
+
+def test_sizes_make_new_tensors(form: str) -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        chosen = boxes[scores > 0.5]
+        ones = torch.ones(chosen.shape[0], 2)
+        ranks = torch.arange(chosen.shape[0])
+        return torch.cat([ranks[:, None].float(), chosen, ones], dim=1), torch.full_like(chosen[:, :1], 3.0)
+
+    check(function, *cases(), form=form)
+
+
+def test_reduced_over_the_ragged_axis(form: str) -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        keep = scores > 0.2
+        chosen = boxes[keep]
+        return chosen.sum(0), chosen.cumsum(0), chosen + 1
+
+    check(function, *cases()[:1], *cases()[3:], form=form)
+
+
+def test_the_first_so_many(form: str) -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        chosen = boxes[scores > 0.5]
+        return chosen[:3], chosen[:3, 1:]
+
+    check(function, *cases(), form=form)
+
+
+@pytest.mark.parametrize("nms", ["native", "portable"])
+def test_suppression_and_what_follows_the_kept(form: str, nms: str) -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        keep = scores > 0.1
+        boxes, scores = boxes[keep], scores[keep]
+        classes = (boxes[:, 0] * 7).long() % 3
+        kept = batched_nms(boxes, scores, classes, 0.3)[:5]
+        return boxes[kept], scores[kept], classes[kept], kept
+
+    check(function, *cases(count=40), *cases(count=40, seed=5), form=form, nms=nms)
+
+
+@pytest.mark.parametrize("nms", ["native", "portable"])
+def test_images_of_a_batch_are_stacked_and_suppressed_together(nms: str) -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        results = []
+        for image in range(3):
+            keep = scores[image] > 0.25
+            chosen, best = boxes[image][keep], scores[image][keep]
+            labels = torch.where(keep)[0] % 2
+            kept = batched_nms(chosen, best, labels, 0.4)[:6]
+            results.append({"boxes": chosen[kept], "scores": best[kept], "labels": labels[kept]})
+        return results
+
+    def batch(seed: int) -> tuple[Tensor, Tensor]:
+        pairs = [cases(count=20, seed=seed + at)[kind] for at, kind in enumerate((0, 1, 2))]  # some, none, all
+        return torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])
+
+    _, session = check(function, batch(0), batch(9), nms=nms)
+    assert {one.name: one.shape for one in session.get_outputs()} == {
+        "boxes": [3, 6, 4],
+        "scores": [3, 6],
+        "labels": [3, 6],
+        "num_dets": [3],
+    }
+
+
+def test_images_share_one_suppression_with_its_threshold() -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        results = []
+        for image in range(2):
+            keep = scores[image] > 0.25
+            labels = torch.where(keep)[0] % 2
+            kept = batched_nms(boxes[image][keep], scores[image][keep], labels, 0.4)[:6]
+            results.append({"boxes": boxes[image][keep][kept]})
+        return results
+
+    pair = cases(count=20)[0]
+    prepared = compiling.prepare(Fn(function), (torch.stack([pair[0]] * 2), torch.stack([pair[1]] * 2)))
+    model, facts = compiling.to_ir(prepared)
+    assert facts["substitutions"][0]["calls"] == 2
+    compiling.to_canonical(model)
+    Pipeline.parse("bound-dynamic-shapes,replace-batched-nms,eliminate-dead-code").run(model)
+    nodes = [node for node in model.graph if node.op_type == "MulticlassNMS"]
+    assert len(nodes) == 1
+    assert nodes[0].attributes["score_threshold"].as_float() == 0.25
+    assert nodes[0].attributes["keep_top_k"].as_int() == 6
+    assert len(nodes[0].inputs) == 3  # no mask is left
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda boxes, scores: boxes[scores > 0.5].mean(0), "ReduceMean over an axis whose size depends on data"),
+        (lambda boxes, scores: torch.softmax(scores[scores > 0.5], 0), "mixes positions"),
+        (lambda boxes, scores: boxes[scores > 0.5].reshape(2, -1), "Reshape"),
+        (lambda boxes, scores: boxes[scores > 0.5][-3:], "Slice counts from the end"),
+    ],
+)
+def test_what_has_no_form_is_refused_with_its_line(function: Callable[..., Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(GraphForgeError, match=reason) as caught:
+        graphforge.compile(Fn(function), cases()[0], outputs="padded", output=tmp_path / "out")
+    assert "test_bound_dynamic_shapes.py" in str(caught.value)
+    assert "--outputs ragged" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_without_ragged_tensors_is_left_alone() -> None:
+    prepared = compiling.prepare(nn.Linear(4, 2), torch.randn(3, 4))
+    model, _ = compiling.to_ir(prepared)
+    (record,) = Pipeline([BoundDynamicShapes()]).run(model)
+    assert not record.changes
+    assert PADDED_OUTPUTS not in model.meta
+
+
+def test_padding_that_holds_something_fails_verification() -> None:
+    recipe = [{"restores": "a", "output": "a", "image": None, "count": "num_dets", "axis": 0}]
+    outputs = {"a": np.array([1.0, 2.0, 0.0]), "num_dets": np.array([2])}
+    assert unpadded(outputs, recipe)["a"].tolist() == [1.0, 2.0]
+    with pytest.raises(GraphForgeError, match="something else than 0 in its padding"):
+        unpadded({**outputs, "a": np.array([1.0, 2.0, 3.0])}, recipe)
+    with pytest.raises(GraphForgeError, match="says 4 rows, there are 3"):
+        unpadded({**outputs, "num_dets": np.array([4])}, recipe)
