@@ -3,7 +3,7 @@
     dets float [K, 5], indices int64 [K] = SoftNMS(boxes float [N, 4], scores float [N])
 
 Again and again the best box that is left is picked (ties by lower index), and the score of every other one is
-multiplied by a weight of its IoU with it; what then falls below ``min_score`` is dropped.  The weight is, by ``method``:
+multiplied by a weight of its IoU with it; what then falls below ``min_score`` is dropped.  The weight, by ``method``:
 
 - ``linear``: 1 - IoU where the IoU is at least ``iou_threshold``, else 1;
 - ``naive``: 0 there, else 1;

@@ -70,6 +70,7 @@ def test_score_threshold_is_strict_and_minus_infinity_never_a_candidate(lowering
     scores = np.array([[0.5, -np.inf, 0.25, 0.75]], np.float32)
     assert run(lowering, apart(4), scores, attributes={"score_threshold": 0.5})[2].tolist() == [[3, -1, -1, -1]]
     assert run(lowering, apart(4), scores)[3].tolist() == [3]
+    assert run(lowering, apart(4), scores, attributes={"score_threshold": -np.inf})[3].tolist() == [3]
 
 
 @ALL
