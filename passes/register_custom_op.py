@@ -43,7 +43,8 @@ class RegisterCustomOp(Pass):
             where = f"node {name!r} came from {origins[0].describe()}" if origins else f"node {name!r}"
             if op is None:
                 if self.strict:
-                    known = ", ".join(one.qualified_name for one in declared_ops()) or "none"
+                    theirs = [one.qualified_name for one in declared_ops() if one.domain != "graphforge"]
+                    known = ", ".join(theirs) or "none"
                     raise GraphForgeError(
                         f"operator {node.domain}::{node.op_type} is not declared (declared: {known})",
                         where,
