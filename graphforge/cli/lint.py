@@ -65,8 +65,12 @@ def command(path: str, target: str, as_json: bool) -> int:
         )
     else:
         _print(stdout(), findings)
-        stdout().print(", ".join(f"{count} {name}" for name, count in summary.items()))
+        stdout().print(", ".join(_counted(counts[name], name) for name in ("error", "warning", "note")))
     return int(counts["error"] > 0)
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def _print(console: Console, findings: Sequence[Finding]) -> None:

@@ -56,6 +56,21 @@ def test_table_shows_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert word in printed
 
 
+def test_origins_of_the_stock_exporter_are_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load(cumsum_model(tmp_path / "model.onnx"))
+    node = model.graph.node[0]
+    del node.metadata_props[:]
+    for key, value in (
+        ("name_scopes", "['', 'tail', 'cumsum']"),
+        ("class_hierarchy", "['Net', 'net.Tail', 'aten.cumsum.default']"),
+        ("stack_trace", 'File "net.py", line 77, in forward'),
+    ):
+        node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+    onnx.save(model, tmp_path / "model.onnx")
+    operator = lint_json(capsys, tmp_path / "model.onnx", code=1)["findings"][1]
+    assert operator["origin"] == "tail (Tail), CumSum, net.py:77"
+
+
 def test_bundle_without_errors_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     static_bundle(tmp_path)
     document = lint_json(capsys, tmp_path, code=0)

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
-from graphforge.ir import infer_node, origins_from_metadata, origins_of
+from graphforge.frontend.onnx_origins import read_origins
+from graphforge.ir import infer_node, origins_of
 
 __all__ = ["RULES", "TAGS", "Finding", "LintRule", "NodePlace", "Severity", "Subject", "node_place", "rule"]
 
@@ -167,5 +168,7 @@ def _opset_of(model: ir.Model) -> int:
 
 def node_place(node: ir.Node) -> NodePlace:
     """``node head/Add (Add), from head (Head), aten.add.Tensor, model.py:41``."""
-    origins = origins_of(node) or origins_from_metadata(dict(node.metadata_props))
-    return NodePlace(node.name or "", node.op_type, origins[0].describe() if origins else "")
+    if not origins_of(node):
+        read_origins(node)
+    known = [origin for origin in origins_of(node) if origin.module or origin.file]
+    return NodePlace(node.name or "", node.op_type, known[0].describe() if known else "")
