@@ -167,8 +167,8 @@ def _read_at_most(user: ir.Node, value: ir.Value) -> int | None:
 
 _ELEMENTWISE = (
     "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike "
-    "Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf "
-    "IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu Round Selu "
+    "Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity "
+    "IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu Round Selu "
     "Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"
 ).split()
 
@@ -420,6 +420,18 @@ def _reduce(walk: Walk, node: ir.Node) -> None:
     dense = _filled(walk, known, walk.dense(value), neutral)
     (result,) = walk.again(node, [dense, *node.inputs[1:]])
     _hand_over(walk, node.outputs[0], result)
+
+
+@_rule("ArgMax", "ArgMin")
+def _arg_reduce(walk: Walk, node: ir.Node) -> None:
+    """The best class of each row; the best row of all would need its rank among the valid ones."""
+    value = node.inputs[0]
+    assert value is not None
+    axis = node.attributes.get_int("axis", 0) % len(walk.shape(value))
+    lost = 0 if node.attributes.get_int("keepdims", 1) else 1
+    _row_by_row(
+        walk, node, lambda ragged: ragged - lost if ragged > axis else ragged, allowed=lambda ragged: ragged != axis
+    )
 
 
 def _hand_over(walk: Walk, old: ir.Value, new: ir.Value) -> None:

@@ -159,6 +159,19 @@ def test_rows_take_in_their_classes_and_are_masked_again(form: str) -> None:
     check(function, *cases(), form=form)
 
 
+def test_the_best_class_of_each_row(form: str) -> None:
+    """What a head does that picks candidates by objectness before it looks at their classes."""
+
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        keep = scores > 0.5
+        chosen = boxes[keep]
+        best, labels = chosen.max(1)
+        upright, kept = chosen.reshape(-1, 2, 2).min(1, keepdim=True)
+        return chosen[best > 30], labels[best > 30], chosen.t().argmin(0), upright, kept
+
+    check(function, *cases(), form=form)
+
+
 def test_joined_and_cut_where_it_was_joined(form: str) -> None:
     def function(boxes: Tensor, scores: Tensor) -> Any:
         first, second = boxes[scores > 0.5], boxes[scores < 0.2]
@@ -261,6 +274,7 @@ def test_images_share_one_suppression_with_its_threshold() -> None:
     [
         (lambda boxes, scores: boxes[scores > 0.5].mean(0), "ReduceMean over an axis whose size depends on data"),
         (lambda boxes, scores: torch.softmax(scores[scores > 0.5], 0), "mixes positions"),
+        (lambda boxes, scores: boxes[scores > 0.5].argmax(0), "mixes positions"),
         (lambda boxes, scores: boxes[scores > 0.5].reshape(2, -1), "Reshape"),
         (lambda boxes, scores: boxes[scores > 0.5][-3:], "Slice counts from the end"),
     ],
