@@ -7,10 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from graphforge.cli.main import run
+from graphforge.passes.opset import Step
+from graphforge.passes.opset.engine import rules_of
 
 ROI = """
 <ir_version: 8, opset_import: ["" : 16]>
@@ -205,6 +209,25 @@ def test_proof_of_a_file_names_missing_kernels(folder: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert "opset 22 not run: ONNX Runtime brings no kernel for RoiAlign(22)" in printed
     assert "impossible below 16: RoiAlign head/RoiAlign (head, net.py:41)" in printed
+
+
+def test_disproved_opset_ends_with_1(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A legalisation that changes the result, put in the place of the real one."""
+    from graphforge.passes.opset import lower_16
+    from graphforge.passes.opset.grid_sample import grid_sample
+
+    def halved(step: Step) -> list[ir.Value]:
+        (value,) = grid_sample(step)
+        return [step.op.Mul(value, np.array(0.5, np.float32))]
+
+    monkeypatch.setattr(lower_16, "RULES", {**lower_16.RULES, "GridSample": halved})
+    monkeypatch.setattr("graphforge.passes.opset.engine.rules_of", rules_of.__wrapped__)
+    assert run(["opset", *SAMPLER, "--prove", "--target", "onnxruntime"]) == 1
+    printed = capsys.readouterr().out
+    assert "opset 15 at example (given): output" in printed
+    assert "BAD" in printed
 
 
 def test_matrix_has_a_column_for_each_opset_and_a_row_for_each_runtime(
