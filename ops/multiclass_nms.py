@@ -337,7 +337,11 @@ def lower_native(
             kept = op.Reshape(kept, [0, -1])
         found = _Candidates(boxes, kept, None, None, _candidate_count(op, scores))
         return _assemble(op, boxes, found, kept, classes, settings)
-    found = _listed(op, boxes, masked, class_ids, classes, settings.pre_top_k)
+    total = _candidate_count(op, scores)
+    best: Size = settings.pre_top_k
+    if not best and (classes is not None or (isinstance(total, int) and total > _MOST_AT_ONCE)):
+        best = _most_candidates(op, masked, total, settings)
+    found = _listed(op, boxes, masked, class_ids, classes, best)
     matrix = op.Unsqueeze(found.scores, [1])
     corners, apart = found.boxes, found.label
     if found.label is not None:
@@ -356,6 +360,8 @@ def lower_native(
         matrix = _among_classes(op, found.label, kept)
         picked = op.NonMaxSuppression(corners, matrix, settings.max_per_class, 1.0, settings.score_threshold)
         kept = _put_back(op, kept, op.Gather(picked, [0, 2], axis=1))
+    if isinstance(best, ir.Value):
+        found, kept = _padded(op, found, kept, _rows_out(op, total, settings))
     return _assemble(op, boxes, found, kept, classes, settings)
 
 
@@ -390,10 +396,7 @@ def lower_portable(
             f"set pre_top_k (the best so many candidates of an image) to at most {_MOST_AT_ONCE}",
         )
     if not isinstance(most, int) or most > _MOST_AT_ONCE:
-        above = op.Cast(op.Greater(masked, settings.score_threshold), to=_INT64)
-        axes = [1, 2] if classes is not None else [1]
-        most = _boxes.smallest(op, op.ReduceMax(op.ReduceSum(above, axes, keepdims=0), [0], keepdims=1), most)
-        most = op.Max(most, [0])  # the largest of no images is the smallest number
+        most = _most_candidates(op, masked, most, settings)
     found = _listed(op, boxes, masked, class_ids, classes, most)
     above = op.Greater(found.scores, settings.score_threshold)
     corners, apart = found.boxes, found.label
@@ -452,18 +455,23 @@ def _listed(
     numbers = _boxes.to_float(op, boxes)
     flat = masked if classes is None else op.Reshape(masked, [0, -1])
     if best == 0:
-        if classes is None:
-            return _Candidates(numbers, flat, None, class_ids, total)
-        places = op.Range(0, _boxes.scalar(op, total), 1)
-        places = op.Expand(places, _boxes.vector(op, [_boxes.size(op, masked, 0), total]))
-        limit = total
-    else:
-        limit = _boxes.smallest(op, total, best)
-        flat, places = op.TopK(flat, _boxes.vector(op, [limit]), axis=1, _outputs=2)
+        assert classes is None, "all boxes with all their classes are too many to list"
+        return _Candidates(numbers, flat, None, class_ids, total)
+    limit = _boxes.smallest(op, total, best)
+    flat, places = op.TopK(flat, _boxes.vector(op, [limit]), axis=1, _outputs=2)
     box, label = _box_and_label(op, places, classes)
     if class_ids is not None:
         label = op.GatherElements(class_ids, box, axis=1)
     return _Candidates(_rows(op, numbers, box), flat, box, label, limit)
+
+
+def _most_candidates(op: Builder, masked: ir.Value, limit: Size, settings: Settings) -> ir.Value:
+    """How many candidates the image with the most of them has, at most ``limit``."""
+    above = op.Cast(op.Greater(masked, settings.score_threshold), to=_INT64)
+    axes = [1, 2] if _classes(op, masked) is not None else [1]
+    most = _boxes.smallest(op, op.ReduceMax(op.ReduceSum(above, axes, keepdims=0), [0], keepdims=1), limit)
+    result: ir.Value = op.Max(most, [0])  # the largest of no images is the smallest number
+    return result
 
 
 def _box_and_label(op: Builder, places: ir.Value, classes: Size | None) -> tuple[ir.Value, ir.Value | None]:
