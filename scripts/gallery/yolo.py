@@ -4,8 +4,8 @@
     graphforge compile scripts/gallery/yolo.py:yolo_offset_batch3
 
 `yolo` keeps classes apart with torchvision's ``batched_nms``; `yolo_offset` shifts the boxes by class and calls the
-plain ``nms``, and hands out rows of (box, score, class), as the post-processing of YOLOv5 does.  Weights are random, from a
-fixed seed; ``_batch3`` functions take three pictures, whose numbers of detections differ.
+plain ``nms``, and hands out rows of (box, score, class), as the post-processing of YOLOv5 does.  Weights are random,
+from a fixed seed; ``_batch3`` functions take three pictures, whose numbers of detections differ.
 """
 
 from __future__ import annotations
