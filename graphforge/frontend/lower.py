@@ -177,6 +177,7 @@ class _Lowering:
         graph = self.model.graph
         taken: set[int] = set()
         inputs = set(graph.inputs)
+        names = {value.name for value in inputs} | set(self.captured.output_names)
         for name, result in zip(self.captured.output_names, results, strict=True):
             if name is None:
                 continue
@@ -190,6 +191,12 @@ class _Lowering:
                 value = self.op.Identity(value)
                 value.shape, value.type = shape, dtype
             taken.add(id(value))
+            if any(name == other.name for other in inputs):  # ONNX names all values of a graph apart
+                was = name
+                while name in names:
+                    name = f"output_{name}"
+                names.add(name)
+                self.lowered.notes.append(f"output {was!r} is called {name!r}, since an input is called {was!r}")
             value.name = name
             graph.outputs.append(value)
 
