@@ -1,6 +1,6 @@
 """MTCNN's stages as modules of their own, with facenet-pytorch's trained weights and the suppression inside.
 
-    graphforge compile scripts/gallery/mtcnn.py:p_stage --dynamic image:2=12..640,3=12..640
+    graphforge compile scripts/gallery/mtcnn.py:p_stage --dynamic image:2=13..640,3=13..640
     graphforge compile scripts/gallery/mtcnn.py:o_stage --outputs padded
 
 `p_stage` proposes boxes on one scale of the picture, `m_stage` merges the scales, `r_stage` and `o_stage` look at a
