@@ -18,7 +18,7 @@ from graphforge.passes.bounding.walk import Walk
 __all__ = ["RULES", "SOURCES"]
 
 # Operators whose result is ragged although no input is.
-SOURCES = frozenset({"NonZero", "Compress", "BatchedNMS"})
+SOURCES = frozenset({"NonZero", "Compress", "BatchedNMS", "SoftNMS"})
 
 _INT = ir.DataType.INT64
 _MAX = 2**63 - 1
@@ -123,6 +123,33 @@ def _batched_nms(walk: Walk, node: ir.Node) -> None:
     kept = op.Max(op.Squeeze(indices, [0]), 0)
     result = walk.rows.prefix(keep, ("nms", node), op.Squeeze(count, [0]))
     walk.set(node.outputs[0], kept, 0, result, into=rows)
+
+
+@_rule("graphforge::SoftNMS")
+def _soft_nms(walk: Walk, node: ir.Node) -> None:
+    """The same node, to which -inf is no candidate; what it picked is filled up to the number of boxes."""
+    op = walk.op
+    boxes, scores = node.inputs
+    assert boxes is not None
+    assert scores is not None
+    known = walk.ragged.get(boxes), walk.ragged.get(scores)
+    rows = None if known[0] is None else known[0].rows
+    if any((None if one is None else one.rows) is not rows for one in known) or any(
+        one is not None and one.axis != 0 for one in known
+    ):
+        raise Refusal("the boxes and scores were not picked in the same way")
+    size = walk.shape(boxes)[0]
+    usable = walk.dense(scores)
+    if rows is not None and not rows.is_full:
+        usable = op.Where(rows.mask(op), usable, -np.inf)
+    dets, order = walk.again(node, [walk.dense(boxes), usable])
+    count = op.Shape(order)
+    missing = op.Sub([size], count)
+    picks = walk.rows.prefix(size, ("soft nms", node), op.Squeeze(count, [0]))
+    filled_order = op.Reshape(op.Pad(order, op.Concat([0], missing, axis=0), 0), [size])
+    filled_dets = op.Reshape(op.Pad(dets, op.Concat([0, 0], missing, [0], axis=0), 0.0), [size, 5])
+    walk.set(node.outputs[0], filled_dets, 0, picks)
+    walk.set(node.outputs[1], filled_order, 0, picks, into=rows)
 
 
 def _cap(node: ir.Node, size: int) -> tuple[int, int]:

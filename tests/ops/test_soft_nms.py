@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import onnxruntime
 import pytest
 import torch
 
+import graphforge
 from graphforge.errors import GraphForgeError
 from graphforge.ir import HOME_OPSET, Builder
 from graphforge.ops.soft_nms import soft_nms
 from graphforge.passes.lower_nms import LowerNms
 from graphforge.transform import Pipeline, VerifyGraph
 from tests.ops.nms_cases import boxes_like, same, scores_like
+from tests.passes.test_bound_dynamic_shapes import check
 
 METHODS = ("linear", "gaussian", "naive")
 
@@ -124,3 +127,35 @@ def test_survives_capture_as_one_node() -> None:
 
     program = torch.export.export(Head(), (torch.rand(9, 4), torch.rand(9)))
     assert "graphforge.soft_nms.default" in [str(node.target) for node in program.graph.nodes]
+
+
+class Softened(torch.nn.Module):
+    """Boxes above a score, softly suppressed, and what is gathered by the indices."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, boxes: torch.Tensor, scores: torch.Tensor, extra: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = scores > 0.2
+        boxes, scores, extra = boxes[found], scores[found], extra[found]
+        dets, kept = torch.ops.graphforge.soft_nms(boxes, scores, 0.3, 0.5, 0.05, self.method)
+        return dets, extra[kept]
+
+
+@pytest.mark.parametrize("form", ["ragged", "padded"])
+@pytest.mark.parametrize("method", METHODS)
+def test_compiles_end_to_end(method: str, form: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    examples = []
+    for spread in (30.0, 3.0, 0.0):  # some overlap; much overlap; no candidate at all
+        corner = random.uniform(0, spread, (40, 2))
+        boxes = np.concatenate([corner, corner + random.uniform(5, 15, (40, 2))], axis=1).astype(np.float32)
+        scores = (random.permutation(40) / 40).astype(np.float32) * np.float32(bool(spread))
+        examples.append((torch.from_numpy(boxes), torch.from_numpy(scores), torch.arange(40)))
+    model = Softened(method).eval()
+    bundle = graphforge.compile(model, examples[0], output=tmp_path / "out", outputs=form)
+    assert bundle.manifest["verification"]["passed"]
+    results, _ = check(model, *examples, form=form)
+    counts = [len(dets) for dets, _ in results]
+    assert counts[2] == 0 < counts[1] < counts[0] < 40

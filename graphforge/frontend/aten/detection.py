@@ -47,6 +47,33 @@ def nms(op: Emitter, boxes: ir.Value, scores: ir.Value, iou_threshold: float) ->
     return batched_nms(op, boxes, scores, None, iou_threshold)
 
 
+@lowers("graphforge.soft_nms.default")
+def soft_nms(
+    op: Emitter,
+    boxes: ir.Value,
+    scores: ir.Value,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: str,
+) -> tuple[ir.Value, ir.Value]:
+    """SoftNMS."""
+    from graphforge.ops.soft_nms import Settings
+
+    Settings(iou_threshold, sigma, min_score, method)  # refuses what has no meaning
+    picked: tuple[ir.Value, ir.Value] = _semantic(
+        op,
+        "SoftNMS",
+        [op.cast(boxes, ir.DataType.FLOAT), op.cast(scores, ir.DataType.FLOAT)],
+        _outputs=2,
+        iou_threshold=float(iou_threshold),
+        sigma=float(sigma),
+        min_score=float(min_score),
+        method=method,
+    )
+    return picked
+
+
 @lowers("graphforge.multi_scale_roi_align.default")
 def multi_scale_roi_align(
     op: Emitter,
