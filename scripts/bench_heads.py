@@ -105,7 +105,7 @@ def _heads() -> Iterator[Head]:
     yield Head("digits", "1", digits.detector)
     yield Head("digits", "3", digits.detector_batch3)
     yield Head("mtcnn p_stage", "1", mtcnn.p_stage)
-    yield Head("mtcnn m_stage", "153 boxes", mtcnn.m_stage)
+    yield Head("mtcnn m_stage", "294 boxes", mtcnn.m_stage)
     yield Head("mtcnn r_stage", "153 crops", mtcnn.r_stage)
     yield Head("mtcnn o_stage", "9 crops", mtcnn.o_stage)
 

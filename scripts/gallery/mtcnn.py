@@ -140,8 +140,15 @@ def p_stage() -> Example:
 
 
 def m_stage() -> Example:
-    """The proposals on the astronaut."""
-    return Merge(), _given("merge")
+    """The proposals on the astronaut at twice as many scales as MTCNN takes: its own are too far apart to overlap."""
+    stage, image = Proposals(), _planes(astronaut())
+    levels = [*_pyramid(image), *_pyramid(image, smallest_face=_SMALLEST_FACE * 1.1)]
+    with torch.no_grad():
+        found = [stage(scaled, torch.tensor(scale)) for scaled, scale in levels]
+    boxes, scores, regressions = (
+        torch.cat([one[name] for one in found]) for name in ("boxes", "scores", "regressions")
+    )
+    return Merge(), (boxes, scores, regressions)
 
 
 def r_stage() -> Example:
@@ -197,10 +204,10 @@ def _planes(picture: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
 
 
-def _pyramid(image: Tensor) -> Iterator[tuple[Tensor, float]]:
+def _pyramid(image: Tensor, smallest_face: float = _SMALLEST_FACE) -> Iterator[tuple[Tensor, float]]:
     """The image at every scale, and the scale."""
     height, width = image.shape[2:]
-    scale = _CELL / _SMALLEST_FACE
+    scale = _CELL / smallest_face
     shorter = min(height, width) * scale
     while shorter >= _CELL:
         yield _resized(image, int(height * scale + 1), int(width * scale + 1)), scale
