@@ -37,6 +37,7 @@ class OutputComparison:
         tolerance: what was allowed, in words.
         passed: the verdict.
         reason: why it failed, "" when it passed.
+        note: what was done before comparing, "" when nothing was.
     """
 
     name: str
@@ -53,6 +54,7 @@ class OutputComparison:
     tolerance: str = ""
     passed: bool = True
     reason: str = ""
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; numbers that JSON cannot say (NaN, Inf) become text."""

@@ -13,6 +13,7 @@ from graphforge.frontend.spec import ShapeSpec
 from graphforge.targets.target import Runner
 from graphforge.verify.compare import Array, OutputComparison, compare_arrays, dtype_name
 from graphforge.verify.inputs import check_feeds, random_feeds
+from graphforge.verify.ranked import reordered
 from graphforge.verify.shapes import SizeAssignment, plan_sizes
 from graphforge.verify.tolerance import EXACT, Tolerances
 
@@ -234,6 +235,8 @@ def verify(
         trials.append(trial)
     notes.extend(getattr(reference, "notes", ()))
     notes.extend(_weak_outputs(trials, tolerances))
+    for trial in trials:
+        notes.extend(f"output {one.name} at {trial.describe()}: {one.note}" for one in trial.outputs if one.note)
     suspect = ""
     if culprit is not None and locate:
         suspect, note = _suspect(reference, artifact, culprit, tolerances)
@@ -326,9 +329,24 @@ def compare_outputs(
                 f"({', '.join(artifact)})",
             )
         ]
-    return [
+    compared = [
         compare_arrays(there, reference[here], artifact[there], tolerances.of(there, dtype_name(reference[here])))
         for here, there in pairs
+    ]
+    if all(one.passed for one in compared):
+        return compared
+    named = {there: reference[here] for here, there in pairs}
+    ordered, moved = reordered(named, artifact, tolerances)
+    return [
+        one
+        if one.name not in ordered
+        else replace(
+            compare_arrays(
+                one.name, named[one.name], ordered[one.name], tolerances.of(one.name, dtype_name(named[one.name]))
+            ),
+            note=f"{moved[one.name]} rows stand in another order, among scores that are equal within the tolerance",
+        )
+        for one in compared
     ]
 
 
