@@ -136,7 +136,7 @@ def p_stage() -> Example:
     """The astronaut at the scale at which the face is about twelve pixels wide."""
     levels = list(_pyramid(_planes(astronaut())))
     image, scale = levels[4]
-    return Proposals(), (image, torch.tensor(scale))
+    return Proposals().eval(), (image, torch.tensor(scale))
 
 
 def m_stage() -> Example:
@@ -148,17 +148,17 @@ def m_stage() -> Example:
     boxes, scores, regressions = (
         torch.cat([one[name] for one in found]) for name in ("boxes", "scores", "regressions")
     )
-    return Merge(), (boxes, scores, regressions)
+    return Merge().eval(), (boxes, scores, regressions)
 
 
 def r_stage() -> Example:
     """The crops of the proposals on the astronaut."""
-    return Refine(), _given("refine")
+    return Refine().eval(), _given("refine")
 
 
 def o_stage() -> Example:
     """The crops of what R-Net left on the astronaut."""
-    return Output(), _given("output")
+    return Output().eval(), _given("output")
 
 
 STAGES: dict[str, Callable[[], nn.Module]] = {
