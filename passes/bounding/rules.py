@@ -34,14 +34,20 @@ def _rule(*names: str) -> Callable[[Callable[[Walk, ir.Node], None]], Callable[[
     return register
 
 
+def _data(node: ir.Node, place: int = 0) -> ir.Value:
+    """An input that the operator cannot do without."""
+    value = node.inputs[place]
+    assert value is not None
+    return value
+
+
 # -- where ragged axes begin -------------------------------------------------------------------------------------------
 
 
 @_rule("NonZero")
 def _non_zero(walk: Walk, node: ir.Node) -> None:
     """Of a vector: the mask itself says which positions count."""
-    (mask,) = node.inputs
-    assert mask is not None
+    mask = _data(node)
     rows, size = _picked(walk, mask)
     if len(walk.shape(mask)) != 1:
         return _non_zero_of_grid(walk, node, mask)
@@ -63,9 +69,7 @@ def _non_zero_of_grid(walk: Walk, node: ir.Node, mask: ir.Value) -> None:
 
 @_rule("Compress")
 def _compress(walk: Walk, node: ir.Node) -> None:
-    data, mask = node.inputs
-    assert data is not None
-    assert mask is not None
+    data, mask = _data(node), _data(node, 1)
     rows, _ = _picked(walk, mask)
     known = walk.ragged.get(data)
     dense = walk.dense(data) if known is None else known.dense
@@ -329,9 +333,7 @@ def _gemm(walk: Walk, node: ir.Node) -> None:
 
 @_rule("MatMul")
 def _mat_mul(walk: Walk, node: ir.Node) -> None:
-    left, right = node.inputs
-    assert left is not None
-    assert right is not None
+    left, right = _data(node), _data(node, 1)
     ranks = len(walk.shape(left)), len(walk.shape(right))
     known = walk.ragged.get(left), walk.ragged.get(right)
     rank = max(ranks)
@@ -350,8 +352,7 @@ def _mat_mul(walk: Walk, node: ir.Node) -> None:
 
 @_rule("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "Hardmax", "LpNormalization")
 def _along_axis(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     known = walk.ragged.get(value)
     if known is None:
         raise Refusal(f"{node.op_type} takes a size that depends on data")
@@ -364,8 +365,7 @@ def _along_axis(walk: Walk, node: ir.Node) -> None:
 
 @_rule("Pad")
 def _pad(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     known, pads = walk.ragged.get(value), walk.vector_of(node.inputs[1])
     if known is None or pads is None:
         raise Refusal("Pad by a size that depends on data")
@@ -380,8 +380,7 @@ def _pad(walk: Walk, node: ir.Node) -> None:
 
 @_rule("Tile")
 def _tile(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     known, repeats = walk.ragged.get(value), walk.vector_of(node.inputs[1])
     if known is None or repeats is None or repeats[known.axis] != 1:
         raise Refusal("Tile of an axis whose size depends on data")
@@ -397,8 +396,7 @@ def _one_hot(walk: Walk, node: ir.Node) -> None:
 
 @_rule("CumSum")
 def _cum_sum(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     known, axis = walk.ragged.get(value), walk.single(node.inputs[1])
     if known is None or not isinstance(axis, int):
         raise Refusal("CumSum of a size that depends on data")
@@ -424,8 +422,7 @@ _NEUTRAL: dict[str, Any] = {
 
 @_rule(*_NEUTRAL)
 def _reduce(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     known = walk.ragged.get(value)
     if known is None:
         raise Refusal(f"{node.op_type} of a size that depends on data")
@@ -452,8 +449,7 @@ def _reduce(walk: Walk, node: ir.Node) -> None:
 @_rule("ArgMax", "ArgMin")
 def _arg_reduce(walk: Walk, node: ir.Node) -> None:
     """The best class of each row; the best row of all would need its rank among the valid ones."""
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     axis = node.attributes.get_int("axis", 0) % len(walk.shape(value))
     lost = 0 if node.attributes.get_int("keepdims", 1) else 1
     _row_by_row(
@@ -494,8 +490,7 @@ def _filled(walk: Walk, known: Ragged, dense: ir.Value, filler: Any) -> ir.Value
 
 @_rule("Transpose")
 def _transpose(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     rank = len(walk.shape(value))
     perm = list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else list(reversed(range(rank)))
     known = walk.ragged[value]
@@ -505,8 +500,7 @@ def _transpose(walk: Walk, node: ir.Node) -> None:
 
 @_rule("Unsqueeze", "Squeeze")
 def _squeeze(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     if value in walk.extents:
         (now,) = walk.again(node, [walk.dense(value), *node.inputs[1:]])
         walk.set_size(node.outputs[0], now, walk.extents[value])
@@ -531,8 +525,7 @@ def _squeeze(walk: Walk, node: ir.Node) -> None:
 
 @_rule("Reshape", "Flatten")
 def _reshape(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     if value in walk.extents:
         (now,) = walk.again(node, [walk.dense(value), *node.inputs[1:]])
         walk.set_size(node.outputs[0], now, walk.extents[value])
@@ -597,8 +590,7 @@ def _split_or_merged(walk: Walk, rows: Rows, after: int, new_after: int) -> Rows
 
 @_rule("Shape")
 def _shape(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     known = walk.ragged.get(value)
     if known is None:
         raise Refusal("the shape of a size")
@@ -615,8 +607,7 @@ def _shape(walk: Walk, node: ir.Node) -> None:
 
 @_rule("Size")
 def _size(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     known = walk.ragged[value]
     shape = walk.shape(value)
     others = math.prod(shape) // known.rows.size if known.rows.size else 0
@@ -689,9 +680,7 @@ def _range(walk: Walk, node: ir.Node) -> None:
 
 @_rule("Gather")
 def _gather(walk: Walk, node: ir.Node) -> None:
-    data, indices = node.inputs
-    assert data is not None
-    assert indices is not None
+    data, indices = _data(node), _data(node, 1)
     op = walk.op
     if data in walk.extents:
         picked = walk.vector_of(indices)
@@ -736,9 +725,7 @@ def _gather(walk: Walk, node: ir.Node) -> None:
 
 @_rule("GatherND")
 def _gather_nd(walk: Walk, node: ir.Node) -> None:
-    data, indices = node.inputs
-    assert data is not None
-    assert indices is not None
+    data, indices = _data(node), _data(node, 1)
     source, picks = walk.ragged.get(data), walk.ragged.get(indices)
     batch = node.attributes.get_int("batch_dims", 0)
     if batch:
@@ -755,17 +742,14 @@ def _gather_nd(walk: Walk, node: ir.Node) -> None:
 
 @_rule("GatherElements")
 def _gather_elements(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     axis = node.attributes.get_int("axis", 0) % len(walk.shape(value))
     _row_by_row(walk, node, lambda ragged: ragged, allowed=lambda ragged: ragged != axis)
 
 
 @_rule("TopK")
 def _top_k(walk: Walk, node: ir.Node) -> None:
-    value, k = node.inputs
-    assert value is not None
-    assert k is not None
+    value, k = _data(node), _data(node, 1)
     shape = walk.shape(value)
     axis = node.attributes.get_int("axis", -1) % len(shape)
     known, wanted = walk.ragged.get(value), walk.single(k)
@@ -798,8 +782,7 @@ def _top_k(walk: Walk, node: ir.Node) -> None:
 
 @_rule("Slice")
 def _slice(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     starts, ends = walk.elements(node.inputs[1]), walk.elements(node.inputs[2])
     if value in walk.extents:
         return _slice_of_sizes(walk, node, starts, ends)
@@ -868,8 +851,7 @@ def _part(walk: Walk, rows: Rows, start: int | Extent, end: int | Extent) -> tup
 
 
 def _slice_of_sizes(walk: Walk, node: ir.Node, starts: Any, ends: Any) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     steps = walk.vector_of(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else [1]
     if starts is None or ends is None or steps != [1] or not all(isinstance(one, int) for one in (*starts, *ends)):
         raise Refusal("Slice picks sizes at computed places")
@@ -881,8 +863,7 @@ def _slice_to_size(
     walk: Walk, node: ir.Node, axes: Sequence[int], starts: Any, ends: Any, steps: Sequence[int]
 ) -> None:
     """The first so many of a dense axis, as many as a size says."""
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     if len(axes) != 1 or starts[0] != 0 or steps[0] != 1 or not isinstance(ends[0], Extent):
         raise Refusal("Slice of a fixed tensor to a size that depends on data")
     axis = axes[0]
@@ -897,8 +878,7 @@ def _slice_to_size(
 
 @_rule("Split")
 def _split(walk: Walk, node: ir.Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value = _data(node)
     known = walk.ragged.get(value)
     if known is None:
         raise Refusal("Split of a fixed tensor into sizes that depend on data")
