@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -122,9 +123,24 @@ def _define_operators() -> None:
 
     library = torch.library.Library("torchvision", "FRAGMENT")
     _kept_libraries.append(library)
-    kernel_by_name = {"nms": kernels.nms, "roi_align": kernels.roi_align}
+    kernel_by_name: dict[str, Callable[..., object]] = {
+        "nms": kernels.nms,
+        "roi_align": kernels.roi_align,
+        "roi_pool": kernels.roi_pool,
+        "ps_roi_align": kernels.ps_roi_align,
+        "ps_roi_pool": kernels.ps_roi_pool,
+        "deform_conv2d": kernels.deform_conv2d,
+    }
+    fake_by_name: dict[str, Callable[..., object]] = {
+        "roi_align": kernels.roi_align_fake,
+        "roi_pool": kernels.roi_pool_fake,
+        "ps_roi_align": kernels.ps_roi_align_fake,
+        "ps_roi_pool": kernels.ps_roi_pool_fake,
+        "deform_conv2d": kernels.deform_conv2d_fake,
+    }
     for schema in _SCHEMAS:
         name = schema[: schema.index("(")]
         library.define(schema)
         library.impl(name, kernel_by_name.get(name, kernels.refuse(name)), "CPU")
-    torch.library.register_fake("torchvision::roi_align", kernels.roi_align_fake, lib=library)
+    for name, fake in fake_by_name.items():
+        torch.library.register_fake(f"torchvision::{name}", fake, lib=library)
