@@ -18,7 +18,7 @@ __all__ = ["LegaliseOpset"]
 _SHOWN = 6
 
 # The newest opset whose version of an operator ONNX Runtime 1.31 computes on the CPU (measured).
-_LAST_KERNEL = {"RoiAlign": 21}
+_LAST_KERNEL = {"RoiAlign": 21, "MaxRoiPool": 21}
 # Operators without a CPU kernel in ONNX Runtime 1.31, whose older form is faster than ONNX's definition of them
 # (GroupNormalization by half), and the opset before which that form is written.
 _WITHOUT_KERNEL = {"GroupNormalization": 21}

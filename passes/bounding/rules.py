@@ -317,10 +317,10 @@ def _batch(walk: Walk, node: ir.Node) -> None:
     _row_by_row(walk, node, lambda axis: axis, allowed=lambda axis: axis == 0)
 
 
-@_rule("RoiAlign")
+@_rule("RoiAlign", "MaxRoiPool")
 def _roi_align(walk: Walk, node: ir.Node) -> None:
     if node.inputs[0] in walk.ragged:
-        raise Refusal("RoiAlign pools from a batch whose size depends on data")
+        raise Refusal(f"{node.op_type} pools from a batch whose size depends on data")
     _row_by_row(walk, node, lambda axis: axis, allowed=lambda axis: axis == 0)
 
 

@@ -1,4 +1,4 @@
-"""Sampling: grid_sample, affine_grid, and torchvision's roi_align and deform_conv2d."""
+"""Sampling: grid_sample, affine_grid, and torchvision's roi_align, roi_pool and deform_conv2d."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from graphforge.errors import GraphForgeError
 from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers
 
@@ -76,6 +77,25 @@ def roi_align(
         coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
     )
     return result
+
+
+@lowers("torchvision.roi_pool.default")
+def roi_pool(
+    op: Emitter, x: ir.Value, rois: ir.Value, spatial_scale: float, pooled_height: int, pooled_width: int
+) -> list[ir.Value | None]:
+    """MaxRoiPool, which rounds, clips and fills empty bins as torchvision does; without the argmax."""
+    if op.wants(1):
+        raise GraphForgeError(  # no LoweringError: torch's own translation would hand out something else in its place
+            "the places of the largest values (argmax) of roi_pool have no ONNX form",
+            "use the pooled values only, as torchvision.ops.roi_pool does",
+        )
+    pooled: ir.Value = op.MaxRoiPool(
+        op.cast(x, ir.DataType.FLOAT),
+        op.cast(rois, ir.DataType.FLOAT),
+        pooled_shape=[pooled_height, pooled_width],
+        spatial_scale=float(spatial_scale),
+    )
+    return [pooled, None]
 
 
 @lowers("torchvision.deform_conv2d.default")

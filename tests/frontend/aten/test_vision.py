@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+import graphforge
+from graphforge.errors import GraphForgeError
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.lower import lower
 from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.frontend.torchvision_fix import TorchvisionState, ensure_torchvision, torchvision_state
 from tests.frontend.helpers import assert_same, lower_and_compare, run_model
+from tests.passes.test_bound_dynamic_shapes import check
 
 
 def _values(*shape: int) -> Tensor:
@@ -104,6 +109,65 @@ def test_roi_align(ratio: int, aligned: bool) -> None:
     model = lower(captured).model
     model.opset_imports[""] = 21
     assert_same(run_model(model, {"x0": x, "x1": rois}), [forward(x, rois)], atol=1e-4)
+
+
+@needs_torchvision
+@pytest.mark.parametrize("form", ["ragged", "padded"])
+def test_roi_pool_rounds_and_clips_as_torchvision_does(form: str) -> None:
+    ensure_torchvision()
+    random = np.random.default_rng(0)
+    examples = []
+    for case in range(6):  # halves that round, boxes beyond the borders, swapped corners; at last no box
+        corner = random.integers(-12, 60, (50, 2)) / 2
+        rows = [random.integers(0, 2, (50, 1)), corner, corner + random.integers(-6, 60, (50, 2)) / 2]
+        rois = torch.from_numpy(np.concatenate(rows, axis=1).astype(np.float32))
+        x = torch.from_numpy(random.normal(size=(2, 3, 13, 11)).astype(np.float32))
+        examples.append((x, rois, torch.rand(50) * (case < 5)))
+
+    def function(x: Tensor, rois: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        every = torch.ops.torchvision.roi_pool(x, rois, 0.5, 3, 2)[0]
+        return every, torch.ops.torchvision.roi_pool(x, rois[scores > 0.5], 0.3, 7, 7)[0]
+
+    check(function, *examples, form=form)
+
+
+@needs_torchvision
+def test_argmax_of_roi_pool_is_refused() -> None:
+    ensure_torchvision()
+
+    def function(x: Tensor, rois: Tensor) -> Tensor:
+        places: Tensor = torch.ops.torchvision.roi_pool(x, rois, 1.0, 2, 2)[1]
+        return places
+
+    with pytest.raises(GraphForgeError, match=r"argmax\) of roi_pool"):
+        lower_and_compare(function, (_values(1, 2, 8, 8), torch.zeros(3, 5)))
+
+
+@needs_torchvision
+@pytest.mark.parametrize("opset", [16, 22])
+@pytest.mark.parametrize("masked", [False, True])
+def test_deform_conv2d_module_compiles(masked: bool, opset: int, tmp_path: Path) -> None:
+    """Below 19 there is no DeformConv: legalise-opset writes it out."""
+    ensure_torchvision()
+    deformable: Any = importlib.import_module("torchvision.ops").DeformConv2d
+
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offset = torch.nn.Conv2d(4, 2 * 2 * 9, 3, stride=2, padding=2, dilation=2)
+            self.mask = torch.nn.Conv2d(4, 2 * 9, 3, stride=2, padding=2, dilation=2)
+            self.deformed = deformable(4, 6, 3, stride=2, padding=2, dilation=2, groups=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.deformed(x, self.offset(x) * 3, self.mask(x).sigmoid() if masked else None)
+            return result
+
+    torch.manual_seed(0)
+    bundle = graphforge.compile(
+        Layer().eval(), _values(2, 4, 12, 10), opset=opset, output=tmp_path / "out",
+        dynamic_shapes={"x": {0: (1, 3), 2: (8, 16)}},
+    )  # fmt: skip
+    assert bundle.manifest["verification"]["passed"]
 
 
 @needs_torchvision
