@@ -76,7 +76,7 @@ class Row:
         suppression: nodes that suppress, by operator; other Loops of the model are among them.
         detections: of each image.
         difference, relative: the largest of all outputs and trials, absolute and as a share of its output's largest.
-        verified: whether every trial agreed; else why not.
+        verified: whether every trial agreed, and what was let pass; else why not.
     """
 
     head: str
@@ -151,6 +151,7 @@ def _row(head: Head, prepared: Any, model: Any, capture: str, outputs: str, nms:
             found = runner.run(feeds)
         finally:
             runner.close()
+    notes = {output.note for trial in report.trials for output in trial.outputs if output.note}
     counts = [len(array) for name, array in found.items() if _LISTS_DETECTIONS.fullmatch(name)]
     return Row(
         head=head.name,
@@ -163,7 +164,7 @@ def _row(head: Head, prepared: Any, model: Any, capture: str, outputs: str, nms:
         detections=", ".join(map(str, counts)),
         difference=report.max_abs,
         relative=report.max_rel,
-        verified="yes" if report.passed else "; ".join(report.failures())[:200],
+        verified="; ".join(["yes", *sorted(notes)]) if report.passed else "; ".join(report.failures())[:200],
     )
 
 
@@ -196,7 +197,7 @@ def main() -> int:
         print(f"{head.name} at batch {head.batch}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     path = options.output / "heads.json"
     path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    passed = sum(row.verified == "yes" for row in rows)
+    passed = sum(row.verified.startswith("yes") for row in rows)
     print(f"\n{passed} of {len(rows)} verified, {len(failed)} heads did not compile; {path}")
     return 0 if passed == len(rows) and not failed else 1
 
