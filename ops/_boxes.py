@@ -21,8 +21,10 @@ __all__ = [
     "Size",
     "apart_by_class",
     "capped",
+    "fixed_point",
     "intersections",
     "ordered_corners",
+    "precedes",
     "scalar",
     "size",
     "smallest",
@@ -180,13 +182,13 @@ def survivors(
     count = size(op, corners, 1)
     if depth == 0 and not fixed_shapes and (not isinstance(count, int) or count > _AT_ONCE):
         return _survivors_by_blocks(op, corners, classes, candidates, threshold, count), None
-    over = op.And(_overlaps(op, corners, corners, classes, classes, threshold), _precedes(op, count))
+    over = op.And(_overlaps(op, corners, corners, classes, classes, threshold), precedes(op, count))
     start = op.Cast(op.Unsqueeze(candidates, [1]), to=_FLOAT)  # [B, 1, P]
-    keep, converged = _fixed_point(op, start, op.Cast(over, to=_FLOAT), depth)
+    keep, converged = fixed_point(op, start, op.Cast(over, to=_FLOAT), depth)
     return op.Greater(op.Squeeze(keep, [1]), 0.0), converged
 
 
-def _fixed_point(op: Builder, start: ir.Value, over: ir.Value, depth: int) -> tuple[ir.Value, ir.Value | None]:
+def fixed_point(op: Builder, start: ir.Value, over: ir.Value, depth: int) -> tuple[ir.Value, ir.Value | None]:
     """Iterate over float [B, 1, P], 1 what is kept, with float [B, P, P], 1 where the row suppresses the column."""
 
     def step(inner: Builder, keep: ir.Value) -> ir.Value:
@@ -260,7 +262,7 @@ def _survivors_by_blocks(
         hits = inner.MatMul(real, inner.Cast(over, to=_FLOAT))
         left = inner.Where(inner.Greater(hits, 0.0), 0.0, inner.Slice(keep, start, end, [2]))
         among = inner.And(_overlaps(inner, here, here, own, own, threshold), precedes)
-        left, _ = _fixed_point(inner, left, inner.Cast(among, to=_FLOAT), 0)
+        left, _ = fixed_point(inner, left, inner.Cast(among, to=_FLOAT), 0)
         before, after = inner.Slice(keep, [0], start, [2]), inner.Slice(keep, end, [_MAX_INT64], [2])
         # Only what is kept is met again; an image that keeps less than another meets some boxes that are not real.
         most_kept = inner.Cast(inner.ReduceMax(inner.ReduceSum(left, [1, 2], keepdims=0), keepdims=1), to=_INT64)
@@ -348,7 +350,7 @@ def capped(
         before = op.CumSum(numbers, 1, exclusive=1)
     elif fixed_shapes:
         same = op.Equal(op.Unsqueeze(classes, [2]), op.Unsqueeze(classes, [1]))
-        earlier = op.And(same, _precedes(op, size(op, classes, 1)))
+        earlier = op.And(same, precedes(op, size(op, classes, 1)))
         before = op.Squeeze(op.MatMul(op.Unsqueeze(numbers, [1]), op.Cast(earlier, to=_FLOAT)), [1])
     else:
         own = op.Equal(op.Unsqueeze(classes, [1]), op.Unsqueeze(op.Unique(classes), [1]))  # [B, C, P]
@@ -358,7 +360,7 @@ def capped(
     return result
 
 
-def _precedes(op: Builder, count: Size) -> ir.Value:
+def precedes(op: Builder, count: Size) -> ir.Value:
     """bool [P, P]: the row's place is before the column's."""
     if isinstance(count, int):
         places = op.constant(np.arange(count, dtype=np.int64))

@@ -11,7 +11,7 @@ from graphforge.transform import Pass, Rewriter
 
 __all__ = ["LowerNms"]
 
-_OPERATORS = ("BatchedNMS", "MulticlassNMS", "SoftNMS")
+_OPERATORS = ("BatchedNMS", "MulticlassNMS", "SoftNMS", "NMSRotated")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class LowerNms(Pass):
             graph.opset_imports.pop("graphforge", None)
 
     def _lower(self, op: Builder, node: Node) -> tuple[list[Value], Value | None]:
-        from graphforge.ops import batched_nms, multiclass_nms, soft_nms
+        from graphforge.ops import batched_nms, multiclass_nms, nms_rotated, soft_nms
 
         boxes, scores, class_ids, valid = (*node.inputs, None, None)[:4]
         assert boxes is not None
@@ -70,6 +70,9 @@ class LowerNms(Pass):
         try:
             if node.op_type == "SoftNMS":  # a Loop in either form: no runtime has a kernel for it
                 return list(soft_nms.lower(op, boxes, scores, soft_nms.Settings.of(node))), None
+            if node.op_type == "NMSRotated":  # plain operators in either form, for the same reason
+                keep, converged = nms_rotated.lower(op, node, boxes, scores, class_ids, depth=self.depth)
+                return [keep], converged
             if node.op_type == "BatchedNMS":
                 settings = batched_nms.settings_of(node)
                 if self.form == "native":

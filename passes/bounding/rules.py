@@ -18,7 +18,7 @@ from graphforge.passes.bounding.walk import Walk
 __all__ = ["RULES", "SOURCES"]
 
 # Operators whose result is ragged although no input is.
-SOURCES = frozenset({"NonZero", "Compress", "BatchedNMS", "SoftNMS"})
+SOURCES = frozenset({"NonZero", "Compress", "BatchedNMS", "SoftNMS", "NMSRotated"})
 
 _INT = ir.DataType.INT64
 _MAX = 2**63 - 1
@@ -129,31 +129,31 @@ def _batched_nms(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], kept, 0, result, into=rows)
 
 
-@_rule("graphforge::SoftNMS")
-def _soft_nms(walk: Walk, node: ir.Node) -> None:
+@_rule("graphforge::SoftNMS", "graphforge::NMSRotated")
+def _picking_nms(walk: Walk, node: ir.Node) -> None:
     """The same node, to which -inf is no candidate; what it picked is filled up to the number of boxes."""
     op = walk.op
-    boxes, scores = node.inputs
-    assert boxes is not None
-    assert scores is not None
-    known = walk.ragged.get(boxes), walk.ragged.get(scores)
+    inputs = [value for value in node.inputs if value is not None]
+    known = [walk.ragged.get(value) for value in inputs]
     rows = None if known[0] is None else known[0].rows
     if any((None if one is None else one.rows) is not rows for one in known) or any(
         one is not None and one.axis != 0 for one in known
     ):
-        raise Refusal("the boxes and scores were not picked in the same way")
-    size = walk.shape(boxes)[0]
-    usable = walk.dense(scores)
+        raise Refusal("the boxes, scores and classes were not picked in the same way")
+    size = walk.shape(inputs[0])[0]
+    dense = [walk.dense(value) for value in inputs]
     if rows is not None and not rows.is_full:
-        usable = op.Where(rows.mask(op), usable, -np.inf)
-    dets, order = walk.again(node, [walk.dense(boxes), usable])
+        dense[1] = op.Where(rows.mask(op), dense[1], -np.inf)
+    results = walk.again(node, dense)
+    order = results[-1]
     count = op.Shape(order)
     missing = op.Sub([size], count)
-    picks = walk.rows.prefix(size, ("soft nms", node), op.Squeeze(count, [0]))
+    picks = walk.rows.prefix(size, ("picked", node), op.Squeeze(count, [0]))
     filled_order = op.Reshape(op.Pad(order, op.Concat([0], missing, axis=0), 0), [size])
-    filled_dets = op.Reshape(op.Pad(dets, op.Concat([0, 0], missing, [0], axis=0), 0.0), [size, 5])
-    walk.set(node.outputs[0], filled_dets, 0, picks)
-    walk.set(node.outputs[1], filled_order, 0, picks, into=rows)
+    walk.set(node.outputs[-1], filled_order, 0, picks, into=rows)
+    if len(results) == 2:
+        filled = op.Pad(results[0], op.Concat([0, 0], missing, [0], axis=0), 0.0)
+        walk.set(node.outputs[0], op.Reshape(filled, [size, 5]), 0, picks)
 
 
 def _cap(node: ir.Node, size: int) -> tuple[int, int]:

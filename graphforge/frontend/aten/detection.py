@@ -74,6 +74,26 @@ def soft_nms(
     return picked
 
 
+@lowers("graphforge.nms_rotated.default")
+def nms_rotated(
+    op: Emitter, boxes: ir.Value, scores: ir.Value, class_ids: ir.Value | None, iou_threshold: float
+) -> ir.Value:
+    """NMSRotated."""
+    from graphforge.ops.batched_nms import float32_at_most
+
+    kept: ir.Value = _semantic(
+        op,
+        "NMSRotated",
+        [
+            op.cast(boxes, ir.DataType.FLOAT),
+            op.cast(scores, ir.DataType.FLOAT),
+            class_ids if class_ids is None else op.cast(class_ids, ir.DataType.INT64),
+        ],
+        iou_threshold=float32_at_most(iou_threshold),
+    )
+    return kept
+
+
 @lowers("graphforge.multi_scale_roi_align.default")
 def multi_scale_roi_align(
     op: Emitter,
