@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from graphforge.ir import Builder
+from graphforge.ops._roi_align import roi_align_of_levels
 from graphforge.ops.custom_op import TensorFact, semantic_op
 
 __all__ = ["OP", "lower", "multi_scale_roi_align"]
@@ -101,19 +102,35 @@ OP = semantic_op(
 )
 
 
-def lower(op: Builder, node: ir.Node, *, fixed_shapes: bool) -> ir.Value:
-    """RoiAlign per level.
+def lower(op: Builder, node: ir.Node, *, fixed_shapes: bool, roi_align: str = "native") -> ir.Value:
+    """RoiAlign per level, or all levels together in plain operators.
 
     Args:
         op: where to build.
         node: a MultiScaleRoiAlign.
         fixed_shapes: pool every box from every level and choose, so that no size depends on data; else each level's
             boxes are picked, pooled, and put back in order.
+        roi_align: ``native`` or ``portable``, for targets that have no RoiAlign.
+
+    Raises:
+        GraphForgeError: the portable form needs a sampling ratio above 0 and maps of fixed shape.
     """
     rois, levels, *features = [value for value in node.inputs if value is not None]
     scales = [float(scale) for scale in node.attributes["spatial_scales"].as_floats()]
     images = op.Cast(op.Gather(rois, op.constant(0), axis=1), to=ir.DataType.INT64)
     corners = op.Slice(rois, [1], [5], [1])
+    if roi_align == "portable":
+        return roi_align_of_levels(
+            op,
+            features,
+            corners,
+            images,
+            levels if len(features) > 1 else None,
+            scales=scales,
+            size=(node.attributes.get_int("output_height"), node.attributes.get_int("output_width")),
+            sampling_ratio=node.attributes.get_int("sampling_ratio", 0),
+            aligned=bool(node.attributes.get_int("aligned", 0)),
+        )
 
     def pooled(level: int, boxes: ir.Value, which: ir.Value) -> ir.Value:
         result: ir.Value = op.RoiAlign(

@@ -17,7 +17,12 @@ NMS_FORMS = ("native", "portable")
 
 
 def semantic_passes(
-    options: TargetOptions, *, outputs: str = "ragged", nms: str = "native", fixed_shapes: bool = False
+    options: TargetOptions,
+    *,
+    outputs: str = "ragged",
+    nms: str = "native",
+    fixed_shapes: bool = False,
+    roi_align: str = "native",
 ) -> list[Pass]:
     """Fixed shapes where they are wanted, then every operator of ours in plain ONNX.
 
@@ -25,6 +30,7 @@ def semantic_passes(
         options: what the user asked for.
         outputs, nms: what this target does when nothing was asked.
         fixed_shapes: this target takes no size that changes from round to round of a loop either.
+        roi_align: ``portable`` where this target has no RoiAlign.
 
     Raises:
         UsageError: a form is unknown.
@@ -43,6 +49,6 @@ def semantic_passes(
     padded = form == "padded"
     return [
         *([BoundDynamicShapes(), ReplaceBatchedNMS()] if padded else []),
-        LowerSemanticOps(fixed_shapes=padded),
+        LowerSemanticOps(fixed_shapes=padded, roi_align=roi_align),
         LowerNms(form=suppression, fixed_shapes=fixed_shapes and suppression == "portable"),
     ]
