@@ -178,6 +178,7 @@ _primitives("bitwise_not", call(N), call(B))
 _primitives("add sub mul eq ne ge gt le lt maximum minimum fmax fmin", call(X, Y), call(N, M))
 _primitives("atan2", call(X, Y))
 _primitives("bitwise_and bitwise_or bitwise_xor", call(N, M), call(B, C))
+CASES["aten.fmod.Scalar"] = (call(X, 0.7), call(X, -0.7), call(N, 3), call(N, -3))
 _primitives("div fmod remainder", call(X, P), call(N, M.abs() + 1), call(N, -M.abs() - 1))
 _primitives("pow", call(P, X), call(N, S))
 _primitives("shift_left shift_right_arithmetic", call(N, S))
@@ -352,6 +353,12 @@ ELSEWHERE: dict[str, str] = {
         ("torchvision.deform_conv2d.default", "torchvision.nms.default", "torchvision.roi_align.default"),
         "aten/test_vision.py",
     ),
+    "torchvision.roi_pool.default": "test_torchvision_kernels.py",
+    "graphforge.batched_nms.default": "../ops/test_batched_nms.py",
+    "graphforge.soft_nms.default": "../ops/test_soft_nms.py",
+    "graphforge.nms_rotated.default": "../ops/test_nms_rotated.py",
+    "graphforge.multi_scale_roi_align.default": "../ops/test_multi_scale_roi_align.py",
+    "graphforge.heatmaps_to_keypoints.default": "../ops/test_heatmaps_to_keypoints.py",
 }
 
 _RANDOM: dict[str, Call] = {
@@ -499,4 +506,5 @@ def test_files_named_here_name_their_operators(file: str) -> None:
     text = (Path(__file__).parent / file).read_text(encoding="utf-8")
     for name in (name for name, where in ELSEWHERE.items() if where == file):
         namespace, packet, _ = name.split(".")
-        assert name in text or (namespace == "torchvision" and packet in text), f"{file} does not say it tests {name}"
+        short = namespace in ("torchvision", "graphforge") and packet in text
+        assert name in text or short, f"{file} does not say it tests {name}"
