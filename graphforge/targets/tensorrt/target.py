@@ -51,10 +51,12 @@ class TensorRTTarget:
         from graphforge.passes.legalise_opset import LegaliseOpset
         from graphforge.targets.semantic import semantic_passes
 
+        wanted = read_options(options)
+        roi_align = "portable" if wanted.flavour.name == "tensorrt_rtx" else "native"  # RTX has none
         return [
             # it has no NMS kernel, and fixed shapes only
-            *semantic_passes(options, outputs="padded", nms="portable", fixed_shapes=True),
-            LegaliseOpset(opset=read_options(options).opset),
+            *semantic_passes(options, outputs="padded", nms="portable", fixed_shapes=True, roi_align=roi_align),
+            LegaliseOpset(opset=wanted.opset),
             FoldConstants(),
             EliminateDeadCode(),
         ]
