@@ -98,7 +98,9 @@ def mask_rcnn(images: int = 1) -> Example:
 
 def keypoint_rcnn(images: int = 1) -> Example:
     """Keypoint R-CNN."""
-    return _rcnn("keypointrcnn_resnet50_fpn", 6), (_pictures(images),)
+    model = _rcnn("keypointrcnn_resnet50_fpn", 6)
+    model.roi_heads.score_thresh = 0.8  # not every picture has as many as are kept
+    return model, (_pictures(images),)
 
 
 def _rcnn(name: str, seed: int) -> Any:

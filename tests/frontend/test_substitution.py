@@ -79,9 +79,10 @@ def modules() -> Iterator[tuple[Any, Any]]:
 
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
-    before = list(declared_substitutions())
+    targets = (None, "onnx", "magicmind")
+    before = [one for target in targets for one in declared_substitutions(target)]
     yield
-    for one in declared_substitutions():
+    for one in [one for target in targets for one in declared_substitutions(target)]:
         if one not in before:
             withdraw(one.function)
 
