@@ -30,8 +30,8 @@ class LegaliseOpset(Pass):
 
     Attributes:
         opset: the version of the default domain to arrive at, 11 to the home opset.
-        lower_for_kernels: go lower still where ONNX Runtime has no CPU kernel for an operator at ``opset``, and write in
-            its older form what ONNX Runtime would compute piece by piece.
+        lower_for_kernels: go lower still where ONNX Runtime has no CPU kernel for an operator at ``opset``, and write
+            in its older form what ONNX Runtime would compute piece by piece.
     """
 
     name: ClassVar[str] = "legalise-opset"

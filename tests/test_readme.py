@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 # a comment that says what to do with the code block below it
-_BLOCK = re.compile(r"<!-- (?P<order>file: \S+|run(?: if \w+| in clone)?) -->\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
+_ORDER = r"<!-- (?P<order>file: \S+|run(?: if \w+| in clone)?) -->"
+_BLOCK = re.compile(_ORDER + r"\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
 
 
 def _blocks() -> list[tuple[str, str, str]]:
@@ -37,7 +38,8 @@ def test_tour_runs_as_written(tmp_path: Path) -> None:
         if needed and importlib.util.find_spec(needed) is None:
             continue
         command = ["bash", "-e", "-c", code] if language == "sh" else [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=ROOT if in_clone else tmp_path, env=environment, capture_output=True, text=True, check=False)
+        folder = ROOT if in_clone else tmp_path
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
         ran += 1
     assert ran >= 5

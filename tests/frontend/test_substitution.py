@@ -304,4 +304,3 @@ def test_a_file_of_substitutions(modules: Any, tmp_path: Path) -> None:
         load_substitutions(broken)
     with pytest.raises(UsageError, match="there is no file"):
         load_substitutions(tmp_path / "missing.py")
-
