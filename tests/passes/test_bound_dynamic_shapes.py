@@ -201,6 +201,14 @@ def test_reduced_over_the_ragged_axis(form: str) -> None:
     check(function, *cases()[:1], *cases()[3:], form=form)
 
 
+def test_single_rows_from_the_front_and_from_the_end(form: str) -> None:
+    def function(boxes: Tensor, scores: Tensor) -> Any:
+        chosen = boxes[scores > 0.5]
+        return chosen[0], chosen[-1], chosen[-2] + chosen[1], chosen * 2
+
+    check(function, *cases()[:1], *cases()[2:], form=form)
+
+
 def test_the_first_so_many(form: str) -> None:
     def function(boxes: Tensor, scores: Tensor) -> Any:
         chosen = boxes[scores > 0.5]
