@@ -20,7 +20,13 @@ from graphforge.frontend.promises import check_promises
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.spec import ShapeSpec, TensorSpec
 from graphforge.frontend.substitutes import load_substitutes
-from graphforge.frontend.substitution import Applied, check_used, declared_substitutions, substituting
+from graphforge.frontend.substitution import (
+    Applied,
+    check_used,
+    declared_substitutions,
+    forget_calls,
+    substituting,
+)
 from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret, script_arguments
 from graphforge.frontend.traceable import traceable_functions
@@ -314,6 +320,7 @@ def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, st
     except Exception as error:
         if strict or "Constraints violated" not in str(error) or "generated guard" not in str(error):
             raise
+        forget_calls()
         program = exported(deferred=True)
         deferred = True
     template = Captured(

@@ -35,6 +35,7 @@ __all__ = [
     "Substitution",
     "check_used",
     "declared_substitutions",
+    "forget_calls",
     "load_substitutions",
     "substitute",
     "substituting",
@@ -215,6 +216,12 @@ def substituting(substitutions: Sequence[Substitution]) -> Iterator[list[Applied
         _active.reset(token)
         with _lock:
             _release(taken)
+
+
+def forget_calls() -> None:
+    """Count anew in this thread: the model is about to be captured a second time."""
+    for record in _active.get().values():
+        record.calls = 0
 
 
 def check_used(applied: Sequence[Applied]) -> None:

@@ -18,6 +18,7 @@ from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.frontend.substitution import (
     Substitution,
     declared_substitutions,
+    forget_calls,
     load_substitutions,
     substitute,
     substituting,
@@ -132,6 +133,16 @@ def test_found_under_every_name_and_put_back(modules: Any) -> None:
     assert applied[0].calls == 2
     assert user.double(1) == 2
     assert all(a is b for a, b in zip(names_held(library, user), held, strict=True))
+
+
+def test_a_second_attempt_counts_anew(modules: Any) -> None:
+    _, user = modules
+    with substituting([Substitution("gf_sub_library.double", lambda x: x + 100)]) as applied:
+        user.double(1)
+        user.double(1)
+        forget_calls()
+        user.double(1)
+    assert applied[0].calls == 1
 
 
 def test_put_back_after_an_exception(modules: Any) -> None:
