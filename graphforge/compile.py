@@ -449,6 +449,7 @@ def _run_passes(
     with journal.step(name) as step:
         records = Pipeline(passes).run(model, instruments=instruments)
         step["nodes"] = _count(model)
+    journal.notes += [f"{record.name}: {note}" for record in records for note in record.notes]
     return records
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError
 from graphforge.verify.diff import short_source
 from graphforge.verify.opset_matrix import Cell, Obstruction, State
+from graphforge.verify.pages import write_page_to
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -168,16 +166,7 @@ def write_page(answer: OpsetAnswer, path: Path, *, model: str) -> Path:
         GraphForgeError: it cannot be written.
     """
     page = render_page(answer, model=model)
-    try:
-        descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise GraphForgeError(f"cannot write {str(path)!r}: {reason}", "choose another file with --html") from None
-    return path
+    return write_page_to(path, page, way_out="choose another file with --html")
 
 
 def render_page(answer: OpsetAnswer, *, model: str) -> str:

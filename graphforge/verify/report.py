@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError
+from graphforge.verify.pages import write_page_to
 
 if TYPE_CHECKING:
     from graphforge.verify.diff import DiffReport
@@ -37,17 +36,7 @@ def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: 
     manifest = _manifest(folder)
     page = render_report(manifest, opset=_opset(folder, manifest), diff=None if diff is None else diff.to_dict())
     target = folder / "report.html" if output is None else Path(output)
-    try:
-        descriptor, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(aside, 0o644)
-        os.replace(aside, target)
-    except OSError as error:
-        raise GraphForgeError(
-            f"cannot write {str(target)!r}: {error.strerror}", "choose another place with -o"
-        ) from None
-    return target
+    return write_page_to(target, page, way_out="choose another place with -o")
 
 
 def render_report(

@@ -22,7 +22,7 @@ def pictures(count: int) -> Tensor:
 
 
 def spread(
-    forward: Callable[[Tensor], object], layers: Sequence[nn.Conv2d], deviation: float, shift: float = 0.0
+    forward: Callable[[Tensor], object], layers: Sequence[nn.Conv2d | nn.Linear], deviation: float, shift: float = 0.0
 ) -> None:
     """Scale layers so that their outputs on three pictures have this standard deviation around ``shift``.
 

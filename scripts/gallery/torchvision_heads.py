@@ -9,25 +9,19 @@ within rounding of each other, as they are in a trained network.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from graphforge.frontend.torchvision_fix import ensure_torchvision
+from scripts.gallery.random_weights import SIZE, pictures, spread
 
 Example = tuple[nn.Module, tuple[list[Tensor]]]
-
-_SIZE = 160
-
-
-def _pictures(count: int) -> list[Tensor]:
-    """Smooth pictures of different contrast, [3, 160, 160] in 0..1."""
-    generator = torch.Generator().manual_seed(7)
-    coarse = torch.rand(count, 3, 10, 10, generator=generator)
-    contrast = torch.linspace(1.0, 0.3, count).reshape(-1, 1, 1, 1)
-    fine = torch.nn.functional.interpolate(coarse, (_SIZE, _SIZE), mode="bicubic", align_corners=False)
-    return list(((fine - 0.5) * contrast + 0.5).clamp(0, 1))
 
 
 def _build(name: str, seed: int, **settings: Any) -> Any:
@@ -38,22 +32,8 @@ def _build(name: str, seed: int, **settings: Any) -> Any:
     return getattr(detection, name)(weights=None, weights_backbone=None, **settings).eval()
 
 
-def _spread(model: nn.Module, layers: list[nn.Module], deviation: float, shift: float = 0.0) -> None:
-    """Scale layers so that their outputs on the pictures have this standard deviation around ``shift``."""
-    seen: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
-    handles = [layer.register_forward_hook(lambda m, _, out: seen[m].append(out.flatten())) for layer in layers]
-    with torch.no_grad():
-        model(_pictures(3))
-        for handle in handles:
-            handle.remove()
-        for layer, outputs in seen.items():
-            flat = torch.cat(outputs)
-            weight, bias = layer.weight, layer.bias
-            assert isinstance(weight, Tensor)
-            assert isinstance(bias, Tensor)
-            factor = float(deviation / flat.std())
-            weight.mul_(factor)
-            bias.mul_(factor).add_(shift - float(flat.mean()) * factor)
+def _spread(model: nn.Module, layers: list[Any], deviation: float, shift: float = 0.0) -> None:
+    spread(lambda images: model(list(images)), layers, deviation, shift)
 
 
 def ssd(images: int = 1) -> Example:
@@ -62,50 +42,50 @@ def ssd(images: int = 1) -> Example:
     _spread(model, [part[-1] for part in model.head.classification_head.module_list], 2.0)
     _spread(model, [part[-1] for part in model.head.regression_head.module_list], 0.8)
     model.score_thresh, model.detections_per_img, model.topk_candidates = 0.65, 50, 100
-    return model, (_pictures(images),)
+    return model, (list(pictures(images)),)
 
 
 def retinanet(images: int = 1) -> Example:
     """RetinaNet on ResNet-50 with a feature pyramid."""
-    model = _build("retinanet_resnet50_fpn", 2, num_classes=12, min_size=_SIZE, max_size=_SIZE)
+    model = _build("retinanet_resnet50_fpn", 2, num_classes=12, min_size=SIZE, max_size=SIZE)
     nn.init.normal_(model.head.classification_head.cls_logits.weight)
     _spread(model, [model.head.classification_head.cls_logits], 1.2, shift=-3.0)
     _spread(model, [model.head.regression_head.bbox_reg], 0.3)
     model.score_thresh, model.detections_per_img, model.topk_candidates = 0.3, 60, 200
-    return model, (_pictures(images),)
+    return model, (list(pictures(images)),)
 
 
 def fcos(images: int = 1) -> Example:
     """FCOS on ResNet-50 with a feature pyramid."""
-    model = _build("fcos_resnet50_fpn", 3, num_classes=12, min_size=_SIZE, max_size=_SIZE)
+    model = _build("fcos_resnet50_fpn", 3, num_classes=12, min_size=SIZE, max_size=SIZE)
     nn.init.normal_(model.head.classification_head.cls_logits.weight)
     _spread(model, [model.head.classification_head.cls_logits], 1.5, shift=-3.5)
     nn.init.normal_(model.head.regression_head.bbox_ctrness.weight)
     _spread(model, [model.head.regression_head.bbox_ctrness], 1.5)
     model.score_thresh = 0.62
-    return model, (_pictures(images),)
+    return model, (list(pictures(images)),)
 
 
 def faster_rcnn(images: int = 1) -> Example:
     """Faster R-CNN on ResNet-50 with a feature pyramid."""
-    return _rcnn("fasterrcnn_resnet50_fpn", 4), (_pictures(images),)
+    return _rcnn("fasterrcnn_resnet50_fpn", 4), (list(pictures(images)),)
 
 
 def mask_rcnn(images: int = 1) -> Example:
     """Mask R-CNN."""
-    return _rcnn("maskrcnn_resnet50_fpn", 5), (_pictures(images),)
+    return _rcnn("maskrcnn_resnet50_fpn", 5), (list(pictures(images)),)
 
 
 def keypoint_rcnn(images: int = 1) -> Example:
     """Keypoint R-CNN."""
     model = _rcnn("keypointrcnn_resnet50_fpn", 6)
     model.roi_heads.score_thresh = 0.8  # not every picture has as many as are kept
-    return model, (_pictures(images),)
+    return model, (list(pictures(images)),)
 
 
 def _rcnn(name: str, seed: int) -> Any:
     model = _build(
-        name, seed, num_classes=6 if "keypoint" not in name else 2, min_size=_SIZE, max_size=_SIZE,
+        name, seed, num_classes=6 if "keypoint" not in name else 2, min_size=SIZE, max_size=SIZE,
         rpn_pre_nms_top_n_test=60, rpn_post_nms_top_n_test=40, box_detections_per_img=20,
     )  # fmt: skip
     nn.init.normal_(model.rpn.head.cls_logits.weight)

@@ -159,3 +159,13 @@ def test_what_is_no_bundle_and_what_cannot_be_written(tmp_path: Path) -> None:
     bundle(tmp_path)
     with pytest.raises(GraphForgeError, match="cannot write"):
         write_report(tmp_path, tmp_path / "absent" / "report.html")
+
+
+def test_a_page_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:
+    from graphforge.verify.pages import write_page_to
+
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "inside").write_text("x")
+    with pytest.raises(GraphForgeError, match="cannot write"):
+        write_page_to(tmp_path / "taken", "page", way_out="choose another")
+    assert [one.name for one in tmp_path.iterdir()] == ["taken"]
