@@ -43,16 +43,20 @@ def _non_zero_of_grid(walk: Walk, node: ir.Node, mask: ir.Value) -> None:
 @rule("Compress")
 def _compress(walk: Walk, node: ir.Node) -> None:
     data, mask = data_of(node), data_of(node, 1)
-    rows, _ = _picked(walk, mask)
-    known = walk.ragged.get(data)
+    rows, size = _picked(walk, mask)
+    known, asked = walk.ragged.get(data), walk.ragged.get(mask)
+    if (None if known is None else known.rows) is not (None if asked is None else asked.rows):
+        raise Refusal("Compress by a mask of a tensor that was picked in another way")
     dense = walk.dense(data) if known is None else known.dense
     if "axis" not in node.attributes and len(walk.shape(data)) != 1:
         if known is not None:
             raise Refusal("Compress of a flattened tensor, one of whose sizes depends on data")
         dense = walk.op.Reshape(dense, [-1])
     axis = node.attributes.get_int("axis", 0) % len(walk.shape(data)) if "axis" in node.attributes else 0
-    if known is not None and (known.axis != axis or mask not in walk.ragged):
+    if known is not None and known.axis != axis:
         raise Refusal("Compress along another axis than the one whose size depends on data")
+    if size != (dense.shape[axis] if dense.shape is not None else None):
+        raise Refusal("Compress by a mask that is shorter than the axis")
     walk.set(node.outputs[0], dense, axis, rows, into=None if known is None else known.into)
 
 

@@ -21,6 +21,7 @@ from graphforge.targets import get_target
 from graphforge.targets.target import TargetOptions
 from graphforge.transform import Pipeline
 from graphforge.verify.padding import unpadded
+from tests.passes.harness import parse
 
 ensure_torchvision()
 # by name, as users do
@@ -293,6 +294,25 @@ def test_what_has_no_form_is_refused_with_its_line(function: Callable[..., Any],
     assert "test_bound_dynamic_shapes.py" in str(caught.value)
     assert "--outputs ragged" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "mask", "reason"),
+    [("x", "second", "picked in another way"), ("x", "few", "shorter than the axis"), ("third", "second", "")],
+)
+def test_a_mask_of_another_selection_is_refused(data: str, mask: str, reason: str) -> None:
+    """Equal in length by chance, perhaps, but not the same rows."""
+    model = parse(
+        "g (float[4] x, bool[4] a, bool[4] b, bool[3] few) => (float[n] y) {"
+        " third = Compress<axis=0>(x, a) second = Compress<axis=0>(b, a)"
+        f" y = Compress<axis=0>({data}, {mask}) }}"
+    )
+    if reason:
+        with pytest.raises(GraphForgeError, match=reason):
+            Pipeline([BoundDynamicShapes()]).run(model)
+    else:
+        Pipeline([BoundDynamicShapes()]).run(model)
+        assert [value.name for value in model.graph.outputs] == ["y", "num_dets"]
 
 
 def test_a_graph_without_ragged_tensors_is_left_alone() -> None:
