@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphforge.compile import Bundle as Bundle
+    from graphforge.bundle import Bundle as Bundle
     from graphforge.compile import compile as compile
     from graphforge.errors import CaptureError as CaptureError
     from graphforge.errors import GraphForgeError as GraphForgeError
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from graphforge.errors import LoweringError as LoweringError
     from graphforge.errors import UsageError as UsageError
     from graphforge.errors import VerificationError as VerificationError
-    from graphforge.frontend.spec import DimRange as DimRange
-    from graphforge.frontend.spec import ShapeSpec as ShapeSpec
-    from graphforge.frontend.spec import TensorSpec as TensorSpec
     from graphforge.frontend.substitution import substitute as substitute
+    from graphforge.spec import DimRange as DimRange
+    from graphforge.spec import ShapeSpec as ShapeSpec
+    from graphforge.spec import TensorSpec as TensorSpec
     from graphforge.transform import Pass as Pass
     from graphforge.transform import Pipeline as Pipeline
     from graphforge.transform import Rewriter as Rewriter
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Bundle": "graphforge.compile",
+    "Bundle": "graphforge.bundle",
     "CaptureError": "graphforge.errors",
-    "DimRange": "graphforge.frontend.spec",
+    "DimRange": "graphforge.spec",
     "GraphForgeError": "graphforge.errors",
     "InternalError": "graphforge.errors",
     "LoweringError": "graphforge.errors",
@@ -42,8 +42,8 @@ _HOME = {
     "Pipeline": "graphforge.transform",
     "Rewriter": "graphforge.transform",
     "Rule": "graphforge.transform",
-    "ShapeSpec": "graphforge.frontend.spec",
-    "TensorSpec": "graphforge.frontend.spec",
+    "ShapeSpec": "graphforge.spec",
+    "TensorSpec": "graphforge.spec",
     "UsageError": "graphforge.errors",
     "VerificationError": "graphforge.errors",
     "compile": "graphforge.compile",

@@ -13,7 +13,7 @@ from graphforge.errors import GraphForgeError, InternalError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from graphforge.frontend.spec import ShapeSpec
+    from graphforge.spec import ShapeSpec
     from graphforge.transform import Pass
 
 __all__ = ["leave_reproducer"]

@@ -60,7 +60,7 @@ def multi_scale_roi_align(
     Returns:
         [R, C, output_height, output_width].
     """
-    from graphforge.frontend.torchvision_kernels import roi_align
+    from graphforge.ops._torchvision_kernels import roi_align
 
     first = features[0]
     pooled = first.new_zeros(rois.shape[0], first.shape[1], output_height, output_width)

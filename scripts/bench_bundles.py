@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from graphforge.frontend.spec import DimRange
+from graphforge.spec import DimRange
 from tests.e2e import nets
 from tests.e2e.bundles import BundleEntry, BundleRow, run_bundle
 from tests.e2e.matrix import Made

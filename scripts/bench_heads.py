@@ -115,7 +115,7 @@ HEADS = list(_heads())
 
 def rows_of(head: Head, forms: list[tuple[str, str]] = FORMS) -> Iterator[Row]:
     """Capture a head once, and compile it in some forms."""
-    from graphforge.compile import prepare, to_canonical, to_ir
+    from graphforge.prepare import prepare, to_canonical, to_ir
 
     model, inputs = head.make()
     prepared = prepare(model, inputs)
@@ -126,13 +126,13 @@ def rows_of(head: Head, forms: list[tuple[str, str]] = FORMS) -> Iterator[Row]:
 
 
 def _row(head: Head, prepared: Any, model: Any, capture: str, outputs: str, nms: str) -> Row:
-    from graphforge.compile import example_feeds, reference_runner
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
+    from graphforge.prepare import example_feeds, reference_runner
+    from graphforge.runners.padding import UnpaddedRunner
     from graphforge.targets import get_target
     from graphforge.targets.target import TargetOptions
     from graphforge.transform import Pipeline
     from graphforge.verify import verify
-    from graphforge.verify.padding import UnpaddedRunner
 
     target = get_target("onnx")
     options = TargetOptions(outputs=outputs, nms=nms)

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from graphforge.frontend.spec import DimRange
-from graphforge.verify.opset_matrix import State
+from graphforge.opsets.matrix import State
+from graphforge.spec import DimRange
 from tests.e2e import nets
 from tests.e2e.matrix import Entry, Made, Row, run_matrix
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from graphforge.passes import default_pipeline
 from graphforge.transform import Pipeline
-from tests.frontend import onnx_suite
+from tests.onnx_io import onnx_suite
 
 
 def main() -> int:

@@ -23,13 +23,13 @@ import numpy as np
 import onnx
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.onnx_import import import_onnx_proto
 from graphforge.ir import HOME_OPSET
+from graphforge.onnx_io.importing import import_onnx_proto
 from graphforge.passes import default_pipeline
 from graphforge.passes.legalise_opset import LegaliseOpset
 from graphforge.passes.opset.engine import LOWEST_OPSET
 from graphforge.transform import Pipeline
-from tests.frontend import onnx_suite
+from tests.onnx_io import onnx_suite
 
 # Inputs of at most this many elements, in at most one dim, are arguments of the operator rather than data.
 _SMALL = 16

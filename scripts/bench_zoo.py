@@ -133,7 +133,7 @@ def _torch_dynamic(module: Any, args: Any, kwargs: Any, dynamic: dict[str, dict[
 
 
 def _gf_dynamic(dynamic: dict[str, dict[int, tuple[int, int]]]) -> Any:
-    from graphforge.frontend.spec import DimRange
+    from graphforge.spec import DimRange
 
     return {n: {axis: DimRange("batch", *bounds) for axis, bounds in axes.items()} for n, axes in dynamic.items()}
 
@@ -141,7 +141,7 @@ def _gf_dynamic(dynamic: dict[str, dict[int, tuple[int, int]]]) -> Any:
 def _compile_times(entry: Any, module: Any, args: Any, kwargs: Any, folder: Path, repeats: int) -> dict[str, Any]:
     import numpy as np
 
-    from graphforge.frontend.capture import input_tree
+    from graphforge.call import input_tree
 
     tree = input_tree(module, args, kwargs)
     feeds: dict[str, Any] = {name: tensor.numpy() for name, tensor in tree.tensors.items()}

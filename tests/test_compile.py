@@ -14,7 +14,7 @@ import torch
 
 import graphforge
 from graphforge.errors import GraphForgeError, UsageError, VerificationError
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 
 
 class Net(torch.nn.Module):

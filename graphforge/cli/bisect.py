@@ -25,9 +25,9 @@ def command(request: ModelRequest, passes: tuple[str, ...], pipeline: str | None
       graphforge bisect net.py:build --input 'x:1x3x64x64'
       graphforge bisect net.py:build --input 'x:1x3x64x64' --pass my_pass.py:DropDropout
     """
-    from graphforge.compile import canonical_passes
+    from graphforge.prepare import canonical_passes
     from graphforge.transform import load_pass_from_file
-    from graphforge.verify.bisect import bisect
+    from graphforge.verbs import bisect
 
     own = [load_pass_from_file(spec)() for spec in passes]
     with progress(quiet=as_json) as begin:

@@ -99,8 +99,8 @@ def command(
     The artifact runs on the given inputs and at other sizes inside every dynamic range; if one output differs,
     the command fails and leaves nothing.
     """
+    from graphforge.bundle import destination
     from graphforge.compile import compile as compile_model
-    from graphforge.compile import destination
     from graphforge.targets import get_target
     from graphforge.targets.target import TargetOptions
 

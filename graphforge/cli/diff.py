@@ -28,9 +28,9 @@ def command(request: ModelRequest, against: str, as_json: bool) -> int:
       graphforge diff net.py:build --input 'x:1x3x64x64' --against out/net/model.onnx
       graphforge diff torchvision:resnet18 --input-file photo.jpg --against edited.onnx --json
     """
-    from graphforge.compile import example_feeds, reference_runner
+    from graphforge.prepare import example_feeds, reference_runner
+    from graphforge.runners.eager import EagerRunner
     from graphforge.verify.diff import diff_modules
-    from graphforge.verify.runners import EagerRunner
 
     if not Path(against).is_file():
         raise UsageError(f"file {against!r} does not exist", "--against names the compiled .onnx file")

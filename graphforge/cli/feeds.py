@@ -12,9 +12,9 @@ from PIL import Image
 
 from graphforge.cli.inputs import arrays_of_file, is_picture, pixels_of, read_picture
 from graphforge.errors import UsageError
-from graphforge.frontend.spec import ShapeSpec, TensorSpec
-from graphforge.verify.compare import dtype_name
-from graphforge.verify.profile import spec_of_manifest
+from graphforge.runners.arrays import dtype_name
+from graphforge.runners.recorded import spec_of_manifest
+from graphforge.spec import ShapeSpec, TensorSpec
 
 __all__ = ["Feed", "Page", "Pixels", "feeds_of"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.frontend.spec import ShapeSpec, TensorSpec
+from graphforge.spec import ShapeSpec, TensorSpec
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +31,7 @@ def arrays_from_files(
         UsageError: a name is missing or taken twice, or data and ``--input`` disagree.
         GraphForgeError: a file cannot be read.
     """
-    from graphforge.verify.inputs import check_feeds, random_feeds
+    from graphforge.runners.inputs import check_feeds, random_feeds
 
     spec_by_name = {spec.name: spec for spec in specs}
     arrays: dict[str, Array] = {}

@@ -49,8 +49,8 @@ def command(
       graphforge inspect net.py:build --input 'x:1x3x64x64' --level captured
       graphforge inspect out/net/model.onnx --node conv1
     """
-    from graphforge.compile import Prepared, to_canonical, to_ir
-    from graphforge.frontend.spec import ShapeSpec
+    from graphforge.prepare import Prepared, to_canonical, to_ir
+    from graphforge.spec import ShapeSpec
     from graphforge.targets import get_target
     from graphforge.targets.target import TargetOptions
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from graphforge.compile import Prepared
-    from graphforge.verify.opset_answer import OpsetAnswer
+    from graphforge.opsets.answer import OpsetAnswer
+    from graphforge.prepare import Prepared
 
 __all__ = ["command"]
 
@@ -61,7 +61,8 @@ def command(
       graphforge opset torchvision:swin_t --input 'x:1x3x224x224' --target openvino
       graphforge opset net.py:build --input 'x:1x3x64x64' --prove --html opsets.html
     """
-    from graphforge.verify.opset_answer import answer_for_file, answer_for_model
+    from graphforge.opsets.answer import answer_for_file
+    from graphforge.verbs import answer_for_prepared
 
     with progress(quiet=as_json) as begin:
         begin("load")
@@ -72,18 +73,18 @@ def command(
         else:
             prepared = request.prepare(loaded)
             begin("capture")
-            answer, model = answer_for_model(prepared, target=target, capture=capture, outputs=outputs, nms=nms)
+            answer, model = answer_for_prepared(prepared, target=target, capture=capture, outputs=outputs, nms=nms)
         if prove and model is not None and prepared is not None:
             answer = _proved(answer, model, prepared, request.seed, begin)
     page = None
     if html is not None:
-        from graphforge.verify.opset_render import write_page
+        from graphforge.opsets.render import write_page
 
         page = write_page(answer, Path(html), model=request.model)
     if as_json:
         print_json(answer.to_dict())
     else:
-        from graphforge.verify.opset_render import print_answer
+        from graphforge.opsets.render import print_answer
 
         print_answer(stdout(), answer)
     if page is not None:
@@ -94,9 +95,9 @@ def command(
 def _proved(
     answer: OpsetAnswer, model: ir.Model, prepared: Prepared, seed: int, begin: Callable[[str], None]
 ) -> OpsetAnswer:
-    from graphforge.compile import example_feeds, reference_runner
-    from graphforge.verify.opset_matrix import State
-    from graphforge.verify.opset_prove import prove_opsets
+    from graphforge.opsets.matrix import State
+    from graphforge.opsets.prove import prove_opsets
+    from graphforge.prepare import example_feeds, reference_runner
 
     assert answer.matrix is not None
     legal = [cell.opset for cell in answer.matrix.cells if cell.state is not State.IMPOSSIBLE]

@@ -22,7 +22,7 @@ def command(bundle: str, output: str | None, as_json: bool) -> None:
       graphforge report out/resnet50
       graphforge report out/resnet50 -o resnet50.html
     """
-    from graphforge.verify.report import write_report
+    from graphforge.page import write_report
 
     path = write_report(bundle, output)
     if as_json:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from graphforge.errors import UsageError
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic, parse_input
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic, parse_input
 
 if TYPE_CHECKING:
-    from graphforge.compile import Prepared
     from graphforge.frontend.load import LoadedModel
+    from graphforge.prepare import Prepared
 
 __all__ = ["ModelRequest", "capture_option", "json_option", "model_options"]
 
@@ -66,7 +66,7 @@ class ModelRequest:
         return load_model(self.model, checkpoint=self.checkpoint, kwargs=self.kwargs, trust_pickle=self.trust_pickle)
 
     def example(self, loaded: LoadedModel) -> tuple[Any, dict[str, dict[int, DimRange]]]:
-        """The example inputs and dynamic dims as `graphforge.compile` takes them.
+        """The example inputs and dynamic dims as `graphforge.prepare` takes them.
 
         Names that are no parameter of the model's forward go by position and take the parameter's name.
         """
@@ -89,7 +89,7 @@ class ModelRequest:
 
     def prepare(self, loaded: LoadedModel | None = None) -> Prepared:
         """The model loaded (unless it is already), its inputs named and drawn, its shape spec settled."""
-        from graphforge.compile import prepare
+        from graphforge.prepare import prepare
 
         loaded = self.load() if loaded is None else loaded
         inputs, dynamic = self.example(loaded)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from graphforge.cli.detections import Detections
     from graphforge.cli.feeds import Feed, Page
-    from graphforge.targets.target import Runner
+    from graphforge.runners.runner import Runner
 
 __all__ = ["command"]
 
@@ -161,7 +161,7 @@ def _call(runner: Runner, feed: Feed, padding: Sequence[Mapping[str, Any]]) -> _
 def _unpadded(outputs: Mapping[str, np.ndarray], padding: Sequence[Mapping[str, Any]]) -> Mapping[str, np.ndarray]:
     if not padding:
         return outputs
-    from graphforge.verify.padding import unpadded
+    from graphforge.runners.padding import unpadded
 
     return unpadded(outputs, padding)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from graphforge.frontend.spec import ShapeSpec
+from graphforge.spec import ShapeSpec
 
 __all__ = ["Captured"]
 

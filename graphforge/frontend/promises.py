@@ -16,7 +16,7 @@ import torch
 
 from graphforge.errors import CaptureError
 from graphforge.frontend.captured import Captured
-from graphforge.frontend.spec import DimRange
+from graphforge.spec import DimRange
 
 __all__ = ["check_promises"]
 

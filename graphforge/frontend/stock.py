@@ -109,7 +109,7 @@ def _traced(
     from torch.onnx._internal.exporter._building import OpRecorder
     from torch.onnx._internal.exporter._constants import TORCHLIB_OPSET
 
-    from graphforge.frontend.onnx_import import import_onnx_proto
+    from graphforge.onnx_io.importing import import_onnx_proto
 
     opset = onnxscript.values.Opset("", TORCHLIB_OPSET)
     proxies = _Proxies(op, opset)

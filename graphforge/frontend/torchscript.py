@@ -13,15 +13,10 @@ from typing import Any
 
 import torch
 
+from graphforge.call import script_arguments
 from graphforge.errors import GraphForgeError
 
-__all__ = ["interpret", "script_arguments"]
-
-
-def script_arguments(module: torch.jit.ScriptModule) -> list[Any]:
-    """The declared arguments of a script's forward, without self."""
-    forward: Any = module.forward
-    return list(forward.schema.arguments[1:])
+__all__ = ["interpret"]
 
 
 def interpret(module: torch.jit.ScriptModule) -> Callable[..., Any]:

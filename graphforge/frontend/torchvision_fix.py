@@ -119,7 +119,7 @@ def _forget_failed_import() -> None:
 def _define_operators() -> None:
     import torch
 
-    from graphforge.frontend import torchvision_kernels as kernels
+    from graphforge.ops import _torchvision_kernels as kernels
 
     library = torch.library.Library("torchvision", "FRAGMENT")
     _kept_libraries.append(library)

@@ -9,7 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.targets.target import EmitResult, Runner, Target, TargetOptions
+from graphforge.runners.runner import Runner
+from graphforge.targets.target import EmitResult, Target, TargetOptions
 
 __all__ = ["EmitResult", "Runner", "Target", "TargetOptions", "get_target", "target_names"]
 

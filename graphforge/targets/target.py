@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx_ir as ir
 
-    from graphforge.frontend.spec import ShapeSpec
+    from graphforge.runners.runner import Runner
+    from graphforge.spec import ShapeSpec
     from graphforge.transform import Pass
 
-__all__ = ["EmitResult", "Runner", "Target", "TargetOptions"]
+__all__ = ["EmitResult", "Target", "TargetOptions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,6 @@ class EmitResult:
     files: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-class Runner(Protocol):
-    """Something that executes an artifact."""
-
-    name: str
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name for inputs by name."""
-        ...
-
-    def close(self) -> None:
-        """Let go of files and device memory."""
-        ...
 
 
 class Target(Protocol):

@@ -5,9 +5,10 @@ Importing this package is cheap; torch, onnxruntime and polygraphy are imported 
 
 from __future__ import annotations
 
+from graphforge.runners.eager import EagerRunner
+from graphforge.runners.inputs import random_feeds
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify.compare import OutputComparison, compare_arrays
-from graphforge.verify.inputs import random_feeds
-from graphforge.verify.runners import EagerRunner, OnnxRuntimeRunner
 from graphforge.verify.shapes import SizeAssignment, SizePlan, plan_sizes
 from graphforge.verify.tolerance import Tolerance, Tolerances
 from graphforge.verify.verify import Trial, VerificationReport, compare_outputs, verify

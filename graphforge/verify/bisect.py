@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError
-from graphforge.verify.compare import Array, OutputComparison
-from graphforge.verify.runners import OnnxRuntimeRunner
+from graphforge.runners.arrays import Array
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.verify.compare import OutputComparison
 from graphforge.verify.tolerance import Tolerances
 from graphforge.verify.verify import compare_outputs
 
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from rich.console import Console
 
-    from graphforge.compile import Prepared
     from graphforge.transform import Pass
 
-__all__ = ["BisectReport", "Probe", "bisect", "bisect_passes"]
+__all__ = ["BisectReport", "Probe", "bisect_passes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,35 +159,6 @@ def bisect_passes(
         else:
             bad = middle
     return search.report(good, before_any_pass=False, notes=notes)
-
-
-def bisect(
-    prepared: Prepared,
-    passes: Sequence[Pass] | None = None,
-    *,
-    tolerances: Tolerances | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> BisectReport:
-    """Find the first pass of the canonical pipeline (or another) after which a prepared model departs from eager.
-
-    Raises:
-        GraphForgeError: the model cannot be captured, lowered or run.
-    """
-    from graphforge.compile import reference_runner, to_ir
-    from graphforge.passes import default_pipeline
-    from graphforge.verify.runners import EagerRunner
-
-    model, _ = to_ir(prepared)
-    reference = reference_runner(prepared)
-    feeds = reference.example() if isinstance(reference, EagerRunner) else prepared.feeds
-    return bisect_passes(
-        model,
-        list(default_pipeline()) if passes is None else passes,
-        feeds,
-        expected=reference.run(feeds),
-        tolerances=tolerances,
-        progress=progress,
-    )
 
 
 class _Search:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from graphforge.runners.arrays import Array, dtype_name
 from graphforge.verify.tolerance import Tolerance
 
-__all__ = ["Array", "OutputComparison", "compare_arrays"]
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+__all__ = ["OutputComparison", "compare_arrays"]
 
 # Elements looked at in one go: three float64 temporaries of this size stay below 25 MB, however large the output.
 _CHUNK = 1 << 20
@@ -81,11 +80,6 @@ def compare_arrays(name: str, reference: Array, artifact: Array, tolerance: Tole
         ref, art = (np.ascontiguousarray(array).reshape(-1).view(real) for array in (reference, artifact))
         return _compare_floats(name, dtype, shape, ref, art, tolerance, (*shape, 2))
     return _compare_floats(name, dtype, shape, reference.reshape(-1), artifact.reshape(-1), tolerance, shape)
-
-
-def dtype_name(array: Array) -> str:
-    """torch's and numpy's common name of the dtype, ``float32``, ``bool``, ``bfloat16``."""
-    return str(array.dtype.name)
 
 
 def _shape_reason(expected: tuple[int, ...], found: tuple[int, ...]) -> str:

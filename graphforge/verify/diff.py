@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphforge.errors import GraphForgeError
-from graphforge.verify.compare import Array, OutputComparison, compare_arrays
+from graphforge.runners.arrays import Array, array_from_tensor
+from graphforge.runners.eager import EagerRunner
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.verify.compare import OutputComparison, compare_arrays
 from graphforge.verify.lineup import ArtifactGraph, Candidates, ModuleCall, candidates_of
-from graphforge.verify.runners import EagerRunner, OnnxRuntimeRunner, array_from_tensor
 from graphforge.verify.tolerance import Tolerance, Tolerances
 
 if TYPE_CHECKING:

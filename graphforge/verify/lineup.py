@@ -99,8 +99,8 @@ class ArtifactGraph:
         """Index a model; ``modules`` maps every path of a module to the one its calls are recorded under."""
         import onnx_ir as ir
 
-        from graphforge.frontend.onnx_origins import read_origins
         from graphforge.ir.origin import origins_of
+        from graphforge.onnx_io.origins import read_origins
 
         graph = cls(outputs=tuple(value.name for value in proto.graph.output))
         nodes = list(ir.from_proto(proto).graph)

@@ -8,9 +8,8 @@ out on both sides.
 from __future__ import annotations
 
 import gc
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphforge.errors import GraphForgeError, UsageError
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
-from graphforge.verify.compare import Array
-from graphforge.verify.inputs import random_feeds
-from graphforge.verify.runners import EagerRunner, OnnxRuntimeRunner, tensor_from_array, usable_cpus
+from graphforge.errors import UsageError
+from graphforge.runners.arrays import Array, tensor_from_array
+from graphforge.runners.eager import EagerRunner
+from graphforge.runners.inputs import random_feeds
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner, usable_cpus
+from graphforge.runners.recorded import spec_of_manifest
+from graphforge.spec import ShapeSpec, TensorSpec
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Latency", "ProfileReport", "profile", "spec_of_manifest"]
+__all__ = ["Latency", "ProfileReport", "profile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,38 +140,34 @@ class ProfileReport:
 
 
 def profile(
-    bundle: Path | str,
-    model: EagerRunner | None = None,
+    path: Path | str,
+    manifest: Mapping[str, Any],
+    eager: EagerRunner | None = None,
     *,
     runs: int = 100,
     warmup: int = 10,
     threads: int | None = None,
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
+    notes: Sequence[str] = (),
 ) -> ProfileReport:
-    """Measure a bundle (or an ONNX file), beside its eager model where there is one.
+    """Measure an ONNX file, beside its eager model where there is one.
 
     Args:
-        bundle: a bundle's folder, or an ONNX file.
-        model: the eager model; None rebuilds it from the bundle's manifest.
+        path: the file.
+        manifest: the manifest of the bundle it is in, empty for a bare file.
+        eager: the eager model; None measures the file alone.
         runs: timed runs of each side.
         warmup: untimed runs before.
         threads: threads of each side; None takes every usable CPU.
         sizes: sizes of dynamic dims, by name; others stand as in the example.
         seed: of the random inputs.
+        notes: what the report should say beside its own notes.
 
     Raises:
-        GraphForgeError: there is no such bundle, or the artifact does not run.
+        GraphForgeError: the artifact does not run.
     """
-    path, manifest = _locate(Path(bundle))
     threads = usable_cpus() if threads is None else threads
-    notes: list[str] = []
-    eager = model
-    if eager is None:
-        try:
-            eager = _rebuild(manifest, seed)
-        except GraphForgeError as error:
-            notes.append(f"eager is left out: {error.message}")
     with OnnxRuntimeRunner(path, threads=threads) as artifact:
         feeds = _feeds(manifest, eager, artifact, sizes or {}, seed)
         sides: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
@@ -182,64 +179,6 @@ def profile(
     rows = tuple(Latency.of(name, times, batch) for name, times in seconds.items())
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
     return ProfileReport(rows, shapes, batch, runs, warmup, threads, tuple(notes))
-
-
-def _locate(bundle: Path) -> tuple[Path, dict[str, Any]]:
-    """The ONNX file and the manifest (empty for a bare file)."""
-    if bundle.is_file() and bundle.suffix == ".onnx":
-        return bundle, {}
-    manifest_path = bundle / "manifest.json"
-    if not manifest_path.is_file():
-        raise GraphForgeError(
-            f"{str(bundle)!r} is neither a bundle nor an ONNX file", "a bundle is a folder made by graphforge compile"
-        )
-    try:
-        manifest = json.loads(manifest_path.read_text())
-    except json.JSONDecodeError as error:
-        raise GraphForgeError(f"{manifest_path} is not JSON: {error}") from None
-    found = [name for name in manifest.get("files", ()) if name.endswith(".onnx")]
-    if not found:
-        raise GraphForgeError(
-            f"bundle {str(bundle)!r} holds no ONNX file to run, but {', '.join(manifest.get('files', ())) or 'nothing'}"
-        )
-    return bundle / found[0], manifest
-
-
-def spec_of_manifest(manifest: Mapping[str, Any]) -> ShapeSpec:
-    """The inputs that a manifest records."""
-    return ShapeSpec(
-        tuple(
-            TensorSpec(
-                entry["name"],
-                tuple(entry["shape"]),
-                entry["dtype"],
-                {
-                    int(axis): DimRange(dim["name"], dim["low"], dim["high"], dim["step"])
-                    for axis, dim in entry.get("dynamic", {}).items()
-                },
-            )
-            for entry in manifest.get("inputs", ())
-        )
-    )
-
-
-def _rebuild(manifest: Mapping[str, Any], seed: int) -> EagerRunner:
-    from graphforge.compile import prepare, reference_runner
-    from graphforge.frontend.load import load_model
-
-    record = manifest.get("model") or {}
-    spec = record.get("spec")
-    if not manifest:
-        raise GraphForgeError("a bare ONNX file does not say which model it was made from")
-    if not spec:
-        raise GraphForgeError("the bundle was compiled from a module in memory, which its manifest cannot rebuild")
-    loaded = load_model(spec, checkpoint=record.get("checkpoint"), kwargs=record.get("kwargs"))
-    if loaded.onnx_path is not None:
-        raise GraphForgeError("the bundle was compiled from an ONNX file")
-    given = None if loaded.example is not None or loaded.program is not None else spec_of_manifest(manifest)
-    runner = reference_runner(prepare(loaded, given, seed=seed))
-    assert isinstance(runner, EagerRunner)
-    return runner
 
 
 def _feeds(

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphforge.verify.compare import Array, compare_arrays, dtype_name
+from graphforge.runners.arrays import Array, dtype_name
+from graphforge.verify.compare import compare_arrays
 from graphforge.verify.tolerance import Tolerances
 
 __all__ = ["reordered"]

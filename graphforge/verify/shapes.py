@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphforge.frontend.spec import DimRange, ShapeSpec
+from graphforge.spec import DimRange, ShapeSpec
 
 __all__ = ["SizeAssignment", "SizePlan", "plan_sizes"]
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, VerificationError
-from graphforge.frontend.spec import ShapeSpec
-from graphforge.targets.target import Runner
-from graphforge.verify.compare import Array, OutputComparison, compare_arrays, dtype_name
-from graphforge.verify.inputs import check_feeds, random_feeds
+from graphforge.runners.arrays import Array, dtype_name
+from graphforge.runners.inputs import check_feeds, random_feeds
+from graphforge.runners.runner import Runner
+from graphforge.spec import ShapeSpec
+from graphforge.verify.compare import OutputComparison, compare_arrays
 from graphforge.verify.ranked import reordered
 from graphforge.verify.shapes import SizeAssignment, plan_sizes
 from graphforge.verify.tolerance import EXACT, Tolerances
@@ -216,7 +217,7 @@ def verify(
     Raises:
         UsageError: the given inputs do not fit the spec.
     """
-    from graphforge.verify.bridge import run_once
+    from graphforge.runners.bridge import run_once
 
     check_feeds(shapes, example)
     tolerances = tolerances or Tolerances()
@@ -266,7 +267,7 @@ def _run_trial(
     tolerances: Tolerances,
     run_once: Callable[[Runner, Mapping[str, Array]], Any],
 ) -> Trial:
-    from graphforge.verify.bridge import compare_runs
+    from graphforge.runners.bridge import compare_runs
 
     trial = Trial(assignment, data, {name: tuple(array.shape) for name, array in feeds.items()})
     start = time.perf_counter()
@@ -391,7 +392,7 @@ def _explained(
 
 def _settled(reference: Runner, feeds: Mapping[str, Array], trial: Trial) -> Iterator[str]:
     """What the same model gives in float64, as a measure of how far rounding alone takes the reference."""
-    from graphforge.verify.runners import EagerRunner
+    from graphforge.runners.eager import EagerRunner
 
     wrong = [o for o in trial.outputs if not o.passed and o.dtype == "float32" and o.max_abs is not None]
     if not wrong or not isinstance(reference, EagerRunner):
@@ -440,7 +441,8 @@ def _fails_alone(
 def _suspect(
     reference: Runner, artifact: Runner, feeds: Mapping[str, Array], tolerances: Tolerances
 ) -> tuple[str, list[str]]:
-    from graphforge.verify.runners import EagerRunner, OnnxRuntimeRunner
+    from graphforge.runners.eager import EagerRunner
+    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 
     if not isinstance(reference, EagerRunner) or not isinstance(artifact, OnnxRuntimeRunner):
         return "", []

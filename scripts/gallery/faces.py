@@ -45,7 +45,7 @@ def compiled_stages(folder: Path, *, nms: str | None = None, verify: bool = True
         verify: compare each with eager, at several sizes.
     """
     import graphforge
-    from graphforge.frontend.spec import DimRange
+    from graphforge.spec import DimRange
 
     proposals, found, crops = DimRange("n", 1, 2048), DimRange("n", 1, 1024), DimRange("n", 1, 256)
     dynamic: dict[str, dict[str, dict[int, Any]]] = {

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 import graphforge
-from graphforge.frontend.spec import DimRange
+from graphforge.runners.eager import EagerRunner
+from graphforge.runners.padding import unpadded
+from graphforge.spec import DimRange
 from graphforge.targets.magicmind.lint import Severity, lint
-from graphforge.verify.padding import unpadded
-from graphforge.verify.runners import EagerRunner
 from tests.e2e.matrix import Made
 
 __all__ = ["STAND_IN", "BundleEntry", "BundleRow", "run_bundle"]

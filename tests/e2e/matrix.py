@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from graphforge.compile import example_feeds, prepare, reference_runner, to_canonical, to_ir
-from graphforge.frontend.spec import DimRange
-from graphforge.verify.opset_matrix import Cell, State, as_delivered, opset_matrix
-from graphforge.verify.opset_prove import Proof, prove_opset, remembering
+from graphforge.opsets.matrix import Cell, State, as_delivered, opset_matrix
+from graphforge.opsets.prove import Proof, prove_opset, remembering
+from graphforge.prepare import example_feeds, prepare, reference_runner, to_canonical, to_ir
+from graphforge.spec import DimRange
 
 __all__ = ["Entry", "Made", "Row", "run_matrix"]
 

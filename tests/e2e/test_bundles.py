@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphforge.frontend.spec import DimRange
 from graphforge.frontend.torchvision_fix import TorchvisionState, torchvision_state
+from graphforge.spec import DimRange
 from tests.e2e import nets
 from tests.e2e.bundles import BundleEntry, run_bundle
 from tests.e2e.matrix import Made

@@ -12,9 +12,10 @@ import onnx_ir as ir
 import torch
 from torch.utils import _pytree
 
-from graphforge.frontend.capture import capture, input_tree
+from graphforge.call import input_tree
+from graphforge.frontend.capture import capture
 from graphforge.frontend.lower import Lowered, lower
-from graphforge.frontend.spec import DimRange
+from graphforge.spec import DimRange
 
 __all__ = [
     "TOLERANCES",

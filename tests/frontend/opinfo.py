@@ -30,7 +30,7 @@ from graphforge.errors import LoweringError
 from graphforge.frontend import lower as lower_module
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.rules import rule_for
-from graphforge.frontend.spec import ShapeSpec, TensorSpec
+from graphforge.spec import ShapeSpec, TensorSpec
 from tests.frontend.helpers import TOLERANCES, assert_same, flat_tensors, run_model
 
 __all__ = [

@@ -13,7 +13,7 @@ from graphforge.errors import LoweringError
 from graphforge.frontend.aliasing import functional_twin, is_mutation, written_arguments
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.lower import lower
-from graphforge.frontend.spec import ShapeSpec
+from graphforge.spec import ShapeSpec
 from tests.frontend.helpers import lower_and_compare, lower_only, operators, run_model
 
 

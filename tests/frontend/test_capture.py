@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from graphforge.call import input_tree
 from graphforge.errors import CaptureError, UsageError
-from graphforge.frontend.capture import METHODS, capture, input_tree
+from graphforge.frontend.capture import METHODS, capture
 from graphforge.frontend.captured import Captured
-from graphforge.frontend.spec import DimRange
+from graphforge.spec import DimRange
 
 
 def _capture(
@@ -141,7 +142,7 @@ def test_capture_failures_print_nothing(tmp_path: Path) -> None:
     script.write_text(
         "import torch\n"
         "from graphforge.frontend.capture import capture, input_tree\n"
-        "from graphforge.frontend.spec import DimRange\n"
+        "from graphforge.spec import DimRange\n"
         "class M(torch.nn.Module):\n"
         "    def forward(self, x):\n"
         "        return x.view(2, 3)\n"

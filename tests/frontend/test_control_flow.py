@@ -9,8 +9,9 @@ import torch
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 
+from graphforge.call import input_tree
 from graphforge.errors import LoweringError
-from graphforge.frontend.capture import capture, input_tree
+from graphforge.frontend.capture import capture
 from graphforge.frontend.lower import lower
 from tests.frontend.helpers import lower_and_compare
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from graphforge.call import input_tree
 from graphforge.errors import LoweringError
-from graphforge.frontend.capture import capture, input_tree
+from graphforge.frontend.capture import capture
 from graphforge.frontend.lower import lower
-from graphforge.frontend.spec import DimRange
+from graphforge.spec import DimRange
 from tests.frontend.helpers import assert_same, lower_and_compare, lower_only, run_model
 from tests.frontend.opinfo import operator_of, single_call
 

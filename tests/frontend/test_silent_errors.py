@@ -17,7 +17,7 @@ from torch.nn import functional
 
 import graphforge
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import DimRange
+from graphforge.spec import DimRange
 from tests.frontend.helpers import lower_and_compare, lower_only
 
 

@@ -231,7 +231,8 @@ def test_two_compilations_at_once(modules: Any, tmp_path: Path) -> None:
     library, user = modules
     held = names_held(library, user)
     substitute("gf_sub_library.pick", target="onnx")(tensor_pick)
-    from graphforge.frontend.capture import capture, input_tree
+    from graphforge.call import input_tree
+    from graphforge.frontend.capture import capture
 
     model, x = Model(user).eval(), torch.randn(6, 4)
     tree = input_tree(model, (x,), {})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from graphforge.call import input_tree
 from graphforge.errors import CaptureError, GraphForgeError
-from graphforge.frontend.capture import capture, input_tree
-from graphforge.frontend.spec import DimRange
+from graphforge.frontend.capture import capture
 from graphforge.frontend.torchscript import interpret
+from graphforge.spec import DimRange
 
 
 class Pieces(torch.nn.Module):

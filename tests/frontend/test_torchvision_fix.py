@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from graphforge.frontend import torchvision_kernels as kernels
 from graphforge.frontend.torchvision_fix import TorchvisionState, ensure_torchvision, torchvision_state
+from graphforge.ops import _torchvision_kernels as kernels
 
 needs_torchvision = pytest.mark.skipif(
     torchvision_state() is TorchvisionState.MISSING, reason="torchvision is not installed"

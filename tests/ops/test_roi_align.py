@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.frontend.torchvision_kernels import roi_align
 from graphforge.ir import HOME_OPSET, Builder
+from graphforge.ops._torchvision_kernels import roi_align
 from graphforge.ops.multi_scale_roi_align import multi_scale_roi_align
 from graphforge.passes.lower_semantic_ops import LowerSemanticOps
 from graphforge.transform import Pipeline, VerifyGraph

@@ -17,17 +17,17 @@ import graphforge
 from graphforge.errors import GraphForgeError
 from graphforge.frontend.torchvision_fix import ensure_torchvision
 from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS, BoundDynamicShapes
+from graphforge.runners.padding import unpadded
 from graphforge.targets import get_target
 from graphforge.targets.target import TargetOptions
 from graphforge.transform import Pipeline
-from graphforge.verify.padding import unpadded
 from tests.passes.harness import parse
 
 ensure_torchvision()
 # by name, as users do
 batched_nms: Any = importlib.import_module("torchvision.ops").batched_nms
 
-compiling: Any = importlib.import_module("graphforge.compile")
+compiling: Any = importlib.import_module("graphforge.prepare")
 
 
 class Fn(nn.Module):

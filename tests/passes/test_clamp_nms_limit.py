@@ -10,8 +10,8 @@ import pytest
 
 from graphforge.ir import HOME_OPSET, Builder, constant_of
 from graphforge.passes.clamp_nms_limit import ClampNmsLimit
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.transform import Pipeline
-from graphforge.verify.runners import OnnxRuntimeRunner
 
 
 def model_with(limit: int | None) -> ir.Model:

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.onnx_import import import_onnx_proto
+from graphforge.onnx_io.importing import import_onnx_proto
 from graphforge.passes.fold_constants import FoldConstants
 from graphforge.transform import Pipeline, is_constant
-from tests.frontend import onnx_suite
+from tests.onnx_io import onnx_suite
 
 
 def test_onnx_operator_tests_with_their_inputs_as_constants() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.ir import Level, Model, from_text, infer_node, nodes_of, verify_graph
 from graphforge.passes.lower_nms import LowerNms
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.targets import TargetOptions
 from graphforge.targets.tensorrt import TensorRTTarget
 from graphforge.transform import Pipeline, VerifyGraph

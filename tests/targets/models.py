@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.ir import Builder, Origin
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 
 __all__ = ["Sketch", "conv_net", "spec"]
 

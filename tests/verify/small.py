@@ -9,8 +9,8 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from graphforge.frontend.spec import ShapeSpec, parse_dynamic
-from graphforge.verify import EagerRunner
+from graphforge.runners.eager import EagerRunner
+from graphforge.spec import ShapeSpec, parse_dynamic
 
 ORIGIN = {"conv": "body.conv", "bn": "body.bn", "act": "body.act", "head": "head"}
 

@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from graphforge.errors import GraphForgeError
+from graphforge.runners.arrays import Array
 from graphforge.transform import Pass, Rewriter
 from graphforge.verify.bisect import bisect_passes
-from graphforge.verify.compare import Array
 
 TEXT = """<ir_version: 10, opset_import: ["" : 20]>
 g (float[a] x) => (float[a] y) <float one = {1.0}> {

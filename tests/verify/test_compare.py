@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from graphforge.errors import UsageError
+from graphforge.runners.arrays import Array
 from graphforge.verify import Tolerance, Tolerances, compare_arrays
-from graphforge.verify.compare import Array, OutputComparison
+from graphforge.verify.compare import OutputComparison
 
 
 def compare(reference: object, artifact: object, dtype: str = "float32") -> OutputComparison:

@@ -14,7 +14,8 @@ from onnx import numpy_helper
 from rich.console import Console
 
 from graphforge.errors import GraphForgeError
-from graphforge.verify import EagerRunner, OnnxRuntimeRunner
+from graphforge.runners.eager import EagerRunner
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify.diff import DiffReport, diff_modules
 from tests.verify import small
 

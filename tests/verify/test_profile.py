@@ -11,7 +11,8 @@ import torch
 from rich.console import Console
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.verify.profile import Latency, profile
+from graphforge.verbs import profile
+from graphforge.verify.profile import Latency
 from tests.verify import small
 
 

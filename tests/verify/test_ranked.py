@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphforge.verify.compare import Array
+from graphforge.runners.arrays import Array
 from graphforge.verify.tolerance import Tolerances
 from graphforge.verify.verify import compare_outputs
 

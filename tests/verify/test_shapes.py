@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic
 from graphforge.verify import plan_sizes
 
 

@@ -12,16 +12,14 @@ import pytest
 import torch
 
 import graphforge
-from graphforge.compile import prepare, reference_runner
 from graphforge.errors import VerificationError
+from graphforge.page import write_report
 from graphforge.passes import default_pipeline
+from graphforge.prepare import prepare, reference_runner
+from graphforge.runners.eager import EagerRunner
 from graphforge.transform import Pass, Rewriter
-from graphforge.verify.bisect import bisect
+from graphforge.verbs import answer_for_prepared, bisect, profile
 from graphforge.verify.diff import diff_modules
-from graphforge.verify.opset_audit import opset_report_of_model
-from graphforge.verify.profile import profile
-from graphforge.verify.report import write_report
-from graphforge.verify.runners import EagerRunner
 from tests.verify import small
 
 
@@ -76,5 +74,6 @@ def test_a_bundle_goes_through_every_verb(tmp_path: Path) -> None:
     assert diff.agrees
     assert {row.module: row.note for row in diff.rows}["body.conv"] == "into body.bn"
     assert [row.name for row in profile(bundle.path, runs=2, warmup=1).rows] == ["eager", "onnxruntime"]
-    assert opset_report_of_model(prepared).lowest == 18
+    answer, _ = answer_for_prepared(prepared)
+    assert answer.audit.lowest == 18
     assert "agrees with eager on 5 sets" in write_report(bundle.path, diff=diff).read_text()

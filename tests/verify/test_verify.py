@@ -17,8 +17,10 @@ import torch
 from rich.console import Console
 
 from graphforge.errors import VerificationError
-from graphforge.verify import EagerRunner, OnnxRuntimeRunner, Tolerances, VerificationReport, verify
-from graphforge.verify.compare import Array
+from graphforge.runners.arrays import Array
+from graphforge.runners.eager import EagerRunner
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.verify import Tolerances, VerificationReport, verify
 from tests.verify import small
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import ShapeSpec, TensorSpec
+from graphforge.spec import ShapeSpec, TensorSpec
 
 __all__ = ["CalibrationSet", "Stream", "read_calibration", "write_calibration"]
 

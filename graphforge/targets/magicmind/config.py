@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.targets.magicmind.operators import FRAGILE
 from graphforge.targets.magicmind.options import MagicMindOptions
 

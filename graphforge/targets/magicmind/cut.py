@@ -16,7 +16,7 @@ from graphforge.ir import origins_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from graphforge.targets.target import Runner
+    from graphforge.runners.runner import Runner
 
 __all__ = ["TAIL", "Cut", "CutRunner", "cut_model"]
 
@@ -170,7 +170,7 @@ class CutRunner:
     """The device's part and the host's tail, one after the other, in ONNX Runtime."""
 
     def __init__(self, front: Path, tail: Path) -> None:
-        from graphforge.verify.runners import OnnxRuntimeRunner
+        from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 
         self.name = "ONNX Runtime on both parts, not an MLU"
         self._front: Runner = OnnxRuntimeRunner(front, name=self.name)

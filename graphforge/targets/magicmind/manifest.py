@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import ShapeSpec
+from graphforge.spec import ShapeSpec
 from graphforge.targets.magicmind.config import range_of
 from graphforge.targets.magicmind.datatypes import magicmind_dtype, run_dtype
 from graphforge.targets.magicmind.options import MagicMindOptions

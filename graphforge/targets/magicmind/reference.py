@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import ShapeSpec
+from graphforge.spec import ShapeSpec
 from graphforge.targets.magicmind.options import MagicMindOptions
 
 __all__ = ["tolerance_of", "write_reference"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from graphforge.frontend.spec import ShapeSpec
+from graphforge.spec import ShapeSpec
 from graphforge.targets.magicmind.options import MagicMindOptions
 
 __all__ = ["bench_script", "build_script"]

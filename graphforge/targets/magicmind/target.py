@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphforge.runners.runner import Runner
 from graphforge.targets.magicmind.options import OPSET, read_options
-from graphforge.targets.target import EmitResult, Runner, TargetOptions
+from graphforge.targets.target import EmitResult, TargetOptions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from graphforge.frontend.spec import ShapeSpec
+    from graphforge.spec import ShapeSpec
     from graphforge.targets.magicmind.cut import Cut
     from graphforge.transform import Pass
 
@@ -144,8 +145,8 @@ class MagicMindTarget:
 
     def runner(self, folder: Path) -> Runner | None:
         """ONNX Runtime on model.onnx (and the tail): what is in the bundle, not what MagicMind makes of it."""
+        from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
         from graphforge.targets.magicmind.cut import TAIL, CutRunner
-        from graphforge.verify.runners import OnnxRuntimeRunner
 
         if (folder / TAIL).is_file():
             whole: Runner = CutRunner(folder / "model.onnx", folder / TAIL)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphforge.errors import UsageError
-from graphforge.targets.target import EmitResult, Runner, TargetOptions
+from graphforge.runners.runner import Runner
+from graphforge.targets.target import EmitResult, TargetOptions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from graphforge.frontend.spec import ShapeSpec
+    from graphforge.spec import ShapeSpec
     from graphforge.transform import Pass
 
 __all__ = ["DEFAULT_OPSET", "OnnxTarget"]
@@ -73,7 +74,7 @@ class OnnxTarget:
 
     def runner(self, folder: Path) -> Runner | None:
         """ONNX Runtime on the file."""
-        from graphforge.verify.custom_ops import runner_for
+        from graphforge.runners.custom_ops import runner_for
 
         runner: Runner = runner_for(folder / "model.onnx")
         return runner

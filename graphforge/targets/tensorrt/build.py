@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import ShapeSpec
+from graphforge.spec import ShapeSpec
 from graphforge.targets.tensorrt.blame import NodeIndex, complaints_of
 from graphforge.targets.tensorrt.log import Log, collect_log, vendor_logger
 from graphforge.targets.tensorrt.options import TensorRTOptions

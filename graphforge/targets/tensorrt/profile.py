@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import ShapeSpec
+from graphforge.spec import ShapeSpec
 
 __all__ = ["InputRange", "profile_of"]
 

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphforge.errors import GraphForgeError
-from graphforge.targets.target import EmitResult, Runner, TargetOptions
+from graphforge.runners.runner import Runner
+from graphforge.targets.target import EmitResult, TargetOptions
 from graphforge.targets.tensorrt.flavour import choose_flavour, gpu_problem
 from graphforge.targets.tensorrt.options import read_options
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from graphforge.frontend.spec import ShapeSpec
+    from graphforge.spec import ShapeSpec
     from graphforge.transform import Pass
 
 __all__ = ["TensorRTTarget"]
@@ -101,8 +102,8 @@ class TensorRTTarget:
 
         Which of the two it is stands in the runner's name, in emit's notes and in plan.json.
         """
+        from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
         from graphforge.targets.tensorrt.runner import TensorRTRunner
-        from graphforge.verify.runners import OnnxRuntimeRunner
 
         try:
             runner: Runner = TensorRTRunner(folder)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import DimRange
+from graphforge.spec import DimRange
 from tests.frontend.helpers import lower_and_compare
 
 _attend: Callable[..., Tensor] = functional.scaled_dot_product_attention

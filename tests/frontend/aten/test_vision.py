@@ -17,8 +17,8 @@ import graphforge
 from graphforge.errors import GraphForgeError
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.lower import lower
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.frontend.torchvision_fix import TorchvisionState, ensure_torchvision, torchvision_state
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 from tests.frontend.helpers import assert_same, lower_and_compare, run_model
 from tests.passes.test_bound_dynamic_shapes import check
 

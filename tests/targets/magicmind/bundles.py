@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.targets import EmitResult, TargetOptions
 from graphforge.targets.magicmind import MagicMindTarget
 from tests.targets.models import CONV, Sketch, conv_net, spec

@@ -17,8 +17,8 @@ import onnx_ir as ir
 import pytest
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.ir import Origin
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.targets.magicmind import MagicMindTarget
 from tests.targets.magicmind.bundles import (
     OPSET,

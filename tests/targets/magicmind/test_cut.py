@@ -13,13 +13,13 @@ import torch
 
 import graphforge
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import ShapeSpec
 from graphforge.ir import Origin
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.spec import ShapeSpec
 from graphforge.targets.magicmind import MagicMindTarget
 from graphforge.targets.magicmind.cut import cut_model
 from graphforge.targets.magicmind.lint import Severity, lint
 from graphforge.targets.onnx.naming import assign_names
-from graphforge.verify.runners import OnnxRuntimeRunner
 from tests.targets.magicmind.bundles import OPSET, emit, run_scripts
 from tests.targets.models import Sketch, spec
 

@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.ir import Origin
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.targets import EmitResult, TargetOptions
 from graphforge.targets.tensorrt import TensorRTTarget
 from graphforge.targets.tensorrt.flavour import gpu_problem

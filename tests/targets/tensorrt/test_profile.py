@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.spec import DimRange
+from graphforge.spec import DimRange
 from graphforge.targets.tensorrt.profile import InputRange, profile_of
 from tests.targets.models import spec
 

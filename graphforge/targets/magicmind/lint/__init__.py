@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.onnx_safety import read_model_proto
+from graphforge.onnx_io.safety import read_model_proto
 
 # Importing them registers their rules.
 from graphforge.targets.magicmind.lint import calibration, config, graph, scripts

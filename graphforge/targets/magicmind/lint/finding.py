@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
-from graphforge.frontend.onnx_origins import read_origins
 from graphforge.ir import infer_node, origins_of
+from graphforge.onnx_io.origins import read_origins
 
 __all__ = ["RULES", "TAGS", "Finding", "LintRule", "NodePlace", "Severity", "Subject", "node_place", "rule"]
 

@@ -13,13 +13,13 @@ from onnx_ir.passes import PassError, PreconditionError
 from onnx_ir.passes.common import InlinePass
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.frontend.onnx_origins import read_origins
-from graphforge.frontend.onnx_raise import raise_graph
-from graphforge.frontend.onnx_safety import read_model_proto
-from graphforge.frontend.spec import ShapeSpec, TensorSpec
 from graphforge.ir import HOME_OPSET
 from graphforge.ir.names import make_names_unique
 from graphforge.ir.versions import describe_node, ir_version_for, tensor_of_constant_node
+from graphforge.onnx_io.origins import read_origins
+from graphforge.onnx_io.raising import raise_graph
+from graphforge.onnx_io.safety import read_model_proto
+from graphforge.spec import ShapeSpec, TensorSpec
 
 __all__ = ["IMPORT_NOTES", "import_onnx", "import_onnx_proto", "input_spec"]
 

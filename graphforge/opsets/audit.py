@@ -25,7 +25,6 @@ from graphforge.ir.versions import conflict_of, versions_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from graphforge.compile import Prepared
 
 __all__ = [
     "LOWEST",
@@ -34,7 +33,6 @@ __all__ = [
     "OpsetReport",
     "opset_report",
     "opset_report_of_file",
-    "opset_report_of_model",
 ]
 
 # Nothing asks for less: opset 7 (2017) is the oldest that ONNX Runtime promises to run.
@@ -213,7 +211,7 @@ def opset_report_of_file(path: Path | str) -> OpsetReport:
     """
     import onnx
 
-    from graphforge.frontend.onnx_origins import read_origins
+    from graphforge.onnx_io.origins import read_origins
 
     path = Path(path)
     if not path.is_file():
@@ -241,21 +239,6 @@ def opset_report_of_file(path: Path | str) -> OpsetReport:
         report.invalid,
         (*report.notes, *notes),
     )
-
-
-def opset_report_of_model(prepared: Prepared) -> OpsetReport:
-    """The answer for a prepared model: of an ONNX file as it stands, of a PyTorch model in its canonical form.
-
-    Raises:
-        GraphForgeError: the model cannot be captured or lowered, or the file cannot be read.
-    """
-    if prepared.loaded.onnx_path is not None:
-        return opset_report_of_file(prepared.loaded.onnx_path)
-    from graphforge.compile import to_canonical, to_ir
-
-    model, _ = to_ir(prepared)
-    to_canonical(model)
-    return opset_report(model)
 
 
 def _drop_weights(proto: Any) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.onnx_newer import lower_to_home
-from graphforge.frontend.onnx_older import RAISES
 from graphforge.ir import HOME_OPSET, Builder, infer_node, origins_of, schema_of
 from graphforge.ir.bodies import type_body_inputs, type_outputs_of_bodies
 from graphforge.ir.versions import conflict_of, describe_node, versions_of
+from graphforge.onnx_io.newer import lower_to_home
+from graphforge.onnx_io.older import RAISES
 
 __all__ = ["raise_graph"]
 

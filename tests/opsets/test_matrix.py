@@ -7,14 +7,14 @@ import onnx
 import pytest
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.onnx_import import import_onnx_proto
-from graphforge.frontend.spec import ShapeSpec, TensorSpec
 from graphforge.ir import HOME_OPSET
+from graphforge.onnx_io.importing import import_onnx_proto
+from graphforge.opsets.matrix import OpsetMatrix, State, opset_matrix
+from graphforge.opsets.prove import prove_opset, prove_opsets, remembering
 from graphforge.passes.legalise_opset import LegaliseOpset
+from graphforge.runners.arrays import Array
+from graphforge.spec import ShapeSpec, TensorSpec
 from graphforge.transform import Pipeline
-from graphforge.verify.compare import Array
-from graphforge.verify.opset_matrix import OpsetMatrix, State, opset_matrix
-from graphforge.verify.opset_prove import prove_opset, prove_opsets, remembering
 
 NETS = {
     "relu": "g (float[8] x) => (float[8] y) { y = Relu(x) }",

@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 
 from graphforge.errors import GraphForgeError
-from graphforge.verify.compare import Array
-from graphforge.verify.runners import OnnxRuntimeRunner, array_from_tensor, tensor_from_array
+from graphforge.runners.arrays import Array, array_from_tensor, tensor_from_array
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 
 if TYPE_CHECKING:
     from graphforge.ops.custom_op import CustomOp

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphforge.opsets.matrix import Cell, Obstruction, State
 from graphforge.verify.diff import short_source
-from graphforge.verify.opset_matrix import Cell, Obstruction, State
 from graphforge.verify.pages import write_page_to
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from graphforge.opsets.answer import Fit, Lack, OpsetAnswer
     from graphforge.targets.support import Runtime
-    from graphforge.verify.opset_answer import Fit, Lack, OpsetAnswer
 
 __all__ = ["print_answer", "render_page", "write_page"]
 
@@ -174,7 +174,7 @@ def render_page(answer: OpsetAnswer, *, model: str) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("graphforge.verify", "."),
+        loader=jinja2.PackageLoader("graphforge.opsets", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

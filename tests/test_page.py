@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from graphforge.errors import GraphForgeError
-from graphforge.verify import OnnxRuntimeRunner, verify
+from graphforge.page import render_report, write_report
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.verify import verify
 from graphforge.verify.diff import DiffReport, diff_modules
-from graphforge.verify.report import render_report, write_report
 from tests.verify import small
 
 VOID = {"meta", "br", "link", "img"}

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from graphforge.errors import UsageError
-from graphforge.frontend.spec import ShapeSpec, TensorSpec, parse_dynamic
-from graphforge.verify import random_feeds
-from graphforge.verify.inputs import check_feeds, random_array
+from graphforge.runners.inputs import check_feeds, random_array, random_feeds
+from graphforge.spec import ShapeSpec, TensorSpec, parse_dynamic
 
 RNG = np.random.default_rng(0)
 

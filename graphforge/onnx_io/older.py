@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend.onnx_scan_8 import scan_9_from_8
 from graphforge.ir import Builder, constant_of, schema_of
 from graphforge.ir.versions import describe_node
+from graphforge.onnx_io.scan_8 import scan_9_from_8
 
 __all__ = ["RAISES", "Rule"]
 

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
+from graphforge.opsets.audit import OpsetReport, opset_report, opset_report_of_file
+from graphforge.opsets.matrix import Cell, OpsetMatrix, Place, State, as_delivered, opset_matrix
 from graphforge.targets.support import Runtime, runtimes
-from graphforge.verify.opset_audit import OpsetReport, opset_report, opset_report_of_file
-from graphforge.verify.opset_matrix import Cell, OpsetMatrix, Place, State, as_delivered, opset_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graphforge.compile import Prepared
-    from graphforge.verify.opset_prove import Proof
+    from graphforge.opsets.prove import Proof
 
 __all__ = ["SCHEMA", "Fit", "Lack", "OpsetAnswer", "answer_for_file", "answer_for_model"]
 
@@ -175,15 +174,16 @@ def answer_for_file(
         GraphForgeError: the file cannot be read.
         UsageError: the target is unknown.
     """
-    from graphforge.compile import to_canonical
-    from graphforge.frontend.onnx_import import import_onnx
+    from graphforge.onnx_io.importing import import_onnx
+    from graphforge.passes import default_pipeline
+    from graphforge.transform import Pipeline
 
     chosen = runtimes(target)
     audit = opset_report_of_file(path)
     unchanged = () if audit.invalid else range(audit.lowest, audit.opset + 1)
     try:
         model = import_onnx(path)
-        to_canonical(model)
+        Pipeline(default_pipeline()).run(model)
         as_delivered(model, outputs=outputs, nms=nms)
         matrix = opset_matrix(model, as_it_stands=unchanged)
     except GraphForgeError as error:
@@ -193,32 +193,22 @@ def answer_for_file(
 
 
 def answer_for_model(
-    prepared: Prepared,
-    *,
-    target: str | None = None,
-    capture: str = "auto",
-    outputs: str | None = None,
-    nms: str | None = None,
-) -> tuple[OpsetAnswer, ir.Model]:
-    """The answer for a PyTorch model: of what `compile` would deliver at the home opset.
+    model: ir.Model, *, target: str | None = None, outputs: str | None = None, nms: str | None = None
+) -> OpsetAnswer:
+    """The answer for a model in canonical form: of what `compile` would deliver at the home opset.
 
     Args:
-        prepared: the model.
+        model: the model; edited in place to what would be delivered.
         target: only this runtime.
-        capture, outputs, nms: as ``compile`` takes them.
+        outputs, nms: as ``compile`` takes them.
 
     Raises:
-        GraphForgeError: the model cannot be captured or lowered.
         UsageError: the target is unknown.
     """
-    from graphforge.compile import to_canonical, to_ir
-
     chosen = runtimes(target)
-    model, _ = to_ir(prepared, capture=capture)
-    to_canonical(model)
     as_delivered(model, outputs=outputs, nms=nms)
     matrix = opset_matrix(model)
-    return OpsetAnswer(opset_report(model), matrix, _fits(matrix, chosen)), model
+    return OpsetAnswer(opset_report(model), matrix, _fits(matrix, chosen))
 
 
 def _fits(matrix: OpsetMatrix, chosen: Sequence[Runtime]) -> tuple[Fit, ...]:

@@ -8,7 +8,7 @@ import pytest
 from graphforge.passes import default_pipeline
 from graphforge.passes.legalise_opset import LegaliseOpset
 from graphforge.transform import Pipeline
-from tests.frontend import onnx_suite
+from tests.onnx_io import onnx_suite
 
 
 def _optimise(model: ir.Model) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from graphforge.errors import GraphForgeError
-from graphforge.verify import EagerRunner, OnnxRuntimeRunner
-from graphforge.verify.runners import array_from_tensor, tensor_from_array
+from graphforge.runners.arrays import array_from_tensor, tensor_from_array
+from graphforge.runners.eager import EagerRunner
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from tests.verify import small
 
 

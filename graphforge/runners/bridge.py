@@ -8,19 +8,34 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 from polygraphy.comparator import Comparator, RunResults
 from polygraphy.logger import G_LOGGER
 
-from graphforge.targets.target import Runner
-from graphforge.verify.compare import Array, OutputComparison
+from graphforge.runners.arrays import Array
+from graphforge.runners.runner import Runner
 
 __all__ = ["compare_runs", "run_once"]
 
-Compare = Callable[[Mapping[str, Array], Mapping[str, Array]], list[OutputComparison]]
+
+class Comparison(Protocol):
+    """How one output compares, whatever else is known of it."""
+
+    @property
+    def name(self) -> str:
+        """The output's name."""
+        ...
+
+    @property
+    def passed(self) -> bool:
+        """The verdict."""
+        ...
+
+
+C = TypeVar("C", bound=Comparison)
 
 
 class _Adapter(BaseRunner):  # type: ignore[misc]  # polygraphy is untyped
@@ -48,7 +63,7 @@ class _Verdict:
     # log when it finds it; nobody reads that log, and on 64 MB of outputs it costs more than all the rest together.
     output1_name = None
 
-    def __init__(self, comparison: OutputComparison) -> None:
+    def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
 
     def __bool__(self) -> bool:
@@ -61,9 +76,11 @@ def run_once(runner: Runner, feeds: Mapping[str, Array]) -> RunResults:
         return Comparator.run([_Adapter(runner, feeds)], data_loader=[OrderedDict(feeds)])
 
 
-def compare_runs(reference: RunResults, artifact: RunResults, compare: Compare) -> list[OutputComparison]:
+def compare_runs(
+    reference: RunResults, artifact: RunResults, compare: Callable[[Mapping[str, Array], Mapping[str, Array]], list[C]]
+) -> list[C]:
     """Compare two runs through ``Comparator.compare_accuracy`` with ``compare`` as its comparison function."""
-    found: list[OutputComparison] = []
+    found: list[C] = []
 
     def judge(one: Mapping[str, Array], other: Mapping[str, Array]) -> OrderedDict[str, _Verdict]:
         found.extend(compare(one, other))

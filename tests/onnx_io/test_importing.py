@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.frontend.onnx_import import IMPORT_NOTES, import_onnx, import_onnx_proto, input_spec
-from graphforge.frontend.spec import ShapeSpec, TensorSpec
 from graphforge.ir import HOME_OPSET, Level, origins_of, verify_graph
+from graphforge.onnx_io.importing import IMPORT_NOTES, import_onnx, import_onnx_proto, input_spec
+from graphforge.spec import ShapeSpec, TensorSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from graphforge.errors import UsageError
-from graphforge.frontend.spec import ShapeSpec
-from graphforge.verify.compare import Array, dtype_name
+from graphforge.runners.arrays import Array, dtype_name
+from graphforge.spec import ShapeSpec
 
 __all__ = ["check_feeds", "random_array", "random_feeds"]
 

@@ -15,9 +15,9 @@ from onnx.backend.test.loader import load_model_tests
 from rich.console import Console
 
 from graphforge.errors import GraphForgeError
-from graphforge.verify import OnnxRuntimeRunner
-from graphforge.verify.compare import Array
-from graphforge.verify.opset_audit import OpsetReport, _without_defaults, opset_report, opset_report_of_file
+from graphforge.opsets.audit import OpsetReport, _without_defaults, opset_report, opset_report_of_file
+from graphforge.runners.arrays import Array
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from tests.verify import small
 
 
@@ -70,7 +70,7 @@ def test_the_node_that_decides_is_named_with_its_origin() -> None:
     )
     small.add_property(proto.graph.node[1], "graphforge.module", "mlp.act")
     model = ir.from_proto(proto)
-    from graphforge.frontend.onnx_origins import read_origins
+    from graphforge.onnx_io.origins import read_origins
 
     for node in model.graph:
         read_origins(node)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from graphforge.errors import GraphForgeError
-from graphforge.frontend import torchvision_kernels as kernels
 from graphforge.frontend.torchvision_fix import TorchvisionState, ensure_torchvision, torchvision_state
+from graphforge.ops import _torchvision_kernels as kernels
 
 DOUBLE = torch.float64
 

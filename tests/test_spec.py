@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphforge.errors import UsageError
-from graphforge.frontend.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic, parse_input
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic, parse_input
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphforge.errors import GraphForgeError
-from graphforge.verify.compare import Array
+from graphforge.runners.arrays import Array
 
 if TYPE_CHECKING:
-    from graphforge.targets.target import Runner
+    from graphforge.runners.runner import Runner
 
 __all__ = ["UnpaddedRunner", "unpadded"]
 

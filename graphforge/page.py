@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["render_report", "write_report"]
 
-_TEMPLATE = "report.html.jinja"
+_TEMPLATE = "page.html.jinja"
 
 
 def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: DiffReport | None = None) -> Path:
@@ -48,7 +48,7 @@ def render_report(
     from graphforge.verify.diff import short_source
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("graphforge.verify", "."),
+        loader=jinja2.PackageLoader("graphforge", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -100,7 +100,7 @@ def _opset(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     name = next((name for name in manifest.get("files", ()) if name.endswith(".onnx")), None)
     if name is None or not (folder / name).is_file():
         return None
-    from graphforge.verify.opset_audit import opset_report_of_file
+    from graphforge.opsets.audit import opset_report_of_file
 
     return opset_report_of_file(folder / name).to_dict()
 

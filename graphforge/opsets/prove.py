@@ -13,11 +13,11 @@ import onnx
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.verify.compare import Array
+from graphforge.runners.arrays import Array
 
 if TYPE_CHECKING:
-    from graphforge.frontend.spec import ShapeSpec
-    from graphforge.targets.target import Runner
+    from graphforge.runners.runner import Runner
+    from graphforge.spec import ShapeSpec
     from graphforge.verify.verify import VerificationReport
 
 __all__ = ["Proof", "prove_opset", "prove_opsets", "remembering"]
@@ -90,11 +90,11 @@ def prove_opset(
         GraphForgeError: the opset has no form for it after all.
     """
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
+    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+    from graphforge.runners.padding import UnpaddedRunner
     from graphforge.targets.onnx import OnnxTarget
     from graphforge.targets.target import TargetOptions
     from graphforge.transform import Pipeline
-    from graphforge.verify.padding import UnpaddedRunner
-    from graphforge.verify.runners import OnnxRuntimeRunner
     from graphforge.verify.verify import verify
 
     options = TargetOptions(opset=opset)

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnx.backend.test import loader
 
 from graphforge.errors import GraphForgeError, InternalError
-from graphforge.frontend.onnx_import import import_onnx_proto
+from graphforge.onnx_io.importing import import_onnx_proto
 
 __all__ = [
     "KINDS",

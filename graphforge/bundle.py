@@ -1,0 +1,204 @@
+"""The bundle: the folder that a compilation leaves, written aside and renamed when all is well, and its manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import GraphForgeError
+from graphforge.prepare import count_nodes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from graphforge.journal import Journal
+    from graphforge.prepare import Prepared
+    from graphforge.targets.target import EmitResult, Target, TargetOptions
+    from graphforge.transform import PassRecord
+
+__all__ = ["Bundle", "destination", "keep_unverified", "make_manifest", "staging", "write_json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A finished compilation.
+
+    Attributes:
+        path: the folder with the artifacts and ``manifest.json``.
+        manifest: what was done, by which versions, how close; the same as ``manifest.json``.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+
+def destination(output: str | Path | None, name: str) -> Path:
+    """The bundle's folder: ``output``, or one named after the model under ``out/``.
+
+    Raises:
+        GraphForgeError: it cannot be made there, or something else than a bundle is in the way.
+    """
+    if output is None:
+        name = "".join(c if c.isalnum() or c in "-_" else "_" for c in name).strip("_")
+        output = Path("out") / (name or "model")
+    folder = Path(output)
+    if not folder.name:  # "." has no name that a folder beside it could be called after
+        folder = folder.resolve()
+    if folder.exists():
+        if not folder.is_dir():
+            raise GraphForgeError(f"output {str(output)!r} is a file, expected a folder", "choose a folder with -o")
+        if any(folder.iterdir()) and not any(
+            (folder / name).exists() for name in ("manifest.json", "manifest.unverified.json")
+        ):
+            raise GraphForgeError(
+                f"output folder {str(output)!r} exists and is not a bundle",
+                "choose an empty or new folder with -o",
+            )
+    standing = next(parent for parent in (folder.parent, *folder.absolute().parents) if parent.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
+        reason = "it may not be written to" if standing.is_dir() else "it is a file"
+        raise GraphForgeError(
+            f"cannot make output folder {str(folder)!r} in {str(standing)!r}: {reason}",
+            "choose a writable folder with -o",
+        )
+    return folder
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A folder beside the destination that takes its place when all is well and vanishes otherwise."""
+    made = [parent for parent in folder.absolute().parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise GraphForgeError(
+            f"cannot write to {str(folder.parent)!r}: {error.strerror}", "choose a writable folder with -o"
+        ) from None
+    try:
+        yield staging
+        os.chmod(staging, 0o777 & ~_umask())
+        retired: Path | None = None
+        if folder.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            os.replace(folder, retired)
+        os.replace(staging, folder)
+        if retired is not None:
+            shutil.rmtree(retired, ignore_errors=True)
+    except OSError as error:
+        raise GraphForgeError(
+            f"cannot write {str(folder)!r}: {error.strerror}", "free space or choose another folder with -o"
+        ) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not folder.exists():
+            for parent in made:  # the innermost first; one that another process uses by now stays
+                with suppress(OSError):
+                    parent.rmdir()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def make_manifest(
+    prepared: Prepared,
+    target: Target,
+    options: TargetOptions,
+    emitted: EmitResult,
+    model: ir.Model,
+    facts: Mapping[str, Any],
+    records: Sequence[PassRecord],
+    report: Mapping[str, Any],
+    journal: Journal,
+) -> dict[str, Any]:
+    from collections import Counter
+
+    from graphforge import __version__
+    from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
+
+    operators = Counter(
+        f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.all_nodes()
+    )
+    content = {
+        "graphforge": __version__,
+        "model": prepared.loaded.record,
+        "target": {
+            "name": target.name,
+            "opset": options.opset,
+            "precision": options.precision,
+            "options": dict(options.extra),
+        },
+        "files": list(emitted.files),
+        "artifact": dict(emitted.facts),
+        "inputs": [
+            {
+                "name": spec.name,
+                "shape": list(spec.shape),
+                "dtype": spec.dtype,
+                "dynamic": {
+                    str(axis): {"name": dim.name, "low": dim.low, "high": dim.high, "step": dim.step}
+                    for axis, dim in spec.dims.items()
+                },
+            }
+            for spec in prepared.shapes.inputs
+        ],
+        "outputs": [
+            {
+                "name": value.name,
+                "shape": None
+                if value.shape is None
+                else [dim if isinstance(dim, int) else dim.value for dim in value.shape],
+                "dtype": None if value.dtype is None else value.dtype.numpy().name,
+            }
+            for value in model.graph.outputs
+        ],
+        "capture": {key: facts[key] for key in ("method", "failures", "substitutions")},
+        "lowering": {"fallbacks": facts["fallbacks"], "decomposed": facts["decomposed"]},
+        "passes": [record.to_dict() for record in records],
+        "padding": list(model.meta.get(PADDED_OUTPUTS, ())),
+        "nodes": count_nodes(model),
+        "operators": dict(sorted(operators.items())),
+        "steps": journal.steps,
+        "verification": dict(report),
+        "notes": journal.notes,
+        "versions": _versions(),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(content, default=str))  # exactly what manifest.json will hold
+    return plain
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "numpy", "polygraphy"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def keep_unverified(staged: Path, folder: Path, emitted: EmitResult, manifest: dict[str, Any]) -> str:
+    """Copy an artifact that failed out of the staging folder, under a name that says so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    main = Path(emitted.files[0])
+    shutil.copy2(staged / main, folder / f"{main.stem}.unverified{main.suffix}")
+    if f"{main}.data" in emitted.files:  # the model names its external data, so that file keeps its name
+        shutil.copy2(staged / f"{main}.data", folder / f"{main}.data")
+    write_json(folder / "manifest.unverified.json", manifest)
+    return f"the artifact is kept, unverified, in {folder}"

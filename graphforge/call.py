@@ -1,0 +1,136 @@
+"""One call of a model: its arguments with a stable name for every tensor, and the names of what it returns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree
+
+from graphforge.errors import UsageError
+from graphforge.spec import ShapeSpec, TensorSpec
+
+__all__ = ["CallInputs", "input_tree", "key_text", "output_names", "script_arguments"]
+
+
+class CallInputs:
+    """The arguments of one call of the model, with a stable name for every tensor leaf.
+
+    Attributes:
+        args, kwargs: as the model is called.
+        names: names of the tensor leaves in flattening order (``x``, ``pair.0``, ``options.mask``).
+    """
+
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], parameters: Sequence[str]) -> None:
+        self.args = tuple(args)
+        self.kwargs = dict(kwargs)
+        self.parameters = tuple(parameters)
+        leaves, self.tree = _pytree.tree_flatten_with_path((self.args, self.kwargs))
+        self.leaves = [leaf for _, leaf in leaves]
+        self.paths = [path for path, _ in leaves]
+        self.leaf_names = [self._name(path) for path in self.paths]
+        self.names = [n for n, leaf in zip(self.leaf_names, self.leaves, strict=True) if isinstance(leaf, torch.Tensor)]
+
+    def _name(self, path: tuple[Any, ...]) -> str:
+        parts = [key_text(key) for key in path]
+        if parts[0] == "0":
+            position = int(parts[1])
+            first = self.parameters[position] if position < len(self.parameters) else f"arg{position}"
+            return ".".join([first, *parts[2:]])
+        return ".".join(parts[1:])
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Tensor leaves by name."""
+        return {
+            name: leaf
+            for name, leaf in zip(self.leaf_names, self.leaves, strict=True)
+            if isinstance(leaf, torch.Tensor)
+        }
+
+    def spec(self) -> ShapeSpec:
+        """The static shape spec of these tensors."""
+        return ShapeSpec(
+            tuple(
+                TensorSpec(name, tuple(int(size) for size in leaf.shape), str(leaf.dtype).removeprefix("torch."))
+                for name, leaf in self.tensors.items()
+            )
+        )
+
+    def replaced(self, tensors: Mapping[str, Any]) -> CallInputs:
+        """The same call with other tensors (by name)."""
+        leaves = [
+            tensors.get(name, leaf) if isinstance(leaf, torch.Tensor) else leaf
+            for name, leaf in zip(self.leaf_names, self.leaves, strict=True)
+        ]
+        args, kwargs = _pytree.tree_unflatten(leaves, self.tree)
+        return CallInputs(args, kwargs, self.parameters)
+
+    def map_leaves(self, function: Callable[[str, Any], Any]) -> tuple[Any, Any]:
+        """(args, kwargs) with every leaf replaced by ``function(name, leaf)``."""
+        leaves = [function(name, leaf) for name, leaf in zip(self.leaf_names, self.leaves, strict=True)]
+        args, kwargs = _pytree.tree_unflatten(leaves, self.tree)
+        return args, kwargs
+
+
+def key_text(key: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def input_tree(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> CallInputs:
+    """Name the tensors of a call after the parameters of the model's forward.
+
+    Raises:
+        UsageError: the arguments do not fit the signature.
+    """
+    forward = getattr(model, "forward", model)
+    if isinstance(model, torch.jit.ScriptModule):
+        return CallInputs(args, kwargs, [argument.name for argument in script_arguments(model)])
+    try:
+        signature = inspect.signature(forward)
+    except (TypeError, ValueError):
+        return CallInputs(args, kwargs, [])
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        wanted = ", ".join(str(parameter) for parameter in signature.parameters.values())
+        raise UsageError(f"the inputs do not fit the model: {error}", f"its forward takes ({wanted})") from None
+    names: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}.{i}" for i in range(max(0, len(args) - len(names)))]
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+    return CallInputs(args, kwargs, names)
+
+
+def output_names(spec: _pytree.TreeSpec) -> list[str]:
+    """Stable names for output leaves: ``output`` alone, ``output_0`` in a tuple, the key in a dict or dataclass."""
+    numbered = _pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    leaves, _ = _pytree.tree_flatten_with_path(numbered)
+    names: list[str] = []
+    for path, _leaf in leaves:
+        parts = [key_text(key) for key in path]
+        if not parts:
+            names.append("output")
+            continue
+        text = "_".join(part for part in parts)
+        names.append(f"output_{text}" if parts[0].isdigit() else text)
+    taken: dict[str, int] = {}
+    unique = []
+    for name in names:
+        count = taken.get(name, 0)
+        taken[name] = count + 1
+        unique.append(name if not count else f"{name}_{count}")
+    return unique
+
+
+def script_arguments(module: torch.jit.ScriptModule) -> list[Any]:
+    """The declared arguments of a script's forward, without self."""
+    forward: Any = module.forward
+    return list(forward.schema.arguments[1:])

@@ -1,0 +1,1 @@
+"""What each opset can do for a model: audit, matrix, proof, and the answer told."""

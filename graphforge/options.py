@@ -1,0 +1,72 @@
+"""What the user asks of a compilation, and the plan it becomes before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import GraphForgeError
+from graphforge.prepare import canonical_passes
+
+if TYPE_CHECKING:
+    from graphforge.targets.target import Target, TargetOptions
+    from graphforge.transform import Pass
+
+__all__ = ["CompileOptions", "Plan", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What the user asks of a compilation, whatever the model; the arguments of ``compile`` of the same names."""
+
+    target: str | Target = "onnx"
+    opset: int | None = None
+    precision: str | None = None
+    target_options: Mapping[str, Any] = field(default_factory=dict)
+    outputs: str | None = None
+    nms: str | None = None
+    capture: str = "auto"
+    passes: Sequence[Pass] = ()
+    pipeline: str | Sequence[Pass] | None = None
+    check_passes: bool = False
+    verify: bool = True
+    keep_unverified: bool = False
+    tolerances: Any = None
+    seed: int = 0
+    output: str | Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be done, settled before any work: the target, what is asked of it, and the passes in order."""
+
+    target: Target
+    options: TargetOptions
+    canonical: tuple[Pass, ...]
+    legalising: tuple[Pass, ...]
+
+
+def plan(options: CompileOptions) -> Plan:
+    """Settle the target, what is asked of it, and the passes.
+
+    Raises:
+        UsageError: there is no such target, pass or option.
+        GraphForgeError: the target does not work here.
+    """
+    from graphforge.targets import get_target
+    from graphforge.targets.target import TargetOptions
+
+    target = get_target(options.target) if isinstance(options.target, str) else options.target
+    missing = target.available()
+    if missing is not None:
+        raise GraphForgeError(f"target {target.name} does not work here: {missing}")
+    asked = TargetOptions(
+        opset=options.opset,
+        precision=options.precision,
+        extra=dict(options.target_options),
+        outputs=options.outputs,
+        nms=options.nms,
+    )
+    return Plan(target, asked, tuple(canonical_passes(options.pipeline, options.passes)), tuple(target.pipeline(asked)))

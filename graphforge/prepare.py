@@ -1,0 +1,321 @@
+"""From what the user gives to what every verb starts from: the model with named inputs and a settled shape spec.
+
+`prepare` loads and names, `to_ir` captures and lowers (or imports), `to_canonical` runs the canonical passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import CaptureError, GraphForgeError, UsageError
+from graphforge.journal import Journal
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from graphforge.call import CallInputs
+    from graphforge.frontend.load import LoadedModel
+    from graphforge.runners.runner import Runner
+    from graphforge.spec import ShapeSpec
+    from graphforge.transform import Pass, PassRecord
+
+__all__ = [
+    "Prepared",
+    "canonical_passes",
+    "count_nodes",
+    "example_feeds",
+    "prepare",
+    "reference_runner",
+    "to_canonical",
+    "to_ir",
+]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A model with its inputs named and its shape spec settled: what every verb that takes a MODEL starts from.
+
+    Attributes:
+        loaded: the model.
+        shapes: its tensor inputs and dynamic dims.
+        inputs: the example call; None for an ONNX file.
+        feeds: the example tensors by input name (numpy), for an ONNX file.
+    """
+
+    loaded: LoadedModel
+    shapes: ShapeSpec
+    inputs: CallInputs | None = None
+    feeds: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(
+    model: Any,
+    inputs: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """Load the model if need be, name its inputs, settle the shape spec.
+
+    Raises:
+        GraphForgeError: the model or inputs are at fault.
+    """
+    from graphforge.frontend.load import LoadedModel, load_model
+
+    if isinstance(model, str | Path):
+        loaded = load_model(str(model))
+    elif isinstance(model, LoadedModel):
+        loaded = model
+    else:
+        loaded = _loaded_from_object(model)
+    if loaded.onnx_path is not None:
+        return _prepare_onnx(loaded, inputs, dynamic_shapes, seed)
+    return _prepare_torch(loaded, inputs, dict(kwargs or {}), dynamic_shapes, seed)
+
+
+def _loaded_from_object(model: Any) -> LoadedModel:
+    import torch
+
+    from graphforge.frontend.load import LoadedModel
+
+    if isinstance(model, torch.export.ExportedProgram):
+        return LoadedModel("<ExportedProgram>", program=model, record={"spec": None})
+    if isinstance(model, torch.nn.Module):
+        return LoadedModel(f"<{type(model).__name__}>", module=model, record={"spec": None})
+    raise UsageError(
+        f"expected an nn.Module, an ExportedProgram or a model spec, got {type(model).__name__}",
+        "wrap a function in an nn.Module whose forward calls it",
+    )
+
+
+def _prepare_torch(
+    loaded: LoadedModel,
+    inputs: Any,
+    kwargs: dict[str, Any],
+    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None,
+    seed: int,
+) -> Prepared:
+    import torch
+
+    from graphforge.call import input_tree
+    from graphforge.spec import ShapeSpec
+
+    program = loaded.program
+    if program is not None and inputs is None and program.example_inputs is not None:
+        inputs, given = program.example_inputs
+        kwargs = {**given, **kwargs}
+    if inputs is None and not kwargs and loaded.example is not None:
+        inputs, kwargs = loaded.example
+    if inputs is None and not kwargs:
+        raise UsageError(
+            "no inputs were given and the model brings none",
+            "say what it takes: --input 'x:1x3x224x224', or return (model, inputs) from the callable",
+        )
+    if isinstance(inputs, ShapeSpec):
+        drawn = _draw(inputs, seed)
+        args, kwargs = _placed(loaded, drawn, kwargs)
+    elif isinstance(inputs, torch.Tensor):
+        args = (inputs,)
+    elif isinstance(inputs, Mapping):
+        args, kwargs = (), {**inputs, **kwargs}
+    else:
+        args = tuple(inputs or ())
+    callee: Any = loaded.module if loaded.module is not None else program.module() if program is not None else None
+    tree = input_tree(callee, args, kwargs)
+    wanted = _ranges(dynamic_shapes)
+    if isinstance(inputs, ShapeSpec):
+        for name, spec in zip(tree.names, inputs.inputs, strict=False):
+            wanted[name] = {**spec.dims, **wanted.get(name, {})}
+    shapes = tree.spec().with_dynamic(wanted)
+    return Prepared(loaded, shapes, inputs=tree)
+
+
+def _placed(
+    loaded: LoadedModel, drawn: dict[str, Any], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Named tensors as positional and keyword arguments; names that are no parameter go by position."""
+    import inspect
+
+    forward = getattr(loaded.module, "forward", None)
+    try:
+        parameters = list(inspect.signature(forward).parameters.values()) if forward is not None else []
+    except (TypeError, ValueError):
+        parameters = []
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if drawn and all(name in names for name in drawn):
+        return (), {**drawn, **kwargs}
+    known = [name for name in drawn if name in names]
+    if known:
+        wrong = next(name for name in drawn if name not in names)
+        raise UsageError(f"the model has no input {wrong!r}", f"its forward takes: {', '.join(names)}")
+    return tuple(drawn.values()), kwargs
+
+
+def _draw(spec: ShapeSpec, seed: int) -> dict[str, torch.Tensor]:
+    from graphforge.runners.arrays import tensor_from_array
+    from graphforge.runners.inputs import random_feeds
+
+    feeds = random_feeds(spec, spec.example_sizes(), seed=seed)
+    return {name: tensor_from_array(array) for name, array in feeds.items()}
+
+
+def _ranges(dynamic_shapes: Mapping[str, Mapping[int, Any]] | None) -> dict[str, dict[int, Any]]:
+    from graphforge.spec import DimRange
+
+    ranges: dict[str, dict[int, Any]] = {}
+    for name, axes in (dynamic_shapes or {}).items():
+        for axis, given in axes.items():
+            if not isinstance(given, DimRange):
+                if not isinstance(given, tuple) or not 2 <= len(given) <= 3:
+                    raise UsageError(f"dynamic_shapes[{name!r}][{axis}]: expected (low, high), got {given!r}")
+                given = DimRange(f"{name}_{axis}".replace(".", "_"), *given)
+            ranges.setdefault(name, {})[axis] = given
+    return ranges
+
+
+def _prepare_onnx(
+    loaded: LoadedModel, inputs: Any, dynamic_shapes: Mapping[str, Mapping[int, Any]] | None, seed: int
+) -> Prepared:
+    from graphforge.onnx_io.importing import input_spec
+    from graphforge.runners.inputs import random_feeds
+    from graphforge.spec import ShapeSpec
+
+    assert loaded.onnx_path is not None
+    given = inputs if isinstance(inputs, ShapeSpec) else None
+    shapes = input_spec(loaded.onnx_path, given).with_dynamic(_ranges(dynamic_shapes))
+    if isinstance(inputs, Mapping):
+        feeds = {name: _as_numpy(value) for name, value in inputs.items()}
+    elif inputs is None or given is not None:
+        feeds = random_feeds(shapes, shapes.example_sizes(), seed=seed)
+    else:
+        values = inputs if isinstance(inputs, tuple | list) else (inputs,)
+        feeds = {spec.name: _as_numpy(value) for spec, value in zip(shapes.inputs, values, strict=True)}
+    return Prepared(loaded, shapes, feeds=feeds)
+
+
+def _as_numpy(value: Any) -> Any:
+    from graphforge.runners.arrays import array_from_tensor
+
+    return array_from_tensor(value) if hasattr(value, "detach") else value
+
+
+def to_ir(
+    prepared: Prepared, *, capture: str = "auto", target: str | None = None, journal: Journal | None = None
+) -> tuple[ir.Model, dict[str, Any]]:
+    """Capture and lower (or import) a prepared model; ``target`` chooses among the declared substitutions.
+
+    Returns:
+        The model at level CAPTURED, and what the manifest says of how it was obtained.
+
+    Raises:
+        CaptureError, LoweringError: with what failed and where.
+    """
+    journal = journal or Journal(None)
+    if prepared.loaded.onnx_path is not None:
+        from graphforge.onnx_io.importing import IMPORT_NOTES, import_onnx
+
+        with journal.step("import") as step:
+            model = import_onnx(prepared.loaded.onnx_path)
+            journal.notes += model.meta.get(IMPORT_NOTES, ())
+            step["nodes"] = count_nodes(model)
+        return model, {"method": "onnx", "failures": {}, "substitutions": [], "fallbacks": [], "decomposed": {}}
+    from graphforge.frontend.capture import capture as run_capture
+    from graphforge.frontend.capture import captured_from_loaded_program
+    from graphforge.frontend.lower import lower
+
+    assert prepared.inputs is not None
+    with journal.step("capture") as step:
+        if prepared.loaded.program is not None:
+            captured = captured_from_loaded_program(prepared.loaded.program, prepared.inputs, prepared.shapes)
+        else:
+            module = prepared.loaded.module
+            assert module is not None
+            if module.training:
+                journal.notes.append("the model was in training mode; it is compiled in eval mode")
+                module.eval()
+            try:
+                captured = run_capture(module, prepared.inputs, prepared.shapes, method=capture, target=target)
+            except CaptureError:
+                _see_that_it_runs(module, prepared.inputs)  # if it does not, that is the better answer
+                raise
+        step["nodes"] = len(captured.graph_module.graph.nodes)
+    with journal.step("lower") as step:
+        lowered = lower(captured)
+        step["nodes"] = count_nodes(lowered.model)
+    journal.notes += lowered.notes
+    return lowered.model, {
+        "method": captured.method,
+        "failures": captured.failures,
+        "substitutions": captured.substitutions,
+        "fallbacks": [
+            {"operator": name, "module": module, "source": source} for name, module, source in lowered.fallbacks
+        ],
+        "decomposed": lowered.decomposed,
+    }
+
+
+def _see_that_it_runs(module: torch.nn.Module, inputs: CallInputs) -> None:
+    import torch
+
+    try:
+        with torch.no_grad():
+            module(*inputs.args, **inputs.kwargs)
+    except Exception as error:  # the user's code may raise anything
+        given = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in inputs.spec().inputs)
+        raise GraphForgeError(
+            f"the model does not run on these inputs: {type(error).__name__}: {error}", f"given: {given}"
+        ) from None
+
+
+def to_canonical(model: ir.Model, *, pipeline: str | Sequence[Pass] | None = None) -> list[PassRecord]:
+    """Run the canonical pipeline (or another) on a captured model, in place."""
+    from graphforge.transform import Pipeline
+
+    return Pipeline(canonical_passes(pipeline, ())).run(model)
+
+
+def canonical_passes(pipeline: str | Sequence[Pass] | None, extra: Sequence[Pass] = ()) -> list[Pass]:
+    """The passes to run: the canonical pipeline, or another as a list or as text, then ``extra``."""
+    if pipeline is None:
+        from graphforge.passes import default_pipeline
+
+        return [*default_pipeline(), *extra]
+    if isinstance(pipeline, str):
+        from graphforge.transform import Pipeline
+
+        return [*Pipeline.parse(pipeline).passes, *extra]
+    return [*pipeline, *extra]
+
+
+def example_feeds(prepared: Prepared) -> dict[str, Any]:
+    """The example call's tensors by input name, as numpy arrays."""
+    if prepared.inputs is None:
+        return prepared.feeds
+    return {name: _as_numpy(tensor) for name, tensor in prepared.inputs.tensors.items()}
+
+
+def reference_runner(prepared: Prepared) -> Runner:
+    """What the artifact is compared with: eager PyTorch, or the ONNX file itself in ONNX Runtime."""
+    from graphforge.runners.eager import EagerRunner
+    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+
+    if prepared.loaded.onnx_path is not None:
+        runner: Runner = OnnxRuntimeRunner(prepared.loaded.onnx_path, name="original ONNX")
+        return runner
+    assert prepared.inputs is not None
+    module: Any = prepared.loaded.module
+    if module is None:
+        assert prepared.loaded.program is not None
+        module = prepared.loaded.program.module()
+    eager: Runner = EagerRunner(module, prepared.inputs)
+    return eager
+
+
+def count_nodes(model: ir.Model) -> int:
+    """The nodes of a model, those in bodies included."""
+    return sum(1 for _ in model.graph.all_nodes())
