@@ -53,7 +53,7 @@ def imported(path: Path) -> Iterator[tuple[str, int]]:
             names = [str(one.value) for one in node.args[:1] if isinstance(one, ast.Constant)]
         for name in names:
             if name.startswith("graphforge."):
-                yield name.split(".")[1], node.lineno
+                yield name.split(".")[1], getattr(node, "lineno", 0)
 
 
 def test_every_import_follows_a_declared_arrow() -> None:
