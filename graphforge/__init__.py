@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from graphforge.transform import Rule as Rule
 
 __version__ = "0.1.0"
+
+# A clone without symbolic links (a zip archive, git on Windows) has no graphforge/passes and graphforge/ops; there the
+# folders beside this one are the packages.  An installed graphforge and an ordinary clone have both, and pay one look.
+if not all((Path(__file__).with_name(_name) / "__init__.py").is_file() for _name in ("passes", "ops")):
+    from graphforge._clone import find_folders_beside
+
+    find_folders_beside(Path(__file__).resolve().parent.parent)
 
 _HOME = {
     "Bundle": "graphforge.bundle",

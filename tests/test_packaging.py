@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,67 @@ def test_links_make_a_bare_clone_importable() -> None:
     for room in ("passes", "ops"):
         assert (ROOT / "graphforge" / room).is_symlink()
         assert (ROOT / "graphforge" / room).resolve() == ROOT / room
+
+
+@pytest.fixture(scope="module")
+def clone_without_links(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as a zip archive or git on Windows lays it out: a link is a file that names its target."""
+    folder = tmp_path_factory.mktemp("no_links") / "clone"
+    listed = _run("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=ROOT)
+    for name in filter(None, listed.split("\0")):
+        source, copy = ROOT / name, folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            copy.write_text(str(source.readlink()))
+        elif source.is_file():
+            shutil.copyfile(source, copy)
+    assert (folder / "graphforge" / "passes").is_file()
+    return folder
+
+
+def test_a_clone_without_links_runs(clone_without_links: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(MODEL)
+    environment = {**os.environ, "PYTHONPATH": str(clone_without_links)}
+    command = [sys.executable, "-m", "graphforge", "compile", "net.py:build", "-o", "bundle", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["manifest"]["verification"]["passed"] is True
+    program = "import graphforge.passes, graphforge.ops; print(graphforge.passes.__file__, graphforge.ops.__file__)"
+    where = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert where.stdout.split() == [str(clone_without_links / room / "__init__.py") for room in ("passes", "ops")]
+
+
+def test_an_incomplete_clone_says_what_is_missing(clone_without_links: Path, tmp_path: Path) -> None:
+    shutil.copytree(clone_without_links / "graphforge", tmp_path / "graphforge")
+    done = subprocess.run(
+        [sys.executable, "-c", "import graphforge"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "graphforge is incomplete: passes and ops should be folders" in done.stderr
+    assert "pip install ." in done.stderr
+
+
+def test_wheels_with_and_without_links_hold_the_same_files(
+    clean_environment: Path, clone_without_links: Path, tmp_path: Path
+) -> None:
+    command = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, clone_without_links)
+    _run(*command, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    (usual,) = (clean_environment / "dist").glob("*.whl")
+    assert _names(wheel) == _names(usual)
+    known = (".py", ".toml", ".jinja", ".md", ".typed")
+    assert [name for name in _names(wheel) if ".dist-info/" not in name and not name.endswith(known)] == []
+
+
+def _names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return sorted(archive.namelist())
 
 
 @pytest.mark.parametrize("room", ["passes", "ops"])
