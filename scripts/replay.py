@@ -1,7 +1,7 @@
 """Process replay: what a change of the code changed in the artifacts, byte for byte.
 
     scripts/replay record FILE.json [--only NAME,...] [--jobs N] [--root FOLDER] [--keep FOLDER]
-    scripts/replay compare BEFORE.json AFTER.json
+    scripts/replay compare BEFORE.json AFTER.json [--only NAME,...]
     scripts/replay against REVISION [--only NAME,...] [--jobs N] [--keep FOLDER]
 
 `record` compiles the zoo, the gallery in its forms, some models at old opsets and some MagicMind bundles, unverified,
@@ -418,6 +418,15 @@ def _write(file: Path, recording: Mapping[str, Any]) -> None:
     os.replace(beside, file)
 
 
+def _read(file: Path, only: Sequence[str] = ()) -> dict[str, Any]:
+    """A recording, or those of its artifacts that are asked for."""
+    recording: dict[str, Any] = json.loads(file.read_text())
+    if only:
+        artifacts = {name: facts for name, facts in recording["artifacts"].items() if _is_chosen(name, only)}
+        recording |= {"artifacts": artifacts, "wanted": len(artifacts)}
+    return recording
+
+
 def _commit(root: Path) -> str:
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
@@ -543,7 +552,7 @@ def against(revision: str, only: Sequence[str], jobs: int, keep: Path | None) ->
         sides = {"before": other, "after": HERE}
         for side, root in sides.items():
             _in_process(root, out / f"{side}.json", only, jobs, None)
-            recordings.append(json.loads((out / f"{side}.json").read_text()))
+            recordings.append(_read(out / f"{side}.json"))
         changed = {item.artifact for item in differences(*recordings)[1] if item.kind != "moved"}
         if keep is not None:
             for (side, root), recording in zip(sides.items(), recordings, strict=True):
@@ -599,16 +608,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+    chosen = argparse.ArgumentParser(add_help=False)
+    chosen.add_argument(
         "--only", default="", metavar="NAME,...", help="artifacts whose name holds one of these; =NAME: that one"
     )
+    common = argparse.ArgumentParser(add_help=False, parents=[chosen])
     common.add_argument("--jobs", type=int, default=1, help="processes at a time")
     recording = verbs.add_parser("record", parents=[common], help="compile and write the hashes to a file")
     recording.add_argument("file", type=Path)
     recording.add_argument("--root", type=Path, default=HERE, help="checkout whose code compiles; this one by default")
     recording.add_argument("--keep", type=Path, help="folder for all bundles; by default they are dropped")
-    comparing = verbs.add_parser("compare", help="what differs between two files; exit code 1 if anything does")
+    comparing = verbs.add_parser(
+        "compare", parents=[chosen], help="what differs between two files; exit code 1 if anything does"
+    )
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
     other = verbs.add_parser("against", parents=[common], help="record a revision and this checkout, and compare")
@@ -616,9 +628,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     other.add_argument("--keep", type=Path, help="folder for the bundles that changed, before and after")
     options = parser.parse_args(arguments)
 
-    if options.verb == "compare":
-        return compare(*(json.loads(file.read_text()) for file in (options.before, options.after)))
     only = [name for name in options.only.split(",") if name]
+    if options.verb == "compare":
+        return compare(*(_read(file, only) for file in (options.before, options.after)))
     if options.verb == "against":
         return against(options.revision, only, options.jobs, options.keep)
     root = options.root.resolve()
