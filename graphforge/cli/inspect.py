@@ -1,4 +1,4 @@
-"""`graphforge inspect`: the IR of a model as text, with the origin of every node."""
+"""`graphforge inspect`: the IR of a model, one node a line, with the origin of every node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphforge.cli.console import print_json, progress
+from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
 from graphforge.errors import GraphForgeError
 
@@ -25,6 +25,9 @@ __all__ = ["command"]
     "  [default: canonical; captured for an ONNX file]",
 )
 @click.option("--node", metavar="NAME", help="Only this node, with all of its origins.")
+@click.option(
+    "--full", is_flag=True, help="Every detail, in ONNX's textual syntax, which graphforge.ir.from_text reads."
+)
 @click.option("--target", default="onnx", show_default=True, help="The target of --level legal.")
 @click.option("--opset", type=int, help="The opset of --level legal.")
 @capture_option
@@ -33,6 +36,7 @@ def command(
     request: ModelRequest,
     level: str | None,
     node: str | None,
+    full: bool,
     target: str,
     opset: int | None,
     capture: str,
@@ -40,7 +44,9 @@ def command(
 ) -> None:
     """Print the IR of MODEL (anything `graphforge compile` takes, an ONNX file included) with its origins.
 
-    Every node shows where it came from: module path, ATen operator, source line, and the pass that made it.
+    One node a line: what it computes, its type, the operation, and the module path and source line it came from.
+    Weights are shown by shape, as [16,3,3,3] f32; attributes that say no more than their default are left out.
+    On a terminal lines are cut to its width; --node tells all about one node, --full all about all of them.
     Older opsets of an ONNX file are shown raised to the newest.
 
     \b
@@ -76,9 +82,20 @@ def command(
     elif shown is not None:
         _print_node(shown)
     else:
-        from graphforge.ir import to_text
+        _print(model, full)
 
+
+def _print(model: ir.Model, full: bool) -> None:
+    from graphforge.ir import to_text
+    from graphforge.ir.printer import lines_of
+
+    if full:
         click.echo(to_text(model, origins=True))
+        return
+    console = stdout()
+    colour = console.is_terminal and not console.no_color
+    for line in lines_of(model, width=console.width if console.is_terminal else None):
+        click.echo(line.coloured() if colour else str(line), color=colour)
 
 
 def _find(model: ir.Model, name: str) -> ir.Node:
@@ -132,7 +149,8 @@ def _print_node(node: ir.Node) -> None:
     for value in node.outputs:
         click.echo(f"  output  {value.name}  {_typed(value)}")
     for origin in origins_of(node):
-        click.echo(f"  origin  {origin.describe()}")
+        made_by = f", made by {origin.made_by}" if origin.made_by else ""
+        click.echo(f"  origin  {origin.describe()}{made_by}")
 
 
 def _typed(value: ir.Value) -> str:

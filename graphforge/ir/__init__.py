@@ -9,6 +9,8 @@ from graphforge.ir.graphsurgeon import from_graphsurgeon, to_graphsurgeon
 from graphforge.ir.infer import broadcast_dims, constant_of, infer_node, schema_of
 from graphforge.ir.levels import Level
 from graphforge.ir.origin import Origin, origins_from_metadata, origins_of, set_origins, write_origin_metadata
+from graphforge.ir.printer import print_graph
+from graphforge.ir.snippet import snippet
 from graphforge.ir.text import from_text, to_text
 from graphforge.ir.verifier import bodies_of, nodes_of, verify_graph
 
@@ -36,8 +38,10 @@ __all__ = [
     "nodes_of",
     "origins_from_metadata",
     "origins_of",
+    "print_graph",
     "schema_of",
     "set_origins",
+    "snippet",
     "to_graphsurgeon",
     "to_text",
     "verify_graph",

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
@@ -209,6 +210,35 @@ def test_inspect_shows_origins(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "net.py:11" in printed
     assert run(["inspect", "net.py:build", *X]) == 0
     assert "= BatchNormalization" not in capsys.readouterr().out  # folded into the convolution
+
+
+def test_inspect_prints_one_node_a_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from graphforge.ir import from_text
+
+    path = str(bundle / "out" / "model.onnx")
+    assert run(["inspect", path]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "\x1b" not in "".join(lines)  # not a terminal
+    nodes = _json(capsys, "inspect", path)["nodes"]
+    assert [line.split(" = ")[1].partition("(")[0] for line in lines if " = " in line] == [one["op"] for one in nodes]
+    assert run(["inspect", path, "--full"]) == 0
+    full = from_text(capsys.readouterr().out, random_weights=0)
+    assert [node.op_type for node in full.graph] == [one["op"] for one in nodes]
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_inspect_on_a_terminal_has_colours_and_keeps_to_its_width(
+    no_color: bool, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    assert run(["inspect", str(bundle / "out" / "model.onnx")]) == 0
+    printed = capsys.readouterr().out
+    assert ("\x1b[1mConv\x1b[0m" in printed) is not no_color
+    assert max(len(click.unstyle(line)) for line in printed.splitlines()) <= 70
 
 
 def test_inspect_reads_a_file_without_inputs(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
