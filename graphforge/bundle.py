@@ -9,13 +9,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError
 from graphforge.prepare import count_nodes
+from graphforge.targets.options import as_record
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -141,8 +142,11 @@ def make_manifest(
         "target": {
             "name": target.name,
             "opset": options.opset,
+            "outputs": options.outputs,
+            "nms": options.nms,
             "precision": options.precision,
-            "options": dict(options.extra),
+            "options": {one.name: as_record(getattr(options.own, one.name)) for one in fields(options.own)},
+            "asked": list(options.asked),
         },
         "files": list(emitted.files),
         "artifact": dict(emitted.facts),

@@ -55,18 +55,23 @@ def plan(options: CompileOptions) -> Plan:
         UsageError: there is no such target, pass or option.
         GraphForgeError: the target does not work here.
     """
-    from graphforge.targets import get_target
-    from graphforge.targets.target import TargetOptions
+    from graphforge.targets import get_target, options_for
+    from graphforge.targets.contract import check_contract
 
-    target = get_target(options.target) if isinstance(options.target, str) else options.target
-    missing = target.available()
-    if missing is not None:
-        raise GraphForgeError(f"target {target.name} does not work here: {missing}")
-    asked = TargetOptions(
+    target = options.target
+    if isinstance(target, str):
+        target = get_target(target)
+    else:
+        check_contract(target)
+    asked = options_for(
+        target,
         opset=options.opset,
         precision=options.precision,
-        extra=dict(options.target_options),
+        own=options.target_options,
         outputs=options.outputs,
         nms=options.nms,
     )
+    missing = target.available()
+    if missing is not None:
+        raise GraphForgeError(f"target {target.name} does not work here: {missing}")
     return Plan(target, asked, tuple(canonical_passes(options.pipeline, options.passes)), tuple(target.pipeline(asked)))

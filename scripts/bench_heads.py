@@ -129,13 +129,12 @@ def _row(head: Head, prepared: Any, model: Any, capture: str, outputs: str, nms:
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.prepare import example_feeds, reference_runner
     from graphforge.runners.padding import UnpaddedRunner
-    from graphforge.targets import get_target
-    from graphforge.targets.target import TargetOptions
+    from graphforge.targets import get_target, options_for
     from graphforge.transform import Pipeline
     from graphforge.verify import verify
 
     target = get_target("onnx")
-    options = TargetOptions(outputs=outputs, nms=nms)
+    options = options_for(target, outputs=outputs, nms=nms)
     Pipeline(target.pipeline(options)).run(model)
     operators = [node.op_type for node in model.graph.all_nodes()]
     kinds = [f"{operators.count(kind)} {kind}" for kind in ("NonMaxSuppression", "Loop") if kind in operators]

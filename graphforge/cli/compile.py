@@ -23,15 +23,21 @@ __all__ = ["command"]
 
 @click.command("compile")
 @model_options
-@click.option("--target", default="onnx", show_default=True, help="Where the model goes: onnx, tensorrt, magicmind.")
+@click.option(
+    "--target",
+    default="onnx",
+    show_default=True,
+    help="Where the model goes: onnx, tensorrt, magicmind or one of your own; `graphforge targets` lists them.",
+)
 @click.option("--opset", type=int, help="Opset to deliver; delivered exactly or refused.")
-@click.option("--precision", help="The target's name for the arithmetic.")
+@click.option("--precision", help="Arithmetic, in the target's words; `graphforge targets NAME` lists them.")
 @click.option(
     "--option",
     "target_options",
     multiple=True,
     metavar="KEY=VALUE",
-    help="An option only this target knows, for example compute_capabilities=SM86,SM89; repeat for more.",
+    help="An option of the target, for example compute_capabilities=SM86,SM89; repeat for more.  `graphforge targets "
+    "NAME` lists them.",
 )
 @click.option(
     "--outputs",
@@ -101,13 +107,13 @@ def command(
     """
     from graphforge.bundle import destination
     from graphforge.compile import compile as compile_model
-    from graphforge.targets import get_target
-    from graphforge.targets.target import TargetOptions
+    from graphforge.targets import get_target, options_for
 
     # what can be refused at once is refused before the model is loaded
     chosen = get_target(target)
-    extra = _target_options(target_options)
-    chosen.pipeline(TargetOptions(opset=opset, precision=precision, extra=extra, outputs=outputs, nms=nms))
+    own = _target_options(target_options)
+    asked = options_for(chosen, opset=opset, precision=precision, own=own, outputs=outputs, nms=nms)
+    chosen.pipeline(asked)
     own_passes, chosen_pipeline = _passes(passes, pipeline)
     destination(output, request.model)
     if substitutes:
@@ -127,7 +133,7 @@ def command(
             target=chosen,
             opset=opset,
             precision=precision,
-            target_options=extra,
+            target_options=own,
             outputs=outputs,
             nms=nms,
             capture=capture,

@@ -57,10 +57,10 @@ def command(
     """
     from graphforge.prepare import Prepared, to_canonical, to_ir
     from graphforge.spec import ShapeSpec
-    from graphforge.targets import get_target
-    from graphforge.targets.target import TargetOptions
+    from graphforge.targets import get_target, options_for
 
-    target_passes = get_target(target).pipeline(TargetOptions(opset=opset)) if level == "legal" else []
+    chosen = get_target(target)
+    target_passes = chosen.pipeline(options_for(chosen, opset=opset)) if level == "legal" else []
     with progress(quiet=as_json) as begin:
         begin("load")
         loaded = request.load()

@@ -33,15 +33,15 @@ def command(name: str | None, target: str, opset: int | None, as_json: bool) -> 
     The last line of the list is the text `graphforge compile --pipeline` takes, to be copied and changed.
     """
     from graphforge.passes import default_pipeline
-    from graphforge.targets import get_target
-    from graphforge.targets.target import TargetOptions
+    from graphforge.targets import get_target, options_for
     from graphforge.transform import Pipeline, default_registry
 
     if name is not None:
         _show_one(default_registry().get(name), as_json)
         return
     canonical = list(default_pipeline())
-    legal = get_target(target).pipeline(TargetOptions(opset=opset))
+    chosen = get_target(target)
+    legal = chosen.pipeline(options_for(chosen, opset=opset))
     ordered = {"canonical": canonical, f"legal for {target}": legal}
     placed = {item.name for stage in ordered.values() for item in stage}
     others = [default_registry().get(other) for other in default_registry().names() if other not in placed]

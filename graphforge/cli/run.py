@@ -332,11 +332,9 @@ def _runner(folder: Path, manifest: Mapping[str, Any]) -> Runner:
     runner = target.runner(folder)
     if runner is not None:
         return runner
-    problem = getattr(target, "runner_problem", None)
-    reason = problem(folder) if callable(problem) else target.available()
     raise GraphForgeError(
         f"a bundle for {target.name} cannot be run on this machine",
-        reason or "",
+        target.runs_here(folder) or "",
         "compile the model for a target that runs here, for example --target onnx",
     )
 

@@ -184,13 +184,14 @@ def as_delivered(model: ir.Model, *, outputs: str | None = None, nms: str | None
         model: the model.
         outputs, nms: as ``compile`` takes them.
     """
+    from graphforge.targets import options_for
     from graphforge.targets.onnx import OnnxTarget
     from graphforge.targets.onnx.naming import assign_names
-    from graphforge.targets.target import TargetOptions
     from graphforge.transform import Pipeline
 
-    options = TargetOptions(opset=HOME_OPSET, outputs=outputs, nms=nms)
-    Pipeline(OnnxTarget().pipeline(options)).run(model)
+    target = OnnxTarget()
+    options = options_for(target, opset=HOME_OPSET, outputs=outputs, nms=nms)
+    Pipeline(target.pipeline(options)).run(model)
     assign_names(model)
 
 

@@ -92,13 +92,13 @@ def prove_opset(
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
     from graphforge.runners.padding import UnpaddedRunner
+    from graphforge.targets import options_for
     from graphforge.targets.onnx import OnnxTarget
-    from graphforge.targets.target import TargetOptions
     from graphforge.transform import Pipeline
     from graphforge.verify.verify import verify
 
-    options = TargetOptions(opset=opset)
     target = OnnxTarget()
+    options = options_for(target, opset=opset)
     delivered = model.clone()
     Pipeline(target.pipeline(options)).run(delivered)
     with tempfile.TemporaryDirectory(prefix="graphforge-opset-") as name:

@@ -10,9 +10,20 @@ from typing import cast
 
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.runners.runner import Runner
+from graphforge.targets.options import option, options_for
 from graphforge.targets.target import EmitResult, Target, TargetOptions
 
-__all__ = ["EmitResult", "Runner", "Target", "TargetOptions", "get_target", "target_names"]
+__all__ = [
+    "EmitResult",
+    "Runner",
+    "Target",
+    "TargetOptions",
+    "get_target",
+    "option",
+    "options_for",
+    "target_names",
+    "target_origin",
+]
 
 ENTRY_POINT_GROUP = "graphforge.targets"
 
@@ -34,7 +45,8 @@ def get_target(name: str) -> Target:
 
     Raises:
         UsageError: there is no target of that name.
-        GraphForgeError: an installed package's target cannot be imported, or takes a name already taken.
+        GraphForgeError: an installed package's target cannot be imported, falls short of the contract, or takes a name
+            already taken.
     """
     known = _known()
     if name not in known:
@@ -49,6 +61,15 @@ def get_target(name: str) -> Target:
         return _loaded(place)
     module, _, attribute = place.partition(":")
     return cast(Target, getattr(importlib.import_module(module), attribute)())
+
+
+def target_origin(name: str) -> str:
+    """Where a known target comes from: "" for one of ours, else its package and the place in it."""
+    place = _known()[name]
+    if not isinstance(place, EntryPoint):
+        return ""
+    package = f"{place.dist.name} {place.dist.version}, " if place.dist is not None else ""
+    return f"{package}{place.value}"
 
 
 def _known() -> dict[str, str | EntryPoint]:
@@ -69,11 +90,14 @@ def _installed() -> Iterable[EntryPoint]:
 
 
 def _loaded(entry: EntryPoint) -> Target:
+    from graphforge.targets.contract import check_contract
+
     try:
-        factory = entry.load()
-    except (ImportError, AttributeError) as error:
+        target = entry.load()()
+    except Exception as error:  # a package of somebody else's may fail in any way
         raise GraphForgeError(
-            f"target {entry.name!r} ({entry.value}) cannot be loaded: {error}",
-            "repair or uninstall the package that registers it",
+            f"target {entry.name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}",
+            f"repair or uninstall the package that registers it{f': {entry.dist.name}' if entry.dist else ''}",
         ) from error
-    return cast(Target, factory())
+    check_contract(target, entry.name, entry.value)
+    return cast(Target, target)

@@ -1,8 +1,11 @@
-"""The contract every target fulfils, designed against all of them: ONNX files, TensorRT plans, MagicMind bundles."""
+"""The contract every target fulfils, designed against all of them: ONNX files, TensorRT plans, MagicMind bundles.
+
+README.md of this folder shows a complete target; `contract.py` says what one that falls short of this lacks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,24 +20,29 @@ if TYPE_CHECKING:
 __all__ = ["EmitResult", "Target", "TargetOptions"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetOptions:
-    """What the user asked of the target.
+    """What is asked of a target, read and checked; `options_for` makes it.
 
     Attributes:
+        own: the target's own options, precision included: an instance of the dataclass that it declares.
         opset: opset of the default domain to deliver; None lets the target choose.
-        precision: the target's name for the arithmetic (``fp32``, ``force_float16``, ...); None is its default.
-        extra: options only this target knows (``compute_capabilities``, ``archs``, ...); unknown keys are an error.
         outputs: ``ragged`` (sizes depend on data, as eager returns them) or ``padded`` (fixed, with a count); None lets
             the target choose.
         nms: ``native`` (NonMaxSuppression) or ``portable`` (plain tensor algebra); None lets the target choose.
+        asked: names of what the user gave, options and precision among them; the rest are defaults.
     """
 
+    own: Any
     opset: int | None = None
-    precision: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
     outputs: str | None = None
     nms: str | None = None
+    asked: tuple[str, ...] = ()
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic, always one that the target declares."""
+        return str(self.own.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +63,32 @@ class EmitResult:
 class Target(Protocol):
     """One place a model can go to.  Implementations import their vendor inside these methods only."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What users call it: the name of its entry point."""
+        ...
+
+    @property
+    def makes(self) -> str:
+        """What it makes, in a few words."""
+        ...
+
+    @property
+    def options(self) -> type[Any]:
+        """A frozen dataclass whose fields, made by `option`, are its options; ``precision`` is one of them."""
+        ...
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """Names of the runtimes in `support.py` that say which operators it takes; empty where nothing says so."""
+        ...
 
     def available(self) -> str | None:
-        """None when it works here, else the reason with the way out."""
+        """None when it can be compiled for here, else the reason with the way out."""
         ...
 
     def pipeline(self, options: TargetOptions) -> list[Pass]:
-        """The passes from CANONICAL to LEGAL[this target], in order."""
+        """The passes from CANONICAL to LEGAL[this target], in order; refuses options that do not go together."""
         ...
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
@@ -70,5 +96,13 @@ class Target(Protocol):
         ...
 
     def runner(self, folder: Path) -> Runner | None:
-        """A runner for what ``emit`` wrote; None when this machine cannot execute it (the notes say why)."""
+        """What executes the artifact in ``folder``, or the nearest thing to it; None when nothing here can."""
+        ...
+
+    def runs_here(self, folder: Path | None = None) -> str | None:
+        """None when this machine runs the artifact itself, else the reason, and what is run in its place.
+
+        Args:
+            folder: the bundle that is asked about; None asks about bundles in general.
+        """
         ...

@@ -18,8 +18,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.frontend.torchvision_fix import ensure_torchvision
 from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS, BoundDynamicShapes
 from graphforge.runners.padding import unpadded
-from graphforge.targets import get_target
-from graphforge.targets.target import TargetOptions
+from graphforge.targets import get_target, options_for
 from graphforge.transform import Pipeline
 from tests.passes.harness import parse
 
@@ -48,11 +47,12 @@ def check(
     prepared = compiling.prepare(Fn(function), examples[0])
     model, _ = compiling.to_ir(prepared)
     compiling.to_canonical(model)
+    target = get_target("onnx")
     if form == "padded":
-        Pipeline(get_target("onnx").pipeline(TargetOptions(outputs="padded", nms=nms))).run(model)
+        Pipeline(target.pipeline(options_for(target, outputs="padded", nms=nms))).run(model)
     else:  # the same walk, its results cut to their counts
         bounded = BoundDynamicShapes(outputs="ragged")
-        Pipeline([bounded, *get_target("onnx").pipeline(TargetOptions(nms=nms))]).run(model)
+        Pipeline([bounded, *target.pipeline(options_for(target, nms=nms))]).run(model)
     import onnx_ir
 
     proto = onnx_ir.to_proto(model)

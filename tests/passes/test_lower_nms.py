@@ -10,7 +10,7 @@ from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import Level, Model, from_text, infer_node, nodes_of, verify_graph
 from graphforge.passes.lower_nms import LowerNms
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec
-from graphforge.targets import TargetOptions
+from graphforge.targets import options_for
 from graphforge.targets.tensorrt import TensorRTTarget
 from graphforge.transform import Pipeline, VerifyGraph
 
@@ -123,6 +123,7 @@ def test_tensorrt_for_rtx_builds_the_padded_form(tmp_path: Path, depth: int) -> 
             for name, dims in (("b", (300, 4)), ("s", (300, 3)))
         )
     )
-    options = TargetOptions(extra={"flavour": "tensorrt_rtx", "compute_capabilities": "8.9"})
-    result = TensorRTTarget().emit(model, tmp_path, options, shapes)
+    target = TensorRTTarget()
+    options = options_for(target, own={"flavour": "tensorrt_rtx", "compute_capabilities": "8.9"})
+    result = target.emit(model, tmp_path, options, shapes)
     assert result.facts["plan"]["bytes"] > 10_000

@@ -10,8 +10,15 @@ import pytest
 
 import graphforge.targets as targets
 from graphforge.errors import GraphForgeError, UsageError
+from graphforge.targets.onnx import OnnxTarget
 
 VENDORS = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy", "magicmind")
+
+
+class Mine(OnnxTarget):
+    """A target of somebody else's."""
+
+    name = "mine"
 
 
 def test_importing_the_registry_imports_no_vendor() -> None:
@@ -44,10 +51,18 @@ def test_unknown_name_is_an_error_with_a_suggestion() -> None:
 
 
 def test_installed_package_adds_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("mine", "graphforge.targets.tensorrt:TensorRTTarget", targets.ENTRY_POINT_GROUP)
+    entry = EntryPoint("mine", "tests.targets.test_registry:Mine", targets.ENTRY_POINT_GROUP)
     monkeypatch.setattr(targets, "_installed", lambda: [entry])
     assert targets.target_names()[-1] == "mine"
-    assert targets.get_target("mine").name == "tensorrt"
+    assert targets.get_target("mine").name == "mine"
+
+
+def test_entry_point_of_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest records the target's own name, and `graphforge run` looks it up again."""
+    entry = EntryPoint("mine", "graphforge.targets.tensorrt:TensorRTTarget", targets.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(targets, "_installed", lambda: [entry])
+    with pytest.raises(GraphForgeError, match="it calls itself 'tensorrt', and its entry point 'mine'"):
+        targets.get_target("mine")
 
 
 def test_name_taken_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

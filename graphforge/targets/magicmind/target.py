@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.runners.runner import Runner
-from graphforge.targets.magicmind.options import OPSET, read_options
+from graphforge.targets.magicmind.options import OPSET, MagicMindOptions, read_options
+from graphforge.targets.options import options_for
 from graphforge.targets.target import EmitResult, TargetOptions
 
 if TYPE_CHECKING:
@@ -21,23 +22,12 @@ __all__ = ["MagicMindTarget"]
 
 
 class MagicMindTarget:
-    """Bundles for Cambricon MLUs.
-
-    Options (``TargetOptions.extra``), in the words of MagicMind's own configuration:
-        archs: ``mtp_372`` (MLU370, the default), ``mtp_592``, ``tp_322``; with cluster counts ``mtp_372:6+8``.
-        calibration: folder or .npz of normalised inputs; needed by the qint precisions.
-        calibration_algorithm: ``linear`` or ``eqnm``.
-        weight_quant_granularity: ``per_tensor`` or ``per_axis``.
-        activation_quant_algo: ``symmetric`` or ``asymmetric``.
-        computation_preference: ``auto``, ``fast`` or ``high_precision``.
-        conv_scale_fold: true folds mul and add after a convolution into its weights.
-        cross_compile_toolchain_path: the aarch64 compiler for tp_322.
-        cut: values, nodes or modules to cut the model at; what is behind becomes ``tail.onnx``, for the host.
-        pins: nodes to keep in float32 under reduced precision; by default NonMaxSuppression, TopK, Sqrt, Exp.
-        reference_inputs: feeds for the stored reference by input name; random ones by default.
-    """
+    """Bundles for Cambricon MLUs."""
 
     name = "magicmind"
+    makes = "bundle that MagicMind builds for Cambricon MLUs"
+    options = MagicMindOptions
+    tables = ("magicmind",)
 
     def available(self) -> str | None:
         """Always: writing a bundle needs nothing of Cambricon's."""
@@ -84,7 +74,8 @@ class MagicMindTarget:
             cut = _cut(model, wanted.cut)
             tail_files = write_onnx(cut.tail, folder / TAIL)
             model = cut.front
-        onnx_files = OnnxTarget().emit(model, folder, TargetOptions(opset=OPSET), shapes).files
+        onnx = OnnxTarget()
+        onnx_files = onnx.emit(model, folder, options_for(onnx, opset=OPSET), shapes).files
         onnx_file = folder / onnx_files[0]
         refuse_errors(lint(onnx_file))
         written = onnx_ir.load(onnx_file)
@@ -153,6 +144,10 @@ class MagicMindTarget:
             return whole
         runner: Runner = OnnxRuntimeRunner(folder / "model.onnx", name="ONNX Runtime, not an MLU")
         return runner
+
+    def runs_here(self, folder: Path | None = None) -> str | None:
+        """Never: MagicMind runs on an MLU, by the scripts in the bundle."""
+        return "it takes an MLU and MagicMind; ONNX Runtime runs the ONNX file in the bundle instead"
 
 
 def _about_precision(precision: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphforge.errors import UsageError
 from graphforge.runners.runner import Runner
+from graphforge.targets.options import option
 from graphforge.targets.target import EmitResult, TargetOptions
 
 if TYPE_CHECKING:
@@ -15,17 +17,29 @@ if TYPE_CHECKING:
     from graphforge.spec import ShapeSpec
     from graphforge.transform import Pass
 
-__all__ = ["DEFAULT_OPSET", "OnnxTarget"]
+__all__ = ["DEFAULT_OPSET", "OnnxOptions", "OnnxTarget"]
 
 # What is delivered when nothing is asked for: see README.md of this folder for the measurement behind it.
 DEFAULT_OPSET = 23
 LOWEST_OPSET = 11
 
 
+@dataclass(frozen=True, slots=True)
+class OnnxOptions:
+    """Nothing but the precision: what else an ONNX file can be is asked of every target alike."""
+
+    precision: str = option(
+        "as_typed", values={"as_typed": "every tensor in the type that the model has"}, help="arithmetic of the file"
+    )
+
+
 class OnnxTarget:
     """ONNX file for ONNX Runtime and every tool that reads ONNX."""
 
     name = "onnx"
+    makes = "ONNX file"
+    options = OnnxOptions
+    tables = ("onnxruntime",)
 
     def available(self) -> str | None:
         """Always: writing ONNX needs nothing that GraphForge does not."""
@@ -78,3 +92,7 @@ class OnnxTarget:
 
         runner: Runner = runner_for(folder / "model.onnx")
         return runner
+
+    def runs_here(self, folder: Path | None = None) -> str | None:
+        """None: ONNX Runtime comes with GraphForge."""
+        return None

@@ -13,7 +13,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.spec import ShapeSpec
 from graphforge.targets.tensorrt.blame import NodeIndex, complaints_of
 from graphforge.targets.tensorrt.log import Log, collect_log, vendor_logger
-from graphforge.targets.tensorrt.options import TensorRTOptions
+from graphforge.targets.tensorrt.options import BuildSettings
 from graphforge.targets.tensorrt.profile import InputRange, profile_of
 
 __all__ = ["BoundTensor", "BuiltPlan", "build_plan"]
@@ -55,7 +55,7 @@ class BuiltPlan:
     warnings: tuple[str, ...]
 
 
-def build_plan(onnx_file: Path, plan_file: Path, options: TensorRTOptions, shapes: ShapeSpec) -> BuiltPlan:
+def build_plan(onnx_file: Path, plan_file: Path, options: BuildSettings, shapes: ShapeSpec) -> BuiltPlan:
     """Build ``plan_file`` from ``onnx_file``.
 
     Raises:
@@ -102,7 +102,7 @@ def build_plan(onnx_file: Path, plan_file: Path, options: TensorRTOptions, shape
     )
 
 
-def _builder(trt: Any, options: TensorRTOptions, log: Log) -> Any:
+def _builder(trt: Any, options: BuildSettings, log: Log) -> Any:
     try:
         return trt.Builder(vendor_logger(trt))
     except (TypeError, RuntimeError) as error:  # pybind11's words for a constructor that returned nothing
@@ -113,7 +113,7 @@ def _builder(trt: Any, options: TensorRTOptions, log: Log) -> Any:
         ) from error
 
 
-def _config(trt: Any, builder: Any, options: TensorRTOptions, profile: Mapping[str, InputRange], log: Log) -> Any:
+def _config(trt: Any, builder: Any, options: BuildSettings, profile: Mapping[str, InputRange], log: Log) -> Any:
     config = builder.create_builder_config()
     if options.tf32:
         config.set_flag(trt.BuilderFlag.TF32)
@@ -136,7 +136,7 @@ def _config(trt: Any, builder: Any, options: TensorRTOptions, profile: Mapping[s
     return config
 
 
-def _set_compute_capabilities(trt: Any, config: Any, options: TensorRTOptions, log: Log) -> None:
+def _set_compute_capabilities(trt: Any, config: Any, options: BuildSettings, log: Log) -> None:
     known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name != "NONE"}
     config.num_compute_capabilities = len(options.compute_capabilities)
     for position, name in enumerate(options.compute_capabilities):
@@ -177,7 +177,7 @@ def _let_attention_decompose(trt: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _parse_error(parser: Any, onnx_file: Path, options: TensorRTOptions, log: Log) -> GraphForgeError:
+def _parse_error(parser: Any, onnx_file: Path, options: BuildSettings, log: Log) -> GraphForgeError:
     complaints = complaints_of(parser)
     index = NodeIndex(onnx_file)
     unsupported = sorted(
@@ -190,7 +190,7 @@ def _parse_error(parser: Any, onnx_file: Path, options: TensorRTOptions, log: Lo
     return GraphForgeError(what, *notes, way_out if unsupported else "")
 
 
-def _build_error(onnx_file: Path, options: TensorRTOptions, log: Log) -> GraphForgeError:
+def _build_error(onnx_file: Path, options: BuildSettings, log: Log) -> GraphForgeError:
     index = NodeIndex(onnx_file)
     without_kernel = re.compile(r"(\S+) has no runners that implement it")
     blamed = index.mentioned([match[1] for text in log.errors for match in without_kernel.finditer(text)])

@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphforge.targets.tensorrt.build import BuiltPlan
-from graphforge.targets.tensorrt.options import TensorRTOptions
+from graphforge.targets.tensorrt.options import BuildSettings
 
 __all__ = ["plan_manifest", "read_plan_manifest", "sha256_of", "write_plan_manifest"]
 
@@ -19,7 +19,7 @@ PLAN_MANIFEST = "plan.json"
 
 
 def plan_manifest(
-    *, onnx_file: Path, model: ir.Model, plan_file: Path, built: BuiltPlan, options: TensorRTOptions
+    *, onnx_file: Path, model: ir.Model, plan_file: Path, built: BuiltPlan, options: BuildSettings
 ) -> dict[str, Any]:
     """What plan.json says; ``model`` is the model as ``onnx_file`` has it."""
     symbols = {value.name: _dims(value) for value in (*model.graph.inputs, *model.graph.outputs)}

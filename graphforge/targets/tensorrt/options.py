@@ -1,27 +1,72 @@
-"""What a user can ask of the TensorRT target, read once from TargetOptions."""
+"""What a user can ask of the TensorRT target, and the settings that a plan is built with."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from graphforge.errors import UsageError
-from graphforge.targets.options import as_bool, as_choice, as_list, check_known
+from graphforge.targets.options import as_list, option
 from graphforge.targets.target import TargetOptions
-from graphforge.targets.tensorrt.flavour import FLAVOURS, OLDEST_OPSET, Flavour, choose_flavour
+from graphforge.targets.tensorrt.flavour import OLDEST_OPSET, Flavour, choose_flavour
 
-__all__ = ["DEFAULT_COMPUTE_CAPABILITIES", "TensorRTOptions", "read_options"]
+__all__ = ["DEFAULT_COMPUTE_CAPABILITIES", "BuildSettings", "TensorRTOptions", "read_options"]
 
-_TARGET = "tensorrt"
-_KNOWN = ("flavour", "compute_capabilities", "tf32", "optimization_level")
-_PRECISIONS = ("as_typed", "fp32")
 # Ampere and Ada, the two the majority of RTX cards have.
 DEFAULT_COMPUTE_CAPABILITIES = ("SM86", "SM89")
 
 
+def _capabilities(value: object) -> tuple[str, ...]:
+    names = []
+    for text in as_list(value):
+        match = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", text.strip().lower())
+        if match is None and text.strip().lower() != "current":
+            raise ValueError(
+                f"compute capability {text!r} cannot be read; write SM86 or 8.6, or current for this machine's GPU"
+            )
+        names.append("CURRENT" if match is None else f"SM{match[1]}{match[2]}")
+    unique = tuple(dict.fromkeys(names))
+    if not unique:
+        raise ValueError("it is empty; leave the option out for SM86 and SM89")
+    if "CURRENT" in unique and len(unique) > 1:
+        raise ValueError("compute capability 'current' cannot be combined with others")
+    return unique
+
+
 @dataclass(frozen=True, slots=True)
 class TensorRTOptions:
-    """The options in their final form.
+    """What is asked; the help of each field stands beside it."""
+
+    precision: str = option(
+        "as_typed",
+        values={
+            "as_typed": "the types that the graph has: networks are strongly typed, so lower precision is written into "
+            "the graph (half weights and casts, or QuantizeLinear/DequantizeLinear pairs)",
+            "fp32": "the same, and half types in the graph are refused",
+        },
+        help="arithmetic of the plan",
+    )
+    flavour: Literal["auto", "tensorrt_rtx", "tensorrt"] = option(
+        "auto", help="which TensorRT; auto is the first installed, TensorRT for RTX before TensorRT"
+    )
+    compute_capabilities: tuple[str, ...] | None = option(
+        None,
+        form="SM86,SM89,... or current",
+        read=_capabilities,
+        help="GPUs to build for, TensorRT for RTX only; SM86 and SM89 unless asked",
+    )
+    tf32: bool = option(
+        True, help="inputs of float32 convolutions and products may be rounded to TF32, as TensorRT does by default"
+    )
+    optimization_level: Literal[0, 1, 2, 3, 4, 5] | None = option(
+        None, help="effort of the builder; TensorRT's own default unless asked"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """What a plan is built with: the options, completed by what is installed.
 
     Attributes:
         flavour: which TensorRT.
@@ -40,24 +85,22 @@ class TensorRTOptions:
     optimization_level: int | None
 
 
-def read_options(options: TargetOptions) -> TensorRTOptions:
-    """Check and complete the options.
+def read_options(options: TargetOptions) -> BuildSettings:
+    """Complete the options by what is installed.
 
     Raises:
-        UsageError: an option is unknown, or has a value it cannot have.
+        UsageError: they do not go together, or not with what is installed.
         GraphForgeError: no flavour is installed.
     """
-    extra = options.extra
-    check_known(_TARGET, extra, _KNOWN)
-    wanted = as_choice(_TARGET, "flavour", extra.get("flavour", "auto"), ("auto", *FLAVOURS))
-    flavour = choose_flavour(wanted)
-    return TensorRTOptions(
+    own: TensorRTOptions = options.own
+    flavour = choose_flavour(own.flavour)
+    return BuildSettings(
         flavour=flavour,
         opset=_opset(options.opset, flavour),
-        precision=_precision(options.precision),
-        compute_capabilities=_compute_capabilities(extra.get("compute_capabilities"), flavour),
-        tf32=as_bool(_TARGET, "tf32", extra.get("tf32", True)),
-        optimization_level=_level(extra.get("optimization_level")),
+        precision=own.precision,
+        compute_capabilities=_compute_capabilities(own.compute_capabilities, flavour),
+        tf32=own.tf32,
+        optimization_level=own.optimization_level,
     )
 
 
@@ -73,47 +116,12 @@ def _opset(wanted: int | None, flavour: Flavour) -> int:
     )
 
 
-def _precision(wanted: str | None) -> str:
-    if wanted is None:
-        return "as_typed"
-    if wanted in _PRECISIONS:
-        return wanted
-    raise UsageError(
-        f"target {_TARGET!r}: unknown precision {wanted!r}; known: {', '.join(_PRECISIONS)}",
-        "TensorRT networks are strongly typed: lower precision is written into the graph "
-        "(half weights and casts, or QuantizeLinear/DequantizeLinear pairs), then built as_typed",
-    )
-
-
-def _compute_capabilities(value: object, flavour: Flavour) -> tuple[str, ...]:
-    if value is None:
+def _compute_capabilities(asked: tuple[str, ...] | None, flavour: Flavour) -> tuple[str, ...]:
+    if asked is None:
         return DEFAULT_COMPUTE_CAPABILITIES if flavour.builds_without_gpu else ()
     if not flavour.builds_without_gpu:
         raise UsageError(
             f"{flavour.title} builds for the GPU it runs on; compute_capabilities cannot be chosen",
             "leave the option out, or build with --option flavour=tensorrt_rtx",
         )
-    names = []
-    for text in as_list(value):
-        match = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", text.strip().lower())
-        if match is None and text.strip().lower() != "current":
-            raise UsageError(
-                f"compute capability {text!r} cannot be read",
-                "write it as SM86 or 8.6, or current for this machine's GPU",
-            )
-        names.append("CURRENT" if match is None else f"SM{match[1]}{match[2]}")
-    unique = tuple(dict.fromkeys(names))
-    if not unique:
-        raise UsageError("compute_capabilities is empty", "leave the option out for SM86 and SM89")
-    if "CURRENT" in unique and len(unique) > 1:
-        raise UsageError("compute capability 'current' cannot be combined with others")
-    return unique
-
-
-def _level(value: object) -> int | None:
-    if value is None:
-        return None
-    text = str(value)
-    if text in ("0", "1", "2", "3", "4", "5"):
-        return int(text)
-    raise UsageError(f"target {_TARGET!r}, option 'optimization_level': expected 0 to 5, got {value!r}")
+    return asked

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from graphforge.errors import GraphForgeError
 from graphforge.runners.runner import Runner
+from graphforge.targets.options import options_for
 from graphforge.targets.target import EmitResult, TargetOptions
 from graphforge.targets.tensorrt.flavour import choose_flavour, gpu_problem
-from graphforge.targets.tensorrt.options import read_options
+from graphforge.targets.tensorrt.options import TensorRTOptions, read_options
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,17 +22,12 @@ __all__ = ["TensorRTTarget"]
 
 
 class TensorRTTarget:
-    """Plans for NVIDIA GPUs.
-
-    Options (``TargetOptions.extra``):
-        flavour: ``tensorrt_rtx``, ``tensorrt`` or ``auto`` (the first installed, in this order).
-        compute_capabilities: GPUs to build for, ``SM86,SM89`` by default (TensorRT for RTX only).
-        tf32: false forbids rounding the inputs of float32 convolutions and products to TF32; TensorRT's
-            default, and ours, allows it.
-        optimization_level: 0 to 5, the builder's effort.
-    """
+    """Plans for NVIDIA GPUs."""
 
     name = "tensorrt"
+    makes = "TensorRT plan, with the ONNX file it was built from"
+    options = TensorRTOptions
+    tables = ("tensorrt",)
 
     def available(self) -> str | None:
         """None when plans can be built here, else the reason with the way out."""
@@ -74,13 +70,14 @@ class TensorRTTarget:
         if wanted.precision == "fp32":
             refuse_half_types(model)
         # Names are given and the opset is set on the model itself: from here on it is what the file says.
-        onnx_result = OnnxTarget().emit(model, folder, TargetOptions(opset=wanted.opset), shapes)
+        onnx = OnnxTarget()
+        onnx_result = onnx.emit(model, folder, options_for(onnx, opset=wanted.opset), shapes)
 
         built = build_plan(onnx_file, plan_file, wanted, shapes)
         notes = check_agreement(model, built)
         manifest = plan_manifest(onnx_file=onnx_file, model=model, plan_file=plan_file, built=built, options=wanted)
         write_plan_manifest(folder, manifest)
-        problem = self.runner_problem(folder)  # loads the plan by what its manifest says
+        problem = self.runs_here(folder)  # loads the plan by what its manifest says
         manifest["checked"] = "the plan" if problem is None else "model.onnx"
         sidecar = write_plan_manifest(folder, manifest)
         notes.append(_about_running(problem))
@@ -111,8 +108,11 @@ class TensorRTTarget:
             runner = OnnxRuntimeRunner(folder / "model.onnx", name="ONNX Runtime on the plan's model.onnx")
         return runner
 
-    def runner_problem(self, folder: Path) -> str | None:
-        """Why the plan cannot be run here, None when it can."""
+    def runs_here(self, folder: Path | None = None) -> str | None:
+        """None when plans run here, the one in ``folder`` where it is given; else the reason."""
+        if folder is None:
+            problem = self.available() or gpu_problem()
+            return problem and f"{problem}; ONNX Runtime runs the ONNX file beside the plan instead"
         from graphforge.targets.tensorrt.runner import TensorRTRunner
 
         try:

@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec
-from graphforge.targets import EmitResult, TargetOptions
+from graphforge.targets import EmitResult, options_for
 from graphforge.targets.magicmind import MagicMindTarget
 from tests.targets.models import CONV, Sketch, conv_net, spec
 
@@ -46,7 +46,8 @@ STAND_IN = Path(__file__).parent.parent / "magicmind_stub"
 def emit(model: ir.Model, folder: Path, shapes: ShapeSpec, *, precision: str | None = None, **extra: Any) -> EmitResult:
     """What the target writes for a model that is at opset 11 already."""
     folder.mkdir(parents=True, exist_ok=True)
-    return MagicMindTarget().emit(model, folder, TargetOptions(precision=precision, extra=extra), shapes)
+    target = MagicMindTarget()
+    return target.emit(model, folder, options_for(target, precision=precision, own=extra), shapes)
 
 
 def static_bundle(folder: Path, **options: Any) -> EmitResult:

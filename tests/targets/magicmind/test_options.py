@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from graphforge.errors import UsageError
-from graphforge.targets import TargetOptions
+from graphforge.targets import options_for
+from graphforge.targets.magicmind import MagicMindTarget
 from graphforge.targets.magicmind.options import Arch, MagicMindOptions, read_options
 
 
 def read(opset: int | None = None, precision: str | None = None, **extra: Any) -> MagicMindOptions:
-    return read_options(TargetOptions(opset=opset, precision=precision, extra=extra))
+    return read_options(options_for(MagicMindTarget(), opset=opset, precision=precision, own=extra))
 
 
 def test_defaults() -> None:
@@ -41,10 +42,10 @@ def test_opset_11_may_be_said() -> None:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"precision": "fp16"}, "unknown value 'fp16'"),
+        ({"precision": "fp16"}, "has no precision 'fp16'"),
         ({"precision": "qint8_mixed_float16"}, "needs calibration data, and none is given"),
         ({"arch": "mtp_372"}, "has no option 'arch'"),
-        ({"archs": "mlu370"}, "unknown value 'mlu370'"),
+        ({"archs": "mlu370"}, "option 'archs': unknown arch 'mlu370'"),
         ({"archs": "mtp_372:0"}, "a cluster count is at least 1"),
         ({"archs": "mtp_372,mtp_372"}, "each once"),
         ({"archs": "mtp_372;8"}, "cannot read arch"),

@@ -15,7 +15,7 @@ import pytest
 from graphforge.errors import GraphForgeError
 from graphforge.ir import Origin
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec
-from graphforge.targets import EmitResult, TargetOptions
+from graphforge.targets import EmitResult, options_for
 from graphforge.targets.tensorrt import TensorRTTarget
 from graphforge.targets.tensorrt.flavour import gpu_problem
 from tests.targets.models import Sketch, conv_net, spec
@@ -27,8 +27,9 @@ HEAD = Origin("head.nms", "net.Head", "torchvision.nms.default", "net.py", 41)
 
 
 def emit(model: ir.Model, folder: Path, shapes: ShapeSpec, *, precision: str | None = None, **extra: Any) -> EmitResult:
-    options = TargetOptions(precision=precision, extra={"flavour": "tensorrt_rtx", **extra})
-    return TensorRTTarget().emit(model, folder, options, shapes)
+    target = TensorRTTarget()
+    options = options_for(target, precision=precision, own={"flavour": "tensorrt_rtx", **extra})
+    return target.emit(model, folder, options, shapes)
 
 
 def test_static_plan_and_what_its_sidecar_says(tmp_path: Path) -> None:
@@ -205,7 +206,7 @@ def test_plan_runs_like_onnx_runtime(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"x": x})
-    assert TensorRTTarget().runner_problem(tmp_path) is None
+    assert TensorRTTarget().runs_here(tmp_path) is None
     runner = TensorRTTarget().runner(tmp_path)
     assert runner is not None
     try:

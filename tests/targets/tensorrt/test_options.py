@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.targets import TargetOptions
+from graphforge.targets import options_for
 from graphforge.targets.tensorrt import flavour as flavours
 from graphforge.targets.tensorrt.flavour import FLAVOURS, Flavour, choose_flavour
-from graphforge.targets.tensorrt.options import TensorRTOptions, read_options
+from graphforge.targets.tensorrt.options import BuildSettings, read_options
 from graphforge.targets.tensorrt.target import TensorRTTarget
 
 
@@ -21,8 +21,8 @@ def _both_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Flavour, "release", lambda self: (11, 4) if self.name == "tensorrt" else (1, 7))
 
 
-def read(opset: int | None = None, precision: str | None = None, **extra: Any) -> TensorRTOptions:
-    return read_options(TargetOptions(opset=opset, precision=precision, extra=extra))
+def read(opset: int | None = None, precision: str | None = None, **extra: Any) -> BuildSettings:
+    return read_options(options_for(TensorRTTarget(), opset=opset, precision=precision, own=extra))
 
 
 def test_defaults() -> None:
@@ -59,7 +59,7 @@ def test_three_digit_compute_capability() -> None:
         ({"compute_capabilities": "current,SM86"}, "cannot be combined"),
         ({"flavour": "rtx"}, "unknown value 'rtx'"),
         ({"tf32": "maybe"}, "expected true or false"),
-        ({"optimization_level": 9}, "expected 0 to 5"),
+        ({"optimization_level": 9}, "unknown value '9', expected one of 0, 1, 2, 3, 4, 5"),
     ],
 )
 def test_bad_option_is_a_usage_error(extra: dict[str, Any], message: str) -> None:
@@ -74,7 +74,7 @@ def test_opset_beyond_the_parser_is_refused() -> None:
 
 
 def test_reduced_precision_is_refused_with_the_way_it_is_done() -> None:
-    with pytest.raises(UsageError, match="unknown precision 'fp16'") as caught:
+    with pytest.raises(UsageError, match="has no precision 'fp16'") as caught:
         read(precision="fp16")
     assert "strongly typed" in str(caught.value)
 

@@ -42,7 +42,7 @@ _KEYS: dict[str, Any] = {
     "debug_config": {"fusion_enable": bool, "print_ir": dict},
 }
 _CHOICES = {
-    ("precision_config", "precision_mode"): PRECISIONS,
+    ("precision_config", "precision_mode"): tuple(PRECISIONS),
     ("precision_config", "weight_quant_granularity"): ("per_tensor", "per_axis"),
     ("precision_config", "activation_quant_algo"): ("symmetric", "asymmetric"),
     ("computation_preference",): ("auto", "fast", "high_precision"),
