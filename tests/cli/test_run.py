@@ -282,7 +282,7 @@ def test_target_that_cannot_run_here_says_why(
     from graphforge.targets.onnx.target import OnnxTarget
 
     monkeypatch.setattr(OnnxTarget, "runner", lambda self, folder: None)
-    monkeypatch.setattr(OnnxTarget, "available", lambda self: "no such device")
+    monkeypatch.setattr(OnnxTarget, "runs_here", lambda self, folder: "no such device")
     assert run(["run", "out/padded", "--input", "white.png"]) == 1
     said = capsys.readouterr().err
     assert "error: a bundle for onnx cannot be run on this machine" in said
