@@ -29,7 +29,6 @@ _REQUIRED = {
     "click": "reads the command line",
     "rich": "prints tables",
     "jinja2": "writes reports",
-    "psutil": "measures memory",
     "pillow": "reads pictures",
 }
 # distribution -> (what it adds, how to get it)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["COMMAND", "Outcome", "environment", "run_command"]
+__all__ = ["COMMAND", "LONGEST_SECONDS", "Outcome", "command_under_way", "environment", "run_command"]
+
+# no expectation of speed: a command that hangs is to end some time, and no busy machine is to make one fail
+LONGEST_SECONDS = 1800
 
 _SCRIPT = Path(sys.executable).parent / "graphforge"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +48,30 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def run_command(*arguments: str, cwd: Path, timeout: float = 120) -> Outcome:
+@contextmanager
+def command_under_way(*arguments: str, cwd: Path, pass_fds: tuple[int, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Start `graphforge ARGUMENTS` in a folder; whatever happens meanwhile, it does not outlive the block."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=pass_fds,
+    )
+    limit = threading.Timer(LONGEST_SECONDS, process.kill)
+    limit.start()
+    try:
+        yield process
+    finally:
+        limit.cancel()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def run_command(*arguments: str, cwd: Path, timeout: float = LONGEST_SECONDS) -> Outcome:
     """Run `graphforge ARGUMENTS` in a folder."""
     done = subprocess.run(
         [*COMMAND, *arguments],

@@ -11,7 +11,6 @@ import re
 import resource
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.command import COMMAND, Outcome, environment, run_command
+from tests.cli.command import COMMAND, Outcome, command_under_way, environment, run_command
 
 if TYPE_CHECKING:
     import onnx
@@ -430,39 +429,37 @@ def test_unwritable_output_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["loading", "capturing"])
 def test_interruption_is_told_and_leaves_nothing(moment: str, tmp_path: Path) -> None:
-    wait = "pathlib.Path('ready').touch(); time.sleep(60)"
+    """The model says through a pipe that it has been reached, and waits there for the signal."""
+    reached, says = os.pipe()
     program = f"""
-import pathlib, time
+import os, time
 import torch
+
+def wait():
+    os.write({says}, b"reached")
+    while True:  # in short sleeps: a signal that comes just before a long one would not end it
+        time.sleep(0.05)
 
 class Net(torch.nn.Module):
     def forward(self, input):
-        {wait if moment == "capturing" else "pass"}
+        {"wait()" if moment == "capturing" else "pass"}
         return input + 1
 
 def build():
-    {wait if moment == "loading" else "pass"}
+    {"wait()" if moment == "loading" else "pass"}
     return Net()
 """
     (tmp_path / "net.py").write_text(program)
     before = _listing(tmp_path)
-    process = subprocess.Popen(
-        [*COMMAND, *_compile("net.py:build", *X)],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "ready").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
+    with command_under_way(*_compile("net.py:build", *X), cwd=tmp_path, pass_fds=(says,)) as process:
+        os.close(says)  # the command's copy is the last one: the pipe ends when the command does
+        told = os.read(reached, 7)
+        os.close(reached)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate()
+    assert told == b"reached", (stdout, stderr)
     _assert_told(Outcome(process.returncode, stdout, stderr), 130, "interrupted", "nothing was left half-written")
-    assert _listing(tmp_path) - {"ready"} == before
+    assert _listing(tmp_path) == before
 
 
 def test_failed_compilation_keeps_the_earlier_bundle(tmp_path: Path) -> None:
