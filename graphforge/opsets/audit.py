@@ -409,6 +409,14 @@ def _broadcasts(node: ir.Node) -> str:
     return "broadcasts its inputs, which opset 8 brought"
 
 
+def _floors_floats(node: ir.Node) -> str:
+    """Mod-28: fmod=0 takes floats too; before it was for integers alone, and floats had to say fmod=1."""
+    fmod, dtype = node.attributes.get("fmod"), node.inputs[0].dtype
+    if (fmod is not None and fmod.as_int() == 1) or (dtype is not None and dtype.is_integer()):
+        return ""
+    return "has fmod=0, which is for integers alone before opset 28"
+
+
 def _always(text: str) -> Question:
     return lambda node: text
 
@@ -429,6 +437,7 @@ _CHANGES: Mapping[tuple[str, int], Question] = {
     ("GridSample", 20): _volumetric_or_renamed,
     ("GroupNormalization", 21): _always("has scale and bias per channel since opset 21, before it had them per group"),
     ("RoiAlign", 16): _always("takes pixels by their centre or states that it does not, which opset 16 brought"),
+    ("Mod", 28): _floors_floats,
     ("Pad", 19): _value_of("mode", "wrap", since=19),
     ("Resize", 19): _value_of("coordinate_transformation_mode", "half_pixel_symmetric", since=19),
     ("Resize", 13): _value_of("coordinate_transformation_mode", "half_pixel_symmetric", since=19),

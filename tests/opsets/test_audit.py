@@ -64,6 +64,16 @@ def test_what_a_node_needs_and_why(text: str, lowest: int, reason: str) -> None:
         assert found.deciding
 
 
+@pytest.mark.parametrize(
+    ("dtype", "fmod", "lowest"),
+    [("float", 0, 28), ("float16", 0, 28), ("double", 0, 28), ("float", 1, 10), ("int32", 0, 10), ("uint8", 0, 10)],
+)
+def test_mod_of_floats_with_the_divisors_sign_came_with_opset_28(dtype: str, fmod: int, lowest: int) -> None:
+    found = report(f"g ({dtype}[a] x, {dtype}[a] z) => ({dtype}[a] y) {{ y = Mod<fmod = {fmod}>(x, z) }}", opset=28)
+    assert found.lowest == lowest
+    assert ("for integers alone before opset 28" in found.deciding[0].reason) == (lowest == 28)
+
+
 def test_the_node_that_decides_is_named_with_its_origin() -> None:
     proto = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 20]>\ng (float[a] x) => (float[a] y) { r = Relu(x) y = Gelu(r) }'
