@@ -411,8 +411,9 @@ def _broadcasts(node: ir.Node) -> str:
 
 def _floors_floats(node: ir.Node) -> str:
     """Mod-28: fmod=0 takes floats too; before it was for integers alone, and floats had to say fmod=1."""
-    fmod, dtype = node.attributes.get("fmod"), node.inputs[0].dtype
-    if (fmod is not None and fmod.as_int() == 1) or (dtype is not None and dtype.is_integer()):
+    fmod, dividend = node.attributes.get("fmod"), node.inputs[0]
+    of_integers = dividend is not None and dividend.dtype is not None and dividend.dtype.is_integer()
+    if of_integers or (fmod is not None and fmod.as_int() == 1):
         return ""
     return "has fmod=0, which is for integers alone before opset 28"
 
