@@ -60,11 +60,12 @@ install_tensorrt() { pip install "$@" || say "no tensorrt-rtx here; its tests wi
 
 install_locked() {
     # without dependencies: the lock names them all, and torch, which has no hash, is not to be looked for here
+    # (facenet-pytorch names an old torch and numpy, works with these, and pip would warn of it at every step)
     pip install --no-deps --require-hashes --requirement "$lock" &&
-        pip install --constraint "$torch_lock" torch &&
+        pip install --no-warn-conflicts --constraint "$torch_lock" torch &&
         pip install --no-deps --constraint "$torch_lock" torchvision &&
         # all that this asks for is there, save what another platform needs beyond the lock's
-        pip install --no-build-isolation --editable ".[$extras]" &&
+        pip install --no-warn-conflicts --no-build-isolation --editable ".[$extras]" &&
         install_tensorrt --constraint "$torch_lock" tensorrt-rtx-cu13
 }
 
