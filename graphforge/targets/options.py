@@ -73,7 +73,8 @@ def option(
         help: one line about it.
         values: the values it can have, each with one line of help.
         form: how a value is written, where the type does not say it.
-        read: makes the value of what the user gave, where the type does not say how; a ValueError says what is wrong.
+        read: makes the value of what the user gave, where the type does not say how; the texts of a ValueError say what
+            is wrong and what to do about it.
     """
     return field(default=default, metadata={_KEY: {"help": help, "values": values, "form": form, "read": read}})
 
@@ -161,8 +162,9 @@ def as_choice(name: str, value: object, choices: Sequence[str]) -> str:
     if text in choices:
         return text
     close = difflib.get_close_matches(text, choices, n=1)
-    guess = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"unknown {name} {text!r}, expected one of {', '.join(choices)}{guess}")
+    raise ValueError(
+        f"unknown {name} {text!r}", f"did you mean {close[0]!r}?" if close else "", f"known: {', '.join(choices)}"
+    )
 
 
 def as_list(value: object) -> list[str]:
@@ -213,7 +215,12 @@ def _read(target: str, declared: Option, value: object) -> Any:
     try:
         return declared.read(value)
     except ValueError as error:
-        raise UsageError(f"target {target!r}, option {declared.name!r}: {error}", f"it is: {declared.help}") from None
+        message, *notes = map(str, error.args or ("",))
+        raise UsageError(
+            f"target {target!r}, option {declared.name!r}: {message or f'cannot read {value!r}'}",
+            *notes,
+            f"{declared.name} is {declared.form}: {declared.help}",
+        ) from None
 
 
 # -- reading by type ---------------------------------------------------------------------------------------------------

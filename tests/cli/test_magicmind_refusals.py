@@ -95,13 +95,13 @@ CASES = {
     ),
     "unknown_precision": (
         (*IMAGE, "--precision", "int8"),
-        "target 'magicmind', option 'precision': unknown value 'int8'",
-        "known values: force_float32, ",
+        "target 'magicmind' has no precision 'int8'",
+        "qint8_mixed_float16: convolutions and products in int8",
         2,
     ),
     "unknown_arch": (
         (*IMAGE, "--option", "archs=mtp_37"),
-        "target 'magicmind', option 'archs': unknown value 'mtp_37'",
+        "target 'magicmind', option 'archs': unknown arch 'mtp_37'",
         "did you mean 'mtp_372'",
         2,
     ),

@@ -47,7 +47,7 @@ def _archs(value: object) -> tuple[Arch, ...]:
     for text in as_list(value):
         match = re.fullmatch(r"(\w+)(?::(\d+(?:\+\d+)*))?", text)
         if match is None:
-            raise ValueError(f"cannot read arch {text!r}; write mtp_372 or, with cluster counts, mtp_372:6+8")
+            raise ValueError(f"cannot read arch {text!r}", "write mtp_372 or, with cluster counts, mtp_372:6+8")
         name = as_choice("arch", match[1], ARCHS)
         clusters = tuple(int(count) for count in (match[2] or "").split("+") if count)
         if 0 in clusters:
@@ -55,7 +55,7 @@ def _archs(value: object) -> tuple[Arch, ...]:
         archs.append(Arch(name, clusters))
     names = [arch.name for arch in archs]
     if not archs or len(set(names)) != len(names):
-        raise ValueError(f"archs must be named, each once, got {value!r}; known: {', '.join(ARCHS)}")
+        raise ValueError(f"archs must be named, each once, got {value!r}", f"known: {', '.join(ARCHS)}")
     return tuple(archs)
 
 

@@ -23,12 +23,13 @@ def _capabilities(value: object) -> tuple[str, ...]:
         match = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", text.strip().lower())
         if match is None and text.strip().lower() != "current":
             raise ValueError(
-                f"compute capability {text!r} cannot be read; write SM86 or 8.6, or current for this machine's GPU"
+                f"compute capability {text!r} cannot be read",
+                "write it as SM86 or 8.6, or current for this machine's GPU",
             )
         names.append("CURRENT" if match is None else f"SM{match[1]}{match[2]}")
     unique = tuple(dict.fromkeys(names))
     if not unique:
-        raise ValueError("it is empty; leave the option out for SM86 and SM89")
+        raise ValueError("it is empty", "leave the option out for SM86 and SM89")
     if "CURRENT" in unique and len(unique) > 1:
         raise ValueError("compute capability 'current' cannot be combined with others")
     return unique

@@ -59,7 +59,7 @@ def test_three_digit_compute_capability() -> None:
         ({"compute_capabilities": "current,SM86"}, "cannot be combined"),
         ({"flavour": "rtx"}, "unknown value 'rtx'"),
         ({"tf32": "maybe"}, "expected true or false"),
-        ({"optimization_level": 9}, "unknown value '9', expected one of 0, 1, 2, 3, 4, 5"),
+        ({"optimization_level": 9}, "unknown value '9'"),
     ],
 )
 def test_bad_option_is_a_usage_error(extra: dict[str, Any], message: str) -> None:
