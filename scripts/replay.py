@@ -1,6 +1,6 @@
 """Process replay: what a change of the code changed in the artifacts, byte for byte.
 
-    scripts/replay record FILE.json [--only NAME,...] [--jobs N] [--root FOLDER] [--keep FOLDER]
+    scripts/replay record FILE.json [--only NAME,...] [--jobs N] [--root FOLDER] [--keep FOLDER] [--resume]
     scripts/replay compare BEFORE.json AFTER.json [--only NAME,...]
     scripts/replay against REVISION [--only NAME,...] [--jobs N] [--keep FOLDER]
 
@@ -79,9 +79,18 @@ def _zoo() -> Iterator[Item]:
 
         def compile_it(folder: Path, name: str = entry.name) -> None:
             found, module, args, kwargs = zoo.build(name)
-            _compile(module, args, kwargs, dynamic_shapes=found.dynamic, output=folder)
+            _compile(module, args, kwargs, dynamic_shapes=_tied(found.dynamic), output=folder)
 
         yield Item(f"zoo/{entry.name}", compile_it)
+
+
+def _tied(dynamic: Mapping[str, Mapping[int, Any]]) -> Mapping[str, Mapping[int, Any]]:
+    """Several inputs have one batch."""
+    from graphforge import DimRange
+
+    if len(dynamic) < 2:
+        return dynamic
+    return {name: {axis: DimRange("batch", *ends) for axis, ends in axes.items()} for name, axes in dynamic.items()}
 
 
 def _gallery() -> Iterator[Item]:
@@ -291,7 +300,7 @@ def _replaced(text: str, hidden: Mapping[str, str]) -> str:
 # -- record ------------------------------------------------------------------------------------------------------------
 
 
-def record(file: Path, root: Path, only: Sequence[str], jobs: int, keep: Path | None) -> int:
+def record(file: Path, root: Path, only: Sequence[str], jobs: int, keep: Path | None, resume: bool) -> int:
     """Compile with the code of ``root``, which is the only checkout on the path, and write the facts."""
     import torch
 
@@ -303,12 +312,14 @@ def record(file: Path, root: Path, only: Sequence[str], jobs: int, keep: Path | 
     if not chosen:
         sys.exit(f"replay: no artifact's name holds {' or '.join(only)}")
     _warm_up(root)
-    found: dict[str, Facts] = {}
+    commit, versions = _commit(root), _versions()
+    found = _recorded(file, commit, versions) if resume else {}
+    chosen = [item for item in chosen if item.name not in found]
     recording = {
         "root": str(root),
-        "commit": _commit(root),
-        "wanted": len(chosen),
-        "versions": _versions(),
+        "commit": commit,
+        "wanted": (wanted := len(found) + len(chosen)),
+        "versions": versions,
         "artifacts": found,
     }
     failed = 0
@@ -328,10 +339,20 @@ def record(file: Path, root: Path, only: Sequence[str], jobs: int, keep: Path | 
             failed += "error" in found[name]
             said = found[name].get("error", f"{len(found[name].get('files', {}))} files")
             seconds = time.perf_counter() - started
-            print(f"{len(found)}/{len(chosen)} {name}: {said[:200]} ({seconds:.1f} s)", flush=True)
+            print(f"{len(found)}/{wanted} {name}: {said[:200]} ({seconds:.1f} s)", flush=True)
             _write(file, recording)  # what is done is kept when the rest is interrupted
     print(f"{file}: {len(found)} artifacts of {recording['commit']}, {failed} did not compile")
     return 0
+
+
+def _recorded(file: Path, commit: str, versions: Mapping[str, str]) -> dict[str, Facts]:
+    """What an interrupted recording of the same code has; what failed is tried again."""
+    if not file.exists():
+        return {}
+    earlier = _read(file)
+    if (earlier["commit"], earlier["versions"]) != (commit, versions) or "changes" in commit:
+        sys.exit(f"replay: {file} was recorded with other code or packages, or with changes; leave out --resume")
+    return {name: facts for name, facts in earlier["artifacts"].items() if "error" not in facts}
 
 
 def _is_chosen(name: str, only: Sequence[str]) -> bool:
@@ -618,6 +639,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recording.add_argument("file", type=Path)
     recording.add_argument("--root", type=Path, default=HERE, help="checkout whose code compiles; this one by default")
     recording.add_argument("--keep", type=Path, help="folder for all bundles; by default they are dropped")
+    recording.add_argument("--resume", action="store_true", help="keep what the file has, of the same code")
     comparing = verbs.add_parser(
         "compare", parents=[chosen], help="what differs between two files; exit code 1 if anything does"
     )
@@ -637,7 +659,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.environ.get("PYTHONPATH") != str(root) or not sys.flags.safe_path:
         command = [sys.executable, "-P", str(Path(__file__).resolve()), *(arguments or sys.argv[1:])]
         os.execve(sys.executable, command, _environment(root))  # with no other checkout on the path
-    return record(options.file, root, only, options.jobs, options.keep)
+    return record(options.file, root, only, options.jobs, options.keep, options.resume)
 
 
 def _stop(number: int, frame: object) -> None:

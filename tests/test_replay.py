@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 
-from scripts.replay import Difference, bundle_facts, compare, differences
+from scripts.replay import Difference, _recorded, bundle_facts, compare, differences
 
 ROOT = Path(__file__).resolve().parents[1]
 REPLAY = ROOT / "scripts" / "replay.py"
@@ -158,3 +158,19 @@ def test_a_bundle_that_names_the_hash_of_a_moved_file_is_the_same(tmp_path: Path
         found.append(bundle_facts(folder, {"/home/me/project": "<checkout>"}))
     assert found[0]["bundle.json"] == found[1]["bundle.json"]
     assert found[0]["model.onnx"]["sha256"] != found[1]["model.onnx"]["sha256"]
+
+
+def test_a_recording_goes_on_only_with_the_same_code(tmp_path: Path) -> None:
+    file = tmp_path / "recording.json"
+    assert _recorded(file, "1234567", {}) == {}
+    done, failed = _recording(tmp_path / "1", _model("Add")), _recording(tmp_path / "2", None)
+    file.write_text(json.dumps(done))
+    assert _recorded(file, "1234567", {}) == done["artifacts"]
+    for commit, versions in (("7654321", {}), ("1234567", {"torch": "3"})):
+        with pytest.raises(SystemExit, match="other code or packages"):
+            _recorded(file, commit, versions)
+    file.write_text(json.dumps({**done, "commit": "1234567 with changes"}))
+    with pytest.raises(SystemExit, match="with changes"):
+        _recorded(file, "1234567 with changes", {})
+    file.write_text(json.dumps(failed))
+    assert _recorded(file, "1234567", {}) == {}  # tried again
