@@ -41,6 +41,23 @@ class Bundle:
     path: Path
     manifest: dict[str, Any]
 
+    def explain(self) -> str:
+        """Which rules nearly fired, where, and why they did not; and which passes of your own changed nothing."""
+        from graphforge.transform import explain
+
+        return explain(self._records())
+
+    def pass_times(self) -> str:
+        """A table of the passes, the slowest first."""
+        from graphforge.transform import pass_times
+
+        return pass_times(self._records())
+
+    def _records(self) -> list[PassRecord]:
+        from graphforge.transform import PassRecord
+
+        return [PassRecord.from_dict(record) for record in self.manifest["passes"]]
+
 
 def destination(output: str | Path | None, name: str) -> Path:
     """The bundle's folder: ``output``, or one named after the model under ``out/``.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from graphforge.frontend.load import LoadedModel
     from graphforge.targets.target import Target
-    from graphforge.transform import Pass, PassRecord
+    from graphforge.transform import Instrument, Pass, PassRecord
     from graphforge.verify import VerificationReport
 
 __all__ = ["Bundle", "CompileOptions", "compile", "compile_with"]
@@ -41,6 +41,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     passes: Sequence[Pass] = (),
     pipeline: str | Sequence[Pass] | None = None,
     check_passes: bool = False,
+    instruments: Sequence[Instrument] = (),
     verify: bool = True,
     keep_unverified: bool = False,
     tolerances: Any = None,
@@ -67,6 +68,9 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         passes: run after the canonical pipeline.
         pipeline: instead of the canonical pipeline: a list of passes or text, ``"a,b{x=1}"``.
         check_passes: run the graph before and after every pass and stop at the first one that changes a result.
+        instruments: look on between the passes, for example ``PrintAfter(("fold-batch-norm",))``; see
+            ``graphforge.transform``. What passes did, how long it took and what nearly fired is always in the bundle:
+            ``Bundle.explain()``, ``Bundle.pass_times()``.
         verify: compare the artifact with the reference; False says so in the manifest.
         keep_unverified: on failed verification keep the artifact as ``model.unverified.onnx``.
         tolerances: see ``graphforge.verify``; loosening is recorded in the manifest.
@@ -89,6 +93,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         passes=passes,
         pipeline=pipeline,
         check_passes=check_passes,
+        instruments=instruments,
         verify=verify,
         keep_unverified=keep_unverified,
         tolerances=tolerances,
@@ -140,15 +145,14 @@ def _run_passes(
     model: ir.Model, planned: Plan, prepared: Prepared, options: CompileOptions, journal: Journal
 ) -> list[PassRecord]:
     """The canonical passes, then the target's; a bug of ours leaves a reproducer."""
-    from graphforge.transform import NumericCheck, Pipeline
+    from graphforge.transform import NumericCheck, Pipeline, idle_notes
 
     records: list[PassRecord] = []
-    stages = (("canonicalise", planned.canonical), (f"legalise for {planned.target.name}", planned.legalising))
     try:
-        for name, passes in stages:
-            instruments = [NumericCheck(example_feeds(prepared))] if options.check_passes else []
+        for name, passes in planned.stages.items():
+            checks = [NumericCheck(example_feeds(prepared))] if options.check_passes else []
             with journal.step(name) as step:
-                done = Pipeline(passes).run(model, instruments=instruments)
+                done = Pipeline(passes).run(model, instruments=[*checks, *options.instruments])
                 step["nodes"] = count_nodes(model)
             journal.notes += [f"{record.name}: {note}" for record in done for note in record.notes]
             records += done
@@ -159,6 +163,7 @@ def _run_passes(
 
         leave_reproducer(bug, captured_again, [*planned.canonical, *planned.legalising], prepared.shapes)
         raise
+    journal.notes += idle_notes(records)
     return records
 
 

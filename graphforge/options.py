@@ -12,7 +12,7 @@ from graphforge.prepare import canonical_passes
 
 if TYPE_CHECKING:
     from graphforge.targets.target import Target, TargetOptions
-    from graphforge.transform import Pass
+    from graphforge.transform import Instrument, Pass
 
 __all__ = ["CompileOptions", "Plan", "plan"]
 
@@ -31,6 +31,7 @@ class CompileOptions:
     passes: Sequence[Pass] = ()
     pipeline: str | Sequence[Pass] | None = None
     check_passes: bool = False
+    instruments: Sequence[Instrument] = ()
     verify: bool = True
     keep_unverified: bool = False
     tolerances: Any = None
@@ -47,6 +48,23 @@ class Plan:
     canonical: tuple[Pass, ...]
     legalising: tuple[Pass, ...]
 
+    @property
+    def stages(self) -> dict[str, tuple[Pass, ...]]:
+        """The passes of each stage, by its name, in order."""
+        return {"canonicalise": self.canonical, f"legalise for {self.target.name}": self.legalising}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain data: each pass by name, options and the text that a pipeline reads back."""
+        return {
+            "target": self.target.name,
+            "opset": self.options.opset,
+            "precision": self.options.precision,
+            "stages": {
+                name: [{"name": item.name, "options": item.options(), "spec": item.spec()} for item in passes]
+                for name, passes in self.stages.items()
+            },
+        }
+
 
 def plan(options: CompileOptions) -> Plan:
     """Settle the target, what is asked of it, and the passes.
@@ -57,6 +75,7 @@ def plan(options: CompileOptions) -> Plan:
     """
     from graphforge.targets import get_target, options_for
     from graphforge.targets.contract import check_contract
+    from graphforge.transform import PrintAfter
 
     target = options.target
     if isinstance(target, str):
@@ -74,4 +93,10 @@ def plan(options: CompileOptions) -> Plan:
     missing = target.available()
     if missing is not None:
         raise GraphForgeError(f"target {target.name} does not work here: {missing}")
-    return Plan(target, asked, tuple(canonical_passes(options.pipeline, options.passes)), tuple(target.pipeline(asked)))
+    planned = Plan(
+        target, asked, tuple(canonical_passes(options.pipeline, options.passes)), tuple(target.pipeline(asked))
+    )
+    for instrument in options.instruments:
+        if isinstance(instrument, PrintAfter):
+            instrument.refuse_unknown([*planned.canonical, *planned.legalising])
+    return planned

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphforge.cli.console import print_json, progress, stdout
+from graphforge.cli.looking import looking_options, print_account, print_plan, printing_after
 from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
 from graphforge.errors import GraphForgeError, UsageError
 
@@ -62,6 +63,7 @@ __all__ = ["command"]
 @click.option(
     "--check-passes", is_flag=True, help="Run the graph around every pass; stop at one that changes a result."
 )
+@looking_options
 @click.option("--no-verify", is_flag=True, help="Do not compare with the eager model; the manifest says so.")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Loosen: allowed share of an element's own magnitude.")
 @click.option("--atol", type=click.FloatRange(min=0), help="Loosen: allowed absolute difference.  Both are recorded.")
@@ -81,6 +83,10 @@ def command(
     passes: tuple[str, ...],
     pipeline: str | None,
     check_passes: bool,
+    dry_run: bool,
+    explain: bool,
+    time_passes: bool,
+    print_after: tuple[str, ...],
     no_verify: bool,
     rtol: float | None,
     atol: float | None,
@@ -99,6 +105,7 @@ def command(
       graphforge compile net.py:build --kwargs '{"width": 64}' --checkpoint net.pth --input-file photo.jpg
       graphforge compile net.py:build --input 'ids:1x128:int64' --dynamic 'ids:0=1..4,1=16..512/16' --opset 18
       graphforge compile net.py:build --input 'x:1x8' --pass my_pass.py:DropDropout --check-passes
+      graphforge compile net.py:build --input 'x:1x8' --explain --time-passes --print-after fold-batch-norm
       graphforge compile net.py:build --input 'x:1x3x64x64' --target tensorrt --option compute_capabilities=SM86,SM89
       graphforge compile detector.py:build --input-file street.jpg --outputs padded --nms portable
 
@@ -106,16 +113,34 @@ def command(
     the command fails and leaves nothing.
     """
     from graphforge.bundle import destination
-    from graphforge.compile import compile as compile_model
-    from graphforge.targets import get_target, options_for
+    from graphforge.compile import compile_with
+    from graphforge.options import CompileOptions, plan
 
     # what can be refused at once is refused before the model is loaded
-    chosen = get_target(target)
-    own = _target_options(target_options)
-    asked = options_for(chosen, opset=opset, precision=precision, own=own, outputs=outputs, nms=nms)
-    chosen.pipeline(asked)
     own_passes, chosen_pipeline = _passes(passes, pipeline)
-    destination(output, request.model)
+    options = CompileOptions(
+        target=target,
+        opset=opset,
+        precision=precision,
+        target_options=_target_options(target_options),
+        outputs=outputs,
+        nms=nms,
+        capture=capture,
+        passes=own_passes,
+        pipeline=chosen_pipeline,
+        check_passes=check_passes,
+        instruments=printing_after(print_after, as_json=as_json),
+        verify=not no_verify,
+        tolerances=_tolerances(rtol, atol),
+        keep_unverified=keep_unverified,
+        seed=request.seed,
+        output=output,
+    )
+    planned = plan(options)
+    folder = destination(output, request.model)
+    if dry_run:
+        print_plan(planned, options, request.model, str(folder), as_json=as_json)
+        return
     if substitutes:
         from graphforge.frontend.substitution import load_substitutions
 
@@ -126,30 +151,11 @@ def command(
         begin("load")
         loaded = request.load()
         inputs, dynamic = request.example(loaded)
-        bundle = compile_model(
-            loaded,
-            inputs,
-            dynamic_shapes=dynamic,
-            target=chosen,
-            opset=opset,
-            precision=precision,
-            target_options=own,
-            outputs=outputs,
-            nms=nms,
-            capture=capture,
-            passes=own_passes,
-            pipeline=chosen_pipeline,
-            check_passes=check_passes,
-            verify=not no_verify,
-            tolerances=_tolerances(rtol, atol),
-            keep_unverified=keep_unverified,
-            seed=request.seed,
-            output=output,
-            progress=begin,
-        )
+        bundle = compile_with(options, loaded, inputs, dynamic_shapes=dynamic, progress=begin)
     if as_json:
         print_json({"path": str(bundle.path), "manifest": bundle.manifest})
     else:
+        print_account(bundle, explain=explain, time_passes=time_passes)
         print_summary(stdout(), bundle.path, bundle.manifest)
 
 

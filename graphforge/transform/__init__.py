@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphforge.transform.account import explain, idle_notes, near_misses, pass_times
 from graphforge.transform.base import Pass
 from graphforge.transform.facts import (
     bodies_of,
@@ -16,15 +17,15 @@ from graphforge.transform.facts import (
     scalar_of,
     use_count,
 )
-from graphforge.transform.instruments import Journal, NumericCheck, TimePasses, VerifyGraph
+from graphforge.transform.instruments import NumericCheck, VerifyGraph
 from graphforge.transform.pipeline import Instrument, PassRecord, Pipeline, count_nodes, make_pass
+from graphforge.transform.print_after import PrintAfter
 from graphforge.transform.registry import PassRegistry, default_registry, load_pass_from_file
 from graphforge.transform.rewriter import NearMiss, Rewriter, RewriterBuilder
 from graphforge.transform.rule import Match, NoMatch, Replacement, Rule
 
 __all__ = [
     "Instrument",
-    "Journal",
     "Match",
     "NearMiss",
     "NoMatch",
@@ -33,17 +34,19 @@ __all__ = [
     "PassRecord",
     "PassRegistry",
     "Pipeline",
+    "PrintAfter",
     "Replacement",
     "Rewriter",
     "RewriterBuilder",
     "Rule",
-    "TimePasses",
     "VerifyGraph",
     "bodies_of",
     "count_nodes",
     "default_registry",
     "dims_of",
+    "explain",
     "has_one_use",
+    "idle_notes",
     "int_attribute",
     "ints_attribute",
     "is_constant",
@@ -51,6 +54,8 @@ __all__ = [
     "known_dims",
     "load_pass_from_file",
     "make_pass",
+    "near_misses",
+    "pass_times",
     "rank_of",
     "scalar_of",
     "use_count",

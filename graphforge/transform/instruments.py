@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from graphforge.ir.verifier import verify_graph
 from graphforge.transform.base import Pass
 from graphforge.transform.pipeline import PassRecord
 
-__all__ = ["Journal", "NumericCheck", "TimePasses", "VerifyGraph", "run_in_onnxruntime"]
+__all__ = ["NumericCheck", "VerifyGraph", "run_in_onnxruntime"]
 
 
 @dataclass
@@ -41,43 +40,6 @@ def _verify(model: ir.Model, level: Level | None, when: str) -> None:
         verify_graph(model, level)
     except InternalError as error:
         raise InternalError(f"{when}, {error}") from error
-
-
-@dataclass
-class TimePasses:
-    """Adds up the seconds of each pass over several runs."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def before(self, pass_: Pass, model: ir.Model) -> None:
-        """Nothing to do: the pipeline takes the time."""
-
-    def after(self, pass_: Pass, model: ir.Model, record: PassRecord) -> None:
-        """Add the time of this run."""
-        self.seconds[record.name] = self.seconds.get(record.name, 0.0) + record.seconds
-
-    def table(self) -> str:
-        """The passes, the slowest first."""
-        rows = sorted(self.seconds.items(), key=lambda row: -row[1])
-        return "\n".join(f"{seconds * 1000:9.1f} ms  {name}" for name, seconds in rows)
-
-
-@dataclass
-class Journal:
-    """Keeps every record; written to a file, one JSON object a line, where one is given."""
-
-    path: Path | None = None
-    records: list[PassRecord] = field(default_factory=list)
-
-    def before(self, pass_: Pass, model: ir.Model) -> None:
-        """Nothing to do."""
-
-    def after(self, pass_: Pass, model: ir.Model, record: PassRecord) -> None:
-        """Keep the record."""
-        self.records.append(record)
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record.to_dict()) + "\n")
 
 
 @dataclass

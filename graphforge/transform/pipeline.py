@@ -11,7 +11,7 @@ import sys
 import time
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +41,7 @@ class PassRecord:
         changes: how many edits there were; zero means the graph is untouched.
         notes: what the pass wants the user to know.
         near_misses: what nearly fired.
+        source: the file or module of a pass that is not ours; "" for ours.
     """
 
     name: str
@@ -51,10 +52,18 @@ class PassRecord:
     changes: int
     notes: tuple[str, ...] = ()
     near_misses: tuple[NearMiss, ...] = ()
+    source: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data, for the manifest."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> PassRecord:
+        """Read back what ``to_dict`` gave, after JSON as well."""
+        known = {name: record[name] for name in (field.name for field in dataclasses.fields(cls)) if name in record}
+        misses = tuple(NearMiss(**{**miss, "places": tuple(miss["places"])}) for miss in known.get("near_misses", ()))
+        return cls(**{**known, "notes": tuple(known.get("notes", ())), "near_misses": misses})
 
 
 class Instrument(Protocol):
@@ -135,6 +144,7 @@ class Pipeline(Sequence[Pass]):
                 changes,
                 tuple(rewriter.notes),
                 tuple(rewriter.near_misses),
+                _source(type(pass_)),
             )
             records.append(record)
             nodes = after
@@ -177,6 +187,14 @@ class Pipeline(Sequence[Pass]):
 def count_nodes(model: ir.Model) -> int:
     """The nodes of the main graph and of all bodies."""
     return sum(1 for _ in nodes_of(model.graph))
+
+
+def _source(pass_class: type[Pass]) -> str:
+    """Where a pass that is not ours is written."""
+    if pass_class.__module__.partition(".")[0] == "graphforge":
+        return ""
+    module = sys.modules.get(pass_class.__module__)
+    return getattr(module, "__file__", None) or pass_class.__module__
 
 
 def _run_pass(pass_: Pass, model: ir.Model, rewriter: Rewriter) -> None:

@@ -279,6 +279,34 @@ def test_passes_tells_all_about_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "max_bytes: int  (default" in printed
 
 
+def test_passes_tells_all_about_one_of_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine.py").write_text(PASS)
+    assert run(["passes", "mine.py:CountRelu"]) == 0
+    assert capsys.readouterr().out == (
+        "count-relu\n\nCount the Relu nodes, change nothing.\n\noptions:\n  least: int  (default 0)\n\n"
+        "from: mine.py:CountRelu\nruns with: graphforge compile ... --pass mine.py:CountRelu\n"
+    )
+    document = _json(capsys, "passes", "mine.py")
+    assert (document["name"], document["source"]) == ("count-relu", "mine.py")
+    assert document["options"] == [{"name": "least", "type": "int", "required": False, "default": 0}]
+    assert run(["passes", "mine.py:Nope"]) == 2
+    assert "passes in mine.py: CountRelu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 110, 130])
+def test_names_of_passes_are_never_broken(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphforge.transform import default_registry
+
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run(["passes"]) == 0
+    words = click.unstyle(capsys.readouterr().out).split()
+    assert set(default_registry().names()) <= set(words)
+
+
 def test_every_pass_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     document = _json(capsys, "passes")
     for item in [*document["stages"]["canonical"], *document["available"]]:

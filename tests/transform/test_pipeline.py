@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,13 +11,11 @@ import pytest
 from graphforge.errors import GraphForgeError, InternalError, UsageError
 from graphforge.ir import Graph, from_text, verify_graph
 from graphforge.transform import (
-    Journal,
     NumericCheck,
     Pass,
     PassRegistry,
     Pipeline,
     Rewriter,
-    TimePasses,
     VerifyGraph,
 )
 from tests.transform.toys import DirectEdit, DropDoubleNeg, ReluToClip, parse
@@ -79,14 +75,6 @@ def test_edits_behind_the_rewriters_back_are_seen() -> None:
     first, second = Pipeline([DirectEdit(), DirectEdit()]).run(model)
     assert first.changes == 1
     assert second.changes == 0
-
-
-def test_instruments_time_and_journal(tmp_path: Path) -> None:
-    timing, journal = TimePasses(), Journal(tmp_path / "journal.jsonl")
-    Pipeline([DropDoubleNeg(), ReluToClip()]).run(parse(GRAPH), [timing, journal])
-    assert set(timing.seconds) == {"drop-double-neg", "relu-to-clip"}
-    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
-    assert [line["name"] for line in lines] == ["drop-double-neg", "relu-to-clip"]
 
 
 def test_the_verifier_names_the_pass_that_broke_the_graph() -> None:
