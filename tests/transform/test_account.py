@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,17 @@ from graphforge.transform import NearMiss, PassRecord, Pipeline, explain, idle_n
 from tests.transform.toys import DropDoubleNeg, ReluToClip, parse
 
 
-def record(name: str, *, changes: int = 0, seconds: float = 0.0, source: str = "", **misses: int) -> PassRecord:
+def record(
+    name: str,
+    misses: Mapping[str, int] | None = None,
+    *,
+    changes: int = 0,
+    seconds: float = 0.0,
+    source: str = "",
+) -> PassRecord:
     found = tuple(
-        NearMiss(name, reason.replace("_", " "), count, tuple(f"v{index} = Add" for index in range(min(count, 3))))
-        for reason, count in misses.items()
+        NearMiss(name, reason, count, tuple(f"v{index} = Add" for index in range(min(count, 3))))
+        for reason, count in (misses or {}).items()
     )
     return PassRecord(name, name, seconds, 10, 10 - changes, changes, (), found, source)
 
@@ -23,8 +31,8 @@ def record(name: str, *, changes: int = 0, seconds: float = 0.0, source: str = "
 def test_reasons_with_their_places_ours_after_theirs_and_the_frequent_first() -> None:
     text = explain(
         [
-            record("fold-batch-norm", no_constant=1, other_users=7),
-            record("my-fuse", changes=2, source="/elsewhere/mine.py", wrong_axis=1),
+            record("fold-batch-norm", {"no constant": 1, "other users": 7}),
+            record("my-fuse", {"wrong axis": 1}, changes=2, source="/elsewhere/mine.py"),
         ]
     )
     assert text == (
@@ -47,13 +55,12 @@ def test_a_rule_is_named_where_it_is_not_the_pass() -> None:
 
 
 def test_a_pass_that_runs_again_meets_the_same_places() -> None:
-    (found,) = near_misses([record("fold", reason=2), record("fold", reason=2)])
+    (found,) = near_misses([record("fold", {"reason": 2}), record("fold", {"reason": 2})])
     assert found == ("fold", NearMiss("fold", "reason", 2, ("v0 = Add", "v1 = Add")))
 
 
 def test_what_is_more_than_a_screen_is_counted() -> None:
-    reasons = {f"reason_{index}": 1 for index in range(30)}
-    text = explain([record("fold", **reasons)], most=5)
+    text = explain([record("fold", {f"reason {index}": 1 for index in range(30)})], most=5)
     assert text.count("fold: reason") == 5
     assert text.endswith("and 25 more reasons, which the manifest lists: passes[].near_misses")
 
@@ -65,7 +72,7 @@ def test_passes_that_are_not_ours_and_changed_nothing_are_named(
     mine = str(tmp_path / "mine.py")
     records = [
         record("ours"),
-        record("idle", source=mine, wrong_axis=1),
+        record("idle", {"wrong axis": 1}, source=mine),
         record("sometimes", source=mine),
         record("sometimes", source=mine, changes=3),
     ]
@@ -102,5 +109,5 @@ def test_the_records_of_a_run_know_where_passes_come_from_and_survive_json() -> 
 
 
 def test_a_record_of_an_earlier_release_is_read() -> None:
-    old = {key: value for key, value in record("fold", reason=1).to_dict().items() if key != "source"}
-    assert PassRecord.from_dict(old) == record("fold", reason=1)
+    old = {key: value for key, value in record("fold", {"reason": 1}).to_dict().items() if key != "source"}
+    assert PassRecord.from_dict(old) == record("fold", {"reason": 1})
