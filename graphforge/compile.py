@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.bundle import Bundle, destination, keep_unverified, make_manifest, staging, write_json
-from graphforge.errors import InternalError, VerificationError
+from graphforge.errors import InternalError, UserCodeError, VerificationError
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
 from graphforge.prepare import Prepared, count_nodes, example_feeds, prepare, reference_runner, to_ir
@@ -144,7 +144,7 @@ def _name_of(model: Any) -> str:
 def _run_passes(
     model: ir.Model, planned: Plan, prepared: Prepared, options: CompileOptions, journal: Journal
 ) -> list[PassRecord]:
-    """The canonical passes, then the target's; a bug of ours leaves a reproducer."""
+    """The canonical passes, then the target's; one that fails leaves a reproducer."""
     from graphforge.transform import NumericCheck, Pipeline, idle_notes
 
     records: list[PassRecord] = []
@@ -156,7 +156,7 @@ def _run_passes(
                 step["nodes"] = count_nodes(model)
             journal.notes += [f"{record.name}: {note}" for record in done for note in record.notes]
             records += done
-    except InternalError as bug:
+    except (InternalError, UserCodeError) as bug:
 
         def captured_again() -> ir.Model:
             return to_ir(prepared, capture=options.capture, target=planned.target.name)[0]

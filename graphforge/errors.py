@@ -8,6 +8,7 @@ __all__ = [
     "InternalError",
     "LoweringError",
     "UsageError",
+    "UserCodeError",
     "VerificationError",
 ]
 
@@ -27,6 +28,10 @@ class GraphForgeError(Exception):
         self.message = message
         self.notes = tuple(note for note in notes if note)
 
+    def add_note(self, note: str) -> None:
+        """One more way out, learnt on the way up."""
+        self.notes += (note,)
+
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  note: {note}" for note in self.notes)])
 
@@ -43,6 +48,10 @@ class CaptureError(GraphForgeError):
 
 class LoweringError(GraphForgeError):
     """An operator of the captured program has no lowering; names the op, the module path and the source line."""
+
+
+class UserCodeError(GraphForgeError):
+    """Code of the user's (a model, a pass, a substitute) raised; names the exception and the line in their file."""
 
 
 class VerificationError(GraphForgeError):

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import CaptureError, GraphForgeError, UsageError
+from graphforge.errors import CaptureError, UsageError
 from graphforge.journal import Journal
+from graphforge.user_code import user_error
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -267,9 +268,7 @@ def _see_that_it_runs(module: torch.nn.Module, inputs: CallInputs) -> None:
             module(*inputs.args, **inputs.kwargs)
     except Exception as error:  # the user's code may raise anything
         given = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in inputs.spec().inputs)
-        raise GraphForgeError(
-            f"the model does not run on these inputs: {type(error).__name__}: {error}", f"given: {given}"
-        ) from None
+        raise user_error("the model does not run on these inputs", error, f"given: {given}") from error
 
 
 def to_canonical(model: ir.Model, *, pipeline: str | Sequence[Pass] | None = None) -> list[PassRecord]:

@@ -1,4 +1,4 @@
-"""What a bug of ours leaves behind: the graph in front of the pass that failed, and the one command that replays it."""
+"""What a pass that failed leaves behind: the graph in front of it, and the one command that replays it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphforge.errors import GraphForgeError, InternalError
+from graphforge.errors import GraphForgeError, InternalError, UserCodeError
+from graphforge.user_code import is_ours
+from graphforge.user_files import stands_in
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,7 +25,7 @@ _MAX_BYTES = 1 << 30
 
 
 def leave_reproducer(
-    error: InternalError,
+    error: InternalError | UserCodeError,
     captured_again: Callable[[], ir.Model],
     passes: Sequence[Pass],
     shapes: ShapeSpec,
@@ -36,7 +38,7 @@ def leave_reproducer(
     that fails.
 
     Args:
-        error: what went wrong; notes are added to it (`BaseException.add_note`).
+        error: what went wrong in a pass of ours or of the user's; notes are added to it (`add_note`).
         captured_again: makes the graph that the first pass was given.
         passes: all passes, in order.
         shapes: the inputs, whose example sizes the command gives.
@@ -51,6 +53,10 @@ def leave_reproducer(
     if count is None:
         error.add_note("it did not happen again when the passes were run a second time, so no reproducer was written")
         return
+    failing = type(passes[count])
+    own = stands_in(failing)
+    if own is None and not is_ours(failing.__module__):
+        return  # a class made in a session or brought by a package: no command names the file it is in
     model = captured_again()
     Pipeline(passes[:count]).run(model)
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
@@ -67,6 +73,7 @@ def leave_reproducer(
         return
     inputs = [f"{tensor.name}:{'x'.join(map(str, tensor.shape))}:{tensor.dtype}" for tensor in shapes.inputs]
     command = ["graphforge", "compile", str(path), *(part for text in inputs for part in ("--input", text))]
+    command += [] if own is None else ["--pass", own]
     command += ["--pipeline", passes[count].spec(), "--no-verify"]
     error.add_note(f"the graph in front of {passes[count].name} is in {path}; replay with: {shlex.join(command)}")
 
@@ -78,7 +85,7 @@ def _count_until_failure(model: ir.Model, passes: Sequence[Pass]) -> int | None:
     for index, item in enumerate(passes):
         try:
             Pipeline([item]).run(model)
-        except InternalError:
+        except (InternalError, UserCodeError):
             return index
         except GraphForgeError:
             return None

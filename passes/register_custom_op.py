@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +10,7 @@ from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import Graph, infer_node, nodes_of, origins_of
 from graphforge.ops.custom_op import declared_ops, find_op
 from graphforge.transform import Pass, Rewriter
+from graphforge.user_files import load_file
 
 __all__ = ["RegisterCustomOp"]
 
@@ -71,15 +70,4 @@ def _load(path: Path) -> None:
         raise UsageError(
             f"there is no file {path}", "register-custom-op{file=...} takes a Python file with declarations"
         )
-    name = f"graphforge_ops_{path.resolve().as_posix().replace('/', '_').removesuffix('.py')}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except GraphForgeError:
-        raise
-    except Exception as error:
-        raise GraphForgeError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    load_file(path, failed=f"{path} cannot be loaded", fresh=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import json
 import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError
+from graphforge.user_code import place_of, user_error
+from graphforge.user_files import load_file
 
 if TYPE_CHECKING:
     import torch
@@ -191,20 +191,7 @@ def _nearest(name: str, known: list[str]) -> str:
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise GraphForgeError(f"file {str(path)!r} does not exist", f"a model is one of: {_FORMS}")
-    module_name = f"_graphforge_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise GraphForgeError(f"{str(path)!r} cannot be imported as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may raise anything
-        raise GraphForgeError(f"importing {str(path)!r} failed: {_described(error)}", _where(error)) from None
-    finally:
-        sys.path.remove(str(path.resolve().parent))
-    return module
+    return load_file(path, failed=f"importing {str(path)!r} failed", fresh=True)
 
 
 def _import_module(name: str) -> Any:
@@ -214,9 +201,11 @@ def _import_module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise GraphForgeError(f"there is no module {error.name!r}", f"a model is one of: {_FORMS}") from None
-        raise GraphForgeError(f"importing {name!r} failed: {_described(error)}", _where(error)) from None
+        raise user_error(f"importing {name!r} failed", error) from error
+    except GraphForgeError:
+        raise
     except Exception as error:  # the user's code may raise anything
-        raise GraphForgeError(f"importing {name!r} failed: {_described(error)}", _where(error)) from None
+        raise user_error(f"importing {name!r} failed", error) from error
     finally:
         sys.path.remove(str(Path.cwd()))
 
@@ -248,27 +237,16 @@ def _call(spec: str, function: Any, kwargs: Mapping[str, Any]) -> Any:
         raise GraphForgeError(f"{spec!r} is a {type(function).__name__}, expected something to call")
     try:
         return function(**kwargs)
+    except GraphForgeError:
+        raise
     except Exception as error:  # the user's code may raise anything
-        raise GraphForgeError(
-            f"building {spec!r} failed: {_described(error)}",
-            _where(error) or f"it takes ({', '.join(_parameters(function))}), --kwargs gave ({', '.join(kwargs)})",
-        ) from None
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_first_line(error)}"
+        takes = f"it takes ({', '.join(_parameters(function))}), --kwargs gave ({', '.join(kwargs)})"
+        raise user_error(f"building {spec!r} failed", error, "" if place_of(error) else takes) from error
 
 
 def _first_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]
-
-
-def _where(error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    if not frames or frames[-1].filename == __file__:
-        return ""
-    return f"raised at {frames[-1].filename}:{frames[-1].lineno}"
 
 
 def load_checkpoint(module: torch.nn.Module, path: Path, *, trust_pickle: bool = False) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from graphforge.errors import GraphForgeError, UsageError
+from graphforge.user_files import load_file
 
 __all__ = [
     "Applied",
@@ -138,19 +138,8 @@ def load_substitutions(path: Path) -> list[Substitution]:
     """
     if not path.is_file():
         raise UsageError(f"there is no file {str(path)!r}", "--substitute takes a Python file with @substitute in it")
-    name = f"graphforge_substitutions_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     before = list(_DECLARED)
-    try:
-        spec.loader.exec_module(module)
-    except GraphForgeError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise GraphForgeError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    load_file(path, failed=f"{path} cannot be loaded", fresh=True)
     declared = [one for one in _DECLARED if one not in before]
     if not declared:
         raise GraphForgeError(f"{path} declares no substitution", "decorate a function with @substitute('full.name')")

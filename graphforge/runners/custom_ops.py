@@ -16,6 +16,7 @@ import onnx
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array, array_from_tensor, tensor_from_array
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.user_code import user_error
 
 if TYPE_CHECKING:
     from graphforge.ops.custom_op import CustomOp
@@ -167,10 +168,10 @@ class PiecewiseRunner:
         attributes |= {one.name: _plain(onnx.helper.get_attribute_value(one)) for one in node.attribute}
         try:
             results = declared.function(*arguments, **attributes)
+        except GraphForgeError:
+            raise
         except Exception as error:  # the user's code may raise anything
-            raise GraphForgeError(
-                f"the function of {declared.qualified_name} failed: {type(error).__name__}: {error}"
-            ) from error
+            raise user_error(f"the function of {declared.qualified_name} failed", error) from error
         several = results if isinstance(results, tuple | list) else (results,)
         if len(several) < len(node.output):
             raise GraphForgeError(

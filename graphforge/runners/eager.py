@@ -10,6 +10,7 @@ import numpy as np
 
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array, array_from_tensor, tensor_from_array
+from graphforge.user_code import user_error
 
 if TYPE_CHECKING:
     import torch
@@ -91,8 +92,9 @@ class EagerRunner:
         try:
             return self.module(*args, **kwargs)
         except Exception as error:  # whatever the user's forward raises
-            raise GraphForgeError(
-                f"{self.name}: the model itself fails on these inputs: {type(error).__name__}: {error}",
+            raise user_error(
+                f"{self.name}: the model itself fails on these inputs",
+                error,
                 "inputs: " + ", ".join(f"{name} {tuple(feeds[name].shape)}" for name in self.input_names),
             ) from error
 

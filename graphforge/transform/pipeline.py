@@ -24,6 +24,7 @@ from graphforge.transform.base import Pass
 from graphforge.transform.facts import bodies_of
 from graphforge.transform.registry import PassRegistry, default_registry
 from graphforge.transform.rewriter import NearMiss, Rewriter
+from graphforge.user_code import is_ours, user_error
 
 __all__ = ["Instrument", "PassRecord", "Pipeline", "count_nodes", "make_pass"]
 
@@ -200,9 +201,13 @@ def _source(pass_class: type[Pass]) -> str:
 def _run_pass(pass_: Pass, model: ir.Model, rewriter: Rewriter) -> None:
     try:
         pass_.run(model.graph, rewriter)
-    except (GraphForgeError, InternalError):
+    except GraphForgeError:
         raise
     except Exception as error:
+        if not is_ours(type(pass_).__module__):
+            raise user_error(f"the pass {pass_.name!r} failed", error) from error
+        if isinstance(error, InternalError):
+            raise
         raise InternalError(f"the pass {pass_.name!r} failed: {type(error).__name__}: {error}") from error
 
 

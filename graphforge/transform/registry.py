@@ -10,13 +10,14 @@ import importlib.util
 import inspect
 import pkgutil
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeGuard
 
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.transform.base import Pass
+from graphforge.user_code import user_error
+from graphforge.user_files import load_file
 
 __all__ = ["ENTRY_POINT_GROUP", "PassRegistry", "default_registry", "load_pass_from_file"]
 
@@ -111,8 +112,9 @@ def _from_entry_point(point: importlib.metadata.EntryPoint) -> type[Pass]:
     try:
         found = point.load()
     except Exception as error:
-        raise GraphForgeError(
-            f"the pass {point.name!r} cannot be loaded from {point.value}: {type(error).__name__}: {error}",
+        raise user_error(
+            f"the pass {point.name!r} cannot be loaded from {point.value}",
+            error,
             "uninstall or repair the package that brings it",
         ) from error
     if not _is_pass(found):
@@ -127,6 +129,8 @@ def _is_pass(found: object) -> TypeGuard[type[Pass]]:
 def load_pass_from_file(spec: str) -> type[Pass]:
     """Load a pass class from ``FILE.py:Class`` (the class may be left out when the file has only one).
 
+    A file that was edited since is read again.
+
     Raises:
         UsageError: the text has another form, the file is missing, or there is no such pass in it.
         GraphForgeError: the file fails when it is run.
@@ -139,21 +143,9 @@ def load_pass_from_file(spec: str) -> type[Pass]:
     path, wanted = Path(match[1]), match[2]
     if not path.is_file():
         raise UsageError(f"there is no file {path}", "the path is taken from the current folder")
-    module_name = "graphforge_user_" + re.sub(r"\W", "_", str(path.resolve().with_suffix("")))
-    module = sys.modules.get(module_name)
-    if module is None:
-        loaded = importlib.util.spec_from_file_location(module_name, path)
-        assert loaded is not None
-        assert loaded.loader is not None
-        module = importlib.util.module_from_spec(loaded)
-        sys.modules[module_name] = module
-        try:
-            loaded.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[module_name]
-            raise GraphForgeError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    module = load_file(path, failed=f"{path} cannot be loaded")
     passes = {
-        name: found for name, found in vars(module).items() if _is_pass(found) and found.__module__ == module_name
+        name: found for name, found in vars(module).items() if _is_pass(found) and found.__module__ == module.__name__
     }
     if wanted is None and len(passes) == 1:
         wanted = next(iter(passes))

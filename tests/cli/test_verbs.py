@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -186,18 +187,39 @@ def test_pipeline_places_own_pass_with_options(folder: Path, capsys: pytest.Capt
     assert specs[2:4] == ["lower-semantic-ops", "lower-nms"]  # only what the target needs follows
 
 
-def test_bug_of_a_pass_is_exit_3_with_a_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bug_in_ones_own_pass_is_told_with_its_line_and_replays(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--pass", "mine.py:CountRelu", "--pipeline", "count-relu{least=9}"]
-    assert run(["compile", "net.py:with_inputs", "--dynamic", "image:0=1..4", *arguments, "-o", "out"]) == 3
+    assert run(["compile", "net.py:with_inputs", "--dynamic", "image:0=1..4", *arguments, "-o", "out"]) == 1
     said = capsys.readouterr().err
-    assert "Traceback" in said
-    assert "error: internal error: InternalError: the pass 'count-relu' failed" in said
-    assert "note: when reporting it" in said
+    assert "Traceback" not in said
+    assert said.startswith("error: the pass 'count-relu' failed: AssertionError")
+    assert re.search(r"note: raised at mine\.py:\d+, in run: assert ", said)
     replay = next(line for line in said.splitlines() if "replay with: " in line)
     assert "the graph in front of count-relu is in " in replay
-    assert run([*shlex.split(replay.partition("replay with: graphforge ")[2]), "--pass", "mine.py:CountRelu"]) == 3
-    assert "the pass 'count-relu' failed" in capsys.readouterr().err
+    assert run(shlex.split(replay.partition("replay with: graphforge ")[2])) == 1
+    assert "error: the pass 'count-relu' failed: AssertionError" in capsys.readouterr().err
     assert not (folder / "out").exists()
+
+
+def test_bug_of_a_pass_of_ours_is_exit_3_with_a_traceback(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphforge.passes.fold_constants import FoldConstants
+
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(FoldConstants, "run", crash)
+    assert run(["compile", "net.py:with_inputs", "-o", "out"]) == 3
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "error: internal error: InternalError: the pass 'fold-constants' failed: ZeroDivisionError: oh" in said
+    assert "note: when reporting it" in said
+    replay = next(line for line in said.splitlines() if "replay with: " in line)
+    assert run(shlex.split(replay.partition("replay with: graphforge ")[2])) == 3
+    assert "the pass 'fold-constants' failed" in capsys.readouterr().err
 
 
 # -- the other verbs ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from graphforge.passes import default_pipeline
-from graphforge.transform import Pipeline, load_pass_from_file
+from graphforge.transform import Pass, Pipeline, load_pass_from_file
 from tests.passes.harness import parse, run
 
 BLOCKS = re.findall(
@@ -16,22 +16,28 @@ BLOCKS = re.findall(
 )
 
 
+def pass_of_block(number: int, folder: Path) -> type[Pass]:
+    """The pass of a block, saved to a file as it is printed."""
+    file = folder / f"block_{number}.py"
+    file.write_text(BLOCKS[number], encoding="utf-8")
+    return load_pass_from_file(str(file))
+
+
+def test_every_block_is_a_file_that_loads(tmp_path: Path) -> None:
+    names = [pass_of_block(number, tmp_path).name for number in range(len(BLOCKS))]
+    assert names == ["use-relu", "use-relu-for-floats", "drop-dropout"]
+
+
 def test_the_ten_lines_are_a_pass(tmp_path: Path) -> None:
-    file = tmp_path / "my_passes.py"
-    file.write_text(BLOCKS[0], encoding="utf-8")
-    found = load_pass_from_file(f"{file}:UseRelu")
+    found = pass_of_block(0, tmp_path)
     outcome = run(found(), "g (float[3] x) => (float[3] y) <float zero = {0}> { a = Clip(x, zero) y = Neg(a) }")
     assert outcome.ops == ["Relu", "Neg"]
 
 
 @pytest.mark.parametrize(("dtype", "fires"), [("float", True), ("double", False)])
 def test_the_check_declines_with_its_reason(tmp_path: Path, dtype: str, fires: bool) -> None:
-    check = BLOCKS[1]
-    rule, rest = BLOCKS[0].split("    def rewrite")
-    file = tmp_path / f"checked_{dtype}.py"
-    file.write_text("from graphforge.ir import DataType\n" + rule + check + "    def rewrite" + rest, encoding="utf-8")
     outcome = run(
-        load_pass_from_file(str(file) + ":UseRelu")(),
+        pass_of_block(1, tmp_path)(),
         f"g ({dtype}[3] x) => ({dtype}[3] y) <{dtype} zero = {{0}}> {{ a = Clip(x, zero) y = Neg(a) }}",
     )
     assert ("Relu" in outcome.ops) is fires
@@ -39,12 +45,7 @@ def test_the_check_declines_with_its_reason(tmp_path: Path, dtype: str, fires: b
 
 
 def test_the_walk_drops_dropout(tmp_path: Path) -> None:
-    head, _, _ = BLOCKS[0].partition("    def run")
-    file = tmp_path / "walk.py"
-    file.write_text(head + BLOCKS[2], encoding="utf-8")
-    outcome = run(
-        load_pass_from_file(f"{file}:UseRelu")(), "g (float[3] x) => (float[3] y) { a = Dropout(x) y = Neg(a) }"
-    )
+    outcome = run(pass_of_block(2, tmp_path)(), "g (float[3] x) => (float[3] y) { a = Dropout(x) y = Neg(a) }")
     assert outcome.ops == ["Neg"]
 
 

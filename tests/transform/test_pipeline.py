@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from graphforge.errors import GraphForgeError, InternalError, UsageError
+from graphforge.errors import GraphForgeError, InternalError, UsageError, UserCodeError
 from graphforge.ir import Graph, from_text, verify_graph
 from graphforge.transform import (
     NumericCheck,
@@ -112,16 +113,25 @@ def test_the_numeric_check_draws_named_dims_and_integers() -> None:
     assert check.feeds["x"].shape == (5, 3)
 
 
-def test_a_pass_that_crashes_is_our_bug_and_is_named() -> None:
-    @dataclass(frozen=True)
-    class Crash(Pass):
-        name: ClassVar[str] = "crash"
+@dataclass(frozen=True)
+class Crash(Pass):
+    name: ClassVar[str] = "crash"
 
-        def run(self, graph: Graph, rewriter: Rewriter) -> None:
-            raise ZeroDivisionError("oh")
+    def run(self, graph: Graph, rewriter: Rewriter) -> None:
+        raise ZeroDivisionError("oh")
 
+
+def test_a_pass_of_ours_that_crashes_is_our_bug_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Crash, "__module__", "graphforge.passes.crash")
     with pytest.raises(InternalError, match="the pass 'crash' failed: ZeroDivisionError: oh"):
         Pipeline([Crash()]).run(parse(GRAPH))
+
+
+def test_a_pass_of_the_users_that_crashes_is_told_with_their_line() -> None:
+    with pytest.raises(UserCodeError, match="the pass 'crash' failed: ZeroDivisionError: oh") as caught:
+        Pipeline([Crash()]).run(parse(GRAPH))
+    (place,) = caught.value.notes
+    assert re.fullmatch(r'raised at .*test_pipeline\.py:\d+, in run: raise ZeroDivisionError\("oh"\)', place)
 
 
 def test_names_are_unique_after_a_run() -> None:

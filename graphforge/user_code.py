@@ -1,0 +1,83 @@
+"""Exceptions in code that the user wrote: told with the line in their own file that raised, or that led there."""
+
+from __future__ import annotations
+
+import linecache
+import sysconfig
+import types
+from pathlib import Path
+
+from graphforge.errors import UserCodeError
+
+__all__ = ["described", "is_installed", "is_ours", "place_of", "shown_path", "user_error"]
+
+# Lines of an exception's text that are repeated; torch's can run to pages.
+_MAX_LINES = 8
+_VENDORS = ("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "importlib")
+_INSTALLED = {Path(path) for name, path in sysconfig.get_paths().items() if "lib" in name}
+
+
+def user_error(failed: str, error: BaseException, *notes: str) -> UserCodeError:
+    """The error for an exception in the user's code: ``failed: Type: text``, then where, then the notes."""
+    return UserCodeError(f"{failed}: {described(error)}", place_of(error), *notes)
+
+
+def described(error: BaseException) -> str:
+    """``Type: text``, cut where it is very long."""
+    lines = [line for line in str(error).splitlines() if line.strip()][:_MAX_LINES]
+    text = "\n".join(line[:300] for line in lines)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_of(error: BaseException) -> str:
+    """``raised at net.py:12, in forward: x = y.foo()``; empty where no line of anybody's Python is involved.
+
+    The innermost frame in the user's own files; where there is none, the innermost one that is neither ours nor the
+    frameworks' (a model from an installed package).
+    """
+    if isinstance(error, SyntaxError) and error.filename and not is_installed(error.filename):
+        source = (error.text or linecache.getline(error.filename, error.lineno or 0)).strip()
+        return f"raised at {shown_path(error.filename)}:{error.lineno}" + (f": {source}" if source else "")
+    theirs = ""
+    others = ""
+    trace = error.__traceback__
+    while trace is not None:
+        frame, line = trace.tb_frame, trace.tb_lineno
+        trace = trace.tb_next
+        name, file = str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
+        if is_ours(name) or file.startswith(("<frozen", "<eval_with_key", "<string>")):
+            continue
+        if not is_installed(file):
+            theirs = _place(frame, line)
+        elif name.split(".")[0] not in _VENDORS:
+            others = _place(frame, line)
+    return theirs or others
+
+
+def is_ours(module: str) -> bool:
+    """Whether a module is part of GraphForge, by its name."""
+    return module.split(".")[0] == "graphforge"
+
+
+def is_installed(file: str) -> bool:
+    """Whether a file came with Python or with an installed package."""
+    path = Path(file)
+    if "site-packages" in path.parts or "dist-packages" in path.parts:
+        return True
+    return any(path.is_relative_to(folder) for folder in _INSTALLED)
+
+
+def shown_path(file: str | Path) -> str:
+    """A path as a person would write it: from the current folder where it lies below that."""
+    path = Path(file)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere; or the current folder is gone
+        return str(path)
+
+
+def _place(frame: types.FrameType, line: int) -> str:
+    file, function = frame.f_code.co_filename, frame.f_code.co_name
+    source = linecache.getline(file, line, frame.f_globals).strip()
+    inside = "" if function == "<module>" else f", in {function}"
+    return f"raised at {shown_path(file)}:{line}{inside}" + (f": {source}" if source else "")
