@@ -7,21 +7,16 @@ from typing import ClassVar
 
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import HOME_OPSET, Graph, nodes_of
-from graphforge.ir.versions import ir_version_for
+from graphforge.ir.versions import ir_version_for, versions_of
 from graphforge.passes.opset.engine import LOWEST_OPSET, lower_graph, rules_of
 from graphforge.passes.opset.step import NoLowerForm, Step
+from graphforge.targets.tables import Facts, facts_of
 from graphforge.transform import Pass, Rewriter
 
 __all__ = ["LegaliseOpset"]
 
 # A reader needs the first few; the rest have the same kind of reason.
 _SHOWN = 6
-
-# The newest opset whose version of an operator ONNX Runtime 1.31 computes on the CPU (measured).
-_LAST_KERNEL = {"RoiAlign": 21, "MaxRoiPool": 21}
-# Operators without a CPU kernel in ONNX Runtime 1.31, whose older form is faster than ONNX's definition of them
-# (GroupNormalization by half), and the opset before which that form is written.
-_WITHOUT_KERNEL = {"GroupNormalization": 21}
 
 
 @dataclass(frozen=True)
@@ -30,14 +25,15 @@ class LegaliseOpset(Pass):
 
     Attributes:
         opset: the version of the default domain to arrive at, 11 to the home opset.
-        lower_for_kernels: go lower still where ONNX Runtime has no CPU kernel for an operator at ``opset``, and write
-            in its older form what ONNX Runtime would compute piece by piece.
+        runtime: go lower still where this runtime (by the name of its table of facts, ``onnxruntime``, or the path of
+            one) has no kernel for an operator at ``opset``, and write in its older form what it would compute piece by
+            piece; "" asks no runtime.
     """
 
     name: ClassVar[str] = "legalise-opset"
     edits_through_rewriter: ClassVar[bool] = True
     opset: int = HOME_OPSET
-    lower_for_kernels: bool = False
+    runtime: str = ""
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Lower every node.
@@ -50,11 +46,11 @@ class LegaliseOpset(Pass):
         if not LOWEST_OPSET <= self.opset <= HOME_OPSET:
             raise UsageError(
                 f"opset {self.opset} cannot be delivered, expected {LOWEST_OPSET} to {HOME_OPSET}",
-                f"{HOME_OPSET} is the newest that the installed ONNX Runtime loads" if self.opset > HOME_OPSET else "",
+                f"graphs are written in opset {HOME_OPSET} and never raised" if self.opset > HOME_OPSET else "",
             )
         if self.opset > current:
             raise UsageError(f"the graph is at opset {current} already, it cannot be raised to {self.opset}")
-        target = self._with_kernels(graph, rewriter) if self.lower_for_kernels else self.opset
+        target = self._with_kernels(graph, rewriter, facts_of(self.runtime)) if self.runtime else self.opset
         obstacles = lower_graph(rewriter, target)
         if obstacles:
             needed = max(obstacle.opset for obstacle in obstacles)
@@ -72,23 +68,34 @@ class LegaliseOpset(Pass):
             _drop_orphans(graph, rewriter)
         rewriter.model.ir_version = min(rewriter.model.ir_version or 99, ir_version_for(target))
 
-    def _with_kernels(self, graph: Graph, rewriter: Rewriter) -> int:
-        found = {node.op_type for node in nodes_of(graph) if node.domain == "" and node.op_type in _LAST_KERNEL}
-        lowest = min((_LAST_KERNEL[name] for name in found), default=self.opset)
-        if lowest < self.opset:
-            names = ", ".join(sorted(name for name in found if _LAST_KERNEL[name] < self.opset))
-            rewriter.note(f"opset {lowest}: ONNX Runtime has no CPU kernel for {names} above it")
-        target = min(lowest, self.opset)
-        for node in [one for one in nodes_of(graph) if one.domain == "" and one.op_type in _WITHOUT_KERNEL]:
+    def _with_kernels(self, graph: Graph, rewriter: Rewriter, facts: Facts) -> int:
+        nodes = [node for node in nodes_of(graph) if node.domain == ""]
+        # the newest opset at which each operator found here has a kernel
+        last = {
+            node.op_type: facts.without_kernel[node.op_type] - 1
+            for node in nodes
+            if node.op_type in facts.without_kernel and _has_older_version(node.op_type, facts)
+        }
+        target = min((self.opset, *last.values()))
+        if target < self.opset:
+            names = ", ".join(sorted(name for name, opset in last.items() if opset < self.opset))
+            rewriter.note(f"opset {target}: {facts.called} has no CPU kernel for {names} above it")
+        for node in [one for one in nodes if one.op_type in facts.older_form]:
             op = rewriter.builder(node)
             op.opset = target
             try:
-                values = rules_of(_WITHOUT_KERNEL[node.op_type])[node.op_type](Step(node, target, rewriter, op))
+                values = rules_of(facts.older_form[node.op_type])[node.op_type](Step(node, target, rewriter, op))
             except NoLowerForm:
                 continue
             if values is not None:
                 rewriter.replace(node, values)
         return target
+
+
+def _has_older_version(op_type: str, facts: Facts) -> bool:
+    """Whether the operator has a version with a kernel that can be delivered: Swish has none at any opset."""
+    versions = [version for version in versions_of(op_type) if version < facts.without_kernel[op_type]]
+    return bool(versions) and facts.without_kernel[op_type] > LOWEST_OPSET
 
 
 def _drop_orphans(graph: Graph, rewriter: Rewriter) -> None:

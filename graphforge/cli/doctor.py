@@ -49,6 +49,7 @@ class State(StrEnum):
     OK = "ok"
     ABSENT = "absent"  # optional and not there
     BROKEN = "broken"  # needed and not there, or there and not working
+    KNOWN = "known"  # goes wrong, and nothing here can be done about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Finding:
     """One line of the answer.
 
     Attributes:
-        section: ``machine``, ``required``, ``optional`` or ``works here``.
+        section: ``machine``, ``required``, ``optional``, ``works here`` or ``known faults``.
         name: what was looked at.
         state: how it stands.
         detail: version, size, reason.
@@ -104,6 +105,7 @@ def examine() -> Iterator[Finding]:
         ("torch devices", _torch_devices),
         ("torchvision", _torchvision),
         ("targets", _targets),
+        ("known faults", _known_faults),
     ]
     for name, check in checks:
         try:
@@ -114,7 +116,7 @@ def examine() -> Iterator[Finding]:
 
 def _print(findings: list[Finding]) -> None:
     """Plain text on purpose: the doctor must speak even when the table printer is what is missing."""
-    marks = {State.OK: "ok    ", State.ABSENT: "absent", State.BROKEN: "BROKEN"}
+    marks = {State.OK: "ok    ", State.ABSENT: "absent", State.BROKEN: "BROKEN", State.KNOWN: "known "}
     width = max(len(finding.name) for finding in findings)
     section = ""
     print(f"graphforge {graphforge.__version__}")
@@ -169,17 +171,32 @@ def _onnxruntime() -> Iterator[Finding]:
     import onnxruntime
 
     from graphforge.ir import HOME_OPSET
+    from graphforge.targets.onnx.target import DEFAULT_OPSET, LOWEST_OPSET, RUNTIME
+    from graphforge.targets.tables import facts_of
 
+    facts = facts_of(RUNTIME)
     newest_defined = onnx.defs.onnx_opset_version()
     newest = next((opset for opset in range(newest_defined, 0, -1) if _loads(opset)), 0)
-    enough = newest >= HOME_OPSET
+    advice = facts.note
+    if newest < HOME_OPSET:
+        advice = f"graphs between passes are of opset {HOME_OPSET}, --check-passes and bisect run them: "
+        advice += "pip install --upgrade onnxruntime"
+    elif newest != facts.newest_opset and not facts.note:
+        advice = f"the table of facts says {facts.newest_opset}: graphforge and its table do not belong together"
     yield Finding(
         "works here",
         "ONNX Runtime",
-        State.OK if enough else State.BROKEN,
+        State.OK if newest >= DEFAULT_OPSET else State.BROKEN,
         f"loads opsets up to {newest} (onnx defines {newest_defined}); providers: "
         + ", ".join(onnxruntime.get_available_providers()),
-        "" if enough else f"graphforge works at opset {HOME_OPSET}: pip install --upgrade onnxruntime",
+        advice,
+    )
+    yield Finding(
+        "works here",
+        "opsets",
+        State.OK,
+        f"graphforge delivers {LOWEST_OPSET} to {HOME_OPSET}, {min(DEFAULT_OPSET, facts.newest_opset)} unless --opset "
+        f"says otherwise; graphs are written in {HOME_OPSET}, the newest that its rules know, and never raised",
     )
 
 
@@ -192,7 +209,7 @@ def _loads(opset: int) -> bool:
     x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy")
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "probe", [x], [y])
     # the oldest IR version that may carry this opset, so that the answer is about the opset alone
-    ir_version = min(onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)]), 13)
+    ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     model = onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=max(ir_version, 4)
     )
@@ -252,6 +269,15 @@ def _targets() -> Iterator[Finding]:
             continue
         state = State.OK if reason is None else State.ABSENT
         yield Finding("works here", f"target {name}", state, "available" if reason is None else reason)
+
+
+def _known_faults() -> Iterator[Finding]:
+    from graphforge.targets.onnx.target import RUNTIME
+    from graphforge.targets.tables import facts_of
+
+    facts = facts_of(RUNTIME)
+    for fault in facts.faults:
+        yield Finding("known faults", fault.name, State.KNOWN, f"{facts.called}: {fault.effect}", fault.cure)
 
 
 def _first_line(error: BaseException) -> str:

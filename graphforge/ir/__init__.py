@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_ir import DataType, Graph, Model, Node, Shape, SymbolicDim, TensorType, Value
 
-from graphforge.ir.builder import HOME_OPSET, Builder, Operand, home_opset
+from graphforge.ir.builder import HOME_OPSET, Builder, Operand
 from graphforge.ir.graphsurgeon import from_graphsurgeon, to_graphsurgeon
 from graphforge.ir.infer import broadcast_dims, constant_of, infer_node, schema_of
 from graphforge.ir.levels import Level
@@ -33,7 +33,6 @@ __all__ = [
     "constant_of",
     "from_graphsurgeon",
     "from_text",
-    "home_opset",
     "infer_node",
     "nodes_of",
     "origins_from_metadata",

@@ -14,15 +14,10 @@ from graphforge.errors import InternalError
 from graphforge.ir.infer import infer_node, schema_of
 from graphforge.ir.origin import Origin, set_origins
 
-__all__ = ["HOME_OPSET", "Builder", "Operand", "attribute_of", "home_opset"]
+__all__ = ["HOME_OPSET", "Builder", "Operand", "attribute_of"]
 
 
-def home_opset() -> int:
-    """The newest opset that the installed ONNX, onnx_ir and ONNX Runtime all support."""
-    return HOME_OPSET
-
-
-# ONNX Runtime 1.31 loads up to 26; its Python package does not say so, hence the number.
+# The opset that graphs are written in: the newest that the rules and passes here were written for.
 HOME_OPSET = min(26, onnx.defs.onnx_opset_version())
 
 Scalar: TypeAlias = int | float | bool

@@ -5,14 +5,12 @@ A table (``tables/*.toml``) names the document it repeats.  What a document does
 
 from __future__ import annotations
 
-import functools
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, Literal
 
 from graphforge.errors import GraphForgeError, UsageError
+from graphforge.targets.tables import facts_of, table_of
 
 __all__ = ["TARGETS", "Runtime", "Verdict", "runtimes"]
 
@@ -77,13 +75,8 @@ def runtimes(target: str | None = None) -> list[Runtime]:
     return found
 
 
-@functools.cache
-def _table(name: str) -> dict[str, Any]:
-    return tomllib.loads(files("graphforge.targets").joinpath("tables", f"{name}.toml").read_text(encoding="utf-8"))
-
-
 def _from_table(name: str) -> list[Runtime]:
-    table = _table(name)
+    table = table_of(name)
     supported = frozenset(table.get("supported", "").split())
     unsupported = frozenset(table.get("unsupported", "").split())
     if name == "magicmind":
@@ -91,7 +84,7 @@ def _from_table(name: str) -> list[Runtime]:
 
         supported, unsupported = EVIDENCED, frozenset(REFUSED)
     found = []
-    for release in table.get("release", [{}]):
+    for release in _merged(name, table):
         found.append(
             Runtime(
                 target=name,
@@ -107,6 +100,26 @@ def _from_table(name: str) -> list[Runtime]:
             )
         )
     return found
+
+
+def _merged(name: str, table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The releases of which the table says different things, the installed one before all others."""
+    releases: list[dict[str, Any]] = [dict(release) for release in table.get("release", [{}])]
+    if "release" not in table:
+        return releases
+    facts = facts_of(name)
+    here = next(release for release in releases if release["version"] == facts.release)
+    others = [release for release in releases if release is not here]
+    if facts.version is not None and facts.note:
+        here["note"] = f"{facts.note}; {here.get('note', table.get('note', ''))}"
+    merged: list[dict[str, Any]] = []
+    for release in others:
+        last = merged[-1] if merged else {}
+        if "missing" in release and all(last.get(key) == release.get(key) for key in ("newest_opset", "missing")):
+            last["version"] = f"{release['version']} to {last['version'].rpartition(' ')[2]}"
+        else:
+            merged.append(release)
+    return [here, *merged]
 
 
 def _judge(

@@ -11,8 +11,10 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError, InternalError
+from graphforge.ir import HOME_OPSET
 from graphforge.ir.levels import Level
 from graphforge.ir.verifier import verify_graph
+from graphforge.ir.versions import ir_version_for
 from graphforge.transform.base import Pass
 from graphforge.transform.pipeline import PassRecord
 
@@ -148,8 +150,8 @@ _LARGEST = 2**31 - 2**20
 
 def _for_session(model: ir.Model, folder: Path) -> bytes | str:
     """The model in memory, or as a file where it is too large for that."""
-    # The newest IR version that ONNX Runtime 1.31 reads is 13.
-    newest = min(model.ir_version, 13)
+    # that of its opset: what reads the one reads the other
+    newest = min(model.ir_version, ir_version_for(model.graph.opset_imports.get("", HOME_OPSET)))
     values = model.graph.initializers.values()
     if sum(value.const_value.nbytes for value in values if value.const_value is not None) < _LARGEST:
         proto = ir.to_proto(model)

@@ -48,7 +48,7 @@ def _combined(step: Step, a: ir.Value, b: ir.Value, kind: ir.DataType) -> ir.Val
     weights = _weights(kind)
     if kind.name.startswith("INT"):
         weights[-1] = np.iinfo(np.int64).min >> (64 - kind.bitwidth)  # the sign bit
-    # Halves added to halves: ONNX Runtime 1.31 sums int64 by way of double and loses the last digits.
+    # Halves added to halves: ONNX Runtime's ReduceSum adds int64 by way of float64 and loses the last digits.
     total = op.Mul(both, weights)
     for _ in range(kind.bitwidth.bit_length() - 1):
         upper, lower = op.Split(total, axis=-1, _outputs=2)

@@ -48,6 +48,13 @@ def test_says_what_works_here(tmp_path: Path) -> None:
     assert "BROKEN" not in outcome.stdout
 
 
+def test_says_which_opsets_are_delivered_and_why(tmp_path: Path) -> None:
+    """It said "loads opsets up to 28" where --opset 27 was refused as newer than what is supported."""
+    stdout = run_command("doctor", cwd=tmp_path).stdout
+    assert "graphforge delivers 11 to 26, 23 unless --opset says otherwise; graphs are written in 26" in stdout
+    assert "known   ReduceSum of int64" in stdout
+
+
 def test_missing_optional_packages_are_absent_with_the_way_to_get_them(tmp_path: Path) -> None:
     code, findings = _doctor_without({"torchvision", "timm", "tensorrt_rtx", "tensorrt-rtx-cu13", "tensorrt"}, tmp_path)
     assert code == 0

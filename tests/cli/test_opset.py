@@ -274,3 +274,18 @@ def test_refusals(
 ) -> None:
     assert run(["opset", *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+def test_an_operator_without_a_kernel_is_not_called_ready(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """ONNX Runtime has MaxRoiPool up to opset 21; at 22 it answers NOT_IMPLEMENTED."""
+    text = (
+        '<ir_version: 10, opset_import: ["" : 22]> g (float[1,1,4,4] x, float[1,5] r) => (float[1,1,2,2] y) '
+        "{ y = MaxRoiPool <pooled_shape = [2, 2]> (x, r) }"
+    )
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "roi_pool.onnx")
+    document = opset_json(capsys, str(tmp_path / "roi_pool.onnx"), "--target", "onnxruntime")
+    fit = document["targets"][0]
+    assert fit["verdict"] == "ready"
+    assert fit["opset"] == 21
+    assert fit["lacking_by_opset"]["22"] == 1
+    assert fit["lacking_by_opset"]["21"] == 0

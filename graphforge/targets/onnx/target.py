@@ -22,6 +22,8 @@ __all__ = ["DEFAULT_OPSET", "OnnxOptions", "OnnxTarget"]
 # What is delivered when nothing is asked for: see README.md of this folder for the measurement behind it.
 DEFAULT_OPSET = 23
 LOWEST_OPSET = 11
+# The table of what runs the file.
+RUNTIME = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +48,23 @@ class OnnxTarget:
         return None
 
     def opset(self, options: TargetOptions) -> int:
-        """The opset to deliver.
+        """The opset to deliver: the one asked for, else the default or the newest that the installed runtime reads.
 
         Raises:
             UsageError: it lies outside what can be delivered.
         """
         from graphforge.ir import HOME_OPSET
+        from graphforge.targets.tables import facts_of
 
-        opset = DEFAULT_OPSET if options.opset is None else options.opset
+        facts = facts_of(RUNTIME)
+        opset = min(DEFAULT_OPSET, facts.newest_opset) if options.opset is None else options.opset
         if not LOWEST_OPSET <= opset <= HOME_OPSET:
             raise UsageError(
                 f"opset {opset} cannot be delivered, expected {LOWEST_OPSET}..{HOME_OPSET}",
-                f"{HOME_OPSET} is the newest that the installed ONNX and ONNX Runtime both support",
+                f"graphs are written in opset {HOME_OPSET}, the newest that our rules know, and never raised above it "
+                f"({facts.called} reads opsets up to {facts.newest_opset})"
+                if opset > HOME_OPSET
+                else "",
             )
         return opset
 
@@ -68,7 +75,7 @@ class OnnxTarget:
         from graphforge.passes.legalise_opset import LegaliseOpset
         from graphforge.targets.semantic import semantic_passes
 
-        legalise = LegaliseOpset(opset=self.opset(options), lower_for_kernels=options.opset is None)
+        legalise = LegaliseOpset(opset=self.opset(options), runtime=RUNTIME if options.opset is None else "")
         return [*semantic_passes(options), legalise, FoldConstants(), EliminateDeadCode()]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:

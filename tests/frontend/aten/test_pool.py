@@ -60,13 +60,13 @@ def test_max_pool_never_picks_padding() -> None:
     lower_and_compare(lambda x: functional.max_pool2d(x, 2), (x,))
 
 
-@pytest.mark.xfail(strict=True, reason="ONNX Runtime 1.31 pads MaxPool by the least finite number, torch by -inf")
+@pytest.mark.xfail(strict=True, reason="ONNX Runtime pads MaxPool by the least finite number, torch by -inf")
 def test_max_pool_of_minus_infinity_at_the_border() -> None:
     x = torch.full((1, 1, 4, 4), -math.inf)
     lower_and_compare(lambda x: functional.max_pool2d(x, 3, 2, 1), (x,))
 
 
-@pytest.mark.xfail(strict=True, reason="ONNX Runtime 1.31's MaxPool loses a NaN that is not the first of its window")
+@pytest.mark.xfail(strict=True, reason="ONNX Runtime's MaxPool loses a NaN that is not the first of its window")
 def test_max_pool_of_nan() -> None:
     x = torch.zeros(1, 1, 4, 4)
     x[0, 0, 2, 3] = math.nan

@@ -236,7 +236,7 @@ def _captured(target: Any, tensors: list[Tensor], numbers: list[Any], expected: 
     )
 
 
-def test_home_opset_is_the_one_meant() -> None:
+def test_roi_align_of_opset_22_has_no_kernel_yet() -> None:
     """The reason for the opset in ``test_roi_align``: once ONNX Runtime has the newer kernel, it can go."""
     import onnxruntime
 
