@@ -10,7 +10,7 @@ from graphforge.bundle import Bundle, destination, keep_unverified, make_manifes
 from graphforge.errors import InternalError, UserCodeError, VerificationError
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
-from graphforge.prepare import Prepared, count_nodes, example_feeds, prepare, reference_runner, to_ir
+from graphforge.prepare import Prepared, check_canonical, count_nodes, example_feeds, prepare, reference_runner, to_ir
 from graphforge.reproducer import leave_reproducer
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     passes: Sequence[Pass] = (),
     pipeline: str | Sequence[Pass] | None = None,
     check_passes: bool = False,
+    verify_each: bool = False,
     instruments: Sequence[Instrument] = (),
     verify: bool = True,
     keep_unverified: bool = False,
@@ -68,6 +69,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         passes: run after the canonical pipeline.
         pipeline: instead of the canonical pipeline: a list of passes or text, ``"a,b{x=1}"``.
         check_passes: run the graph before and after every pass and stop at the first one that changes a result.
+        verify_each: check that the graph is valid after every pass; after passes that are not ours it always is.
         instruments: look on between the passes, for example ``PrintAfter(("fold-batch-norm",))``; see
             ``graphforge.transform``. What passes did, how long it took and what nearly fired is always in the bundle:
             ``Bundle.explain()``, ``Bundle.pass_times()``.
@@ -93,6 +95,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         passes=passes,
         pipeline=pipeline,
         check_passes=check_passes,
+        verify_each=verify_each,
         instruments=instruments,
         verify=verify,
         keep_unverified=keep_unverified,
@@ -144,15 +147,25 @@ def _name_of(model: Any) -> str:
 def _run_passes(
     model: ir.Model, planned: Plan, prepared: Prepared, options: CompileOptions, journal: Journal
 ) -> list[PassRecord]:
-    """The canonical passes, then the target's; one that fails leaves a reproducer."""
-    from graphforge.transform import NumericCheck, Pipeline, idle_notes
+    """The canonical passes, then the target's, and the seams behind them; a pass that fails leaves a reproducer."""
+    from graphforge.ir import Level
+    from graphforge.transform import NumericCheck, Pipeline, check_level, idle_notes
+
+    def canonical() -> None:
+        check_canonical(model, complete=options.pipeline is None)
+
+    def legal() -> None:
+        target = planned.target
+        check_level(model, Level.LEGAL, f"the passes of target {target.name}", owner=target)
 
     records: list[PassRecord] = []
     try:
-        for name, passes in planned.stages.items():
+        for (name, passes), check in zip(planned.stages.items(), (canonical, legal), strict=True):
             checks = [NumericCheck(example_feeds(prepared))] if options.check_passes else []
+            looking = [*checks, *options.instruments]
             with journal.step(name) as step:
-                done = Pipeline(passes).run(model, instruments=[*checks, *options.instruments])
+                done = Pipeline(passes).run(model, instruments=looking, verify_each=options.verify_each)
+                check()
                 step["nodes"] = count_nodes(model)
             journal.notes += [f"{record.name}: {note}" for record in done for note in record.notes]
             records += done

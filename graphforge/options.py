@@ -31,6 +31,7 @@ class CompileOptions:
     passes: Sequence[Pass] = ()
     pipeline: str | Sequence[Pass] | None = None
     check_passes: bool = False
+    verify_each: bool = False
     instruments: Sequence[Instrument] = ()
     verify: bool = True
     keep_unverified: bool = False

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import CaptureError, UsageError
+from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.journal import Journal
 from graphforge.user_code import user_error
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Prepared",
     "canonical_passes",
+    "check_canonical",
     "count_nodes",
     "example_feeds",
     "prepare",
@@ -206,9 +207,21 @@ def _as_numpy(value: Any) -> Any:
 
 
 def to_ir(
-    prepared: Prepared, *, capture: str = "auto", target: str | None = None, journal: Journal | None = None
+    prepared: Prepared,
+    *,
+    capture: str = "auto",
+    target: str | None = None,
+    journal: Journal | None = None,
+    check: bool = True,
 ) -> tuple[ir.Model, dict[str, Any]]:
     """Capture and lower (or import) a prepared model; ``target`` chooses among the declared substitutions.
+
+    Args:
+        prepared: the model.
+        capture: as ``compile`` takes it.
+        target: name of the target.
+        journal: where steps and notes are kept.
+        check: False for who wants to look at an ONNX file that is not valid.
 
     Returns:
         The model at level CAPTURED, and what the manifest says of how it was obtained.
@@ -222,12 +235,16 @@ def to_ir(
 
         with journal.step("import") as step:
             model = import_onnx(prepared.loaded.onnx_path)
+            if check:
+                _refuse_invalid(model, prepared.loaded.onnx_path)
             journal.notes += model.meta.get(IMPORT_NOTES, ())
             step["nodes"] = count_nodes(model)
         return model, {"method": "onnx", "failures": {}, "substitutions": [], "fallbacks": [], "decomposed": {}}
     from graphforge.frontend.capture import capture as run_capture
     from graphforge.frontend.capture import captured_from_loaded_program
     from graphforge.frontend.lower import lower
+    from graphforge.ir import Level
+    from graphforge.transform import check_level
 
     assert prepared.inputs is not None
     with journal.step("capture") as step:
@@ -247,6 +264,7 @@ def to_ir(
         step["nodes"] = len(captured.graph_module.graph.nodes)
     with journal.step("lower") as step:
         lowered = lower(captured)
+        check_level(lowered.model, Level.CAPTURED, f"capture by {captured.method}")
         step["nodes"] = count_nodes(lowered.model)
     journal.notes += lowered.notes
     return lowered.model, {
@@ -258,6 +276,19 @@ def to_ir(
         ],
         "decomposed": lowered.decomposed,
     }
+
+
+def _refuse_invalid(model: ir.Model, path: Path) -> None:
+    """A file whose graph is not valid is refused before any pass meets it."""
+    from graphforge.ir.verifier import first_problems
+
+    problems = first_problems(model)
+    if problems:
+        raise GraphForgeError(
+            f"{path} is not valid ONNX: {problems[0]}",
+            *problems[1:],
+            f"`graphforge inspect {path}` shows the graph as it is",
+        )
 
 
 def _see_that_it_runs(module: torch.nn.Module, inputs: CallInputs) -> None:
@@ -275,7 +306,22 @@ def to_canonical(model: ir.Model, *, pipeline: str | Sequence[Pass] | None = Non
     """Run the canonical pipeline (or another) on a captured model, in place."""
     from graphforge.transform import Pipeline
 
-    return Pipeline(canonical_passes(pipeline, ())).run(model)
+    records = Pipeline(canonical_passes(pipeline, ())).run(model)
+    check_canonical(model, complete=pipeline is None)
+    return records
+
+
+def check_canonical(model: ir.Model, *, complete: bool) -> None:
+    """Check the seam behind the canonical passes.
+
+    Args:
+        model: what they left.
+        complete: it was the whole pipeline of ours; another one reaches no level that we know of.
+    """
+    from graphforge.ir import Level
+    from graphforge.transform import check_level
+
+    check_level(model, Level.CANONICAL if complete else None, "the canonical passes")
 
 
 def canonical_passes(pipeline: str | Sequence[Pass] | None, extra: Sequence[Pass] = ()) -> list[Pass]:

@@ -53,6 +53,7 @@ def leave_reproducer(
     if count is None:
         error.add_note("it did not happen again when the passes were run a second time, so no reproducer was written")
         return
+    error.add_note(f"the pass is {passes[count].spec()}")
     failing = type(passes[count])
     own = stands_in(failing)
     if own is None and not is_ours(failing.__module__):
@@ -74,7 +75,7 @@ def leave_reproducer(
     inputs = [f"{tensor.name}:{'x'.join(map(str, tensor.shape))}:{tensor.dtype}" for tensor in shapes.inputs]
     command = ["graphforge", "compile", str(path), *(part for text in inputs for part in ("--input", text))]
     command += [] if own is None else ["--pass", own]
-    command += ["--pipeline", passes[count].spec(), "--no-verify"]
+    command += ["--pipeline", passes[count].spec(), "--verify-each", "--no-verify"]
     error.add_note(f"the graph in front of {passes[count].name} is in {path}; replay with: {shlex.join(command)}")
 
 
@@ -84,7 +85,7 @@ def _count_until_failure(model: ir.Model, passes: Sequence[Pass]) -> int | None:
 
     for index, item in enumerate(passes):
         try:
-            Pipeline([item]).run(model)
+            Pipeline([item]).run(model, verify_each=True)
         except (InternalError, UserCodeError):
             return index
         except GraphForgeError:

@@ -8,13 +8,14 @@ What stands in the padding never reaches a valid row; at the outputs it is 0 (-1
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.ir import Builder, Graph, origins_of
+from graphforge.ir import Graph, origins_of
 from graphforge.passes.bounding import Ragged, Refusal, Rows, Walk
 from graphforge.transform import Pass, Rewriter
 
@@ -23,6 +24,7 @@ __all__ = ["PADDED_OUTPUTS", "BoundDynamicShapes"]
 # In a model's meta: how to get each original output back, for whoever compares.
 PADDED_OUTPUTS = "graphforge.padded_outputs"
 
+_Outputs: TypeAlias = list[tuple[str, ir.Value]]
 _OF_AN_IMAGE = re.compile(r"output_(\d+)_(.+)")
 
 
@@ -42,11 +44,10 @@ class BoundDynamicShapes(Pass):
         from graphforge.ops import multiclass_nms  # declares what suppression becomes
 
         assert multiclass_nms.__doc__
-        walk = Walk()
+        walk = Walk(rewriter)
         for node in list(graph):
             try:
-                if walk.visit(node, rewriter.builder(node)):
-                    rewriter.changes += 1
+                walk.visit(node, rewriter.builder(node))
             except Refusal as reason:
                 origins = origins_of(node)
                 raise GraphForgeError(
@@ -57,15 +58,14 @@ class BoundDynamicShapes(Pass):
         if not walk.ragged and not walk.renewed:
             return
         last = graph[-1]
-        origins = origins_of(last)
-        op = Builder(graph, origins=origins, opset=rewriter.opset, made_by=self.name)
-        walk.op = op
-        graph.opset_imports.setdefault("graphforge", 1)
+        walk.op = rewriter.builder(None, origins=origins_of(last))
+        rewriter.set_opset(graph.opset_imports.get("graphforge", 1), "graphforge")
         if self.outputs == "ragged":
-            _hand_out_ragged(graph, walk)
+            outputs = _hand_out_ragged(graph, walk)
         else:
-            rewriter.model.meta[PADDED_OUTPUTS] = _hand_out_padded(graph, walk)
-        graph.sort()
+            outputs, rewriter.model.meta[PADDED_OUTPUTS] = _hand_out_padded(graph, walk)
+        rewriter.set_outputs(outputs)
+        rewriter.sort()
 
 
 def _as_prefix(walk: Walk, known: Ragged) -> Ragged:
@@ -78,20 +78,21 @@ def _as_prefix(walk: Walk, known: Ragged) -> Ragged:
     return Ragged(dense, known.axis, rows)
 
 
-def _hand_out_ragged(graph: Graph, walk: Walk) -> None:
-    for place, old in enumerate(graph.outputs):
+def _hand_out_ragged(graph: Graph, walk: Walk) -> _Outputs:
+    outputs: _Outputs = []
+    for old in graph.outputs:
         known = walk.ragged.get(old)
         new = walk.renewed.get(old)
         if known is not None:
             prefix = _as_prefix(walk, known)
             end = walk.op.Unsqueeze(prefix.rows.count(walk.op), [0])
             new = walk.op.Slice(prefix.dense, [0], end, [prefix.axis], [1])
-        if new is not None:
-            _take_place(graph, place, old, new)
+        outputs.append(_in_place_of(outputs, old, new))
+    return outputs
 
 
-def _hand_out_padded(graph: Graph, walk: Walk) -> list[dict[str, object]]:
-    """Replace the outputs and say how each original one is got back."""
+def _hand_out_padded(graph: Graph, walk: Walk) -> tuple[_Outputs, list[dict[str, object]]]:
+    """What is handed out instead of the outputs, and how each original one is got back."""
     padded: dict[str, Ragged] = {}
     for old in graph.outputs:
         known = walk.ragged.get(old)
@@ -99,13 +100,14 @@ def _hand_out_padded(graph: Graph, walk: Walk) -> list[dict[str, object]]:
             assert old.name is not None
             prefix = _as_prefix(walk, known)
             padded[old.name] = Ragged(_padded(walk, prefix), prefix.axis, prefix.rows)
-    recipe = _stacked(graph, walk, padded)
-    if recipe is not None:
-        return recipe
-    recipe = []
+    stacked = _stacked(graph, walk, padded)
+    if stacked is not None:
+        return stacked
+    outputs: _Outputs = []
+    recipe: list[dict[str, object]] = []
     counts: dict[ir.Value, str] = {}
     distinct = list(dict.fromkeys(one.rows for one in padded.values()))
-    for place, old in enumerate(list(graph.outputs)):
+    for old in graph.outputs:
         assert old.name is not None
         known = padded.get(old.name)
         new = walk.renewed.get(old) if known is None else known.dense
@@ -113,14 +115,14 @@ def _hand_out_padded(graph: Graph, walk: Walk) -> list[dict[str, object]]:
             count = "num_dets" if len(distinct) == 1 else f"num_dets_{distinct.index(known.rows)}"
             recipe.append({"restores": old.name, "output": old.name, "image": None, "count": count, "axis": known.axis})
             counts.setdefault(known.rows.count(walk.op), count)
-        if new is not None:
-            _take_place(graph, place, old, new)
+        outputs.append(_in_place_of(outputs, old, new))
     for rows, (_, name) in zip(distinct, counts.items(), strict=True):
-        _add_output(graph, name, walk.op.Unsqueeze(rows.count(walk.op), [0]))
-    return recipe
+        _refuse_taken(graph, name)
+        outputs.append((name, walk.op.Unsqueeze(rows.count(walk.op), [0])))
+    return outputs, recipe
 
 
-def _stacked(graph: Graph, walk: Walk, padded: dict[str, Ragged]) -> list[dict[str, object]] | None:
+def _stacked(graph: Graph, walk: Walk, padded: dict[str, Ragged]) -> tuple[_Outputs, list[dict[str, object]]] | None:
     """Outputs of one image each as one batch; None when the outputs are not of that kind."""
     fields: dict[str, list[tuple[int, ir.Value]]] = {}
     for old in graph.outputs:
@@ -142,7 +144,7 @@ def _stacked(graph: Graph, walk: Walk, padded: dict[str, Ragged]) -> list[dict[s
             return None
         rows += of_image
     recipe: list[dict[str, object]] = []
-    stacked: list[tuple[str, ir.Value]] = []
+    stacked: _Outputs = []
     for field, members in fields.items():
         parts = [walk.op.Unsqueeze(padded[old.name or ""].dense, [0]) for _, old in members]
         stacked.append((field, parts[0] if len(parts) == 1 else walk.op.Concat(*parts, axis=0)))
@@ -152,14 +154,11 @@ def _stacked(graph: Graph, walk: Walk, padded: dict[str, Ragged]) -> list[dict[s
         ]
     counts = [walk.op.Unsqueeze(one.count(walk.op), [0]) for one in rows]
     stacked.append(("num_dets", counts[0] if len(counts) == 1 else walk.op.Concat(*counts, axis=0)))
-    for old in list(graph.outputs):
-        old.name = None
-    graph.outputs.clear()
-    for name, value in stacked:
-        _add_output(graph, name, value)
+    for name, _ in stacked:
+        _refuse_taken(graph, name, among=graph.inputs)
     # image by image, as the original outputs are ordered
     order = {name: at for at, name in enumerate(padded)}
-    return sorted(recipe, key=lambda one: order[str(one["restores"])])
+    return stacked, sorted(recipe, key=lambda one: order[str(one["restores"])])
 
 
 def _padded(walk: Walk, known: Ragged) -> ir.Value:
@@ -178,17 +177,15 @@ def _padded(walk: Walk, known: Ragged) -> ir.Value:
     return filled
 
 
-def _take_place(graph: Graph, place: int, old: ir.Value, new: ir.Value) -> None:
-    name = old.name
-    if new.is_initializer() or new.is_graph_input() or new.is_graph_output():
+def _in_place_of(outputs: _Outputs, old: ir.Value, new: ir.Value | None) -> tuple[str, ir.Value]:
+    name = str(old.name)
+    if new is None:
+        return name, old
+    if new.producer() is None or new.is_graph_output() or any(value is new for _, value in outputs):
         raise GraphForgeError(f"output {name!r} would be no tensor of its own in fixed shapes")
-    old.name = None
-    graph.outputs[place] = new
-    new.name = name
+    return name, new
 
 
-def _add_output(graph: Graph, name: str, value: ir.Value) -> None:
-    if any(one.name == name for one in (*graph.inputs, *graph.outputs)):
+def _refuse_taken(graph: Graph, name: str, among: Sequence[ir.Value] | None = None) -> None:
+    if any(one.name == name for one in ((*graph.inputs, *graph.outputs) if among is None else among)):
         raise GraphForgeError(f"an input or output is called {name!r} already", "rename that one in the model")
-    value.name = name
-    graph.outputs.append(value)

@@ -26,7 +26,6 @@ class ClampNmsLimit(Pass):
     """Clamp the limit of NonMaxSuppression to 32 bits."""
 
     name: ClassVar[str] = "clamp-nms-limit"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Give every NonMaxSuppression with such a limit a constant of its own; other users of the old one keep it."""

@@ -26,7 +26,6 @@ class ClampSliceBounds(Pass):
     """Clamp 64-bit Slice bounds to 32 bits."""
 
     name: ClassVar[str] = "clamp-slice-bounds"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Give every Slice with such a bound a constant of its own; other users of the old one keep it."""

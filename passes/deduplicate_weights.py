@@ -29,7 +29,6 @@ class DeduplicateWeights(Pass):
     """
 
     name: ClassVar[str] = "deduplicate-weights"
-    edits_through_rewriter: ClassVar[bool] = True
     max_bytes: int = 0
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:

@@ -27,7 +27,6 @@ class EliminateCommonSubexpressions(Pass):
     """One walk with a table of what is computed already; a body also finds what its enclosing graphs compute."""
 
     name: ClassVar[str] = "eliminate-common-subexpressions"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge equal nodes of the graph and its bodies."""

@@ -18,7 +18,6 @@ class EliminateDeadCode(Pass):
     """One walk from the end to the start."""
 
     name: ClassVar[str] = "eliminate-dead-code"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Clean the graph and its bodies."""
@@ -53,7 +52,7 @@ def _optional_outputs(node: Node, rewriter: Rewriter) -> None:
         if value._uses or value.is_graph_output() or formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
             break
         count -= 1
-    rewriter.resize_outputs(node, count)
+    rewriter.keep_outputs(node, count)
 
 
 def _constants(graph: Graph, rewriter: Rewriter) -> None:

@@ -30,7 +30,6 @@ class FoldBatchNorm(Pass):
     """Conv, ConvTranspose, Gemm and MatMul before it; Conv without padding, Gemm and MatMul after it."""
 
     name: ClassVar[str] = "fold-batch-norm"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Fold them in the graph and its bodies."""

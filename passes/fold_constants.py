@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.ir import Graph, Node, Value, infer_node
+from graphforge.ir import Graph, Node, Value
 from graphforge.passes._evaluate import CANNOT_FOLD, NotEvaluable, can_evaluate, evaluate
 from graphforge.transform import Pass, Rewriter, bodies_of, is_constant
 from graphforge.transform.shape_values import Elements, ShapeValues
@@ -36,7 +36,6 @@ class FoldConstants(Pass):
     """
 
     name: ClassVar[str] = "fold-constants"
-    edits_through_rewriter: ClassVar[bool] = True
     max_bytes: int = 4 << 20
     max_work: int = 1 << 22
 
@@ -70,7 +69,7 @@ class _Folder:
             return self.identity(node)
         if node.op_type == "CastLike":
             return self.cast_like(node)
-        _refresh(node, self.rewriter.opset)
+        self.rewriter.infer(node)
         if self.shapes.visit(node):
             elements = self.shapes.elements(node.outputs[0])
             if elements is not None and self.known_shape(node, elements):
@@ -231,27 +230,3 @@ def _output_bytes(node: Node) -> int | None:
             return None
         total += -(-math.prod(value.shape.numpy()) * value.dtype.bitwidth // 8)
     return total
-
-
-def _refresh(node: Node, opset: int) -> None:
-    """Infer types and shapes that are unknown, or have unknown dims, now that more of the inputs may be known."""
-    vague = False
-    for value in node.outputs:
-        if value.type is None or value.shape is None:
-            infer_node(node, opset)
-            return
-        vague = vague or any(not isinstance(dim, int) and dim.value is None for dim in value.shape._dims)
-    if not vague:
-        return
-    known = [value.shape for value in node.outputs]
-    for value in node.outputs:
-        value.shape = None
-    infer_node(node, opset)
-    for value, shape in zip(node.outputs, known, strict=True):
-        if value.shape is None or shape is None or len(value.shape) != len(shape):
-            value.shape = shape
-            continue
-        for axis, dim in enumerate(shape.dims):
-            ours = value.shape[axis]
-            if isinstance(dim, int) or (not isinstance(ours, int) and dim.value is not None):
-                value.shape[axis] = dim

@@ -38,7 +38,6 @@ class FoldScaleIntoWeights(Pass):
     """Per-channel constants right after a linear operator, and scalar factors with only linear operators in between."""
 
     name: ClassVar[str] = "fold-scale-into-weights"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Fold them in the graph and its bodies."""

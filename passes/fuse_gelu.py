@@ -19,7 +19,6 @@ class FuseGelu(Pass):
     """Both forms, in the orders in which exporters write them."""
 
     name: ClassVar[str] = "fuse-gelu"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Raise them in the graph and its bodies."""

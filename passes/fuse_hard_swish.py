@@ -19,7 +19,6 @@ class FuseHardSwish(Pass):
     """First HardSigmoid, then HardSwish."""
 
     name: ClassVar[str] = "fuse-hard-swish"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Raise them in the graph and its bodies."""

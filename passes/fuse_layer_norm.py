@@ -28,7 +28,6 @@ class FuseLayerNorm(Pass):
     """First the normalisation, then the factor and the summand after it."""
 
     name: ClassVar[str] = "fuse-layer-norm"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Raise them in the graph and its bodies."""

@@ -33,7 +33,6 @@ class FuseMatmulAdd(Pass):
     """MatMul + Add, Gemm + Add, and transposes of matrices in front of either."""
 
     name: ClassVar[str] = "fuse-matmul-add"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Fuse them in the graph and its bodies."""

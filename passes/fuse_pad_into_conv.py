@@ -18,7 +18,6 @@ class FusePadIntoConv(Pass):
     """Conv always; AveragePool where padding counts; MaxPool where what is padded never wins."""
 
     name: ClassVar[str] = "fuse-pad-into-conv"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Fuse them in the graph and its bodies."""

@@ -19,7 +19,6 @@ class FuseRmsNorm(Pass):
     """First the normalisation, then the factor after it."""
 
     name: ClassVar[str] = "fuse-rms-norm"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Raise them in the graph and its bodies."""

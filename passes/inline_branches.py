@@ -16,7 +16,6 @@ class InlineBranches(Pass):
     """Branches of branches too; what the other branch computed is gone."""
 
     name: ClassVar[str] = "inline-branches"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Inline them in the graph and its bodies."""
@@ -35,34 +34,5 @@ def _inline(node: Node, graph: Graph, rewriter: Rewriter) -> None:
         rewriter.declined("the condition has not exactly one element", node)
         return
     body = node.attributes["then_branch" if condition else "else_branch"].as_graph()
-    results = list(body.outputs)
-    nodes = list(body)
-    constants = list(body.initializers.values())
-    body.outputs.clear()
-    body.initializers.clear()
-    body.remove(nodes)
-    for value in constants:
-        value.name = rewriter.names.fresh(str(value.name))
-        rewriter.graph.register_initializer(value)
-    for inner in nodes:
-        for value in inner.outputs:
-            if value.name:
-                value.name = rewriter.names.fresh(value.name)
-        for deeper in bodies_of(inner):
-            _rename(deeper, rewriter)
     # Behind the node, so that the walk comes past them; what reads them stands further behind.
-    graph.insert_after(node, nodes)
-    rewriter.changes += 1
-    rewriter.replace(node, results)
-
-
-def _rename(body: Graph, rewriter: Rewriter) -> None:
-    """Two branches may use the same names; inlined they would meet."""
-    for value in (*body.inputs, *body.initializers.values()):
-        value.name = rewriter.names.fresh(str(value.name))
-    for node in body:
-        for value in node.outputs:
-            if value.name:
-                value.name = rewriter.names.fresh(value.name)
-        for deeper in bodies_of(node):
-            _rename(deeper, rewriter)
+    rewriter.replace(node, rewriter.move_out(body, node))

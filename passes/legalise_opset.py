@@ -31,7 +31,6 @@ class LegaliseOpset(Pass):
     """
 
     name: ClassVar[str] = "legalise-opset"
-    edits_through_rewriter: ClassVar[bool] = True
     opset: int = HOME_OPSET
     runtime: str = ""
 
@@ -64,7 +63,6 @@ class LegaliseOpset(Pass):
                 f"the lowest opset that would do is {needed}: --opset {needed}",
             )
         if target != current:
-            rewriter.changes += 1  # a graph that is written in another opset is another graph
             _drop_orphans(graph, rewriter)
         rewriter.model.ir_version = min(rewriter.model.ir_version or 99, ir_version_for(target))
 

@@ -27,7 +27,6 @@ class LowerNms(Pass):
     """
 
     name: ClassVar[str] = "lower-nms"
-    edits_through_rewriter: ClassVar[bool] = True
     form: str = "native"
     depth: int = 0
     fixed_shapes: bool = False
@@ -55,11 +54,9 @@ class LowerNms(Pass):
                 all_converged = converged if all_converged is None else op.And(all_converged, converged)
             rewriter.replace(node, results)
         if all_converged is not None:
-            all_converged.name = rewriter.names.fresh("nms_converged")
-            rewriter.graph.outputs.append(all_converged)
-            rewriter.changes += 1
+            rewriter.add_output("nms_converged", all_converged)
         if found and not any(node.domain == "graphforge" for node in nodes_of(graph)):
-            graph.opset_imports.pop("graphforge", None)
+            rewriter.set_opset(None, "graphforge")
 
     def _lower(self, op: Builder, node: Node) -> tuple[list[Value], Value | None]:
         from graphforge.ops import batched_nms, multiclass_nms, nms_rotated, soft_nms

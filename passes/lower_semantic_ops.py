@@ -29,7 +29,6 @@ class LowerSemanticOps(Pass):
     """
 
     name: ClassVar[str] = "lower-semantic-ops"
-    edits_through_rewriter: ClassVar[bool] = True
     fixed_shapes: bool = False
     roi_align: str = "native"
 

@@ -36,7 +36,6 @@ class MergeAttentionHeads(Pass):
     """
 
     name: ClassVar[str] = "merge-attention-heads"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge them in the graph and its bodies."""

@@ -19,7 +19,6 @@ class MergeConcats(Pass):
     """
 
     name: ClassVar[str] = "merge-concats"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge them in the graph and its bodies."""

@@ -25,7 +25,6 @@ class MergeConstants(Pass):
     """Factors with factors and summands with summands; computed in double precision, of floats only."""
 
     name: ClassVar[str] = "merge-constants"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge them in the graph and its bodies."""

@@ -20,7 +20,6 @@ class MergeReshapes(Pass):
     """One walk: each reshaping node reads as far up as it can."""
 
     name: ClassVar[str] = "merge-reshapes"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge them in the graph and its bodies."""

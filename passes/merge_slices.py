@@ -19,7 +19,6 @@ class MergeSlices(Pass):
     """Merge pairs until none is left."""
 
     name: ClassVar[str] = "merge-slices"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge them in the graph and its bodies."""

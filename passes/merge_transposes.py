@@ -16,7 +16,6 @@ class MergeTransposes(Pass):
     """Merge pairs until none is left; a transpose read by others as well stays for them."""
 
     name: ClassVar[str] = "merge-transposes"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Merge them in the graph and its bodies."""

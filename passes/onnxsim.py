@@ -8,7 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.ir import Graph, Node, Value, nodes_of, origins_from_metadata, set_origins, write_origin_metadata
+from graphforge.ir import Graph, nodes_of, origins_from_metadata, set_origins, write_origin_metadata
 from graphforge.transform import Pass, Rewriter
 
 __all__ = ["Onnxsim"]
@@ -27,7 +27,6 @@ class Onnxsim(Pass):
     """
 
     name: ClassVar[str] = "onnxsim"
-    edits_through_rewriter: ClassVar[bool] = False
     check_n: int = 0
     contrib: bool = False
 
@@ -62,35 +61,9 @@ class Onnxsim(Pass):
                 "allow them with onnxsim{contrib=true}; the file then runs in ONNX Runtime only",
             )
         before = len(graph)
-        _take_over(graph, result.graph)
+        rewriter.take_over(result.graph)
+        for node in nodes_of(graph):
+            origins = origins_from_metadata(dict(node.metadata_props))
+            if origins:
+                set_origins(node, origins)
         rewriter.note(f"onnxsim: {before} nodes became {len(graph)}")
-
-
-def _take_over(graph: Graph, other: Graph) -> None:
-    """Let ``graph`` hold what ``other`` holds; its inputs and outputs stay the same values where they can."""
-    names = [value.name for value in graph.outputs]
-    nodes: list[Node] = list(other)
-    inputs = {value.name: value for value in graph.inputs}
-    constants: list[Value] = list(other.initializers.values())
-    outputs = list(other.outputs)
-    other.outputs.clear()
-    other.remove(nodes)
-    for value in other.inputs:
-        mine = inputs.get(value.name)
-        if mine is not None:
-            value.replace_all_uses_with(mine)
-    other.inputs.clear()
-    other.initializers.clear()
-    graph.outputs.clear()
-    graph.remove(list(graph))
-    graph.initializers.clear()
-    for value in constants:
-        graph.register_initializer(value)
-    graph.extend(nodes)
-    by_name = {value.name: value for value in outputs}
-    graph.outputs.extend(by_name[name] for name in names)
-    graph.opset_imports.update(other.opset_imports)
-    for node in nodes_of(graph):
-        origins = origins_from_metadata(dict(node.metadata_props))
-        if origins:
-            set_origins(node, origins)

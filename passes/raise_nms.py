@@ -34,7 +34,6 @@ class RaiseNms(Pass):
     """
 
     name: ClassVar[str] = "raise-nms"
-    edits_through_rewriter: ClassVar[bool] = True
     batched: bool = False
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
@@ -60,7 +59,7 @@ class RaiseNms(Pass):
                 _raise_many(node, limits, rewriter)
             raised += 1
         if raised:
-            rewriter.graph.opset_imports["graphforge"] = 1
+            rewriter.set_opset(1, "graphforge")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.ir import Graph, infer_node, nodes_of, origins_of
+from graphforge.ir import Graph, nodes_of, origins_of
 from graphforge.ops.custom_op import declared_ops, find_op
 from graphforge.transform import Pass, Rewriter
 from graphforge.user_files import load_file
@@ -25,7 +25,6 @@ class RegisterCustomOp(Pass):
     """
 
     name: ClassVar[str] = "register-custom-op"
-    edits_through_rewriter: ClassVar[bool] = True
     file: str | None = None
     strict: bool = False
 
@@ -54,13 +53,9 @@ class RegisterCustomOp(Pass):
             problem = op.check(node)
             if problem is not None:
                 raise GraphForgeError(f"{op.qualified_name} {problem}", where)
-            known_before = [(value.type, value.shape) for value in node.outputs]
-            infer_node(node, rewriter.opset)
-            if [(value.type, value.shape) for value in node.outputs] != known_before:
-                rewriter.changes += 1
+            rewriter.infer(node)
             if graph.opset_imports.get(node.domain) is None:
-                graph.opset_imports[node.domain] = op.version
-                rewriter.changes += 1
+                rewriter.set_opset(op.version, node.domain)
             if op.library is not None:
                 rewriter.note(f"{op.qualified_name} needs its kernel library in ONNX Runtime: {op.library}")
 

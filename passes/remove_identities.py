@@ -24,7 +24,6 @@ class RemoveIdentities(Pass):
     """One walk; a node is removed when its result is its input, whatever the input's elements."""
 
     name: ClassVar[str] = "remove-identities"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Remove them from the graph and its bodies."""

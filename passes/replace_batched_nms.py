@@ -28,7 +28,6 @@ class ReplaceBatchedNMS(Pass):
     """
 
     name: ClassVar[str] = "replace-batched-nms"
-    edits_through_rewriter: ClassVar[bool] = True
     merge_images: bool = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
@@ -114,7 +113,7 @@ def _merge(members: list[ir.Node], rewriter: Rewriter) -> None:
         for member, piece in zip(members, pieces, strict=True):
             rewriter.replace_value(member.outputs[place], piece)
     rewriter.erase(*members)
-    rewriter.graph.sort()
+    rewriter.sort()
 
 
 def _producers(node: ir.Node) -> list[ir.Node]:

@@ -21,7 +21,6 @@ class SimplifyShapes(Pass):
     """Follow what shape computations hold; where the operand can be a constant, the computation dies."""
 
     name: ClassVar[str] = "simplify-shapes"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Simplify the graph and its bodies."""

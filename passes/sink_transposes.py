@@ -25,7 +25,6 @@ class SinkTransposes(Pass):
     """Only between two transposes, and only past unary operators or those whose other operand is one number."""
 
     name: ClassVar[str] = "sink-transposes"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Move them in the graph and its bodies."""

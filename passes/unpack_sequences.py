@@ -16,7 +16,6 @@ class UnpackSequences(Pass):
     """Sequences of a length known now, read at constant places or concatenated whole."""
 
     name: ClassVar[str] = "unpack-sequences"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Unpack them in the graph and its bodies."""

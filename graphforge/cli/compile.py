@@ -63,6 +63,9 @@ __all__ = ["command"]
 @click.option(
     "--check-passes", is_flag=True, help="Run the graph around every pass; stop at one that changes a result."
 )
+@click.option(
+    "--verify-each", is_flag=True, help="Check the graph after every pass; after passes of yours it always is."
+)
 @looking_options
 @click.option("--no-verify", is_flag=True, help="Do not compare with the eager model; the manifest says so.")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Loosen: allowed share of an element's own magnitude.")
@@ -83,6 +86,7 @@ def command(
     passes: tuple[str, ...],
     pipeline: str | None,
     check_passes: bool,
+    verify_each: bool,
     dry_run: bool,
     explain: bool,
     time_passes: bool,
@@ -129,6 +133,7 @@ def command(
         passes=own_passes,
         pipeline=chosen_pipeline,
         check_passes=check_passes,
+        verify_each=verify_each,
         instruments=printing_after(print_after, as_json=as_json),
         verify=not no_verify,
         tolerances=_tolerances(rtol, atol),

@@ -55,9 +55,11 @@ def command(
       graphforge inspect net.py:build --input 'x:1x3x64x64' --level captured
       graphforge inspect out/net/model.onnx --node conv1
     """
+    from graphforge.ir import Level
     from graphforge.prepare import Prepared, to_canonical, to_ir
     from graphforge.spec import ShapeSpec
     from graphforge.targets import get_target, options_for
+    from graphforge.transform import Pipeline, check_level
 
     chosen = get_target(target)
     target_passes = chosen.pipeline(options_for(chosen, opset=opset)) if level == "legal" else []
@@ -68,13 +70,14 @@ def command(
         prepared = request.prepare(loaded) if loaded.onnx_path is None else Prepared(loaded, ShapeSpec(()))
         level = level or ("canonical" if loaded.onnx_path is None else "captured")
         begin("capture")
-        model, _ = to_ir(prepared, capture=capture)
+        model, _ = to_ir(prepared, capture=capture, check=level != "captured")
         if level != "captured":
             begin("canonicalise")
             to_canonical(model)
         if target_passes:
             begin("legalise")
-            to_canonical(model, pipeline=target_passes)
+            Pipeline(target_passes).run(model)
+            check_level(model, Level.LEGAL, f"the passes of target {target}", owner=chosen)
     shown = None if node is None else _find(model, node)
     if as_json:
         nodes = model.graph.all_nodes() if shown is None else [shown]

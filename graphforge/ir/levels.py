@@ -21,11 +21,12 @@ class LevelRule:
     """What a level promises beyond a well-formed graph.
 
     Attributes:
-        types_known: every value has an element type.
+        types_known: every value has an element type, where it can be known: operators of other domains need not say it.
         constants_are_initializers: no ``Constant`` node stands in the graph.
         functions_inlined: the model has no functions of its own.
         standard_opset_is_home: operators of the default domain are written in the home opset.
         semantic_ops: nodes of the ``graphforge`` domain may stand.
+        domains_imported: the model says which version of each domain it uses, as a file has to.
         forbidden_ops: operators of the default domain that may not stand at all, with the reason.
     """
 
@@ -34,6 +35,7 @@ class LevelRule:
     functions_inlined: bool
     standard_opset_is_home: bool
     semantic_ops: bool
+    domains_imported: bool = False
     forbidden_ops: tuple[tuple[str, str], ...] = ()
 
 
@@ -60,5 +62,6 @@ LEVEL_RULES: dict[Level, LevelRule] = {
         functions_inlined=False,
         standard_opset_is_home=False,
         semantic_ops=False,
+        domains_imported=True,
     ),
 }

@@ -1,18 +1,21 @@
-"""The verifier: is this graph well formed, and may it stand at this level?"""
+"""The verifier: is this graph well formed and valid ONNX, and may it stand at this level?
+
+One walk in the order of the data, linear in nodes and uses: about 10 ms for a thousand nodes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 
 from graphforge.errors import InternalError
 from graphforge.ir.builder import HOME_OPSET
-from graphforge.ir.infer import schema_of
 from graphforge.ir.levels import LEVEL_RULES, Level, LevelRule
 from graphforge.ir.origin import origins_of
+from graphforge.ir.versions import conflict_of
 
-__all__ = ["bodies_of", "find_problems", "nodes_of", "verify_graph"]
+__all__ = ["bodies_of", "find_problems", "first_problems", "nodes_of", "verify_graph"]
 
 # A broken graph is usually broken in many places for one reason; a reader needs the first few.
 _SHOWN = 8
@@ -24,15 +27,20 @@ def verify_graph(model: ir.Model, level: Level | None = None) -> None:
     Raises:
         InternalError: it does not; the message lists the first problems with the node and its origin.
     """
-    problems: list[str] = []
-    for problem in find_problems(model, level):
-        if len(problems) == _SHOWN:
-            problems.append("... and more")
-            break
-        problems.append(problem)
+    problems = first_problems(model, level)
     if problems:
         where = "" if level is None else f" at level {level.value}"
         raise InternalError(f"the graph is not well formed{where}:\n  " + "\n  ".join(problems))
+
+
+def first_problems(model: ir.Model, level: Level | None = None) -> list[str]:
+    """The first few problems of the model, one line each, and a last line where there are more."""
+    problems: list[str] = []
+    for problem in find_problems(model, level):
+        if len(problems) == _SHOWN:
+            return [*problems, "... and more"]
+        problems.append(problem)
+    return problems
 
 
 def find_problems(model: ir.Model, level: Level | None = None) -> Iterator[str]:
@@ -46,25 +54,30 @@ def find_problems(model: ir.Model, level: Level | None = None) -> Iterator[str]:
         names = ", ".join(str(function.name) for function in model.functions.values())
         yield f"the model still has functions: {names}"
     functions = {(function.domain, function.name) for function in model.functions.values()}
-    checker = _Checker(opset, rule, functions)
-    yield from checker.graph(graph, set(), {})
+    checker = _Checker(opset, rule, functions, graph.opset_imports)
+    yield from checker.graph(graph, set(), {}, is_main=True)
 
 
 class _Checker:
     """One walk over a graph and its bodies."""
 
-    def __init__(self, opset: int, rule: LevelRule | None, functions: set[tuple[str, str]]) -> None:
+    def __init__(
+        self, opset: int, rule: LevelRule | None, functions: set[tuple[str, str]], imports: Mapping[str, int]
+    ) -> None:
         self.opset = opset
         self.rule = rule
         self.functions = functions
+        self.imports = imports
         self.forbidden = {} if rule is None else dict(rule.forbidden_ops)
+        self.types_known = rule is not None and rule.types_known
         self.known_ops: dict[tuple[str, str], str | None] = {}
 
-    def graph(self, graph: ir.Graph, visible: set[ir.Value], scope: dict[str, ir.Value]) -> Iterator[str]:
+    def graph(
+        self, graph: ir.Graph, visible: set[ir.Value], scope: dict[str, ir.Value], *, is_main: bool = False
+    ) -> Iterator[str]:
         """Check one graph; ``visible`` and ``scope`` hold what the enclosing graphs define, left as they were."""
         values: list[ir.Value] = []
         names: set[str] = set()
-        is_main = not visible
 
         def define(value: ir.Value) -> str | None:
             values.append(value)
@@ -87,8 +100,13 @@ class _Checker:
         for key, value in graph.initializers.items():
             if value.name != key:
                 yield f"initializer {key!r} holds a value named {value.name!r}"
-            if value.const_value is None:
+            tensor = value.const_value
+            if tensor is None:
                 yield f"initializer {key!r} has no data"
+            elif value.dtype is not None and value.dtype != tensor.dtype:
+                yield f"initializer {key!r} says {value.dtype.name.lower()}, its data are {tensor.dtype.name.lower()}"
+            elif value.shape is not None and value.shape is not tensor.shape and value.shape != tensor.shape:
+                yield f"initializer {key!r} says {value.shape}, its data are {tensor.shape}"
             if value.producer() is not None:
                 yield f"initializer {key!r} is also the output of a node"
             if not value.is_graph_input() and (problem := define(value)):
@@ -106,7 +124,7 @@ class _Checker:
                     continue  # an optional output that is not asked for
                 if problem := define(value):
                     yield problem
-                if self.rule is not None and self.rule.types_known and value.type is None:
+                if self.types_known and value.type is None and _can_be_typed(node):
                     yield f"{_describe(node)}: the type of output {value.name!r} is unknown"
         if is_main and not graph.outputs:
             yield "the graph has no outputs"
@@ -130,41 +148,37 @@ class _Checker:
             # Looks into the dict of uses itself: `uses()` copies it, which for a value used everywhere is quadratic.
             if (node, position) not in value._uses:
                 yield f"{_describe(node)}: input {position} ({value.name!r}) does not list this use"
-        problem = self._operator(node)
+        key = (node.domain, node.op_type)
+        if key not in self.known_ops:
+            self.known_ops[key] = self._judge(*key)
+        problem = self.known_ops[key]
+        if problem is None and node.domain == "":
+            conflict = conflict_of(node, self.opset)
+            problem = None if conflict is None else conflict.text
         if problem is not None:
             yield f"{_describe(node)}: {problem}"
 
-    def _operator(self, node: ir.Node) -> str | None:
-        key = (node.domain, node.op_type)
-        if key not in self.known_ops:
-            self.known_ops[key] = self._judge(node.domain, node.op_type)
-        if self.known_ops[key] is not None:
-            return self.known_ops[key]
-        schema = schema_of(node.op_type, node.domain, self.opset) if node.domain == "" else None
-        if schema is None:
-            return None
-        if not schema.min_input <= len(node.inputs) <= schema.max_input:
-            return f"has {len(node.inputs)} inputs, expected {schema.min_input} to {schema.max_input}"
-        if not schema.min_output <= len(node.outputs) <= schema.max_output:
-            return f"has {len(node.outputs)} outputs, expected {schema.min_output} to {schema.max_output}"
-        for name in node.attributes:
-            if name not in schema.attributes:
-                return f"has attribute {name!r}, which {node.op_type} does not have at opset {self.opset}"
-        return None
-
     def _judge(self, domain: str, op_type: str) -> str | None:
+        """What the level has against every node of an operator."""
         rule = self.rule
-        if domain == "" and schema_of(op_type, "", self.opset) is None:
-            return f"no operator {op_type} exists at opset {self.opset}"
         if rule is None:
             return None
         if domain == "" and op_type == "Constant" and rule.constants_are_initializers:
             return "constants are initializers, not nodes"
         if domain == "" and op_type in self.forbidden:
             return f"may not stand here: {self.forbidden[op_type]}"
-        if domain == "graphforge" and not rule.semantic_ops and (domain, op_type) not in self.functions:
+        if (domain, op_type) in self.functions:
+            return None
+        if domain == "graphforge" and not rule.semantic_ops:
             return "an operator of the graphforge domain must be lowered by now"
+        if rule.domains_imported and domain not in self.imports:
+            return f"the model does not say which version of the domain {domain or 'ai.onnx'!r} it uses"
         return None
+
+
+def _can_be_typed(node: ir.Node) -> bool:
+    """Whether ONNX says what the node's outputs are: it knows the operator, and what the node reads is typed."""
+    return node.domain == "" and all(value is None or value.type is not None for value in node.inputs)
 
 
 # The operators of the default domain that carry graphs; nodes of other domains are looked at.

@@ -117,14 +117,12 @@ def conflict_of(node: ir.Node, opset: int) -> Conflict | None:
     """
     if node.domain != "":
         return None
-    count = len(node.outputs)
-    while count and node.outputs[count - 1].name == "" and not _is_read(node.outputs[count - 1]):
-        count -= 1
     return _conflict(
         node.op_type,
         opset,
         tuple([None if value is None else _type_name_of(value) for value in node.inputs]),
-        tuple([_type_name_of(value) for value in node.outputs[:count]]),
+        # an output that is not asked for has no name
+        tuple([None if value.name == "" and not _is_read(value) else _type_name_of(value) for value in node.outputs]),
         tuple([(name, attribute.type) for name, attribute in node.attributes.items()]) if node.attributes else (),
     )
 
@@ -145,7 +143,7 @@ def _conflict(
     op_type: str,
     opset: int,
     inputs: tuple[str | None, ...],
-    outputs: tuple[str, ...],
+    outputs: tuple[str | None, ...],
     attributes: tuple[tuple[str, ir.AttributeType], ...],
 ) -> Conflict | None:
     """The same for a node as its schema sees it; large graphs have few different ones."""
@@ -170,22 +168,29 @@ _OPTION = onnx.defs.OpSchema.FormalParameterOption
 
 
 def _arity_conflict(
-    schema: onnx.defs.OpSchema, inputs: tuple[str | None, ...], outputs: tuple[str, ...]
+    schema: onnx.defs.OpSchema, inputs: tuple[str | None, ...], outputs: tuple[str | None, ...]
 ) -> Conflict | None:
     at = f"{schema.name} of opset {schema.since_version}"
-    count = len(inputs)
-    while count and inputs[count - 1] is None:
-        count -= 1
+    count, asked = _count(inputs), _count(outputs)
     if not schema.min_input <= count <= schema.max_input:
         wanted = _span(schema.min_input, schema.max_input)
         return Conflict(ConflictKind.ARITY, f"has {count} inputs, {at} takes {wanted}")
-    if not schema.min_output <= len(outputs) <= schema.max_output:
+    # The first ones of an operator that always has two stand even where the last is not asked for.
+    if asked > schema.max_output or len(outputs) < schema.min_output:
         wanted = _span(schema.min_output, schema.max_output)
-        return Conflict(ConflictKind.ARITY, f"has {len(outputs)} outputs, {at} gives {wanted}")
+        return Conflict(ConflictKind.ARITY, f"has {asked} outputs, {at} gives {wanted}")
     for name, formal in zip(inputs, schema.inputs, strict=False):
         if name is None and formal.option == _OPTION.Single:
             return Conflict(ConflictKind.ARITY, f"lacks input {formal.name}, which {at} requires")
     return None
+
+
+def _count(names: tuple[str | None, ...]) -> int:
+    """How many there are without those at the end that are left out."""
+    count = len(names)
+    while count and names[count - 1] is None:
+        count -= 1
+    return count
 
 
 def _span(low: int, high: int) -> str:
@@ -239,7 +244,7 @@ def formal_parameters(
 
 
 def _type_conflict(
-    schema: onnx.defs.OpSchema, inputs: tuple[str | None, ...], outputs: tuple[str, ...]
+    schema: onnx.defs.OpSchema, inputs: tuple[str | None, ...], outputs: tuple[str | None, ...]
 ) -> Conflict | None:
     at = f"{schema.name} of opset {schema.since_version}"
     allowed = admitted_types(schema.name, schema.since_version)

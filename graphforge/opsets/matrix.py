@@ -19,7 +19,7 @@ from graphforge.ir.origin import origins_of
 from graphforge.ir.versions import versions_of
 from graphforge.passes.opset import Obstacle, lower_graph
 from graphforge.passes.opset.engine import LOWEST_OPSET
-from graphforge.transform import Rewriter
+from graphforge.transform import RewriteListener, Rewriter
 
 __all__ = [
     "Cell",
@@ -229,31 +229,24 @@ def opset_matrix(model: ir.Model, *, as_it_stands: Iterable[int] = ()) -> OpsetM
     return OpsetMatrix(tuple(cells))
 
 
-class _Watcher(Rewriter):
-    """A Rewriter that remembers what replaced what."""
+class _Replacements(RewriteListener):
+    """Remembers what replaced what."""
 
-    def __init__(self, model: ir.Model, names: NameTable) -> None:
-        super().__init__(model, pass_name="legalise-opset", names=names)
-        self.replaced: list[tuple[ir.Node, tuple[str, ...]]] = []
+    def __init__(self) -> None:
+        self.found: list[tuple[ir.Node, tuple[str, ...]]] = []
 
-    def replace(
-        self,
-        nodes: ir.Node | Sequence[ir.Node],
-        values: ir.Value | Sequence[ir.Value | None] | Mapping[ir.Value, ir.Value],
-    ) -> tuple[ir.Node, ...]:
-        root = nodes if isinstance(nodes, ir.Node) else nodes[0]
-        made = super().replace(nodes, values)
-        self.replaced.append((root, tuple(node.op_type for node in made)))
-        return made
+    def node_replaced(self, node: ir.Node, made: Sequence[ir.Node]) -> None:
+        self.found.append((node, tuple(one.op_type for one in made)))
 
 
 def _step(model: ir.Model, opset: int, names: NameTable) -> tuple[list[Rewrite], list[Obstruction]]:
     before = {node: (_place(node), _form(node)) for node in model.graph.all_nodes()}
-    watcher = _Watcher(model, names)
-    obstacles = [_obstruction(obstacle) for obstacle in lower_graph(watcher, opset)]
+    replacements = _Replacements()
+    rewriter = Rewriter(model, pass_name="legalise-opset", names=names, listeners=[replacements])
+    obstacles = [_obstruction(obstacle) for obstacle in lower_graph(rewriter, opset)]
     groups: dict[tuple[str, str], list[Place]] = {}
     replaced = set()
-    for node, made in watcher.replaced:
+    for node, made in replacements.found:
         if node in before and node not in replaced:
             replaced.add(node)
             groups.setdefault((_operator(node), _as_operators(made)), []).append(before[node][0])

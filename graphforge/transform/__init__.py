@@ -17,12 +17,14 @@ from graphforge.transform.facts import (
     scalar_of,
     use_count,
 )
-from graphforge.transform.instruments import NumericCheck, VerifyGraph
+from graphforge.transform.instruments import NumericCheck
+from graphforge.transform.listener import RewriteListener
 from graphforge.transform.pipeline import Instrument, PassRecord, Pipeline, count_nodes, make_pass
 from graphforge.transform.print_after import PrintAfter
 from graphforge.transform.registry import PassRegistry, default_registry, load_pass_from_file
 from graphforge.transform.rewriter import NearMiss, Rewriter, RewriterBuilder
 from graphforge.transform.rule import Match, NoMatch, Replacement, Rule
+from graphforge.transform.seams import VerifyGraph, check_level
 
 __all__ = [
     "Instrument",
@@ -36,11 +38,13 @@ __all__ = [
     "Pipeline",
     "PrintAfter",
     "Replacement",
+    "RewriteListener",
     "Rewriter",
     "RewriterBuilder",
     "Rule",
     "VerifyGraph",
     "bodies_of",
+    "check_level",
     "count_nodes",
     "default_registry",
     "dims_of",

@@ -7,8 +7,6 @@ import sys
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from graphforge.ir.levels import Level
-
 if TYPE_CHECKING:
     from graphforge.ir import Graph
     from graphforge.transform.rewriter import Rewriter
@@ -22,16 +20,9 @@ class Pass:
 
     Attributes:
         name: what pipelines, journals and error messages call it (``fold-batch-norm``).
-        requires: the level the graph must have reached, checked by the verifying instrument; None asks for nothing.
-        ensures: the level the graph has reached afterwards; None promises nothing.
-        edits_through_rewriter: True promises that every edit goes through the Rewriter, so that its count alone tells
-            whether the graph changed; with False the runner also compares the graph before and after.
     """
 
     name: ClassVar[str] = ""
-    requires: ClassVar[Level | None] = None
-    ensures: ClassVar[Level | None] = None
-    edits_through_rewriter: ClassVar[bool] = False
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Edit the graph (the main one; ``graph.all_nodes()`` reaches the bodies of If, Loop and Scan too)."""

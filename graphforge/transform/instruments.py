@@ -10,38 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.errors import GraphForgeError, InternalError
+from graphforge.errors import GraphForgeError
 from graphforge.ir import HOME_OPSET
-from graphforge.ir.levels import Level
-from graphforge.ir.verifier import verify_graph
 from graphforge.ir.versions import ir_version_for
 from graphforge.transform.base import Pass
 from graphforge.transform.pipeline import PassRecord
 
-__all__ = ["NumericCheck", "VerifyGraph", "run_in_onnxruntime"]
-
-
-@dataclass
-class VerifyGraph:
-    """Checks that each pass leaves a well-formed graph, and the levels it requires and ensures."""
-
-    level: Level | None = None
-
-    def before(self, pass_: Pass, model: ir.Model) -> None:
-        """Check what the pass requires."""
-        if pass_.requires is not None:
-            _verify(model, pass_.requires, f"before pass {pass_.name}")
-
-    def after(self, pass_: Pass, model: ir.Model, record: PassRecord) -> None:
-        """Check the graph that the pass left."""
-        _verify(model, pass_.ensures or self.level, f"after pass {pass_.name}")
-
-
-def _verify(model: ir.Model, level: Level | None, when: str) -> None:
-    try:
-        verify_graph(model, level)
-    except InternalError as error:
-        raise InternalError(f"{when}, {error}") from error
+__all__ = ["NumericCheck", "run_in_onnxruntime"]
 
 
 @dataclass

@@ -22,8 +22,10 @@ from graphforge.ir import nodes_of
 from graphforge.ir.names import NameTable, make_names_unique
 from graphforge.transform.base import Pass
 from graphforge.transform.facts import bodies_of
+from graphforge.transform.listener import RewriteListener
 from graphforge.transform.registry import PassRegistry, default_registry
 from graphforge.transform.rewriter import NearMiss, Rewriter
+from graphforge.transform.seams import VerifyGraph
 from graphforge.user_code import is_ours, user_error
 
 __all__ = ["Instrument", "PassRecord", "Pipeline", "count_nodes", "make_pass"]
@@ -68,7 +70,7 @@ class PassRecord:
 
 
 class Instrument(Protocol):
-    """Something that looks on between passes."""
+    """Something that looks on between passes; one that is a ``RewriteListener`` too hears of every edit inside them."""
 
     def before(self, pass_: Pass, model: ir.Model) -> None:
         """Called before each pass."""
@@ -101,18 +103,24 @@ class Pipeline(Sequence[Pass]):
         known = default_registry() if registry is None else registry
         return cls(make_pass(name, options, known) for name, options in _split(text))
 
-    def run(self, model: ir.Model, instruments: Sequence[Instrument] = ()) -> list[PassRecord]:
+    def run(
+        self, model: ir.Model, instruments: Sequence[Instrument] = (), *, verify_each: bool = False
+    ) -> list[PassRecord]:
         """Run every pass over the model, which is edited in place; returns what each one did.
 
         Args:
             model: the model; its functions are left alone.
             instruments: looked at before and after each pass, in order.
+            verify_each: check the graph after every pass, not only after those that are not ours.
+
+        Raises:
+            GraphForgeError: a pass that is not ours leaves a graph that is not valid.
         """
         # What passes drop is cyclic, so the collector would walk over the whole graph again and again.
         collecting = gc.isenabled()
         gc.disable()
         try:
-            return self._run(model, instruments)
+            return self._run(model, (VerifyGraph(each=verify_each), *instruments))
         finally:
             if collecting:
                 gc.enable()
@@ -125,16 +133,21 @@ class Pipeline(Sequence[Pass]):
         for pass_ in self._passes:
             for instrument in instruments:
                 instrument.before(pass_, model)
-            rewriter = Rewriter(model, pass_name=pass_.name, names=names)
-            before = None if pass_.edits_through_rewriter else _snapshot(model)
+            listeners = [instrument for instrument in instruments if isinstance(instrument, RewriteListener)]
+            rewriter = Rewriter(model, pass_name=pass_.name, names=names, listeners=listeners)
+            ours = is_ours(type(pass_).__module__)
+            before = None if ours else _snapshot(model)
             started = time.perf_counter()
             _run_pass(pass_, model, rewriter)
             seconds = time.perf_counter() - started
             changes = rewriter.changes
             if changes == 0 and before is not None and _snapshot(model) != before:
                 changes = 1
-            if changes and not pass_.edits_through_rewriter:
+            if changes and not ours:
+                make_names_unique(model)  # names are labels: two values of one name are no fault of a pass
                 names = NameTable(model)
+            else:
+                names = rewriter.names
             after = count_nodes(model) if changes else nodes
             record = PassRecord(
                 pass_.name,
@@ -192,7 +205,7 @@ def count_nodes(model: ir.Model) -> int:
 
 def _source(pass_class: type[Pass]) -> str:
     """Where a pass that is not ours is written."""
-    if pass_class.__module__.partition(".")[0] == "graphforge":
+    if is_ours(pass_class.__module__):
         return ""
     module = sys.modules.get(pass_class.__module__)
     return getattr(module, "__file__", None) or pass_class.__module__
@@ -223,6 +236,8 @@ def _snapshot(model: ir.Model) -> list[tuple[Any, ...]]:
             attributes = tuple(node.attributes.values()) if node.attributes else ()
             # Attr compares by value, which for tensors is slow: compare identities.
             facts.append((node, node.domain, node.op_type, node.inputs, node.outputs, tuple(map(_Same, attributes))))
+            for value in node.outputs:
+                facts.append((value.name, value.type, None if value.shape is None else tuple(value.shape.dims)))
             if attributes:
                 pending.extend(bodies_of(node))
     return facts

@@ -11,10 +11,11 @@ from typing import Any
 import onnx_ir as ir
 
 from graphforge.errors import InternalError
-from graphforge.ir import HOME_OPSET, Builder, Operand, Origin, origins_of, set_origins
+from graphforge.ir import HOME_OPSET, Builder, Operand, Origin, infer_node, nodes_of, origins_of, set_origins
 from graphforge.ir.builder import attribute_of
 from graphforge.ir.names import NameTable
 from graphforge.transform.facts import bodies_of
+from graphforge.transform.listener import ChangeCount, RewriteListener
 from graphforge.transform.rule import Rule
 
 __all__ = ["NearMiss", "Rewriter", "RewriterBuilder"]
@@ -70,7 +71,9 @@ class RewriterBuilder(Builder):
         return self._rewriter.names.fresh(base)
 
     def _initializer(self, tensor: ir.TensorProtocol, name: str | None) -> ir.Value:
-        return super()._initializer(tensor, self._rewriter.names.fresh(name or "constant"))
+        made = super()._initializer(tensor, self._rewriter.names.fresh(name or "constant"))
+        self._rewriter._graph_changed("constants")
+        return made
 
 
 class Rewriter:
@@ -80,39 +83,60 @@ class Rewriter:
         model: what is edited.
         pass_name: stamped as ``made_by`` on the origins of new nodes.
         names: the names taken in the model, when they are known already.
+        listeners: who hears of every edit.
 
     Attributes:
-        changes: how many edits there were; zero means the graph is untouched.
         notes: what the pass wants the user to know.
     """
 
-    def __init__(self, model: ir.Model, *, pass_name: str = "", names: NameTable | None = None) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        *,
+        pass_name: str = "",
+        names: NameTable | None = None,
+        listeners: Iterable[RewriteListener] = (),
+    ) -> None:
         self.model = model
         self.graph = model.graph
         self.opset = model.graph.opset_imports.get("", HOME_OPSET)
         self.pass_name = pass_name
-        self.changes = 0
         self.notes: list[str] = []
         self._names = names
         self._constants: RewriterBuilder | None = None
         self._fresh: list[ir.Node] = []
         self._misses: dict[tuple[str, str], list[str]] = {}
         self._miss_counts: Counter[tuple[str, str]] = Counter()
+        self._count = ChangeCount()
+        self._listeners: list[RewriteListener] = [self._count, *listeners]
+
+    @property
+    def changes(self) -> int:
+        """How many edits there were; zero means the graph is untouched."""
+        return self._count.changes
+
+    def add_listener(self, listener: RewriteListener) -> None:
+        """Let somebody hear of every edit from here on."""
+        self._listeners.append(listener)
 
     # Making nodes
 
-    def builder(self, before: ir.Node, *, origins: Iterable[Origin] | None = None) -> RewriterBuilder:
+    def builder(self, before: ir.Node | None, *, origins: Iterable[Origin] | None = None) -> RewriterBuilder:
         """A builder that inserts in front of ``before``, in its graph; constants go to the main graph.
 
-        New nodes start with the given origins, by default those of ``before``.
+        New nodes start with the given origins, by default those of ``before``.  Without ``before`` they go to the end
+        of the main graph.
         """
-        if before.graph is None:
+        graph = self.graph if before is None else before.graph
+        if graph is None:
             raise InternalError(f"{self.pass_name}: cannot build in front of a node that is in no graph")
+        if origins is None:
+            origins = () if before is None else origins_of(before)
         return RewriterBuilder(
             self,
-            before.graph,
+            graph,
             before=before,
-            origins=origins_of(before) if origins is None else origins,
+            origins=origins,
             opset=self.opset,
             made_by=self.pass_name,
             constants=self.graph,
@@ -168,6 +192,8 @@ class Rewriter:
                 break
             self.erase(*unread)
             pending = [node for node in pending if node.graph is not None]
+        for listener in self._listeners:
+            listener.node_replaced(root, fresh)
         return fresh
 
     def replace_value(self, old: ir.Value, new: ir.Value, *, take_name: bool = False) -> None:
@@ -193,7 +219,7 @@ class Rewriter:
             if user is keep:
                 continue
             user.replace_input_with(index, new)
-            self.changes += 1
+            self._input_changed(user, index)
 
     def set_input(self, node: ir.Node, index: int, value: ir.Value | None) -> None:
         """Let one input of a node read another value."""
@@ -204,34 +230,73 @@ class Rewriter:
         elif node.inputs[index] is value:
             return
         node.replace_input_with(index, value)
-        self.changes += 1
+        self._input_changed(node, index)
+
+    def keep_inputs(self, node: ir.Node, count: int) -> None:
+        """Let a node read its first inputs only."""
+        for index in range(len(node.inputs) - 1, count - 1, -1):
+            node.resize_inputs(index)
+            self._input_changed(node, index)
 
     def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
         """Set an attribute; None removes it."""
         if value is None:
             if name in node.attributes:
                 del node.attributes[name]
-                self.changes += 1
+                self._attribute_changed(node, name)
             return
         attribute = attribute_of(name, value)
         known = node.attributes.get(name)
         if known is not None and known.type == attribute.type and known.value == attribute.value:
             return
         node.attributes[name] = attribute
-        self.changes += 1
+        self._attribute_changed(node, name)
 
     def set_constant(self, value: ir.Value, tensor: ir.TensorProtocol) -> None:
         """Let an initializer hold other data (type and shape follow)."""
         value.const_value = tensor
         value.type = ir.TensorType(tensor.dtype)
         value.shape = ir.Shape(tensor.shape.numpy())
-        self.changes += 1
+        self._value_changed(value)
 
-    def resize_outputs(self, node: ir.Node, count: int) -> None:
+    def set_type(self, value: ir.Value, kind: ir.TypeProtocol | None) -> None:
+        """State the type of a value."""
+        if value.type != kind:
+            value.type = kind
+            self._value_changed(value)
+
+    def set_shape(self, value: ir.Value, shape: ir.Shape | None) -> None:
+        """State the shape of a value."""
+        if value.shape != shape:
+            value.shape = shape
+            self._value_changed(value)
+
+    def infer(self, node: ir.Node) -> None:
+        """Work out the types and shapes of a node's outputs where they are unknown or vague; what is known stays."""
+        vague = False
+        for value in node.outputs:
+            if value.type is None or value.shape is None:
+                vague = True
+                break
+            vague = vague or any(not isinstance(dim, int) and dim.value is None for dim in value.shape._dims)
+        if not vague:
+            return
+        known = [(value.type, value.shape) for value in node.outputs]
+        if all(kind is not None and shape is not None for kind, shape in known):
+            for value in node.outputs:
+                value.shape = None
+        infer_node(node, self.opset)
+        for value, (kind, shape) in zip(node.outputs, known, strict=True):
+            if shape is not None and value.shape is not shape:
+                value.shape = _sharpest(shape, value.shape)
+            if value.type != kind or value.shape != shape:
+                self._value_changed(value)
+
+    def keep_outputs(self, node: ir.Node, count: int) -> None:
         """Drop outputs at the end that nobody reads."""
         if count != len(node.outputs):
             node.resize_outputs(count)
-            self.changes += 1
+            self._graph_changed("outputs", node.graph)
 
     def erase(self, *nodes: ir.Node) -> None:
         """Remove nodes that nobody reads (from outside the given ones).
@@ -251,7 +316,8 @@ class Rewriter:
             _detach(node)
         for graph, doomed in by_graph.items():
             graph.remove(doomed)
-            self.changes += len(doomed)
+            for node in doomed:
+                self._erased(node)
 
     def drop_initializer(self, value: ir.Value) -> None:
         """Remove an initializer that nobody reads."""
@@ -259,7 +325,122 @@ class Rewriter:
         if graph is None or value.name is None or value._uses or value.is_graph_output():
             raise InternalError(f"{self.pass_name}: cannot drop initializer {value.name!r}, it is still read")
         del graph.initializers[value.name]
-        self.changes += 1
+        self._graph_changed("constants", graph)
+
+    # Changing the graph as a whole
+
+    def set_outputs(self, outputs: Sequence[tuple[str, ir.Value]]) -> None:
+        """Let the main graph hand out these values under these names, in this order.
+
+        Raises:
+            InternalError: one of them cannot be an output: it is an input or a constant, or handed out twice.
+        """
+        graph = self.graph
+        if [(value.name, value) for value in graph.outputs] == list(outputs):
+            return
+        new = [value for _, value in outputs]
+        if len(set(new)) != len(new) or any(value.producer() is None for value in new):
+            names = ", ".join(name for name, _ in outputs)
+            raise InternalError(f"{self.pass_name}: outputs {names} are not each a computed value of its own")
+        old = list(graph.outputs)
+        wanted = {name for name, _ in outputs}
+        graph.outputs.clear()
+        for value in old:
+            if value not in new:
+                value.name = self.names.fresh("val")
+        for value in [value for node in nodes_of(graph) for value in node.outputs]:
+            if value.name in wanted and value not in new:
+                value.name = self.names.fresh(str(value.name))
+        for name, value in outputs:
+            graph.outputs.append(value)
+            value.name = name
+        self._graph_changed("outputs")
+
+    def add_output(self, name: str, value: ir.Value) -> None:
+        """Let the main graph hand out one value more, under this name when it is free."""
+        self.set_outputs([*((str(one.name), one) for one in self.graph.outputs), (self.names.fresh(name), value)])
+
+    def set_opset(self, version: int | None, domain: str = "") -> None:
+        """State which version of a domain the model is written in; None: it has no operator of the domain."""
+        imports = self.graph.opset_imports
+        if imports.get(domain) == version:
+            return
+        if version is None:
+            del imports[domain]
+        else:
+            imports[domain] = version
+            if domain == "":
+                self.opset = version
+        self._graph_changed("opset")
+
+    def sort(self) -> None:
+        """Bring the nodes into an order in which each comes after what it reads; those that may stay do."""
+        before = list(self.graph)
+        self.graph.sort()
+        if list(self.graph) != before:
+            self._graph_changed("order")
+
+    def move_out(self, body: ir.Graph, node: ir.Node) -> list[ir.Value]:
+        """Move all nodes of a body, which is empty afterwards, behind a node of the graph around it.
+
+        Returns:
+            What the body handed out.
+        """
+        around = node.graph
+        assert around is not None
+        results, nodes, constants = list(body.outputs), list(body), list(body.initializers.values())
+        body.outputs.clear()
+        body.initializers.clear()
+        body.remove(nodes)
+        for value in constants:
+            value.name = self.names.fresh(str(value.name))
+            self.graph.register_initializer(value)
+            self._graph_changed("constants")
+        # two bodies may use the same names; out here they would meet
+        for inner in nodes:
+            self._rename(inner.outputs)
+            for deeper in bodies_of(inner):
+                self._rename_inside(deeper)
+        around.insert_after(node, nodes)
+        for inner in nodes:
+            self._created(inner)
+        return results
+
+    def take_over(self, other: ir.Graph) -> None:
+        """Let the main graph hold what another graph holds, which is empty afterwards.
+
+        Inputs stay the same values where the other graph has them too; outputs are found by their names.
+        """
+        graph = self.graph
+        names = [value.name for value in graph.outputs]
+        nodes = list(other)
+        inputs = {value.name: value for value in graph.inputs}
+        constants = list(other.initializers.values())
+        outputs = {value.name: value for value in other.outputs}
+        other.outputs.clear()
+        other.remove(nodes)
+        for value in other.inputs:
+            mine = inputs.get(value.name)
+            if mine is not None:
+                value.replace_all_uses_with(mine)
+        other.inputs.clear()
+        other.initializers.clear()
+        graph.outputs.clear()
+        old = list(graph)
+        graph.remove(old)
+        graph.initializers.clear()
+        for value in constants:
+            graph.register_initializer(value)
+        graph.extend(nodes)
+        graph.outputs.extend(outputs[name] for name in names)
+        graph.opset_imports.update(other.opset_imports)
+        self._names = NameTable(self.model)
+        self._fresh.clear()
+        for node in old:
+            self._erased(node)
+        for node in nodes:
+            self._created(node)
+        self._graph_changed("outputs")
 
     # Rules
 
@@ -306,9 +487,45 @@ class Rewriter:
             self._names = NameTable(self.model)
         return self._names
 
+    def _created(self, node: ir.Node) -> None:
+        for listener in self._listeners:
+            listener.node_created(node)
+
+    def _erased(self, node: ir.Node) -> None:
+        for listener in self._listeners:
+            listener.node_erased(node)
+
+    def _input_changed(self, node: ir.Node, index: int) -> None:
+        for listener in self._listeners:
+            listener.input_changed(node, index)
+
+    def _attribute_changed(self, node: ir.Node, name: str) -> None:
+        for listener in self._listeners:
+            listener.attribute_changed(node, name)
+
+    def _value_changed(self, value: ir.Value) -> None:
+        for listener in self._listeners:
+            listener.value_changed(value)
+
+    def _graph_changed(self, what: str, graph: ir.Graph | None = None) -> None:
+        for listener in self._listeners:
+            listener.graph_changed(self.graph if graph is None else graph, what)
+
+    def _rename(self, values: Iterable[ir.Value]) -> None:
+        for value in values:
+            if value.name:
+                value.name = self.names.fresh(value.name)
+
+    def _rename_inside(self, body: ir.Graph) -> None:
+        self._rename([*body.inputs, *body.initializers.values()])
+        for node in body:
+            self._rename(node.outputs)
+            for deeper in bodies_of(node):
+                self._rename_inside(deeper)
+
     def _was_created(self, node: ir.Node, *, named: bool) -> None:
         self._fresh.append(node)
-        self.changes += 1
+        self._created(node)
         for value in node.outputs[int(named) :]:
             # The graph numbers values by itself, but each body starts anew.
             value.name = self.names.fresh("val")
@@ -333,7 +550,7 @@ class Rewriter:
                 graph.outputs[position] = new
         old.name = None
         new.name = name
-        self.changes += 1
+        self._graph_changed("outputs", graph)
 
     def _identity_over(self, old: ir.Value, new: ir.Value) -> ir.Node | None:
         """The Identity that hands ``new`` out as the graph output ``old``, when that is what computes ``old``."""
@@ -397,6 +614,17 @@ def _adopt_type(old: ir.Value, new: ir.Value) -> None:
             if new.shape.frozen:
                 new.shape = new.shape.copy()
             new.shape[axis] = theirs
+
+
+def _sharpest(known: ir.Shape, inferred: ir.Shape | None) -> ir.Shape:
+    """What is known of a shape, and the dims that inference adds to it."""
+    if inferred is None or len(inferred) != len(known):
+        return known
+    for axis, dim in enumerate(known.dims):
+        ours = inferred[axis]
+        if isinstance(dim, int) or (not isinstance(ours, int) and dim.value is not None):
+            inferred[axis] = dim
+    return inferred
 
 
 def _detach(node: ir.Node) -> None:

@@ -53,8 +53,8 @@ def row_by_row(walk: Walk, node: ir.Node, axis_of: Callable[[int], int], *, allo
 
 def hand_over(walk: Walk, old: ir.Value, new: ir.Value) -> None:
     """A result that is not ragged any more takes the old one's place everywhere."""
-    for user, index in list(old.uses()):
-        user.replace_input_with(index, new)
+    for user, index in old.uses():
+        walk.rewriter.set_input(user, index, new)
     walk.renewed[old] = new  # for a graph output
 
 

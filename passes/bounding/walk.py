@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from graphforge.ir import Builder, bodies_of, constant_of
 from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows, RowsTable
+from graphforge.transform import Rewriter
 
 __all__ = ["Extents", "Walk"]
 
@@ -21,6 +22,7 @@ class Walk:
     """What is known while the nodes are rewritten in order.
 
     Attributes:
+        rewriter: what edits the graph.
         ragged: values with a ragged axis, in fixed shape.
         extents: integer values that hold sizes depending on data; they are computed anew from the counts.
         renewed: the same values as they are computed now.
@@ -28,6 +30,7 @@ class Walk:
         op: builds in front of the node at hand.
     """
 
+    rewriter: Rewriter
     ragged: dict[ir.Value, Ragged] = field(default_factory=dict)
     extents: dict[ir.Value, Extents] = field(default_factory=dict)
     renewed: dict[ir.Value, ir.Value] = field(default_factory=dict)

@@ -55,7 +55,7 @@ def lower_graph(rewriter: Rewriter, opset: int) -> list[Obstacle]:
     for version in range(current, opset, -1):
         descent.step(version)
     if not descent.obstacles:
-        graph.opset_imports[""] = min(current, opset)
+        rewriter.set_opset(min(current, opset))
         descent.check(min(current, opset))
     return list(descent.obstacles.values())
 

@@ -73,7 +73,7 @@ def _batch_normalization(step: Step) -> Values | None:
             if any(step.is_read(output) for output in range(1, len(step.node.outputs))):
                 x = step.same(*step.node.inputs, training_mode=None)
                 return [x, step.need(3), step.need(4)][: len(step.node.outputs)]
-            step.rewriter.resize_outputs(step.node, 1)
+            step.rewriter.keep_outputs(step.node, 1)
         return None
     return _training(step)
 

@@ -40,7 +40,7 @@ def _cum_prod(step: Step) -> Values:
         scan_input_directions=direction,
         scan_output_directions=direction,
     )
-    y.type = kind
+    step.rewriter.set_type(y, kind)
     return [y]
 
 

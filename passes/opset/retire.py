@@ -57,7 +57,7 @@ def retire_types(rewriter: Rewriter, version: int) -> Iterator[tuple[ir.Node, st
             array = value.const_value.numpy().astype(np.dtype(wide.numpy()))
             rewriter.set_constant(value, ir.Tensor(array, dtype=wide, name=value.name))
         else:
-            value.type = ir.TensorType(wide)
+            rewriter.set_type(value, ir.TensorType(wide))
     for node in graph.all_nodes():
         for other in (*node.inputs, *node.outputs):
             if other is not None and isinstance(other.type, ir.TensorType) and other.type.dtype in gone:

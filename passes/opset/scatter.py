@@ -65,7 +65,8 @@ def _one_by_one(step: Step) -> ir.Value:
     body.outputs.extend([inner.Identity(going), after])
     result = op.Loop(steps, None, data, body=body)
     assert isinstance(result, ir.Value)
-    result.type, result.shape = data.type, data.shape
+    step.rewriter.set_type(result, data.type)
+    step.rewriter.set_shape(result, data.shape)
     return result
 
 

@@ -137,9 +137,7 @@ class Step:
 
     def trim(self, count: int) -> None:
         """Keep the first inputs only."""
-        if len(self.node.inputs) > count:
-            self.node.resize_inputs(count)
-            self.rewriter.changes += 1
+        self.rewriter.keep_inputs(self.node, count)
 
     def same(self, *inputs: Operand, **changes: Any) -> ir.Value:
         """The same operator on other inputs, with the node's attributes except for ``changes`` (None removes one)."""

@@ -82,7 +82,7 @@ def widened(step: Step, conflict: Conflict) -> Values | None:
         if names.get(old) != conflict.name:
             values.append(new)
             continue
-        new.type = ir.TensorType(wide)
+        step.rewriter.set_type(new, ir.TensorType(wide))
         values.append(step.op.Cast(new, to=narrow.value))
     return values
 

@@ -86,10 +86,52 @@ def test_use_that_is_not_listed() -> None:
 
 
 def test_operators() -> None:
-    assert "no operator Nog exists at opset 26" in problems(parse("g (float[2] x) => (float[2] y) { y = Nog(x) }"))
-    assert "has 1 inputs, expected 2" in problems(parse("g (float[2] x) => (float[2] y) { y = Sub(x) }"))
+    assert "ONNX has no operator Nog" in problems(parse("g (float[2] x) => (float[2] y) { y = Nog(x) }"))
+    assert "has 1 inputs, Sub of opset 14 takes 2" in problems(parse("g (float[2] x) => (float[2] y) { y = Sub(x) }"))
+    text = problems(parse("g (float[2] x) => (float[2] y) { y, z = Relu(x) }"))
+    assert "has 2 outputs, Relu of opset 14 gives 1" in text
+    later = parse("g (float[2] x) => (float[2] y) { y = Swish(x) }")
+    later.graph.opset_imports[""] = 23
+    assert "opset 23 has no operator Swish, it came with opset 24" in problems(later)
+
+
+def test_attributes() -> None:
     model = parse("g (float[2] x) => (float[2] y) { y = Relu<alpha=1.0>(x) }")
-    assert "attribute 'alpha', which Relu does not have" in problems(model)
+    assert "has attribute alpha, which Relu of opset 14 does not know" in problems(model)
+    model = parse("g (float[2] x) => (float[2] y) { y = LeakyRelu<alpha=1>(x) }")
+    assert "attribute alpha is of type INT, LeakyRelu of opset 16 expects FLOAT" in problems(model)
+    model = parse("g (float[2] x, float[2] z) => (float[4] y) { y = Concat(x, z) }")
+    assert "lacks attribute axis, which Concat of opset 13 requires" in problems(model)
+
+
+def test_element_types() -> None:
+    model = parse("g (float[2] x, int64[2] z) => (float[2] y) { y = Add(x, z) }")
+    assert "A is tensor(float) but B is tensor(int64), Add of opset 14 wants one type" in problems(model)
+    model = parse("g (bool[2] x) => (bool[2] y) { y = Neg(x) }")
+    assert "X is tensor(bool), which Neg of opset 13 does not admit" in problems(model)
+    model = parse("g (float[2] x) => (int64[2] y) { y = Abs(x) }")
+    assert "X is tensor(float) but Y is tensor(int64)" in problems(model)
+
+
+def test_what_a_weight_says_of_itself() -> None:
+    model = parse("g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Add(x, w) }")
+    model.graph.initializers["w"].type = onnx_ir.TensorType(onnx_ir.DataType.INT64)
+    assert "initializer 'w' says int64, its data are float" in problems(model)
+    model.graph.initializers["w"].type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+    model.graph.initializers["w"].shape = onnx_ir.Shape([3])
+    assert "initializer 'w' says [3], its data are [2]" in problems(model)
+
+
+def test_order_in_a_body() -> None:
+    model = parse(
+        """g (bool c, float[2] x) => (float[2] y) {
+           y = If(c) <then_branch = t () => (float[2] a) { n = Neg(x) a = Neg(n) },
+                      else_branch = e () => (float[2] b) { b = Abs(x) }>
+        }"""
+    )
+    body = model.graph[0].attributes["then_branch"].as_graph()
+    body.insert_before(body[0], body[1])
+    assert "a = Neg: input 0 ('n') is not defined before it" in problems(model)
 
 
 def test_levels() -> None:
@@ -106,6 +148,11 @@ def test_levels() -> None:
     older.graph.opset_imports[""] = 17
     assert "at opset 17, expected the home opset" in problems(older, Level.CAPTURED)
     assert problems(older, Level.LEGAL) == ""
+    foreign = parse("g (float[2] x) => (float[2] y) { a = acme.Thing(x) y = acme.Thing(a) }")
+    assert problems(foreign, Level.CANONICAL) == ""  # nobody says what Thing gives
+    assert "does not say which version of the domain 'acme'" in problems(foreign, Level.LEGAL)
+    foreign.graph.opset_imports["acme"] = 1
+    assert problems(foreign, Level.LEGAL) == ""
 
 
 def test_an_optional_output_that_is_not_asked_for_may_be_nameless() -> None:

@@ -32,7 +32,7 @@ def test_onnx_operator_tests_with_their_inputs_as_constants() -> None:
             continue
         model.graph.inputs.clear()
         for value, array in zip(values, inputs, strict=True):
-            value.const_value = onnx_ir.Tensor(np.ascontiguousarray(array), dtype=value.dtype, name=value.name)
+            value.const_value = onnx_ir.Tensor(np.array(array, order="C"), dtype=value.dtype, name=value.name)
             value.shape = onnx_ir.Shape(array.shape)
             model.graph.register_initializer(value)
         with warnings.catch_warnings():

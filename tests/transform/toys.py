@@ -46,7 +46,6 @@ class DropDoubleNeg(Pass):
     """Drop pairs of Neg."""
 
     name: ClassVar[str] = "drop-double-neg"
-    edits_through_rewriter: ClassVar[bool] = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         rewriter.apply(DoubleNeg(), graph)
