@@ -22,7 +22,20 @@ from graphforge.errors import GraphForgeError, InternalError, UsageError
 __all__ = ["cli", "main"]
 
 # verb -> module; the order is the order of the help page
-_VERBS = ("compile", "run", "inspect", "passes", "diff", "bisect", "opset", "lint", "profile", "report", "doctor")
+_VERBS = (
+    "compile",
+    "targets",
+    "run",
+    "inspect",
+    "passes",
+    "diff",
+    "bisect",
+    "opset",
+    "lint",
+    "profile",
+    "report",
+    "doctor",
+)
 _INTERRUPTED = 130
 _BUG = 3
 

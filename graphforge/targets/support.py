@@ -55,11 +55,13 @@ class Runtime:
 
 
 def runtimes(target: str | None = None) -> list[Runtime]:
-    """All runtimes, or those of one target.
+    """All runtimes, or those of one target; of somebody else's, given the path of its own table (``*.toml``).
 
     Raises:
         UsageError: the target is unknown.
     """
+    if target is not None and target.endswith(".toml"):
+        return _from_table(target)
     if target is not None and target not in TARGETS:
         import difflib
 

@@ -80,7 +80,7 @@ class Target(Protocol):
 
     @property
     def tables(self) -> Sequence[str]:
-        """Names of the runtimes in `support.py` that say which operators it takes; empty where nothing says so."""
+        """What says which operators it takes: runtimes of `support.py` by name, or paths of tables (``*.toml``)."""
         ...
 
     def available(self) -> str | None:

@@ -25,7 +25,7 @@ class MagicMindTarget:
     """Bundles for Cambricon MLUs."""
 
     name = "magicmind"
-    makes = "bundle that MagicMind builds for Cambricon MLUs"
+    makes = "MagicMind bundle for Cambricon MLUs"
     options = MagicMindOptions
     tables = ("magicmind",)
 

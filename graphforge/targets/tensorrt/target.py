@@ -25,7 +25,7 @@ class TensorRTTarget:
     """Plans for NVIDIA GPUs."""
 
     name = "tensorrt"
-    makes = "TensorRT plan, with the ONNX file it was built from"
+    makes = "TensorRT plan"
     options = TensorRTOptions
     tables = ("tensorrt",)
 
