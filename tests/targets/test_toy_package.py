@@ -145,7 +145,7 @@ def test_compiled_verified_and_run_from_the_command_line(site: Path, work: Path)
     assert manifest["artifact"] == {"lines": 3}
     assert manifest["target"]["options"] == {"precision": "fp32", "indent": 2, "compress": False}
     assert manifest["target"]["asked"] == ["indent"]
-    assert (work / "out" / "program.json").read_text().startswith('{\n  "lines"')
+    assert (work / "out" / "program.json").read_text().startswith('{\n  "weights"')
 
 
 def test_runner_sees_what_the_precision_costs(site: Path, work: Path) -> None:

@@ -81,13 +81,12 @@ class ToyTarget:
                 }
             )
         stored = {"fp32": np.float32, "fp16_weights": np.float16}[own.precision]
-        weights = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
-        weights = {
-            name: array.astype(stored) if array.dtype == np.float32 else array for name, array in weights.items()
-        }
-        program = {"lines": lines, "outputs": [value.name for value in model.graph.outputs]}
+        tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
+        weights = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+        arrays = [array.astype(stored) if array.dtype == np.float32 else array for array in weights.values()]
+        program = {"weights": list(weights), "lines": lines, "outputs": [value.name for value in model.graph.outputs]}
         (folder / "program.json").write_text(json.dumps(program, indent=own.indent or None))
-        (np.savez_compressed if own.compress else np.savez)(folder / "weights.npz", **weights)
+        (np.savez_compressed if own.compress else np.savez)(folder / "weights.npz", *arrays)
         return EmitResult(files=("program.json", "weights.npz"), facts={"lines": len(lines)})
 
     def runner(self, folder: Path) -> ToyRunner | None:
@@ -106,8 +105,9 @@ class ToyRunner:
 
     def __init__(self, folder: Path) -> None:
         self.program = json.loads((folder / "program.json").read_text())
-        with np.load(folder / "weights.npz") as weights:
-            self.weights = {name: _wide(weights[name]) for name in weights.files}
+        with np.load(folder / "weights.npz") as arrays:
+            weights = [_wide(arrays[name]) for name in arrays.files]
+        self.weights = dict(zip(self.program["weights"], weights, strict=True))
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         """The outputs by name."""
