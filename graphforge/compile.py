@@ -81,7 +81,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         progress: called with the name of each step as it begins.
 
     Raises:
-        GraphForgeError: what the user can mend; nothing is left half-written.
+        GraphForgeError: what the user can fix; nothing is left half-written.
         VerificationError: the artifact departs from the reference.
     """
     options = CompileOptions(

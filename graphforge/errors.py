@@ -1,4 +1,4 @@
-"""The two families of failure: what a user can mend (GraphForgeError) and what we must mend (InternalError)."""
+"""The two families of failure: what a user can fix (GraphForgeError) and what we must fix (InternalError)."""
 
 from __future__ import annotations
 

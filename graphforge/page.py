@@ -30,7 +30,7 @@ def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: 
         The file written.
 
     Raises:
-        GraphForgeError: the folder is no bundle, or the file cannot be written.
+        GraphForgeError: the folder is not a bundle, or the file cannot be written.
     """
     folder = Path(bundle)
     manifest = _manifest(folder)

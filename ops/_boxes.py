@@ -232,7 +232,7 @@ def _survivors_by_blocks(
     places: ir.Value | None = None
     labels: ir.Value | None = None
     if classes is not None:
-        key = op.Where(candidates, classes, _MAX_INT64)  # what is no candidate comes last
+        key = op.Where(candidates, classes, _MAX_INT64)  # what is not a candidate comes last
         key, places = op.TopK(key, vector(op, [count]), axis=1, largest=0, _outputs=2)
         corners = op.GatherND(corners, op.Unsqueeze(places, [2]), batch_dims=1)
         candidates = op.Less(key, _MAX_INT64)

@@ -315,7 +315,9 @@ def _attribute(name: str, value: Any) -> onnx.defs.OpSchema.Attribute:
     required = {int: kinds.INT, bool: kinds.INT, float: kinds.FLOAT, str: kinds.STRING, list: kinds.INTS}
     if isinstance(value, type):
         if value not in required:
-            raise UsageError(f"attribute {name}: {value.__name__} is no attribute type", "use int, float, str or list")
+            raise UsageError(
+                f"attribute {name}: {value.__name__} is not an attribute type", "use int, float, str or list"
+            )
         return onnx.defs.OpSchema.Attribute(name, required[value], "")
     return onnx.defs.OpSchema.Attribute(name, onnx.helper.make_attribute(name, value), "")
 

@@ -66,7 +66,7 @@ class Settings:
         for name in ("max_per_class", "pre_top_k", "keep_top_k", "offset_limit"):
             if getattr(self, name) < 0:
                 raise GraphForgeError(
-                    f"{name} of an NMS must be at least 0, got {getattr(self, name)}", "0 is no limit"
+                    f"{name} of an NMS must be at least 0, got {getattr(self, name)}", "0 means no limit"
                 )
 
     @classmethod

@@ -4,7 +4,7 @@
 
 A box is (centre x, centre y, width, height, angle), the angle in radians from the x axis towards the y axis.  A better
 box of the same class whose IoU with another is strictly above ``iou_threshold`` suppresses it; ties of score go by the
-lower index; a score of -inf is no candidate.  Boxes without area (a side not above 0) neither suppress nor are
+lower index; a score of -inf is not a candidate.  Boxes without area (a side not above 0) neither suppress nor are
 suppressed.  All is computed in float32, in which an IoU has an error of about 1e-6; a threshold below 1e-6 therefore
 counts as 1e-6, so that boxes that only touch do not overlap.
 

@@ -157,7 +157,7 @@ def _power(node: ir.Node, inputs: Inputs) -> Any:
     base, exponent = _need(inputs[0]), _need(inputs[1])
     if base.dtype.kind in "iu":
         if exponent.dtype.kind not in "iu" or (exponent < 0).any():
-            raise NotEvaluable("an integer to a power that is no natural number")
+            raise NotEvaluable("an integer to a power that is not a natural number")
         return np.power(base, exponent.astype(base.dtype))
     return np.power(base, exponent.astype(np.float64) if exponent.dtype.kind in "iu" else exponent).astype(base.dtype)
 

@@ -47,13 +47,13 @@ class Linear:
 def linear_of(node: Node | None) -> Linear | str:
     """The node as a Linear, or the reason why it is none."""
     if node is None or not is_op(node, "Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return "it is no Conv, ConvTranspose, Gemm or MatMul"
+        return "it is not a Conv, ConvTranspose, Gemm or MatMul"
     weight = node.inputs[1]
     if weight is None or not is_constant(weight):
         return f"the weight of {node.op_type} is not constant"
     dims = dims_of(weight)
     if dims is None or weight.dtype not in _FLOATS or not all(isinstance(dim, int) for dim in dims):
-        return f"the weight of {node.op_type} has an unknown shape or is no float"
+        return f"the weight of {node.op_type} has an unknown shape or is not a float"
     shape = [dim for dim in dims if isinstance(dim, int)]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and (not is_constant(bias) or constant_of(bias, limit=_CHANNELS) is None):
@@ -65,7 +65,7 @@ def linear_of(node: Node | None) -> Linear | str:
     if node.op_type == "MatMul":
         rank = rank_of(node.outputs[0])
         if len(shape) != 2 or rank is None or rank < 2:
-            return "the MatMul is no product with one matrix"
+            return "the MatMul is not a product with one matrix"
         return Linear(node, weight, None, shape[1], rank - 1, False)
     for name in ("alpha", "beta"):
         attribute = node.attributes.get(name)

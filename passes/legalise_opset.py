@@ -1,4 +1,4 @@
-"""Write the graph in an older opset, one version at a time; what has no form there is an error with a way out."""
+"""Write the graph in an older opset, one version at a time; what that opset cannot express is an error with a cure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LegaliseOpset(Pass):
 
         Raises:
             UsageError: there is no such opset, or the graph is at an older one already.
-            GraphForgeError: some nodes have no form there; names them, their origins and what to do.
+            GraphForgeError: some nodes cannot be expressed there; names them, their origins and what to do.
         """
         current = graph.opset_imports.get("", HOME_OPSET)
         if not LOWEST_OPSET <= self.opset <= HOME_OPSET:
@@ -56,9 +56,9 @@ class LegaliseOpset(Pass):
             shown = [obstacle.describe() for obstacle in obstacles[:_SHOWN]]
             if len(obstacles) > _SHOWN:
                 shown.append(f"... and {len(obstacles) - _SHOWN} more")
-            count = "one node has" if len(obstacles) == 1 else f"{len(obstacles)} nodes have"
+            count = "one node" if len(obstacles) == 1 else f"{len(obstacles)} nodes"
             raise GraphForgeError(
-                f"the model cannot be written in opset {target}: {count} no form there",
+                f"the model cannot be written in opset {target}: {count} cannot be expressed there",
                 *shown,
                 f"the lowest opset that would do is {needed}: --opset {needed}",
             )

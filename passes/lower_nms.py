@@ -34,7 +34,7 @@ class LowerNms(Pass):
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Lower them in the graph and its bodies."""
         if self.form not in ("native", "portable"):
-            raise UsageError(f"lower-nms has no form {self.form!r}", "its forms: native, portable")
+            raise UsageError(f"lower-nms does not know the form {self.form!r}", "its forms: native, portable")
         if self.depth < 0 or (self.depth and self.form == "native"):
             raise UsageError("the depth of lower-nms is a number from 0 up, and of the portable form only")
         if self.fixed_shapes and self.form == "native":

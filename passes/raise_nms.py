@@ -64,7 +64,7 @@ class RaiseNms(Pass):
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """The operator's numbers; None is no limit."""
+    """The operator's numbers; None means no limit."""
 
     iou_threshold: float
     most: int | None

@@ -57,7 +57,7 @@ def _absorb_threshold(node: ir.Node, rewriter: Rewriter) -> None:
         return
     number = float(np.asarray(threshold).reshape(-1)[0])
     if number != float(np.float32(number)) or not np.isfinite(number):
-        rewriter.declined("the threshold is no float32", node)
+        rewriter.declined("the threshold is not a float32", node)
         return
     rewriter.set_attribute(node, "score_threshold", number)
     rewriter.set_input(node, 3, None)

@@ -40,7 +40,7 @@ class Tally:
     unusable: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     refused: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     exempted: Counter[Exemption] = field(default_factory=Counter)
-    mended: dict[Exemption, list[str]] = field(default_factory=lambda: defaultdict(list))
+    unneeded: dict[Exemption, list[str]] = field(default_factory=lambda: defaultdict(list))
     failures: list[str] = field(default_factory=list)
 
     def add(self, sample: Sample, result: Result) -> None:
@@ -60,7 +60,7 @@ class Tally:
         elif result.status is Status.PASSED:
             self.passed.update(result.reached)
             if exemption is not None:
-                self.mended[exemption].append(sample.name)
+                self.unneeded[exemption].append(sample.name)
         elif result.status is Status.OUTSIDE:
             self.outside[sample.entry].add(result.reason)
         else:
@@ -172,8 +172,8 @@ def main() -> int:
     tally = run(names, dtypes, limit)
     print(dict(tally.statuses))
     for exemption in EXEMPTIONS:
-        if tally.mended[exemption] and (exemption.samples or not tally.exempted[exemption]):
-            print(f"exempted, but passes now: {', '.join(tally.mended[exemption][:8])} ({exemption.reason})")
+        if tally.unneeded[exemption] and (exemption.samples or not tally.exempted[exemption]):
+            print(f"exempted, but passes now: {', '.join(tally.unneeded[exemption][:8])} ({exemption.reason})")
     if not options.no_table and options.entry == "*" and options.dtype is None:
         TABLE.write_text("\n".join(table(tally, limit)) + "\n", encoding="utf-8")
         print(f"wrote {TABLE}")

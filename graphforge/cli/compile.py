@@ -64,7 +64,7 @@ __all__ = ["command"]
     "--check-passes", is_flag=True, help="Run the graph around every pass; stop at one that changes a result."
 )
 @click.option(
-    "--verify-each", is_flag=True, help="Check the graph after every pass; after passes of yours it always is."
+    "--verify-each", is_flag=True, help="Check the graph after every pass (after your own passes it always is)."
 )
 @looking_options
 @click.option("--no-verify", is_flag=True, help="Do not compare with the eager model; the manifest says so.")

@@ -246,14 +246,14 @@ def _torchvision() -> Iterator[Finding]:
     if torchvision_state() is TorchvisionState.MISSING:
         return  # said under "optional"
     state = ensure_torchvision()
-    mended = state is TorchvisionState.MENDED
+    repaired = state is TorchvisionState.REPAIRED
     yield Finding(
         "works here",
         "torchvision",
         State.OK,
         state.value,
         "nms and roi_align run, slower than compiled; a torchvision built for this torch has them all"
-        if mended
+        if repaired
         else "",
     )
 

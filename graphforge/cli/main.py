@@ -123,7 +123,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
     traceback.print_exception(error, file=sys.stderr)
     notes = [str(note) for note in getattr(error, "__notes__", ())]
     if not isinstance(error, InternalError):
-        notes.append("this is a bug of graphforge, not a mistake of yours")
+        notes.append("this is a bug in graphforge, not your mistake")
     notes.append(f"when reporting it, add the traceback above and: {shlex.join(['graphforge', *arguments])}")
     notes.append("and what `graphforge doctor` prints")
     message = f"internal error: {type(error).__name__}: {error}"

@@ -51,7 +51,7 @@ def lower_declared(
     for name, value in given.items():
         if name not in declared.attributes:
             raise LoweringError(
-                f"{declared.qualified_name}: argument {name!r} of {target} is no declared input or attribute",
+                f"{declared.qualified_name}: argument {name!r} of {target} is not a declared input or attribute",
                 f"inputs: {', '.join(one.name for one in declared.inputs)}; "
                 f"attributes: {', '.join(declared.attributes) or 'none'}",
             )

@@ -322,5 +322,5 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise GraphForgeError(f"checkpoint {str(path)!r} holds no state dict of tensors")
+        raise GraphForgeError(f"checkpoint {str(path)!r} does not contain a state dict of tensors")
     return loaded

@@ -59,7 +59,7 @@ def _one_state(
 
 def _packed(*_: Any, **__: Any) -> torch.Tensor:
     raise CaptureError(
-        "the model packs sequences, whose layout depends on their lengths and has no form in an artifact",
+        "the model packs sequences, whose layout depends on their lengths and cannot be expressed in an artifact",
         "pass the padded batch to the recurrent layer and mask its output, or compile for sequences of one length",
     )
 

@@ -25,7 +25,7 @@ class TorchvisionState(Enum):
 
     MISSING = "not installed"
     WORKING = "works with its own compiled operators"
-    MENDED = "works with operators in plain torch (its compiled library does not load beside this torch)"
+    REPAIRED = "works with operators in plain torch (its compiled library does not load beside this torch)"
 
 
 # Every operator torchvision's Python code may name, as its compiled library declares them.
@@ -54,7 +54,7 @@ def torchvision_state() -> TorchvisionState:
     if importlib.util.find_spec("torchvision") is None:
         return TorchvisionState.MISSING
     if _kept_libraries or not _library_loads():
-        return TorchvisionState.MENDED
+        return TorchvisionState.REPAIRED
     return TorchvisionState.WORKING
 
 
@@ -62,7 +62,7 @@ def ensure_torchvision() -> TorchvisionState:
     """Import torchvision, defining its operators first where its compiled library does not load.
 
     Returns:
-        WORKING or MENDED.
+        WORKING or REPAIRED.
 
     Raises:
         GraphForgeError: torchvision is not installed, or fails to import for another reason.
@@ -72,7 +72,7 @@ def ensure_torchvision() -> TorchvisionState:
         raise GraphForgeError(
             "torchvision is not installed", "install it with: pip install 'graphforge-compiler[torchvision]'"
         )
-    if state is TorchvisionState.MENDED and not _kept_libraries:
+    if state is TorchvisionState.REPAIRED and not _kept_libraries:
         _forget_failed_import()
         _define_operators()
     try:
@@ -83,7 +83,7 @@ def ensure_torchvision() -> TorchvisionState:
         raise GraphForgeError(
             f"torchvision does not import: {error}", "install the torchvision that belongs to this torch"
         ) from error
-    if state is TorchvisionState.MENDED:
+    if state is TorchvisionState.REPAIRED:
         for module in (extension, roi_align):  # asked at every call: are the operators there?
             vars(module)["_has_ops"] = _they_are_there
     return state

@@ -23,7 +23,7 @@ HOME_OPSET = min(26, onnx.defs.onnx_opset_version())
 Scalar: TypeAlias = int | float | bool
 Operand: TypeAlias = ir.Value | Scalar | Sequence[Scalar] | np.ndarray | ir.TensorProtocol | None
 
-# What is no tensor yet.  Asking `isinstance(x, ir.TensorProtocol)` instead takes 0.1 ms: it is a runtime protocol.
+# What is not a tensor yet.  Asking `isinstance(x, ir.TensorProtocol)` instead takes 0.1 ms: it is a runtime protocol.
 _PLAIN = (bool, int, float, list, tuple, range, np.ndarray, np.generic)
 
 _CONSTANTS = "graphforge.constants"
@@ -131,7 +131,7 @@ class Builder:
         return Builder(body, origins=self.origins, opset=self.opset, made_by=self.made_by, constants=self.constants)
 
     def fresh_name(self, base: str) -> str:
-        """A name for a value that is no node's output, such as the input of a body."""
+        """A name for a value that is not a node's output, such as the input of a body."""
         return base
 
     def constant(self, value: Operand, dtype: ir.DataType | None = None, name: str | None = None) -> ir.Value:

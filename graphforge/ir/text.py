@@ -92,7 +92,7 @@ def from_text(
     try:
         proto = onnx.parser.parse_model(text)
     except onnx.parser.ParseError as error:
-        raise GraphForgeError(f"the text is no ONNX graph: {str(error).strip()}") from error
+        raise GraphForgeError(f"the text is not an ONNX graph: {str(error).strip()}") from error
     for tensor in tensors:
         proto.graph.initializer.add(name=tensor.name, data_type=tensor.dtype.value, dims=[0])
     model = ir.from_proto(proto)

@@ -451,7 +451,7 @@ def tensor_of_constant_node(node: ir.Node) -> ir.TensorProtocol:
     """What a Constant node holds, as a tensor."""
     attribute = next(iter(node.attributes.values()), None)
     if attribute is None or attribute.is_ref():
-        raise GraphForgeError(f"{describe_node(node)} holds no value")
+        raise GraphForgeError(f"{describe_node(node)} contains no value")
     name = attribute.name
     if attribute.type != _CONSTANT_ATTRIBUTES.get(name):
         raise GraphForgeError(f"{describe_node(node)} holds a value of an unknown kind ({name})")

@@ -34,8 +34,8 @@ def import_onnx(path: str | Path) -> ir.Model:
         path: the .onnx file; external data lies beside it.
 
     Raises:
-        GraphForgeError: the file is missing, truncated, malicious or inconsistent, or a node has no form at the home
-            opset.
+        GraphForgeError: the file is missing, truncated, malicious or inconsistent, or a node cannot be expressed at
+            the home opset.
     """
     path = Path(path)
     return _import(read_model_proto(path), str(path), path.resolve().parent)
@@ -47,7 +47,7 @@ def input_spec(path: str | Path, given: ShapeSpec | None = None) -> ShapeSpec:
     A dynamic first dim that nobody gives a size is taken as 1, as batches are.
 
     Raises:
-        GraphForgeError: the file cannot be read, or an input is no tensor.
+        GraphForgeError: the file cannot be read, or an input is not a tensor.
         UsageError: ``given`` names an unknown input, disagrees with the file, or lacks the size of a dynamic dim.
     """
     path = Path(path)

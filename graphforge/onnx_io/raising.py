@@ -21,7 +21,7 @@ def raise_graph(graph: ir.Graph, notes: list[str]) -> None:
     """Rewrite all nodes, bodies included, from ``node.version`` to the home opset and infer their types on the way.
 
     Raises:
-        GraphForgeError: a node has no form at the home opset.
+        GraphForgeError: a node cannot be expressed at the home opset.
     """
     wrong: list[str] = []
     _raise_nodes(graph, graph, wrong)
@@ -104,7 +104,8 @@ def _raise_node(node: ir.Node, main: ir.Graph) -> None:
     problem = conflict_of(node, HOME_OPSET)
     if problem is not None:
         raise GraphForgeError(
-            f"{describe_node(node)}, written in opset {version}, has no form at opset {HOME_OPSET}: {problem.text}"
+            f"{describe_node(node)}, written in opset {version}, cannot be expressed at opset {HOME_OPSET}: "
+            f"{problem.text}"
         )
 
 

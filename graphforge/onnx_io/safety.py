@@ -30,7 +30,7 @@ def read_model_proto(path: Path) -> onnx.ModelProto:
     """
     proto = _parse(path)
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
-        raise GraphForgeError(f"{path} is not an ONNX model: it holds no graph", "is the file truncated?")
+        raise GraphForgeError(f"{path} is not an ONNX model: it contains no graph", "is the file truncated?")
     if not proto.opset_import:
         raise GraphForgeError(f"{path} names no opset, so its operators have no meaning", "is the file truncated?")
     folder = path.resolve().parent
@@ -119,7 +119,7 @@ def _check_names(graph: onnx.GraphProto, path: Path) -> None:
     ):
         double = _first_double(names)
         if not all(isinstance(name, str) for name in names):
-            raise GraphForgeError(f"{path}: an {what} has a name that is no text", "is the file damaged?")
+            raise GraphForgeError(f"{path}: an {what} has a name that is not text", "is the file damaged?")
         if double is not None:
             raise GraphForgeError(f"{path}: {what} {double!r} is there twice")
         if "" in names:
@@ -127,10 +127,10 @@ def _check_names(graph: onnx.GraphProto, path: Path) -> None:
 
 
 def _check_text(node: onnx.NodeProto, path: Path) -> None:
-    """Protobuf hands out bytes for text that is no UTF-8; nothing after this expects any."""
+    """Protobuf hands out bytes for text that is not UTF-8; nothing after this expects any."""
     texts = (node.op_type, node.domain, node.name, *node.input, *node.output, *(item.name for item in node.attribute))
     if not all(isinstance(text, str) for text in texts):
-        raise GraphForgeError(f"{path}: a node ({node.op_type!r}) has a name that is no text", "is the file damaged?")
+        raise GraphForgeError(f"{path}: a node ({node.op_type!r}) has a name that is not text", "is the file damaged?")
 
 
 def _first_double(names: Iterable[str]) -> str | None:

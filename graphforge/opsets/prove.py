@@ -87,7 +87,7 @@ def prove_opset(
     """Deliver a copy of a model (see ``as_delivered``) at one opset and compare it with the reference.
 
     Raises:
-        GraphForgeError: the opset has no form for it after all.
+        GraphForgeError: the model cannot be expressed at the opset after all.
     """
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.runners.onnx_runtime import OnnxRuntimeRunner

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EagerRunner"]
 
-# A float64 copy of a module takes twice its weights: up to here that is no burden.
+# A float64 copy of a module takes twice its weights: up to here that costs little.
 _MAX_COPY = 1 << 30
 
 

@@ -29,7 +29,8 @@ def locate_artifact(bundle: Path) -> tuple[Path, dict[str, Any]]:
     found = [name for name in manifest.get("files", ()) if name.endswith(".onnx")]
     if not found:
         raise GraphForgeError(
-            f"bundle {str(bundle)!r} holds no ONNX file to run, but {', '.join(manifest.get('files', ())) or 'nothing'}"
+            f"bundle {str(bundle)!r} contains no ONNX file to run, "
+            f"but {', '.join(manifest.get('files', ())) or 'nothing'}"
         )
     return bundle / found[0], manifest
 

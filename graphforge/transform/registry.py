@@ -1,4 +1,4 @@
-"""The registry: pass name -> class, found lazily in the passes room, in entry points and in users' files."""
+"""The registry: pass name -> class, found lazily in the passes folder, in entry points and in users' files."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ class PassRegistry:
 def default_registry() -> PassRegistry:
     """The built-in passes and those of installed packages (entry point group ``graphforge.passes``)."""
     registry = PassRegistry()
-    rooms = importlib.util.find_spec("graphforge.passes")
-    assert rooms is not None, "the passes room is part of the package"
-    for module in pkgutil.iter_modules(rooms.submodule_search_locations):
+    folder = importlib.util.find_spec("graphforge.passes")
+    assert folder is not None, "the passes folder is part of the package"
+    for module in pkgutil.iter_modules(folder.submodule_search_locations):
         if not module.ispkg and not module.name.startswith("_"):  # a folder holds helpers of a pass
             path = f"graphforge.passes.{module.name}"
             registry.add(module.name.replace("_", "-"), functools.partial(_from_module, path), path)
@@ -118,7 +118,9 @@ def _from_entry_point(point: importlib.metadata.EntryPoint) -> type[Pass]:
             "uninstall or repair the package that brings it",
         ) from error
     if not _is_pass(found):
-        raise GraphForgeError(f"entry point {point.name!r} ({point.value}) is no subclass of graphforge.transform.Pass")
+        raise GraphForgeError(
+            f"entry point {point.name!r} ({point.value}) is not a subclass of graphforge.transform.Pass"
+        )
     return found
 
 

@@ -203,7 +203,7 @@ class Rewriter:
         enclosing graph), an Identity hands it out.
 
         Args:
-            take_name: also give ``new`` the name of ``old`` when it is no graph output.
+            take_name: also give ``new`` the name of ``old`` when it is not a graph output.
         """
         if old is new:
             return

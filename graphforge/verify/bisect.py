@@ -1,7 +1,7 @@
 """Which pass did it: run ever fewer passes, compare in ONNX Runtime, and name the first pass that changes a result.
 
 The search halves the list: with n passes it takes about log2(n) runs of the graph, and every pass runs about twice.
-It assumes that what one pass spoils no later one mends.
+It assumes that what one pass spoils no later one repairs.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class ModuleDiff:
         call: number of the call when the module is called several times, from 0.
         tensor: number of the tensor among those returned, from 0.
         source: ``file.py:line`` that called it, "" when unknown.
-        status: ``equal``, ``departs``, ``merged`` (the artifact holds no such value) or ``uncertain`` (what was found
+        status: ``equal``, ``departs``, ``merged`` (the artifact does not contain it) or ``uncertain`` (what was found
             differs, but it may stand for something else than this output).
         value: the artifact's value compared with, "" when merged.
         comparison: how far apart they are; None when merged.

@@ -108,7 +108,7 @@ def _batched_nms(walk: Walk, node: ir.Node) -> None:
 
 @rule("graphforge::SoftNMS", "graphforge::NMSRotated")
 def _picking_nms(walk: Walk, node: ir.Node) -> None:
-    """The same node, to which -inf is no candidate; what it picked is filled up to the number of boxes."""
+    """The same node, to which -inf is not a candidate; what it picked is filled up to the number of boxes."""
     op = walk.op
     inputs = [value for value in node.inputs if value is not None]
     known = [walk.ragged.get(value) for value in inputs]

@@ -56,7 +56,7 @@ class Walk:
         name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         rule: Callable[[Walk, ir.Node], None] | None = RULES.get(name)
         if rule is None:
-            raise Refusal(f"{name} has no form for a tensor whose size depends on data")
+            raise Refusal(f"{name} cannot be expressed for a tensor whose size depends on data")
         rule(self, node)
         return True
 
@@ -116,7 +116,7 @@ class Walk:
         return found[0] if found is not None and len(found) == 1 else None
 
     def vector_of(self, value: ir.Value | None) -> list[int] | None:
-        """The elements of a constant, None when one is no plain number."""
+        """The elements of a constant, None when one is not a plain number."""
         found = self.elements(value)
         if found is None or any(isinstance(item, Extent) for item in found):
             return None

@@ -45,7 +45,7 @@ class Obstacle:
 
 
 def lower_graph(rewriter: Rewriter, opset: int) -> list[Obstacle]:
-    """Bring the graph to the opset; what has no form there is left as it is and reported.
+    """Bring the graph to the opset; what cannot be expressed there is left as it is and reported.
 
     The graph is at the opset afterwards when the result is empty, else between two opsets and good for nothing.
     """

@@ -46,7 +46,7 @@ def resize_13(step: Step) -> Values | None:
             step.rewriter.set_input(step.node, position, step.op.constant(empty, ir.DataType.FLOAT))
     roi = step.input(1)
     if roi is not None and roi.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16):
-        step.fail("its region of interest is no float")
+        step.fail("its region of interest is not a float")
     return None
 
 

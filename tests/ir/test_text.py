@@ -62,7 +62,7 @@ g (float[20] x) => (float[20] y) <float[20] w> { y = Add(x, w) }"""
 
 
 def test_text_that_is_no_graph() -> None:
-    with pytest.raises(GraphForgeError, match="the text is no ONNX graph"):
+    with pytest.raises(GraphForgeError, match="the text is not an ONNX graph"):
         from_text("hello")
 
 

@@ -110,7 +110,7 @@ def test_the_same_declaration_again_replaces_rule_and_function_but_another_one_i
         ({"qualified_name": "acme::Sort", "inputs": ["x: reel"], "outputs": []}, "unknown type 'reel'"),
         (
             {"qualified_name": "acme::Sort", "inputs": [], "outputs": [], "attributes": {"a": dict}},
-            "dict is no attribute type",
+            "dict is not an attribute type",
         ),
     ],
 )

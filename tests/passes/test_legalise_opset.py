@@ -393,7 +393,7 @@ def test_what_has_no_lower_form_names_node_origin_opset_and_cure() -> None:
     with pytest.raises(GraphForgeError) as caught:
         Pipeline([LegaliseOpset(13)]).run(model)
     text = str(caught.value)
-    assert "cannot be written in opset 13: one node has no form there" in text
+    assert "cannot be written in opset 13: one node cannot be expressed there" in text
     assert "RoiAlign node" in text
     assert "head.pool, net.py:12" in text
     assert "needs opset 16" in text
@@ -408,7 +408,7 @@ def test_the_lowest_opset_is_that_of_the_most_demanding_node() -> None:
     feeds = [_f(2, 3), _i(0), np.array(["a"], dtype=object)]
     model = _model(build, [feeds[0], feeds[1], feeds[1]])
     model.graph.inputs[2].type = ir.TensorType(ir.DataType.STRING)
-    with pytest.raises(GraphForgeError, match="2 nodes have no form") as caught:
+    with pytest.raises(GraphForgeError, match="2 nodes cannot be expressed") as caught:
         Pipeline([LegaliseOpset(13)]).run(model)
     assert "axes is computed at run time" in str(caught.value)
     assert "the lowest opset that would do is 20" in str(caught.value)

@@ -274,7 +274,7 @@ def frac(op: Emitter, x: ir.Value) -> ir.Value:
 
 
 def never(op: Emitter, x: ir.Value) -> ir.Value:
-    """False in the shape of ``x``, which holds no NaN."""
+    """False in the shape of ``x``, which contains no NaN."""
     return op.Xor(x, x) if x.dtype == _BOOL else run(op, "Less", x, x)
 
 

@@ -77,7 +77,7 @@ def unflatten(op: Emitter, x: ir.Value, dim: int, sizes: Sequence[Dim]) -> ir.Va
 
 
 def empty(op: Emitter) -> ir.Value:
-    """The operator's result where it is known to hold no element."""
+    """The operator's result where it is known to be empty."""
     shape = op.result_dims()
     if 0 not in shape or not all(isinstance(size, int) for size in shape):
         raise op.fail("a result without elements was expected")

@@ -114,7 +114,7 @@ def _load(source: str | Mapping[str, Any], shapes: ShapeSpec) -> dict[str, list[
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise GraphForgeError(f"calibration data {source} is no .npz archive of arrays by input name")
+                raise GraphForgeError(f"calibration data {source} is not a .npz archive of arrays by input name")
             return {name: list(archive[name]) for name in archive.files}
     except (OSError, ValueError) as error:
         raise GraphForgeError(f"calibration data {source} cannot be read: {error}") from error

@@ -298,7 +298,7 @@ def test_operator_newer_than_the_opset_is_named(tmp_path: Path) -> None:
     x = sketch.input("x", [3])
     y = sketch.op(HEAD).HardSwish(x)
     y.type, y.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([3])
-    with pytest.raises(GraphForgeError, match="HardSwish is no operator of opset 11"):
+    with pytest.raises(GraphForgeError, match="HardSwish is not an operator of opset 11"):
         emit(sketch.model(y=y), tmp_path, spec("x", 3))
 
 

@@ -63,7 +63,7 @@ def summarise(findings: Iterable[Finding]) -> list[str]:
 
 def _subject(path: Path) -> Subject:
     if path.is_file():
-        read_model_proto(path)  # refuses what is no ONNX file, or would reach outside its folder
+        read_model_proto(path)  # refuses what is not an ONNX file, or would reach outside its folder
         return Subject(path)
     if not path.is_dir():
         raise GraphForgeError(f"{path} does not exist", "give an ONNX file or the folder of a MagicMind bundle")
@@ -73,7 +73,7 @@ def _subject(path: Path) -> Subject:
         onnx_file = path / bundle["model"]["file"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GraphForgeError(
-            f"{path} is no readable MagicMind bundle: {error}",
+            f"{path} is not a readable MagicMind bundle: {error}",
             "a bundle is the folder that graphforge compile --target magicmind writes",
         ) from error
     read_model_proto(onnx_file)

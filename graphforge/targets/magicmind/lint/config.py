@@ -224,7 +224,7 @@ def _insert_bn(subject: Subject) -> Iterator[Finding]:
             message = f"insert_bn {key}: var {var} beside mean {mean}: var is the square of std, in units of the mean"
             yield Finding("C11", Severity.WARNING, "I", message, _FILE)
         if any(user.op_type != "Conv" for user, _ in value.uses()):
-            yield _error("C11", "D", f"insert_bn {key}: the first layer is no Conv")
+            yield _error("C11", "D", f"insert_bn {key}: the first layer is not a Conv")
 
 
 @rule("C12", "D", "layout conversions")
@@ -237,7 +237,7 @@ def _layouts(subject: Subject) -> Iterator[Finding]:
         for key, pair in given.items() if isinstance(given, dict) else []:
             ends = (pair.get("src"), pair.get("dst"))
             if ends not in _LAYOUTS and ends[::-1] not in _LAYOUTS:
-                yield _error("C12", "D", f"{what} {key}: {ends[0]} to {ends[1]} is no conversion it knows")
+                yield _error("C12", "D", f"{what} {key}: {ends[0]} to {ends[1]} is not a conversion it knows")
                 continue
             if not key.isdigit() or int(key) >= len(values):
                 yield _error("C12", "D", f"{what} has key {key!r}")

@@ -201,7 +201,7 @@ def _names(subject: Subject) -> Iterator[Finding]:
 def _too_new(subject: Subject) -> Iterator[Finding]:
     for node in subject.nodes():
         if node.domain in ("", "ai.onnx") and schema_of(node.op_type, "", subject.opset) is None:
-            message = f"{node.op_type} is no operator of opset {subject.opset}"
+            message = f"{node.op_type} is not an operator of opset {subject.opset}"
             yield Finding("G13", Severity.ERROR, "D", message, node_place(node), _LOWER)
 
 

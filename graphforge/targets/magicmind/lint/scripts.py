@@ -16,7 +16,7 @@ _STATUS_METHODS = frozenset(
     "parse set_dimension set_data_type parse_from_string parse_from_file set_quantization_algorithm set_remote active "
     "calibrate serialize_to_file deserialize_from_file enqueue sync set_precision set_output_type".split()
 )
-# The same names on other objects: argparse's parse_args is no match, but json's and os's methods could be.
+# The same names on other objects: argparse's parse_args does not match, but json's and os's methods could be.
 _CHECKERS = ("check",)
 # What must come before what in build_mm.py.
 _ORDER = ("parse", "set_dimension", "parse_from_file", "calibrate", "build_model", "serialize_to_file")

@@ -106,7 +106,7 @@ def _prologue_problem(network: Network, config: BuilderConfig) -> str | None:
             return f"insert_bn_before_firstnode names input {index}"
         tensor = network.get_input(int(index))
         if any(node.get_node_type() != "IConvNode" for node in tensor.get_consumers()):
-            return "insert_bn_before_firstnode: the first layer is no Conv"
+            return "insert_bn_before_firstnode: the first layer is not a Conv"
         if tensor.get_dimension().GetDims()[1] != len(given["mean"]):
             return "insert_bn_before_firstnode: mean does not fit the channels"
     for index, pair in config.get("convert_input_layout", default={}).items():
