@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from graphforge.errors import UsageError as UsageError
     from graphforge.errors import VerificationError as VerificationError
     from graphforge.frontend.substitution import substitute as substitute
+    from graphforge.optimization import optimize as optimize
     from graphforge.spec import DimRange as DimRange
     from graphforge.spec import ShapeSpec as ShapeSpec
     from graphforge.spec import TensorSpec as TensorSpec
@@ -55,6 +56,7 @@ _HOME = {
     "UsageError": "graphforge.errors",
     "VerificationError": "graphforge.errors",
     "compile": "graphforge.compile",
+    "optimize": "graphforge.optimization",
     "substitute": "graphforge.frontend.substitution",
 }
 

@@ -24,6 +24,7 @@ __all__ = ["cli", "main"]
 # verb -> module; the order is the order of the help page
 _VERBS = (
     "compile",
+    "optimize",
     "targets",
     "run",
     "inspect",

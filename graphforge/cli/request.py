@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,9 +17,38 @@ if TYPE_CHECKING:
     from graphforge.frontend.load import LoadedModel
     from graphforge.prepare import Prepared
 
-__all__ = ["ModelRequest", "capture_option", "json_option", "model_options"]
+__all__ = ["ModelRequest", "capture_option", "json_option", "model_options", "onnx_options"]
 
 R = TypeVar("R")
+
+_INPUT_OPTIONS = (
+    click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="NAME:SHAPE[:DTYPE]",
+        help="A tensor input, for example x:1x3x224x224 or ids:1x128:int64; repeat for more.",
+    ),
+    click.option(
+        "--input-file",
+        "input_files",
+        multiple=True,
+        metavar="[NAME=]FILE",
+        help="Real data: .npz (inputs by name), .npy, or a picture (RGB, 0..1, NCHW, scaled to --input's size).",
+    ),
+    click.option(
+        "--dynamic",
+        multiple=True,
+        metavar="NAME:AXIS=LOW..HIGH[/STEP],...",
+        help="Sizes promised to work, for example x:0=1..8,2=128..512/32; axis=name:1..8 ties dims of one name.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of random inputs."),
+)
+_MODEL_OPTIONS = (
+    click.option("--checkpoint", metavar="FILE", help="Weights to load into the module (.pth, .pt, .safetensors)."),
+    click.option("--kwargs", metavar="JSON", help="Arguments of the callable that builds the model."),
+    click.option("--trust-pickle", is_flag=True, help="Allow a checkpoint that runs code when it is read."),
+)
 
 _REQUEST_OPTIONS = ("model", "checkpoint", "kwargs", "trust_pickle", "inputs", "input_files", "dynamic", "seed")
 
@@ -104,37 +133,28 @@ def model_options(function: Callable[..., R]) -> Callable[..., R]:
         request = _request_from_options(**{name: options.pop(name) for name in _REQUEST_OPTIONS})
         return function(request=request, **options)
 
-    decorators = (
-        click.argument("model"),
-        click.option(
-            "--input",
-            "inputs",
-            multiple=True,
-            metavar="NAME:SHAPE[:DTYPE]",
-            help="A tensor input, for example x:1x3x224x224 or ids:1x128:int64; repeat for more.",
-        ),
-        click.option(
-            "--input-file",
-            "input_files",
-            multiple=True,
-            metavar="[NAME=]FILE",
-            help="Real data: .npz (inputs by name), .npy, or a picture (RGB, 0..1, NCHW, scaled to --input's size).",
-        ),
-        click.option(
-            "--dynamic",
-            multiple=True,
-            metavar="NAME:AXIS=LOW..HIGH[/STEP],...",
-            help="Sizes promised to work, for example x:0=1..8,2=128..512/32; axis=name:1..8 ties dims of one name.",
-        ),
-        click.option("--checkpoint", metavar="FILE", help="Weights to load into the module (.pth, .pt, .safetensors)."),
-        click.option("--kwargs", metavar="JSON", help="Arguments of the callable that builds the model."),
-        click.option("--trust-pickle", is_flag=True, help="Allow a checkpoint that runs code when it is read."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of random inputs."),
+    return _decorated(
+        with_request, (click.argument("model"), *_INPUT_OPTIONS[:-1], *_MODEL_OPTIONS, *_INPUT_OPTIONS[-1:])
     )
-    decorated: Callable[..., R] = with_request
+
+
+def onnx_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Add FILE.onnx and everything that says what it is run with; the verb receives one `request`."""
+
+    @functools.wraps(function)
+    def with_request(**options: Any) -> R:
+        given = {name: options.pop(name) for name in _REQUEST_OPTIONS if name in options}
+        return function(
+            request=_request_from_options(checkpoint=None, kwargs=None, trust_pickle=False, **given), **options
+        )
+
+    return _decorated(with_request, (click.argument("model", metavar="FILE.onnx"), *_INPUT_OPTIONS))
+
+
+def _decorated(function: Callable[..., R], decorators: Sequence[Callable[[Any], Any]]) -> Callable[..., R]:
     for decorate in reversed(decorators):
-        decorated = decorate(decorated)
-    return decorated
+        function = decorate(function)
+    return function
 
 
 def _request_from_options(

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from graphforge.errors import GraphForgeError
 
-__all__ = ["read_model_proto"]
+__all__ = ["nodes_of_proto", "read_model_proto"]
 
 # Protobuf's own limit for one message; larger models keep their weights in external data.
 _MAX_FILE = 2**31 - 1
@@ -41,7 +41,7 @@ def read_model_proto(path: Path) -> onnx.ModelProto:
             checker.check(tensor)
     for graph in _graphs(proto.graph):
         _check_names(graph, path)
-    for node in _nodes(proto):
+    for node in nodes_of_proto(proto):
         _check_text(node, path)
         if node.domain == "ai.onnx":
             node.domain = ""
@@ -90,7 +90,8 @@ def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield from attribute.graphs
 
 
-def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+def nodes_of_proto(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of the graph, of its bodies and of the functions."""
     for root in [proto.graph, *proto.functions]:
         pending: list[onnx.GraphProto | onnx.FunctionProto] = [root]
         while pending:

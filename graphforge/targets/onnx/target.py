@@ -36,12 +36,22 @@ class OnnxOptions:
 
 
 class OnnxTarget:
-    """ONNX file for ONNX Runtime and every tool that reads ONNX."""
+    """ONNX file for ONNX Runtime and every tool that reads ONNX.
+
+    Args:
+        file: name of the file.
+        keep_names: nodes and values keep the names they have, and no origins are written: for a file made from another
+            ONNX file, whose names people know; otherwise they are named after module paths.
+    """
 
     name = "onnx"
     makes = "ONNX file"
     options = OnnxOptions
     tables = ("onnxruntime",)
+
+    def __init__(self, *, file: str = "model.onnx", keep_names: bool = False) -> None:
+        self.file = file
+        self.keep_names = keep_names
 
     def available(self) -> str | None:
         """Always: writing ONNX needs nothing that GraphForge does not."""
@@ -79,7 +89,8 @@ class OnnxTarget:
         return [*semantic_passes(options), legalise, FoldConstants(), EliminateDeadCode()]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
-        """Write ``model.onnx`` (and ``model.onnx.data`` above 1.9 GB of weights)."""
+        """Write the file (and ``FILE.data`` above 1.9 GB of weights)."""
+        from graphforge.ir.names import make_names_unique
         from graphforge.ir.versions import ir_version_for
         from graphforge.targets.onnx.naming import assign_names
         from graphforge.targets.onnx.write import write_onnx
@@ -89,15 +100,18 @@ class OnnxTarget:
             opset = min(opset, model.graph.opset_imports.get("", opset))  # the pipeline may have had to go lower
         model.graph.opset_imports[""] = opset
         model.ir_version = ir_version_for(opset)
-        assign_names(model)
-        files = write_onnx(model, folder / "model.onnx")
+        if self.keep_names:
+            make_names_unique(model)
+        else:
+            assign_names(model)
+        files = write_onnx(model, folder / self.file, origins=not self.keep_names)
         return EmitResult(tuple(files), {"opset": opset, "ir_version": model.ir_version})
 
     def runner(self, folder: Path) -> Runner | None:
         """ONNX Runtime on the file."""
         from graphforge.runners.custom_ops import runner_for
 
-        runner: Runner = runner_for(folder / "model.onnx")
+        runner: Runner = runner_for(folder / self.file)
         return runner
 
     def runs_here(self, folder: Path | None = None) -> str | None:

@@ -22,19 +22,23 @@ _STREAMED_BYTES = 4096
 _GRAPH, _INITIALIZER, _RAW_DATA = bytes([7 << 3 | 2]), bytes([5 << 3 | 2]), bytes([9 << 3 | 2])
 
 
-def write_onnx(model: ir.Model, path: Path, *, external_bytes: int = EXTERNAL_DATA_BYTES) -> list[str]:
+def write_onnx(
+    model: ir.Model, path: Path, *, external_bytes: int = EXTERNAL_DATA_BYTES, origins: bool = True
+) -> list[str]:
     """Write ``model`` to ``path``; returns the file names written (the model first, then its external data).
 
     Args:
         model: names assigned, opset and IR version set.
         path: file to write; written aside and renamed when complete.
         external_bytes: weights above this go to ``<name>.data`` beside the model.
+        origins: write the origin of each node into its metadata.
 
     Raises:
         GraphForgeError: the disk is full or the folder cannot be written.
     """
-    for node in model.graph.all_nodes():
-        write_origin_metadata(node)
+    if origins:
+        for node in model.graph.all_nodes():
+            write_origin_metadata(node)
     try:
         total = sum(
             value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None

@@ -1,0 +1,101 @@
+"""`graphforge optimize`: an ONNX file in, a better ONNX file out, and a table of what it saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphforge.cli.console import print_json, progress, stdout
+from graphforge.cli.request import ModelRequest, json_option, onnx_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from graphforge.optimization import Optimized
+
+__all__ = ["command"]
+
+
+@click.command("optimize")
+@onnx_options
+@click.option(
+    "-o", "--output", metavar="OUT.onnx", help="The new file.  [default: FILE.optimized.onnx beside FILE.onnx]"
+)
+@click.option("--opset", type=int, help="Opset to deliver.  [default: the file's own]")
+@click.option("--no-verify", is_flag=True, help="Do not compare with the original.")
+@json_option
+def command(request: ModelRequest, output: str | None, opset: int | None, no_verify: bool, as_json: bool) -> None:
+    """Make an ONNX file smaller and faster; the new file is compared with the original in ONNX Runtime.
+
+    Folds constants and batch normalization, fuses what newer operators say in one node (where the opset has them),
+    removes what does nothing.  Names of inputs and outputs stay, and so do those of every node that stays.
+
+    \b
+    Examples:
+      graphforge optimize model.onnx
+      graphforge optimize model.onnx -o smaller.onnx --opset 20
+      graphforge optimize detector.onnx --input 'image:1x3x640x640' --dynamic 'image:0=1..4'
+
+    Weights above 1.9 GB go to OUT.onnx.data beside the new file.  If one output differs, the command fails and leaves
+    nothing.  `graphforge compile model.onnx` has all the other switches: passes of your own, targets, tolerances.
+    """
+    from graphforge.frontend.load import LoadedModel
+    from graphforge.optimization import optimize, optimized_path
+
+    path = Path(request.model)
+    optimized_path(path, output)  # refused before anything is read
+    with progress(quiet=as_json) as begin:
+        inputs, dynamic = request.example(LoadedModel(request.model, onnx_path=path))
+        done = optimize(
+            path,
+            output,
+            opset=opset,
+            inputs=inputs,
+            dynamic_shapes=dynamic,
+            verify=not no_verify,
+            seed=request.seed,
+            progress=begin,
+        )
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        _print(stdout(), done)
+
+
+def _print(console: Console, done: Optimized) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("", no_wrap=True)
+    for column in ("before", "after", "change"):
+        table.add_column(column, justify="right")
+    before, after = done.before, done.after
+    for name in dict.fromkeys((*before.operators, *after.operators)):
+        table.add_row(escape(name), *_change(before.operators.get(name, 0), after.operators.get(name, 0)))
+    table.add_section()
+    table.add_row("nodes", *_change(before.nodes, after.nodes))
+    table.add_row("constants", *_change(before.constants, after.constants))
+    table.add_row("bytes", *_change(before.bytes, after.bytes))
+    table.add_row("opset", str(before.opset), str(after.opset), "")
+    console.print(table)
+    tried = dict.fromkeys(_inputs(trial) for trial in done.verification.get("trials", ()))
+    if tried:
+        console.print(f"inputs tried: {escape(' | '.join(tried))}", soft_wrap=True)
+    for note in dict.fromkeys(done.notes):
+        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
+    verdict = "[green]verified[/green]" if done.verification["passed"] else "[yellow]not verified[/yellow]"
+    console.print(f"{verdict}: {escape(str(done.path))}", soft_wrap=True)
+
+
+def _change(before: int, after: int) -> tuple[str, str, str]:
+    change = f"{after - before:+,}" if after != before else ""
+    colour = "green" if after < before else "yellow"
+    return f"{before:,}", f"{after:,}", f"[{colour}]{change}[/{colour}]" if change else ""
+
+
+def _inputs(trial: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in trial["inputs"].items())

@@ -1,0 +1,245 @@
+"""An ONNX file in, a better ONNX file out: the canonical passes at the file's own opset, verified against the file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import GraphForgeError, UsageError, VerificationError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from graphforge.journal import Progress
+    from graphforge.verify.tolerance import Tolerances
+
+__all__ = ["Contents", "Optimized", "optimize", "optimized_path"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What an ONNX file holds.
+
+    Attributes:
+        opset: version of the default domain.
+        bytes: size of the file and of the external data it names.
+        nodes: nodes of the graph, its bodies and functions.
+        constants: initializers of the graph.
+        operators: operator -> how many nodes.
+    """
+
+    opset: int
+    bytes: int
+    nodes: int
+    constants: int
+    operators: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Optimized:
+    """A file that was optimized.
+
+    Attributes:
+        path: the new file.
+        before: what the original holds.
+        after: what the new file holds.
+        verification: how it was compared with the original, as the manifest of a bundle has it.
+        notes: what the user should know.
+    """
+
+    path: Path
+    before: Contents
+    after: Contents
+    verification: Mapping[str, Any]
+    notes: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "path": str(self.path),
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "verification": dict(self.verification),
+            "notes": list(self.notes),
+        }
+
+
+def optimize(
+    model: str | Path,
+    output: str | Path | None = None,
+    *,
+    opset: int | None = None,
+    inputs: Any = None,
+    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None = None,
+    verify: bool = True,
+    tolerances: Tolerances | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Optimized:
+    """Optimize an ONNX file; names of inputs, outputs and of what stays are kept.
+
+    Args:
+        model: the file.
+        output: the new file; by default ``NAME.optimized.onnx`` beside the original. Weights above 1.9 GB go to
+            ``NAME.optimized.onnx.data`` beside it.
+        opset: opset to deliver; None keeps the file's own.
+        inputs: to verify with, and the sizes of dynamic dims, as ``compile`` takes them; None draws random ones.
+        dynamic_shapes: sizes to verify, as ``compile`` takes them.
+        verify: compare with the original in ONNX Runtime.
+        tolerances: see ``graphforge.verify``.
+        seed: of random inputs.
+        progress: called with the name of each step as it begins.
+
+    Raises:
+        UsageError: the model is not an ONNX file.
+        GraphForgeError: it cannot be read, or the new file cannot be written.
+        VerificationError: the new file computes something else; nothing is left.
+    """
+    from graphforge.compile import compile_with
+    from graphforge.onnx_io.safety import read_model_proto
+    from graphforge.options import CompileOptions
+    from graphforge.targets.onnx import OnnxTarget
+
+    path = Path(model)
+    wanted = optimized_path(path, output)
+    original = read_model_proto(path)
+    before = _contents(original, path)
+    notes: list[str] = []
+    with _folder_beside(wanted) as folder:
+        options = CompileOptions(
+            target=OnnxTarget(file=wanted.name, keep_names=True),
+            opset=_deliverable(before.opset, notes) if opset is None else opset,
+            verify=verify,
+            tolerances=tolerances,
+            seed=seed,
+            output=folder / "bundle",
+        )
+        try:
+            bundle = compile_with(options, path, inputs, dynamic_shapes=dynamic_shapes, progress=progress)
+        except VerificationError as error:
+            raise VerificationError(
+                error.message,
+                *(note for note in error.notes if "keep the artifact" not in note),  # here there is no such option
+                f"graphforge compile {path} can keep what was made, and graphforge bisect finds the pass",
+            ) from error
+        made = bundle.path / wanted.name
+        after = _contents(read_model_proto(made), made)
+        _move([bundle.path / name for name in bundle.manifest["files"]], wanted.parent)
+    notes += bundle.manifest["notes"]
+    notes += _compared_at_one_size(original, dynamic_shapes or {}) if verify else []
+    if after.nodes >= before.nodes and after.bytes >= before.bytes:
+        notes.append("there was nothing to gain: the new file has no fewer nodes and bytes than the original")
+    return Optimized(wanted, before, after, bundle.manifest["verification"], tuple(notes))
+
+
+def optimized_path(path: Path, output: str | Path | None) -> Path:
+    """Where the optimized file goes.
+
+    Raises:
+        UsageError: what is to be optimized is not an ONNX file.
+        GraphForgeError: it may not go there.
+    """
+    if path.suffix != ".onnx":
+        raise UsageError(
+            f"optimize takes an ONNX file, got {str(path)!r}",
+            f"any other model is compiled: graphforge compile {path}",
+        )
+    if not path.is_file():
+        raise GraphForgeError(f"model file {str(path)!r} does not exist", "the path is taken from the current folder")
+    wanted = path.with_name(f"{path.stem}.optimized.onnx") if output is None else Path(output)
+    if wanted.suffix != ".onnx":
+        raise UsageError(f"the new file must be called NAME.onnx, got {str(wanted)!r}")
+    if wanted.is_dir():
+        raise GraphForgeError(f"{str(wanted)!r} is a folder, expected the name of a file", "choose another name")
+    if wanted.exists() and wanted.samefile(path):
+        raise GraphForgeError(
+            f"{str(wanted)!r} is the original, which is what the new file is compared with", "choose another name"
+        )
+    return wanted
+
+
+def _deliverable(opset: int, notes: list[str]) -> int:
+    """The file's opset, or the nearest that can be written."""
+    from graphforge.ir import HOME_OPSET
+    from graphforge.targets.onnx.target import LOWEST_OPSET
+
+    nearest = min(max(opset, LOWEST_OPSET), HOME_OPSET)
+    if nearest != opset:
+        notes.append(
+            f"the file is of opset {opset}, the new one of {nearest}: {LOWEST_OPSET} to {HOME_OPSET} are written"
+        )
+    return nearest
+
+
+@contextmanager
+def _folder_beside(wanted: Path) -> Iterator[Path]:
+    """A folder to work in on the disk that the file goes to; gone afterwards, with parents made for nothing."""
+    made = [parent for parent in wanted.absolute().parents if not parent.exists()]
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{wanted.name}.", dir=wanted.parent))
+    except OSError as error:
+        raise GraphForgeError(
+            f"cannot write to {str(wanted.parent)!r}: {error.strerror}", "choose another place for the new file"
+        ) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not wanted.exists():
+            for parent in made:  # the innermost first; one that holds something by now stays
+                with suppress(OSError):
+                    parent.rmdir()
+
+
+def _move(files: Sequence[Path], folder: Path) -> None:
+    """Put the files in their place, the model last: it must never be there without its weights."""
+    model, *others = files
+    try:
+        for file in (*others, model):
+            os.replace(file, folder / file.name)
+    except OSError as error:
+        raise GraphForgeError(f"cannot write {str(folder / model.name)!r}: {error.strerror}") from None
+
+
+def _compared_at_one_size(proto: onnx.ModelProto, promised: Mapping[str, Mapping[int, Any]]) -> list[str]:
+    """A note on dims that the file leaves open and of which one size only was compared."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    notes = []
+    for info in proto.graph.input:
+        dims = info.type.tensor_type.shape.dim
+        free = [axis for axis, dim in enumerate(dims) if not dim.HasField("dim_value")]
+        untried = [str(axis) for axis in free if axis not in promised.get(info.name, {})]
+        if untried and info.name not in constants:
+            axes = "axis " if len(untried) == 1 else "axes "
+            notes.append(
+                f"{axes}{', '.join(untried)} of input {info.name} may have any size and was compared at one; "
+                "give a range of sizes to have more compared"
+            )
+    return notes
+
+
+def _contents(proto: onnx.ModelProto, path: Path) -> Contents:
+    from graphforge.onnx_io.safety import nodes_of_proto
+
+    operators = Counter(
+        f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in nodes_of_proto(proto)
+    )
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    data = {
+        entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    return Contents(
+        opset,
+        path.stat().st_size + sum((path.parent / name).stat().st_size for name in data),
+        operators.total(),
+        len(proto.graph.initializer),
+        dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+    )
