@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from scripts.replay import Difference, _recorded, bundle_facts, compare, differences
+from tests.cli.command import LONGEST_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 REPLAY = ROOT / "scripts" / "replay.py"
@@ -21,7 +22,7 @@ TINY = "=opset/GroupNorm-and-Mish/17"
 
 def _record(file: Path, root: Path) -> dict[str, Any]:
     command = [sys.executable, str(REPLAY), "record", str(file), "--root", str(root), "--only", TINY]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)
     recording: dict[str, Any] = json.loads(file.read_text())
     return recording
 
