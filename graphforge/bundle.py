@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, argument
 from graphforge.prepare import count_nodes
 from graphforge.targets.options import as_record
 
@@ -73,20 +73,22 @@ def destination(output: str | Path | None, name: str) -> Path:
         folder = folder.resolve()
     if folder.exists():
         if not folder.is_dir():
-            raise GraphForgeError(f"output {str(output)!r} is a file, expected a folder", "choose a folder with -o")
+            raise GraphForgeError(
+                f"output {str(output)!r} is a file, expected a folder", f"choose a folder: {argument('output', 'DIR')}"
+            )
         if any(folder.iterdir()) and not any(
             (folder / name).exists() for name in ("manifest.json", "manifest.unverified.json")
         ):
             raise GraphForgeError(
                 f"output folder {str(output)!r} exists and is not a bundle",
-                "choose an empty or new folder with -o",
+                f"choose an empty or new folder: {argument('output', 'DIR')}",
             )
     standing = next(parent for parent in (folder.parent, *folder.absolute().parents) if parent.exists())
     if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
         reason = "it may not be written to" if standing.is_dir() else "it is a file"
         raise GraphForgeError(
             f"cannot make output folder {str(folder)!r} in {str(standing)!r}: {reason}",
-            "choose a writable folder with -o",
+            f"choose a writable folder: {argument('output', 'DIR')}",
         )
     return folder
 
@@ -100,7 +102,8 @@ def staging(folder: Path) -> Iterator[Path]:
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise GraphForgeError(
-            f"cannot write to {str(folder.parent)!r}: {error.strerror}", "choose a writable folder with -o"
+            f"cannot write to {str(folder.parent)!r}: {error.strerror}",
+            f"choose a writable folder: {argument('output', 'DIR')}",
         ) from None
     try:
         yield staging
@@ -114,7 +117,8 @@ def staging(folder: Path) -> Iterator[Path]:
             shutil.rmtree(retired, ignore_errors=True)
     except OSError as error:
         raise GraphForgeError(
-            f"cannot write {str(folder)!r}: {error.strerror}", "free space or choose another folder with -o"
+            f"cannot write {str(folder)!r}: {error.strerror}",
+            f"free space or choose another folder: {argument('output', 'DIR')}",
         ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)

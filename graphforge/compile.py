@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.bundle import Bundle, destination, keep_unverified, make_manifest, staging, write_json
-from graphforge.errors import InternalError, UserCodeError, VerificationError
+from graphforge.errors import InternalError, UserCodeError, argument
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
 from graphforge.prepare import Prepared, check_canonical, count_nodes, example_feeds, prepare, reference_runner, to_ir
@@ -134,8 +134,9 @@ def compile_with(
         )
         if report is not None and not report.passed:
             kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""
-            error = report.error()
-            raise VerificationError(error.message, *error.notes, kept or "add --keep-unverified to keep the artifact")
+            raise report.error().with_notes(
+                kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}"
+            )
         write_json(staged / "manifest.json", manifest)
     return Bundle(folder, manifest)
 

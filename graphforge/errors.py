@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Self
+
 __all__ = [
     "CaptureError",
     "GraphForgeError",
@@ -10,7 +15,37 @@ __all__ = [
     "UsageError",
     "UserCodeError",
     "VerificationError",
+    "argument",
+    "as_argument",
+    "worded",
 ]
+
+# Characters that no message has for itself: what stands between them is an argument, its name and its value in JSON.
+_ARGUMENT = re.compile("\ue000(.*?)\ue001")
+
+
+def argument(name: str, value: Any = None) -> str:
+    """An argument in a message: the library says which one, who called says how it is written.
+
+    In a `GraphForgeError` it reads as Python has it, ``opset=17``; the command line makes a flag of it.
+
+    Args:
+        name: the argument's name in Python.
+        value: what to give it; a word in capitals (``FILE``) stands for a value; None is the name alone.
+    """
+    return f"\ue000{json.dumps([name, value])}\ue001"
+
+
+def as_argument(name: str, value: Any) -> str:
+    """An argument as Python writes it: ``opset=17``, ``output=DIR``, or the name alone."""
+    if value is None:
+        return name
+    return f"{name}={value if isinstance(value, str) and value.isupper() else repr(value)}"
+
+
+def worded(text: str, how: Callable[[str, Any], str] = as_argument) -> str:
+    """A text with its arguments written out; ``how`` makes words of a name and a value."""
+    return _ARGUMENT.sub(lambda match: how(*json.loads(match[1])), text)
 
 
 class GraphForgeError(Exception):
@@ -19,14 +54,25 @@ class GraphForgeError(Exception):
     Args:
         message: lower-case statement, what was expected and what came, no full stop.
         notes: ways out, one line each, printed as ``note: ...``.
+
+    Both may hold an ``argument(...)``; `message` and `notes` have it in Python's words.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, *notes: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.notes = tuple(note for note in notes if note)
+        self._given = (message, *(note for note in notes if note))
+        self.message, *rest = (worded(text) for text in self._given)
+        self.notes = tuple(rest)
+        super().__init__(self.message)
+
+    def with_notes(self, *notes: str) -> Self:
+        """The same error with further ways out at its end."""
+        return type(self)(*self._given, *notes)
+
+    def told(self, how: Callable[[str, Any], str]) -> tuple[str, ...]:
+        """The message and the notes with every argument worded by ``how``."""
+        return tuple(worded(text, how) for text in self._given)
 
     def add_note(self, note: str) -> None:
         """One more way out, learnt on the way up."""

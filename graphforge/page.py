@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, argument
 from graphforge.verify.pages import write_page_to
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: 
     manifest = _manifest(folder)
     page = render_report(manifest, opset=_opset(folder, manifest), diff=None if diff is None else diff.to_dict())
     target = folder / "report.html" if output is None else Path(output)
-    return write_page_to(target, page, way_out="choose another place with -o")
+    return write_page_to(target, page, way_out=f"choose another place: {argument('output', 'FILE')}")
 
 
 def render_report(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import CaptureError, GraphForgeError, UsageError
+from graphforge.errors import CaptureError, GraphForgeError, UsageError, argument
 from graphforge.journal import Journal
 from graphforge.user_code import user_error
 
@@ -116,7 +116,7 @@ def _prepare_torch(
     if inputs is None and not kwargs:
         raise UsageError(
             "no inputs were given and the model brings none",
-            "say what it takes: --input 'x:1x3x224x224', or return (model, inputs) from the callable",
+            f"say what it takes: {argument('inputs', 'x:1x3x224x224')}, or return (model, inputs) from the callable",
         )
     if isinstance(inputs, ShapeSpec):
         drawn = _draw(inputs, seed)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from graphforge.errors import UsageError
+from graphforge.errors import UsageError, argument
 
 __all__ = ["DimRange", "ShapeSpec", "TensorSpec", "parse_dynamic", "parse_input"]
 
@@ -93,9 +93,11 @@ class ShapeSpec:
         names = [tensor.name for tensor in self.inputs]
         for name in wanted:
             if name not in names:
+                listed = ", ".join(names) or "none"
+                example = argument("dynamic_shapes", f"{names[0] if names else 'NAME'}:0=1..8")
                 raise UsageError(
-                    f"--dynamic names input {name!r}, but the inputs are: {', '.join(names) or 'none'}",
-                    "dynamic dims go by the inputs' names: NAME:AXIS=LOW..HIGH",
+                    f"{argument('dynamic_shapes')} names input {name!r}, but the inputs are: {listed}",
+                    f"dynamic dims go by the inputs' names, for example {example}",
                 )
         inputs = []
         for tensor in self.inputs:

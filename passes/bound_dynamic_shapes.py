@@ -53,7 +53,7 @@ class BoundDynamicShapes(Pass):
                 raise GraphForgeError(
                     f"{reason}, and fixed shapes were asked for",
                     f"node {node.name or node.op_type!r} came from {origins[0].describe()}" if origins else "",
-                    "compile with --outputs ragged, or rewrite that line",
+                    "ask for ragged outputs, or rewrite that line",
                 ) from None
         if not walk.ragged and not walk.renewed:
             return

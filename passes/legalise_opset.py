@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphforge.errors import GraphForgeError, UsageError
+from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.ir import HOME_OPSET, Graph, nodes_of
 from graphforge.ir.versions import ir_version_for, versions_of
 from graphforge.passes.opset.engine import LOWEST_OPSET, lower_graph, rules_of
@@ -60,7 +60,7 @@ class LegaliseOpset(Pass):
             raise GraphForgeError(
                 f"the model cannot be written in opset {target}: {count} cannot be expressed there",
                 *shown,
-                f"the lowest opset that would do is {needed}: --opset {needed}",
+                f"the lowest opset that would do is {needed}: {argument('opset', needed)}",
             )
         if target != current:
             _drop_orphans(graph, rewriter)

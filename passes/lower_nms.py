@@ -87,4 +87,4 @@ class LowerNms(Pass):
         except GraphForgeError as error:
             origins = origins_of(node)
             where = f"came from {origins[0].describe()}" if origins else f"node {node.outputs[0].name!r}"
-            raise GraphForgeError(error.message, *error.notes, where) from error
+            raise error.with_notes(where) from error

@@ -17,6 +17,7 @@ import click
 
 import graphforge
 from graphforge.cli.console import print_error, print_json
+from graphforge.cli.flags import flag
 from graphforge.errors import GraphForgeError, InternalError, UsageError
 
 __all__ = ["cli", "main"]
@@ -110,9 +111,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _refuse(error: GraphForgeError, as_json: bool, code: int | None = None) -> int:
     code = error.exit_code if code is None else code
-    print_error(error.message, error.notes)
+    message, *notes = error.told(flag)
+    print_error(message, notes)
     if as_json:
-        print_json({"error": {"message": error.message, "notes": list(error.notes), "exit_code": code}})
+        print_json({"error": {"message": message, "notes": notes, "exit_code": code}})
     return code
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError, UsageError
+from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.user_code import place_of, user_error
 from graphforge.user_files import load_file
 
@@ -48,7 +48,7 @@ class LoadedModel:
 
 
 def parse_kwargs(text: str | None) -> dict[str, Any]:
-    """Read ``--kwargs '{"num_classes": 10}'``.
+    """Read arguments of a callable written as JSON: ``{"num_classes": 10}``.
 
     Raises:
         UsageError: not a JSON object.
@@ -58,9 +58,9 @@ def parse_kwargs(text: str | None) -> dict[str, Any]:
     try:
         parsed = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"--kwargs is not JSON: {error}", """write it as --kwargs '{"num_classes": 10}'""") from None
+        raise UsageError(f"{argument('kwargs')} is not JSON: {error}", 'write it like {"num_classes": 10}') from None
     if not isinstance(parsed, dict):
-        raise UsageError(f"--kwargs must be a JSON object, got {type(parsed).__name__}")
+        raise UsageError(f"{argument('kwargs')} must be a JSON object, got {type(parsed).__name__}")
     return parsed
 
 
@@ -94,7 +94,9 @@ def load_model(
     }
     if checkpoint is not None:
         if loaded.module is None:
-            raise UsageError(f"--checkpoint needs a PyTorch module, but {spec!r} already carries its weights")
+            raise UsageError(
+                f"{argument('checkpoint')} needs a PyTorch module, but {spec!r} already carries its weights"
+            )
         load_checkpoint(loaded.module, Path(checkpoint), trust_pickle=trust_pickle)
     return loaded
 
@@ -120,7 +122,7 @@ def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any]) -> LoadedModel
     if not path.is_file():
         raise GraphForgeError(f"model file {spec!r} does not exist", f"a model is one of: {_FORMS}")
     if kwargs:
-        raise UsageError("--kwargs needs a model that is called, not a file")
+        raise UsageError(f"{argument('kwargs')} needs a model that is called, not a file")
     if suffix == ".onnx":
         return LoadedModel(spec, onnx_path=path)
     import torch
@@ -139,7 +141,7 @@ def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any]) -> LoadedModel
     except Exception as error:  # RuntimeError and friends from the TorchScript reader
         raise GraphForgeError(
             f"{spec!r} is not a TorchScript file: {_first_line(error)}",
-            "a checkpoint of weights goes with --checkpoint, and MODEL names the code that builds the module",
+            f"a file of weights goes with the code that builds the module: {argument('checkpoint', 'FILE')}",
         ) from None
     return LoadedModel(spec, module=module)
 
@@ -240,7 +242,7 @@ def _call(spec: str, function: Any, kwargs: Mapping[str, Any]) -> Any:
     except GraphForgeError:
         raise
     except Exception as error:  # the user's code may raise anything
-        takes = f"it takes ({', '.join(_parameters(function))}), --kwargs gave ({', '.join(kwargs)})"
+        takes = f"it takes ({', '.join(_parameters(function))}), {argument('kwargs')} gave ({', '.join(kwargs)})"
         raise user_error(f"building {spec!r} failed", error, "" if place_of(error) else takes) from error
 
 
@@ -266,7 +268,7 @@ def load_checkpoint(module: torch.nn.Module, path: Path, *, trust_pickle: bool =
             if "weights_only" in str(error) or "Unsupported" in str(error):
                 raise GraphForgeError(
                     f"checkpoint {str(path)!r} holds more than tensors and would run code when read",
-                    "if you trust where it came from, add --trust-pickle",
+                    f"if you trust where it came from: {argument('trust_pickle', True)}",
                 ) from None
             raise GraphForgeError(
                 f"checkpoint {str(path)!r} cannot be read: {_first_line(error)}",

@@ -137,7 +137,7 @@ def load_substitutions(path: Path) -> list[Substitution]:
         GraphForgeError: it fails, or declares none.
     """
     if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r}", "--substitute takes a Python file with @substitute in it")
+        raise UsageError(f"there is no file {str(path)!r}", "expected a Python file with @substitute in it")
     before = list(_DECLARED)
     load_file(path, failed=f"{path} cannot be loaded", fresh=True)
     declared = [one for one in _DECLARED if one not in before]

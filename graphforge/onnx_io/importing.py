@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassError, PreconditionError
 from onnx_ir.passes.common import InlinePass
 
-from graphforge.errors import GraphForgeError, UsageError
+from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.ir import HOME_OPSET
 from graphforge.ir.names import make_names_unique
 from graphforge.ir.versions import describe_node, ir_version_for, tensor_of_constant_node
@@ -75,7 +75,9 @@ def _tensor_spec(info: onnx.ValueInfoProto, given: TensorSpec | None) -> TensorS
         raise UsageError(f"{label} is {dtype} in the file, {given.dtype} was given")
     if not kind.HasField("shape"):
         if given is None:
-            raise UsageError(f"{label} has no shape in the file", f"give it: --input '{info.name}:1x3x224x224'")
+            raise UsageError(
+                f"{label} has no shape in the file", f"give it: {argument('inputs', f'{info.name}:1x3x224x224')}"
+            )
         return replace(given, dtype=dtype)
     dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
     if given is None:
@@ -84,7 +86,7 @@ def _tensor_spec(info: onnx.ValueInfoProto, given: TensorSpec | None) -> TensorS
             shown = "x".join("N" if dim is None else str(dim) for dim in dims)
             raise UsageError(
                 f"{label} has dynamic dims in the file ({shown}), their sizes are needed to run it",
-                f"give them: --input '{info.name}:" + "x".join(str(dim or 1) for dim in dims) + "'",
+                f"give them: {argument('inputs', f'{info.name}:' + 'x'.join(str(dim or 1) for dim in dims))}",
             )
         return TensorSpec(info.name, tuple(1 if dim is None else dim for dim in dims), dtype)
     if len(given.shape) != len(dims):

@@ -124,7 +124,7 @@ class OpsetAnswer:
                     return item.cure or f"no older form: deliver opset {item.lowest} or newer"
             for rewrite in cell.step:
                 if rewrite.operator == operator and cell.state is State.LEGALISED:
-                    return f"compile --opset {cell.opset} or lower: {rewrite.how}"
+                    return f"deliver opset {cell.opset} or lower: {rewrite.how}"
         return ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphforge.errors import argument
 from graphforge.opsets.matrix import Cell, Obstruction, State
 from graphforge.verify.diff import short_source
 from graphforge.verify.pages import write_page_to
@@ -98,7 +99,7 @@ def _print_matrix(console: Console, answer: OpsetAnswer) -> None:
         )
         console.print(f"[red]impossible[/red] {escape(text)}", soft_wrap=True)
     if len(_obstructions(cells)) > _SHOWN:
-        console.print(f"and {len(_obstructions(cells)) - _SHOWN} more nodes; --json has all")
+        console.print(f"and {len(_obstructions(cells)) - _SHOWN} more nodes; the JSON form has all")
     for proof in answer.proofs:
         if proof.reason:
             colour = "red" if proof.passed is False else "yellow"
@@ -166,7 +167,7 @@ def write_page(answer: OpsetAnswer, path: Path, *, model: str) -> Path:
         GraphForgeError: it cannot be written.
     """
     page = render_page(answer, model=model)
-    return write_page_to(path, page, way_out="choose another file with --html")
+    return write_page_to(path, page, way_out=f"choose another file: {argument('html', 'FILE')}")
 
 
 def render_page(answer: OpsetAnswer, *, model: str) -> str:

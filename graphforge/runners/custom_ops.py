@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, argument
 from graphforge.runners.arrays import Array, array_from_tensor, tensor_from_array
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.user_code import user_error
@@ -51,7 +51,7 @@ def runner_for(path: Path) -> OnnxRuntimeRunner | PiecewiseRunner:
             raise GraphForgeError(
                 f"{one.qualified_name} has no kernel here, so the artifact cannot be verified",
                 "declare it with function= (a Python function on torch tensors) or library= (for ONNX Runtime)",
-                "or compile with --no-verify",
+                f"or compile without the check: {argument('verify', False)}",
             )
     return PiecewiseRunner(path, {(one.domain, one.name): one for one in without}, configure if libraries else None)
 

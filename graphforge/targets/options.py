@@ -22,7 +22,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from graphforge.errors import UsageError
+from graphforge.errors import UsageError, argument
 from graphforge.targets.target import TargetOptions
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _refuse_unknown(target: str, given: Iterable[str], names: Sequence[str]) -> 
         if name == PRECISION:
             raise UsageError(
                 f"precision is not given among the options of target {target!r}",
-                "it has an argument of its own: --precision NAME, or precision=NAME in Python",
+                f"it has an argument of its own: {argument('precision', 'NAME')}",
             )
         close = difflib.get_close_matches(str(name), names, n=1)
         raise UsageError(

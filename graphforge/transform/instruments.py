@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, argument
 from graphforge.ir import HOME_OPSET
 from graphforge.ir.versions import ir_version_for
 from graphforge.transform.base import Pass
@@ -59,7 +59,7 @@ class NumericCheck:
         except Exception as error:
             raise GraphForgeError(
                 f"after pass {pass_.name} the graph does not run in ONNX Runtime any more: {error}",
-                f"leave the pass out, or report it with: --pipeline '{record.spec}'",
+                f"leave the pass out, or report it with: {argument('pipeline', record.spec)}",
             ) from error
         if list(found) != list(self._expected):
             raise GraphForgeError(f"pass {pass_.name} changes the outputs from {list(self._expected)} to {list(found)}")
@@ -68,7 +68,7 @@ class NumericCheck:
             if problem is not None:
                 raise GraphForgeError(
                     f"pass {pass_.name} changes output {name!r}: {problem}",
-                    f"leave the pass out, or report it with: --pipeline '{record.spec}'",
+                    f"leave the pass out, or report it with: {argument('pipeline', record.spec)}",
                 )
         self._expected = found
 
@@ -160,7 +160,7 @@ def run_in_onnxruntime(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict
         except Exception as error:  # the runtime raises a class of its own for each status code
             raise GraphForgeError(
                 f"ONNX Runtime does not load the model: {str(error).strip()}",
-                "the check of passes runs the graph between them; leave --check-passes out where it cannot",
+                f"passes are checked by running the graph between them; leave {argument('check_passes')} out here",
             ) from error
     wanted = {entry.name for entry in session.get_inputs()}
     results = session.run(None, {name: array for name, array in feeds.items() if name in wanted})

@@ -135,7 +135,7 @@ class Tolerances:
         """Other numbers for one output, or for all float outputs; the change and its reason are recorded.
 
         Args:
-            because: who asked, for example ``--rtol 1e-2``.
+            because: who asked, for example ``the metric allows it``.
             output: name of the output; None changes all float dtypes.
             scale: new share of max|ref|.
             rtol: new relative tolerance.

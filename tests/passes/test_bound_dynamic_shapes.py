@@ -292,7 +292,7 @@ def test_what_has_no_form_is_refused_with_its_line(function: Callable[..., Any],
     with pytest.raises(GraphForgeError, match=reason) as caught:
         graphforge.compile(Fn(function), cases()[0], outputs="padded", output=tmp_path / "out")
     assert "test_bound_dynamic_shapes.py" in str(caught.value)
-    assert "--outputs ragged" in str(caught.value)
+    assert "ask for ragged outputs" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -148,5 +148,5 @@ def test_the_numeric_check_writes_models_that_are_too_large_for_memory(monkeypat
 def test_a_graph_that_the_runtime_does_not_load_says_what_to_do() -> None:
     model = parse("g (float[2] x) => (float[2] y) { y = graphforge.Thing(x) }")
     model.graph.opset_imports["graphforge"] = 1
-    with pytest.raises(GraphForgeError, match="leave --check-passes out"):
+    with pytest.raises(GraphForgeError, match="leave check_passes out"):
         Pipeline([DropDoubleNeg()]).run(model, [NumericCheck()])

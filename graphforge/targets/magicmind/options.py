@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from graphforge.errors import UsageError
+from graphforge.errors import UsageError, argument
 from graphforge.targets.options import as_choice, as_list, option
 from graphforge.targets.target import TargetOptions
 
@@ -129,7 +129,7 @@ def _check_opset(wanted: int | None) -> None:
     raise UsageError(
         f"opset {wanted} was asked for, but MagicMind's importer takes {OPSET}",
         "it refuses 13 and above; every public sample of a PyTorch export is at 11",
-        f"leave --opset out: the model is lowered to {OPSET}",
+        f"leave {argument('opset')} out: the model is lowered to {OPSET}",
     )
 
 
@@ -137,7 +137,8 @@ def _check_together(read: MagicMindOptions) -> None:
     if read.is_quantized and read.calibration is None:
         raise UsageError(
             f"precision {read.precision} needs calibration data, and none is given",
-            "give --option calibration=DIR or FILE.npz with normalised inputs, or choose force_float16",
+            f"give normalised inputs, {argument('target_options', {'calibration': 'calib.npz'})} (or a folder), "
+            "or choose force_float16",
         )
     if read.calibration_algorithm == "eqnm" and read.activation_quant_algo != "symmetric":
         raise UsageError("calibration algorithm eqnm works with symmetric activations only")

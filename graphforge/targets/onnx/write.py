@@ -9,7 +9,7 @@ from typing import BinaryIO
 import onnx
 import onnx_ir as ir
 
-from graphforge.errors import GraphForgeError, InternalError
+from graphforge.errors import GraphForgeError, InternalError, argument
 from graphforge.ir import write_origin_metadata
 
 __all__ = ["EXTERNAL_DATA_BYTES", "write_onnx"]
@@ -56,7 +56,8 @@ def write_onnx(
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise GraphForgeError(
-            f"cannot write {path}: {error.strerror or error}", "free space or choose another folder with -o"
+            f"cannot write {path}: {error.strerror or error}",
+            f"free space or choose another folder: {argument('output', 'DIR')}",
         ) from None
     return [path.name]
 

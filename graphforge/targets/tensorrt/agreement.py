@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, argument
 from graphforge.targets.tensorrt.build import BoundTensor, BuiltPlan, describe_shape
 
 __all__ = ["check_agreement", "refuse_half_types"]
@@ -61,7 +61,7 @@ def refuse_half_types(model: ir.Model) -> None:
                 raise GraphForgeError(
                     f"precision fp32 was asked for, but value {value.name!r} of {node.op_type} ({node.name}) "
                     f"is {value.dtype.name.lower()}",
-                    "TensorRT builds the types that the graph has: leave --precision out for that",
+                    f"TensorRT builds the types that the graph has: leave {argument('precision')} out for that",
                 )
 
 

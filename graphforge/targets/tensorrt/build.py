@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, argument
 from graphforge.spec import ShapeSpec
 from graphforge.targets.tensorrt.blame import NodeIndex, complaints_of
 from graphforge.targets.tensorrt.log import Log, collect_log, vendor_logger
@@ -186,7 +186,7 @@ def _parse_error(parser: Any, onnx_file: Path, options: BuildSettings, log: Log)
     what = f"{options.flavour.title} cannot take the model"
     what += f": it does not support {', '.join(unsupported)}" if unsupported else ""
     notes = index.notes(complaints) or [_readable(text) for text in log.errors[:3]]
-    way_out = "replace it in a pass of your own (--pass FILE.py:Class), or keep that part out of the model"
+    way_out = f"replace it in a pass of your own ({argument('passes')}), or keep that part out of the model"
     return GraphForgeError(what, *notes, way_out if unsupported else "")
 
 
@@ -196,11 +196,11 @@ def _build_error(onnx_file: Path, options: BuildSettings, log: Log) -> GraphForg
     blamed = index.mentioned([match[1] for text in log.errors for match in without_kernel.finditer(text)])
     if blamed:
         operators = ", ".join(sorted({index.operator(name) for name in blamed}))
-        way_out = "replace it by operators it has kernels for, in a pass of your own (--pass FILE.py:Class)"
+        way_out = f"replace it by operators it has kernels for, in a pass of your own ({argument('passes')})"
         if "NonMaxSuppression" in operators and options.flavour.name == "tensorrt_rtx":
             way_out = (
-                "write the NMS in plain tensor operators (TopK, Gather, comparisons, Loop), "
-                "or build with --option flavour=tensorrt"
+                f"write NMS in plain tensor operators, {argument('nms', 'portable')}, "
+                f"or build with {argument('target_options', {'flavour': 'tensorrt'})}"
             )
         return GraphForgeError(
             f"{options.flavour.title} parses the model but has no kernel for {operators}",

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from graphforge.errors import UsageError
+from graphforge.errors import UsageError, argument
 from graphforge.targets.options import as_list, option
 from graphforge.targets.target import TargetOptions
 from graphforge.targets.tensorrt.flavour import OLDEST_OPSET, Flavour, choose_flavour
@@ -113,7 +113,7 @@ def _opset(wanted: int | None, flavour: Flavour) -> int:
         return wanted
     raise UsageError(
         f"opset {wanted} was asked for, but the parser of {flavour.title} reads {OLDEST_OPSET} to {newest}",
-        f"leave --opset out to get {newest}",
+        f"leave {argument('opset')} out to get {newest}",
     )
 
 
@@ -123,6 +123,6 @@ def _compute_capabilities(asked: tuple[str, ...] | None, flavour: Flavour) -> tu
     if not flavour.builds_without_gpu:
         raise UsageError(
             f"{flavour.title} builds for the GPU it runs on; compute_capabilities cannot be chosen",
-            "leave the option out, or build with --option flavour=tensorrt_rtx",
+            f"leave the option out, or build with {argument('target_options', {'flavour': 'tensorrt_rtx'})}",
         )
     return asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, argument
 from graphforge.spec import ShapeSpec
 
 __all__ = ["InputRange", "profile_of"]
@@ -45,7 +45,7 @@ def profile_of(shapes: ShapeSpec, inputs: Mapping[str, Sequence[int]]) -> dict[s
             if size == -1 and axis not in spec.dims:
                 raise GraphForgeError(
                     f"input {name!r} is dynamic on axis {axis}, but no range is given for it",
-                    f"give one, for example --dynamic '{name}:{axis}=1..{max(spec.shape[axis], 8)}'",
+                    f"give one: {argument('dynamic_shapes', f'{name}:{axis}=1..{max(spec.shape[axis], 8)}')}",
                 )
             if size != -1 and axis in spec.dims:
                 promised = spec.dims[axis]

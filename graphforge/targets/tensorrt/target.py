@@ -82,7 +82,9 @@ class TensorRTTarget:
         sidecar = write_plan_manifest(folder, manifest)
         notes.append(_about_running(problem))
         if wanted.tf32:
-            notes.append("TF32 is allowed in float32 products (TensorRT's default); --option tf32=false forbids it")
+            notes.append(
+                "TF32 is allowed in float32 products (TensorRT's default); target option tf32=false forbids it"
+            )
         return EmitResult(
             files=(plan_file.name, *onnx_result.files, sidecar),
             facts={

@@ -32,7 +32,7 @@ def test_bounds_are_promised_sizes_when_there_is_a_step() -> None:
 def test_dynamic_dim_without_a_range_is_refused_with_the_flag_to_give() -> None:
     with pytest.raises(GraphForgeError, match="dynamic on axis 0, but no range") as caught:
         profile_of(spec("x", 1, 3), {"x": (-1, 3)})
-    assert "--dynamic 'x:0=1..8'" in str(caught.value)
+    assert "dynamic_shapes='x:0=1..8'" in str(caught.value)
 
 
 def test_baked_in_size_is_refused() -> None:

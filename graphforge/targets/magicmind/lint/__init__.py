@@ -74,7 +74,7 @@ def _subject(path: Path) -> Subject:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GraphForgeError(
             f"{path} is not a readable MagicMind bundle: {error}",
-            "a bundle is the folder that graphforge compile --target magicmind writes",
+            "a bundle is the folder that a compilation for the target magicmind writes",
         ) from error
     read_model_proto(onnx_file)
     return Subject(onnx_file, settings, bundle, path)

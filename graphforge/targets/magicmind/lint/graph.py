@@ -18,7 +18,7 @@ __all__: list[str] = []
 
 _INT32 = np.iinfo(np.int32)
 _LIMIT_BYTES = 2**31
-_LOWER = f"lower the model: graphforge compile MODEL.onnx --target magicmind writes opset {OPSET}"
+_LOWER = f"lower the model: a compilation for the target magicmind writes opset {OPSET}"
 
 
 @rule("G1", "D,O", "opset of the default domain")
