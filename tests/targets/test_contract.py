@@ -167,7 +167,7 @@ def test_unknown_precision_is_refused_with_what_there_is() -> None:
 def test_precision_is_not_given_among_the_options() -> None:
     with pytest.raises(UsageError, match="precision is not given among the options") as caught:
         own(precision="fp16")
-    assert "--precision NAME" in caught.value.notes[0]
+    assert "precision=NAME" in caught.value.notes[0]
 
 
 @pytest.mark.parametrize(
