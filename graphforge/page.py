@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError, argument
+from graphforge.errors import argument
+from graphforge.runners.recorded import read_manifest
 from graphforge.verify.pages import write_page_to
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: 
         GraphForgeError: the folder is not a bundle, or the file cannot be written.
     """
     folder = Path(bundle)
-    manifest = _manifest(folder)
+    manifest = read_manifest(folder, unverified=True)
     page = render_report(manifest, opset=_opset(folder, manifest), diff=None if diff is None else diff.to_dict())
     target = folder / "report.html" if output is None else Path(output)
     return write_page_to(target, page, way_out=f"choose another place: {argument('output', 'FILE')}")
@@ -82,18 +82,6 @@ def render_report(
         opset=opset,
         diff=diff,
     )
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    for name in ("manifest.json", "manifest.unverified.json"):
-        path = folder / name
-        if path.is_file():
-            try:
-                found: dict[str, Any] = json.loads(path.read_text())
-            except json.JSONDecodeError as error:
-                raise GraphForgeError(f"{path} is not JSON: {error}") from None
-            return found
-    raise GraphForgeError(f"{str(folder)!r} is not a bundle", "a bundle is a folder made by graphforge compile")
 
 
 def _opset(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphforge.errors import CaptureError, GraphForgeError, UsageError, argument
 from graphforge.journal import Journal
@@ -25,16 +25,21 @@ if TYPE_CHECKING:
     from graphforge.transform import Pass, PassRecord
 
 __all__ = [
+    "ModelLike",
     "Prepared",
     "canonical_passes",
     "check_canonical",
     "count_nodes",
     "example_feeds",
+    "load",
     "prepare",
     "reference_runner",
     "to_canonical",
     "to_ir",
 ]
+
+# A model as every verb takes it: itself, loaded, or by its text or file.
+ModelLike: TypeAlias = "torch.nn.Module | torch.export.ExportedProgram | LoadedModel | str | Path"
 
 
 @dataclass(slots=True)
@@ -55,7 +60,7 @@ class Prepared:
 
 
 def prepare(
-    model: Any,
+    model: ModelLike,
     inputs: Any = None,
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -67,17 +72,23 @@ def prepare(
     Raises:
         GraphForgeError: the model or inputs are at fault.
     """
-    from graphforge.frontend.load import LoadedModel, load_model
-
-    if isinstance(model, str | Path):
-        loaded = load_model(str(model))
-    elif isinstance(model, LoadedModel):
-        loaded = model
-    else:
-        loaded = _loaded_from_object(model)
+    loaded = load(model)
     if loaded.onnx_path is not None:
         return _prepare_onnx(loaded, inputs, dynamic_shapes, seed)
     return _prepare_torch(loaded, inputs, dict(kwargs or {}), dynamic_shapes, seed)
+
+
+def load(model: ModelLike) -> LoadedModel:
+    """The model itself, loaded if it is given by its text or file.
+
+    Raises:
+        GraphForgeError: it cannot be loaded, or is not a model.
+    """
+    from graphforge.frontend.load import LoadedModel, load_model
+
+    if isinstance(model, str | Path):
+        return load_model(str(model))
+    return model if isinstance(model, LoadedModel) else _loaded_from_object(model)
 
 
 def _loaded_from_object(model: Any) -> LoadedModel:

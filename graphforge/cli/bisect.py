@@ -25,15 +25,13 @@ def command(request: ModelRequest, passes: tuple[str, ...], pipeline: str | None
       graphforge bisect net.py:build --input 'x:1x3x64x64'
       graphforge bisect net.py:build --input 'x:1x3x64x64' --pass my_pass.py:DropDropout
     """
-    from graphforge.prepare import canonical_passes
     from graphforge.transform import load_pass_from_file
-    from graphforge.verbs import bisect
+    from graphforge.verbs.bisect import bisect
 
     own = [load_pass_from_file(spec)() for spec in passes]
     with progress(quiet=as_json) as begin:
         begin("load")
-        prepared = request.prepare()
-        report = bisect(prepared, canonical_passes(pipeline, own), progress=begin)
+        report = bisect(**request.model_and_inputs(), passes=own, pipeline=pipeline, progress=begin)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from graphforge.cli.console import print_json, progress, stderr, stdout
 from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
 from graphforge.targets.semantic import NMS_FORMS, OUTPUT_FORMS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import onnx_ir as ir
-
-    from graphforge.opsets.answer import OpsetAnswer
-    from graphforge.prepare import Prepared
 
 __all__ = ["command"]
 
@@ -61,21 +51,19 @@ def command(
       graphforge opset torchvision:swin_t --input 'x:1x3x224x224' --target openvino
       graphforge opset net.py:build --input 'x:1x3x64x64' --prove --html opsets.html
     """
-    from graphforge.opsets.answer import answer_for_file
-    from graphforge.verbs import answer_for_prepared
+    from graphforge.verbs.opset import opset
 
     with progress(quiet=as_json) as begin:
         begin("load")
-        loaded = request.load()
-        if loaded.onnx_path is not None:  # nothing runs unless it is to be proved, so no inputs are needed
-            answer, model = answer_for_file(Path(loaded.onnx_path), target=target, outputs=outputs, nms=nms)
-            prepared = request.prepare(loaded) if prove else None
-        else:
-            prepared = request.prepare(loaded)
-            begin("capture")
-            answer, model = answer_for_prepared(prepared, target=target, capture=capture, outputs=outputs, nms=nms)
-        if prove and model is not None and prepared is not None:
-            answer = _proved(answer, model, prepared, request.seed, begin)
+        answer = opset(
+            **request.model_and_inputs(needed=prove),
+            target=target,
+            outputs=outputs,
+            nms=nms,
+            prove=prove,
+            capture=capture,
+            progress=begin,
+        )
     page = None
     if html is not None:
         from graphforge.opsets.render import write_page
@@ -84,30 +72,7 @@ def command(
     if as_json:
         print_json(answer.to_dict())
     else:
-        from graphforge.opsets.render import print_answer
-
-        print_answer(stdout(), answer)
+        answer.render(stdout())
     if page is not None:
         stderr().print(f"written: {page}", soft_wrap=True, markup=False)
     return int(answer.is_disproved)
-
-
-def _proved(
-    answer: OpsetAnswer, model: ir.Model, prepared: Prepared, seed: int, begin: Callable[[str], None]
-) -> OpsetAnswer:
-    from graphforge.opsets.matrix import State
-    from graphforge.opsets.prove import prove_opsets
-    from graphforge.prepare import example_feeds, reference_runner
-
-    assert answer.matrix is not None
-    legal = [cell.opset for cell in answer.matrix.cells if cell.state is not State.IMPOSSIBLE]
-    proofs = prove_opsets(
-        model,
-        legal,
-        reference_runner(prepared),
-        prepared.shapes,
-        example_feeds(prepared),
-        seed=seed,
-        progress=begin,
-    )
-    return replace(answer, proofs=tuple(proofs))

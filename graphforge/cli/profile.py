@@ -23,7 +23,7 @@ def command(bundle: str, runs: int, warmup: int, as_json: bool) -> None:
       graphforge profile out/resnet50
       graphforge profile out/resnet50 --runs 200 --json
     """
-    from graphforge.verbs import profile
+    from graphforge.verbs.profile import profile
 
     with progress(quiet=as_json) as begin:
         begin("measure")

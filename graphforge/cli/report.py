@@ -22,10 +22,10 @@ def command(bundle: str, output: str | None, as_json: bool) -> None:
       graphforge report out/resnet50
       graphforge report out/resnet50 -o resnet50.html
     """
-    from graphforge.page import write_report
+    from graphforge.verbs.report import report
 
-    path = write_report(bundle, output)
+    page = report(bundle, output)
     if as_json:
-        print_json({"report": str(path)})
+        print_json(page.to_dict())
     else:
-        stdout().print(f"written: {path}", soft_wrap=True, markup=False)
+        page.render(stdout())

@@ -15,7 +15,6 @@ from graphforge.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic, pars
 
 if TYPE_CHECKING:
     from graphforge.frontend.load import LoadedModel
-    from graphforge.prepare import Prepared
 
 __all__ = ["ModelRequest", "capture_option", "json_option", "model_options", "onnx_options"]
 
@@ -116,13 +115,17 @@ class ModelRequest:
         tensors = {renamed[name]: torch.from_numpy(array) for name, array in arrays.items()}
         return tensors, {renamed.get(name, name): axes for name, axes in dynamic.items()}
 
-    def prepare(self, loaded: LoadedModel | None = None) -> Prepared:
-        """The model loaded (unless it is already), its inputs named and drawn, its shape spec settled."""
-        from graphforge.prepare import prepare
+    def model_and_inputs(self, *, needed: bool = True) -> dict[str, Any]:
+        """What every function that takes a model is called with: ``model``, ``inputs``, ``dynamic_shapes``, ``seed``.
 
-        loaded = self.load() if loaded is None else loaded
+        Args:
+            needed: whether an ONNX file needs its inputs, too.
+        """
+        loaded = self.load()
+        if loaded.onnx_path is not None and not needed:
+            return {"model": loaded, "seed": self.seed}
         inputs, dynamic = self.example(loaded)
-        return prepare(loaded, inputs, dynamic_shapes=dynamic, seed=self.seed)
+        return {"model": loaded, "inputs": inputs, "dynamic_shapes": dynamic, "seed": self.seed}
 
 
 def model_options(function: Callable[..., R]) -> Callable[..., R]:

@@ -12,10 +12,13 @@ import onnx_ir as ir
 from graphforge.errors import GraphForgeError
 from graphforge.opsets.audit import OpsetReport, opset_report, opset_report_of_file
 from graphforge.opsets.matrix import Cell, OpsetMatrix, Place, State, as_delivered, opset_matrix
+from graphforge.shown import Shown
 from graphforge.targets.support import Runtime, runtimes
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rich.console import Console
 
     from graphforge.opsets.prove import Proof
 
@@ -92,8 +95,8 @@ class Fit:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class OpsetAnswer:
+@dataclass(frozen=True, slots=True, repr=False)
+class OpsetAnswer(Shown):
     """The answer.
 
     Attributes:
@@ -109,6 +112,21 @@ class OpsetAnswer:
     fits: tuple[Fit, ...]
     proofs: tuple[Proof, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """``written in opset 17, deliverable from opset 11 on; ready for ONNX Runtime``."""
+        lowest = self.audit.lowest if self.matrix is None else self.matrix.lowest
+        ready = ", ".join(fit.runtime.title for fit in self.fits if fit.verdict == "ready")
+        text = f"written in opset {self.audit.opset}, " + (
+            "not deliverable" if lowest is None else f"deliverable from opset {lowest} on"
+        )
+        return text + (f"; ready for {ready}" if ready else "")
+
+    def render(self, console: Console) -> None:
+        """Print what the model needs and why, the matrix, and what each runtime lacks."""
+        from graphforge.opsets.render import print_answer
+
+        print_answer(console, self)
 
     @property
     def is_disproved(self) -> bool:

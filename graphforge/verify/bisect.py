@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.shown import Shown
 from graphforge.verify.compare import OutputComparison
 from graphforge.verify.tolerance import Tolerances
 from graphforge.verify.verify import compare_outputs
@@ -62,8 +63,8 @@ class Probe:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class BisectReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class BisectReport(Shown):
     """The first pass that changes a result.
 
     Attributes:
@@ -93,6 +94,10 @@ class BisectReport:
             return f"no pass changes a result ({len(self.passes)} passes)"
         bad = next(probe for probe in self.probes if probe.count == self.guilty + 1)
         return f"pass {self.guilty + 1} of {len(self.passes)}, {self.passes[self.guilty]}: {bad.describe()}"
+
+    def summary(self) -> str:
+        """The guilty one and what it does."""
+        return self.describe()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""

@@ -18,6 +18,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array, array_from_tensor
 from graphforge.runners.eager import EagerRunner
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.shown import Shown
 from graphforge.verify.compare import OutputComparison, compare_arrays
 from graphforge.verify.lineup import ArtifactGraph, Candidates, ModuleCall, candidates_of
 from graphforge.verify.tolerance import Tolerance, Tolerances
@@ -89,8 +90,8 @@ class ModuleDiff:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class DiffReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class DiffReport(Shown):
     """The table of module outputs in execution order (a module stands after those inside it).
 
     Attributes:
@@ -120,6 +121,13 @@ class DiffReport:
         if row.comparison is None or row.comparison.max_abs is None:
             return text + (f": {row.comparison.reason}" if row.comparison is not None else "")
         return f"{text}: max abs {row.comparison.max_abs:.3g}, max rel {row.comparison.max_rel:.2g}"
+
+    def summary(self) -> str:
+        """The first departure, or that there is none."""
+        compared = sum(row.status in ("equal", "departs") for row in self.rows)
+        if self.first_departure is not None:
+            return f"first departure at {self.describe_first_departure()}"
+        return f"no departure in {compared} module outputs" if compared else "nothing could be compared"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""

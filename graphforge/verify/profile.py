@@ -23,6 +23,7 @@ from graphforge.runners.eager import EagerRunner
 from graphforge.runners.inputs import random_feeds
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner, usable_cpus
 from graphforge.runners.recorded import spec_of_manifest
+from graphforge.shown import Shown
 from graphforge.spec import ShapeSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Latency:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class ProfileReport(Shown):
     """What was measured and how.
 
     Attributes:
@@ -102,6 +103,12 @@ class ProfileReport:
         if "eager" not in medians or len(medians) < 2:
             return None
         return medians["eager"] / next(median for name, median in medians.items() if name != "eager")
+
+    def summary(self) -> str:
+        """``eager 3.1 ms, ONNX Runtime 1.2 ms (median of 100), 2.58 times as fast``."""
+        rows = ", ".join(f"{row.name} {row.median:.2f} ms" for row in self.rows)
+        faster = "" if self.speedup is None else f", {self.speedup:.2f} times as fast"
+        return f"{rows} (median of {self.runs}){faster}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""

@@ -12,6 +12,7 @@ from graphforge.errors import GraphForgeError, VerificationError
 from graphforge.runners.arrays import Array, dtype_name
 from graphforge.runners.inputs import check_feeds, random_feeds
 from graphforge.runners.runner import Runner
+from graphforge.shown import Shown
 from graphforge.spec import ShapeSpec
 from graphforge.verify.compare import OutputComparison, compare_arrays
 from graphforge.verify.ranked import reordered
@@ -69,8 +70,8 @@ class Trial:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class VerificationReport(Shown):
     """Everything that was tried and how it came out.
 
     Attributes:
@@ -155,6 +156,11 @@ class VerificationReport:
         """Raise ``error()`` unless everything passed."""
         if not self.passed:
             raise self.error()
+
+    def summary(self) -> str:
+        """``model.onnx against eager: passed, 3 trials``."""
+        verdict = "passed" if self.passed else "failed"
+        return f"{self.artifact} against {self.reference}: {verdict}, {len(self.trials)} trials"
 
     def render(self, console: Console) -> None:
         """Print the table: one row per trial and output."""

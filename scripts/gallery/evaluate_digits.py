@@ -77,7 +77,7 @@ def evaluate_eager(model: DigitDetector, count: int) -> Precision:
 
 def evaluate_bundle(folder: Path, count: int) -> Precision:
     """A compiled bundle, in batches of the size it was compiled with; ragged and padded outputs alike."""
-    from graphforge.cli.detections import detections_of
+    from graphforge.runtime.detections import detections_of
     from graphforge.targets import get_target
 
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -169,7 +169,7 @@ def test_pixels_are_prepared_as_asked(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_pictures_of_sixteen_bits_and_turned_ones_are_read_as_they_look(folder: Path) -> None:
-    from graphforge.cli.inputs import read_picture
+    from graphforge.runtime.files import read_picture
 
     Image.fromarray(np.asarray([[0, 257 * 100, 65535]], np.uint16)).save(folder / "deep.png")
     np.testing.assert_array_equal(np.asarray(read_picture(folder / "deep.png", grey=True)), [[0, 100, 255]])

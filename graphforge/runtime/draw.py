@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphforge.cli.detections import Array, Detections
+from graphforge.runtime.detections import Array, Detections
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from graphforge.cli.inputs import arrays_of_file, is_picture, pixels_of, read_picture
-from graphforge.errors import UsageError
+from graphforge.errors import UsageError, argument
 from graphforge.runners.arrays import dtype_name
 from graphforge.runners.recorded import spec_of_manifest
+from graphforge.runtime.files import arrays_of_file, is_picture, pixels_of, read_picture
 from graphforge.spec import ShapeSpec, TensorSpec
 
 __all__ = ["Feed", "Page", "Pixels", "feeds_of"]
 
 _FOR_PICTURES = ("float32", "float16", "float64", "uint8")
+_SETTINGS = f"{argument('scale')}, {argument('mean')} and {argument('std')}"
 _SHAPES = "a picture becomes Nx3xHxW, Nx1xHxW, 3xHxW or 1xHxW"
 
 
@@ -65,18 +66,24 @@ class Feed:
     from_files: bool
 
 
-def feeds_of(manifest: Mapping[str, Any], files: Sequence[tuple[str, Path]], pixels: Pixels) -> Iterator[Feed]:
-    """The runs it takes: as many pictures as there are, in batches of the size the bundle takes."""
+def feeds_of(
+    manifest: Mapping[str, Any], given: Sequence[tuple[str, Path | np.ndarray]], pixels: Pixels
+) -> Iterator[Feed]:
+    """The runs it takes: as many pictures as there are, in batches of the size the bundle takes.
+
+    Args:
+        manifest: of the bundle.
+        given: files and arrays, each with the name of its input, or nothing where that can be told.
+        pixels: what becomes of pictures.
+    """
     spec = spec_of_manifest(manifest)
-    arrays = _arrays(spec, [(name, path) for name, path in files if not is_picture(path)])
-    pictures = [(name, path) for name, path in files if is_picture(path)]
+    pictures = [(name, item) for name, item in given if isinstance(item, Path) and is_picture(item)]
+    arrays = _arrays(spec, [(name, item) for name, item in given if not isinstance(item, Path) or not is_picture(item)])
     takers = _takers(spec, pictures, arrays) if pictures else []
     sizes = _check_arrays(spec, arrays, takers)
     if not takers:
         if not pixels.unchanged:
-            raise UsageError(
-                "--scale, --mean and --std are for pictures, but arrays are given", "arrays are passed on as they are"
-            )
+            raise UsageError(f"{_SETTINGS} are for pictures, but arrays are given", "arrays are passed on as they are")
         looked_at = tuple(_pages_of_arrays(arrays))
         yield Feed(arrays, looked_at, len(looked_at), from_files=False)
         return
@@ -95,14 +102,20 @@ def feeds_of(manifest: Mapping[str, Any], files: Sequence[tuple[str, Path]], pix
         yield Feed(fed, tuple(pages[: len(given)]), images, from_files=True)
 
 
-def _arrays(spec: ShapeSpec, files: Sequence[tuple[str, Path]]) -> dict[str, np.ndarray]:
+def _arrays(spec: ShapeSpec, given: Sequence[tuple[str, Path | np.ndarray]]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
-    for name, path in files:
-        if not name and path.suffix.lower() == ".npy" and len(spec.inputs) > 1:
-            raise _which_input(path, spec.inputs)
-        for found, array in arrays_of_file(name, path, spec.inputs).items():
+    only = spec.inputs[0].name if spec.inputs else "x"
+    for name, item in given:
+        if isinstance(item, Path):
+            if not name and item.suffix.lower() == ".npy" and len(spec.inputs) > 1:
+                raise _which_input(item, spec.inputs)
+            read = arrays_of_file(name, item, otherwise=only)
+        else:
+            read = {name or only: item}
+        for found, array in read.items():
             if found in arrays:
-                raise UsageError(f"two files give data for input {found!r}", "name the input with --input NAME=FILE")
+                example = argument("inputs", {"NAME": "FILE"})
+                raise UsageError(f"two files give data for input {found!r}", f"name the input: {example}")
             arrays[found] = array
     return arrays
 
@@ -162,7 +175,8 @@ def _in_order(takers: Sequence[TensorSpec], pictures: Sequence[tuple[str, Path]]
 
 
 def _which_input(path: Path, inputs: Sequence[TensorSpec]) -> UsageError:
-    return UsageError(f"which input is {str(path)!r}?", f"say --input {inputs[0].name}={path}, or another name")
+    example = argument("inputs", {inputs[0].name: str(path)})
+    return UsageError(f"which input is {str(path)!r}?", f"say {example}, or another name")
 
 
 def _listed(spec: ShapeSpec) -> str:
@@ -254,11 +268,9 @@ def _pictures_as_tensor(
 def _prepared(pixels: np.ndarray, tensor: TensorSpec, how: Pixels) -> np.ndarray:
     if tensor.dtype == "uint8":
         if not how.unchanged:
-            raise UsageError(
-                f"input {tensor.name!r} takes bytes, so --scale, --mean and --std do not apply", "leave them out"
-            )
+            raise UsageError(f"input {tensor.name!r} takes bytes, so {_SETTINGS} do not apply", "leave them out")
         return np.asarray(np.rint(pixels * 255), dtype=np.uint8)
-    for option, numbers in (("--mean", how.mean), ("--std", how.std)):
+    for option, numbers in ((argument("mean"), how.mean), (argument("std"), how.std)):
         if len(numbers) not in (1, len(pixels)):
             raise UsageError(
                 f"{option} has {len(numbers)} numbers, but the input has {len(pixels)} channels",

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from graphforge.cli.detections import Detections, detections_of
 from graphforge.errors import GraphForgeError
+from graphforge.runtime.detections import Detections, detections_of
 
 BOXES = np.asarray([[0, 0, 4, 4], [1, 2, 5, 8], [2, 2, 3, 3]], np.float32)
 SCORES = np.asarray([0.9, 0.5, 0.2], np.float32)

@@ -1,0 +1,1 @@
+"""What a bundle needs to be used: arrays and pictures in, results, detections and drawings out; no PyTorch."""

@@ -1,0 +1,76 @@
+"""How reports show themselves: one line as `repr`, a table in a terminal, the same table in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
+__all__ = ["Shown"]
+
+# As wide as a notebook's cell is on a laptop.
+_WIDTH = 118
+_TEXT = (
+    '<pre style="white-space:pre;overflow:auto;max-height:40em;line-height:1.25;font-size:0.85em;margin:0;'
+    "font-family:Menlo,'DejaVu Sans Mono',Consolas,'Courier New',monospace\">{code}</pre>"
+)
+_PICTURE = '<img src="data:image/png;base64,{data}" style="max-width:100%;margin-top:0.5em" alt="{alt}">'
+
+
+class Shown:
+    """A report that prints itself by `render`; from that come its `repr`, its rich form and its HTML.
+
+    A dataclass among these is made with ``repr=False``, so that the short form here stands.
+    """
+
+    __slots__ = ()
+
+    def summary(self) -> str:
+        """What it says, in one line."""
+        raise NotImplementedError
+
+    def render(self, console: Console) -> None:
+        """Print all of it."""
+        raise NotImplementedError
+
+    def pictures(self) -> Sequence[bytes]:
+        """PNG files that a notebook shows below the text."""
+        return ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary()}>"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
+        from rich.text import Text
+
+        inner = _recorder(options.max_width, colours=console.color_system is not None)
+        self.render(inner)
+        yield Text.from_ansi(inner.export_text(styles=True).rstrip("\n"), no_wrap=True, overflow="ignore")
+
+    def _repr_html_(self) -> str:
+        recorder = _recorder(_WIDTH, colours=True)
+        self.render(recorder)
+        text = recorder.export_html(inline_styles=True, code_format=_TEXT)
+        pictures = (_PICTURE.format(data=base64.b64encode(one).decode(), alt="picture") for one in self.pictures())
+        return "".join([text, *pictures])
+
+
+def _recorder(width: int, *, colours: bool) -> Console:
+    """A console that keeps what is printed; a notebook or a terminal around it makes no difference."""
+    from rich.console import Console
+
+    return Console(
+        record=True,
+        file=io.StringIO(),
+        width=width,
+        highlight=False,
+        force_jupyter=False,
+        force_terminal=True,
+        color_system="truecolor" if colours else None,
+        legacy_windows=False,
+        _environ={},
+    )

@@ -1,0 +1,208 @@
+"""`graphforge.inspect`: the IR of a model, one node a line, with the origin of every node."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.prepare import ModelLike, Prepared, count_nodes, load, prepare, to_canonical, to_ir
+from graphforge.shown import Shown
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from rich.console import Console
+
+    from graphforge.journal import Progress
+    from graphforge.targets.target import Target
+
+__all__ = ["LEVELS", "Inspection", "inspect"]
+
+LEVELS = ("captured", "canonical", "legal")
+# Lines of a graph that a notebook or a table of reports shows; `str` has all of them.
+_SHOWN = 1000
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Inspection(Shown):
+    """A model's graph at one point of its way.
+
+    Attributes:
+        model: the graph.
+        level: ``captured``, ``canonical`` or ``legal``.
+        node: the one node asked for; None is all of them.
+    """
+
+    model: ir.Model
+    level: str
+    node: ir.Node | None = None
+
+    def summary(self) -> str:
+        """``resnet, canonical, 49 nodes``."""
+        if self.node is not None:
+            return f"node {self.node.name}, {self.node.op_type}, {self.level}"
+        name = self.model.graph.name
+        return f"{name + ', ' if name else ''}{self.level}, {count_nodes(self.model)} nodes"
+
+    def __str__(self) -> str:
+        """The whole graph, one node a line."""
+        return "\n".join(self.lines(coloured=False))
+
+    def text(self) -> str:
+        """Every detail in ONNX's textual syntax, which ``graphforge.ir.from_text`` reads back."""
+        from graphforge.ir import to_text
+
+        return to_text(self.model, origins=True)
+
+    def lines(self, *, coloured: bool, width: int | None = None) -> Iterator[str]:
+        """The graph, or the one node with all that is known of it, line by line.
+
+        Args:
+            coloured: whether with colours for a terminal.
+            width: cut lines of the graph to it; None leaves them.
+        """
+        from graphforge.ir.printer import lines_of
+
+        if self.node is not None:
+            yield from _lines_of_node(self.node)
+            return
+        for line in lines_of(self.model, width=width):
+            yield line.coloured() if coloured else str(line)
+
+    def render(self, console: Console) -> None:
+        """Print the graph, at most a thousand lines of it."""
+        from rich.text import Text
+
+        lines = list(self.lines(coloured=console.color_system is not None, width=console.width))
+        for line in lines[:_SHOWN]:
+            console.print(Text.from_ansi(line), soft_wrap=True)
+        if len(lines) > _SHOWN:
+            console.print(f"and {len(lines) - _SHOWN} more lines; print(...) shows all", soft_wrap=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        nodes = self.model.graph.all_nodes() if self.node is None else [self.node]
+        return {"level": self.level, "nodes": [_described(node) for node in nodes]}
+
+
+def inspect(
+    model: ModelLike,
+    inputs: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    level: str | None = None,
+    node: str | None = None,
+    target: str | Target = "onnx",
+    opset: int | None = None,
+    capture: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Inspection:
+    """Look at the graph of a model, with the module, operator and source line that every node came from.
+
+    Args:
+        model: the model, as ``graphforge.compile`` takes it; an ONNX file is only read and needs no inputs.
+        inputs, kwargs, dynamic_shapes: the example call, as ``graphforge.compile`` takes it.
+        level: ``captured`` (or read), ``canonical`` (after the default passes), ``legal`` (as the target gets it);
+            None is canonical, captured for an ONNX file.
+        node: name of a node, or of what it computes: only this one.
+        target: the target of level ``legal``.
+        opset: the opset of level ``legal``.
+        capture: how the program is read from the module, as ``graphforge.compile`` takes it.
+        seed: of random inputs.
+        progress: called with the name of each step as it begins.
+
+    Raises:
+        UsageError: there is no such level or target.
+        GraphForgeError: the model cannot be captured or lowered, or there is no such node.
+    """
+    from graphforge.ir import Level
+    from graphforge.spec import ShapeSpec
+    from graphforge.targets import get_target, options_for
+    from graphforge.transform import Pipeline, check_level
+
+    if level is not None and level not in LEVELS:
+        raise UsageError(f"there is no level {level!r}", f"the levels are: {', '.join(LEVELS)}")
+    chosen = get_target(target) if isinstance(target, str) else target
+    legalising = chosen.pipeline(options_for(chosen, opset=opset)) if level == "legal" else []
+    begin = progress or _say_nothing
+    loaded = load(model)
+    if loaded.onnx_path is not None and inputs is None:
+        prepared = Prepared(loaded, ShapeSpec(()))
+    else:
+        prepared = prepare(loaded, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
+    level = level or ("canonical" if loaded.onnx_path is None else "captured")
+    begin("capture")
+    graph, _ = to_ir(prepared, capture=capture, check=level != "captured")
+    if level != "captured":
+        begin("canonicalise")
+        to_canonical(graph)
+    if legalising:
+        begin("legalise")
+        Pipeline(legalising).run(graph)
+        check_level(graph, Level.LEGAL, f"the passes of target {chosen.name}", owner=chosen)
+    return Inspection(graph, level, None if node is None else _find(graph, node))
+
+
+def _say_nothing(step: str) -> None:
+    """Nobody asked how far it is."""
+
+
+def _find(model: ir.Model, name: str) -> ir.Node:
+    nodes = {node.name: node for node in model.graph.all_nodes() if node.name is not None}
+    nodes |= {output.name: node for node in nodes.values() for output in node.outputs if output.name is not None}
+    if name in nodes:
+        return nodes[name]
+    close = difflib.get_close_matches(name, nodes, n=3)
+    raise GraphForgeError(
+        f"there is no node {name!r}",
+        f"did you mean {' or '.join(close)}?" if close else "",
+        f"the graph has {count_nodes(model)} nodes; where no node is named they are all shown",
+    )
+
+
+def _described(node: ir.Node) -> dict[str, Any]:
+    from graphforge.ir import origins_of
+
+    return {
+        "name": node.name,
+        "op": node.op_type,
+        "domain": node.domain,
+        "inputs": [None if value is None else value.name for value in node.inputs],
+        "outputs": [_value(value) for value in node.outputs],
+        "attributes": {name: str(attribute.value) for name, attribute in node.attributes.items()},
+        "origins": [asdict(origin) for origin in origins_of(node)],
+    }
+
+
+def _value(value: ir.Value) -> dict[str, Any]:
+    return {
+        "name": value.name,
+        "dtype": None if value.dtype is None else value.dtype.name.lower(),
+        "shape": None if value.shape is None else [dim if isinstance(dim, int) else str(dim) for dim in value.shape],
+    }
+
+
+def _lines_of_node(node: ir.Node) -> Iterator[str]:
+    from graphforge.ir import origins_of
+
+    yield f"{node.name}: {node.domain + '::' if node.domain else ''}{node.op_type}"
+    for value in node.inputs:
+        if value is not None:
+            yield f"  input   {value.name}  {_typed(value)}"
+    for name, attribute in node.attributes.items():
+        yield f"  attr    {name} = {attribute.value}"
+    for value in node.outputs:
+        yield f"  output  {value.name}  {_typed(value)}"
+    for origin in origins_of(node):
+        made_by = f", made by {origin.made_by}" if origin.made_by else ""
+        yield f"  origin  {origin.describe()}{made_by}"
+
+
+def _typed(value: ir.Value) -> str:
+    facts = _value(value)
+    shape = "?" if facts["shape"] is None else "x".join(map(str, facts["shape"])) or "scalar"
+    return f"{facts['dtype'] or '?'} {shape}"
