@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graphforge.errors import LoweringError as LoweringError
     from graphforge.errors import UsageError as UsageError
     from graphforge.errors import VerificationError as VerificationError
+    from graphforge.frontend.load import load_model as load_model
     from graphforge.frontend.substitution import substitute as substitute
     from graphforge.optimization import optimize as optimize
     from graphforge.spec import DimRange as DimRange
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from graphforge.transform import Pipeline as Pipeline
     from graphforge.transform import Rewriter as Rewriter
     from graphforge.transform import Rule as Rule
+    from graphforge.verbs.bisect import bisect as bisect
+    from graphforge.verbs.diff import diff as diff
+    from graphforge.verbs.inspect import inspect as inspect
+    from graphforge.verbs.lint import lint as lint
+    from graphforge.verbs.opset import opset as opset
+    from graphforge.verbs.profile import profile as profile
+    from graphforge.verbs.report import report as report
+    from graphforge.verbs.run import run as run
+    from graphforge.verify.tolerance import Tolerances as Tolerances
 
 __version__ = "0.1.0"
 
@@ -53,10 +63,20 @@ _HOME = {
     "Rule": "graphforge.transform",
     "ShapeSpec": "graphforge.spec",
     "TensorSpec": "graphforge.spec",
+    "Tolerances": "graphforge.verify.tolerance",
     "UsageError": "graphforge.errors",
     "VerificationError": "graphforge.errors",
+    "bisect": "graphforge.verbs.bisect",
     "compile": "graphforge.compile",
+    "diff": "graphforge.verbs.diff",
+    "inspect": "graphforge.verbs.inspect",
+    "lint": "graphforge.verbs.lint",
+    "load_model": "graphforge.frontend.load",
+    "opset": "graphforge.verbs.opset",
     "optimize": "graphforge.optimization",
+    "profile": "graphforge.verbs.profile",
+    "report": "graphforge.verbs.report",
+    "run": "graphforge.verbs.run",
     "substitute": "graphforge.frontend.substitution",
 }
 

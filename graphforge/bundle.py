@@ -12,26 +12,32 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from graphforge.errors import GraphForgeError, argument
 from graphforge.prepare import count_nodes
+from graphforge.runners.recorded import read_manifest
+from graphforge.shown import Shown
+from graphforge.summary import closeness, print_summary, verdict_of
 from graphforge.targets.options import as_record
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from rich.console import Console
 
     from graphforge.journal import Journal
     from graphforge.prepare import Prepared
+    from graphforge.runtime.result import RunReport
     from graphforge.targets.target import EmitResult, Target, TargetOptions
     from graphforge.transform import PassRecord
+    from graphforge.verbs.report import Page
 
 __all__ = ["Bundle", "destination", "keep_unverified", "make_manifest", "staging", "write_json"]
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """A finished compilation.
+@dataclass(frozen=True, slots=True, repr=False)
+class Bundle(Shown):
+    """A finished compilation; a path to its folder wherever one is taken.
 
     Attributes:
         path: the folder with the artifacts and ``manifest.json``.
@@ -40,6 +46,62 @@ class Bundle:
 
     path: Path
     manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The bundle in a folder.
+
+        Raises:
+            GraphForgeError: it is not a bundle, or one that failed verification.
+        """
+        return cls(Path(path), read_manifest(Path(path)))
+
+    def run(
+        self,
+        inputs: Any,
+        *,
+        score: float = 0.3,
+        labels: str | os.PathLike[str] | Sequence[str] | None = None,
+        scale: float = 1.0,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        draw: str | os.PathLike[str] | None = None,
+    ) -> RunReport:
+        """Run the artifact; all is as with ``graphforge.run``, which raises the same.
+
+        Args:
+            inputs: arrays, tensors or files.
+            score: detections that score more are shown.
+            labels: names of the labels, or a text file with one a line.
+            scale, mean, std: what becomes of a picture's pixels.
+            draw: file for the picture with its detections drawn.
+        """
+        from graphforge.verbs.run import run
+
+        return run(self, inputs, score=score, labels=labels, scale=scale, mean=mean, std=std, draw=draw)
+
+    def report(self, output: str | os.PathLike[str] | None = None) -> Page:
+        """Write the bundle's page, ``report.html`` in its folder unless another file is named.
+
+        Raises:
+            GraphForgeError: the file cannot be written.
+        """
+        from graphforge.verbs.report import report
+
+        return report(self, output)
+
+    def summary(self) -> str:
+        """``out/net for onnx, verified, max rel 1.2e-06``."""
+        how_close = closeness(self.manifest)
+        target = self.manifest["target"]["name"]
+        return ", ".join(part for part in (f"{self.path} for {target}", verdict_of(self.manifest), how_close) if part)
+
+    def render(self, console: Console) -> None:
+        """Print steps, outputs, notes and the verdict."""
+        print_summary(console, self.path, self.manifest)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def explain(self) -> str:
         """Which rules nearly fired, where, and why they did not; and which passes of your own changed nothing."""

@@ -188,6 +188,7 @@ def _verify(
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.runners.padding import UnpaddedRunner
     from graphforge.verify import verify
+    from graphforge.verify.tolerance import as_tolerances
 
     with journal.step("verify"):
         runner = target.runner(folder)
@@ -202,7 +203,7 @@ def _verify(
                 runner,
                 prepared.shapes,
                 example_feeds(prepared),
-                tolerances=options.tolerances,
+                tolerances=as_tolerances(options.tolerances),
                 seed=options.seed,
                 progress=journal.progress,
             )

@@ -77,7 +77,9 @@ def plan(options: CompileOptions) -> Plan:
     from graphforge.targets import get_target, options_for
     from graphforge.targets.contract import check_contract
     from graphforge.transform import PrintAfter
+    from graphforge.verify.tolerance import as_tolerances
 
+    as_tolerances(options.tolerances)  # what cannot be meant is told before any work
     target = options.target
     if isinstance(target, str):
         target = get_target(target)

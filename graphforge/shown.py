@@ -49,7 +49,7 @@ class Shown:
 
         inner = _recorder(options.max_width, colours=console.color_system is not None)
         self.render(inner)
-        yield Text.from_ansi(inner.export_text(styles=True).rstrip("\n"), no_wrap=True, overflow="ignore")
+        yield Text.from_ansi(inner.export_text(styles=True).rstrip("\n"), overflow="fold")
 
     def _repr_html_(self) -> str:
         recorder = _recorder(_WIDTH, colours=True)

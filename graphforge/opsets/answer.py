@@ -114,13 +114,13 @@ class OpsetAnswer(Shown):
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """``written in opset 17, deliverable from opset 11 on; ready for ONNX Runtime``."""
+        """``written in opset 17, deliverable from opset 11 on, ready for 3 of 6 runtimes``."""
         lowest = self.audit.lowest if self.matrix is None else self.matrix.lowest
-        ready = ", ".join(fit.runtime.title for fit in self.fits if fit.verdict == "ready")
+        ready = sum(fit.verdict == "ready" for fit in self.fits)
         text = f"written in opset {self.audit.opset}, " + (
             "not deliverable" if lowest is None else f"deliverable from opset {lowest} on"
         )
-        return text + (f"; ready for {ready}" if ready else "")
+        return f"{text}, ready for {ready} of {len(self.fits)} runtimes"
 
     def render(self, console: Console) -> None:
         """Print what the model needs and why, the matrix, and what each runtime lacks."""

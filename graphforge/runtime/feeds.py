@@ -90,16 +90,16 @@ def feeds_of(
     each = _batch_for(takers[0], len(pictures), sizes) if len(takers) == 1 else 1
     images = each * len(takers)
     for first in range(0, len(pictures), images):
-        given = _in_order(takers, pictures[first : first + images])
+        group = _in_order(takers, pictures[first : first + images])
         known = dict(sizes)
         fed = dict(arrays)
         pages: list[Page] = []
         for number, tensor in enumerate(takers):
             # where there are too few, the last fills up
-            paths = given[number * each : (number + 1) * each] or given[-1:]
+            paths = group[number * each : (number + 1) * each] or group[-1:]
             fed[tensor.name], seen = _pictures_as_tensor(paths, tensor, each, known, pixels)
             pages += seen
-        yield Feed(fed, tuple(pages[: len(given)]), images, from_files=True)
+        yield Feed(fed, tuple(pages[: len(group)]), images, from_files=True)
 
 
 def _arrays(spec: ShapeSpec, given: Sequence[tuple[str, Path | np.ndarray]]) -> dict[str, np.ndarray]:

@@ -120,6 +120,11 @@ def options_for(
     Raises:
         UsageError: an option or precision is unknown, or has a value that it cannot have.
     """
+    if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int)):
+        raise UsageError(
+            f"{argument('opset')}: expected a whole number, got {type(opset).__name__} {opset!r}",
+            f"for example {argument('opset', 18)}",
+        )
     declared = {one.name: one for one in declared_options(target)}
     given = dict(own or {})
     _refuse_unknown(target.name, given, [name for name in declared if name != PRECISION])

@@ -19,7 +19,7 @@ from typing import Any
 
 from graphforge.errors import UsageError
 
-__all__ = ["EXACT", "Tolerance", "Tolerances"]
+__all__ = ["EXACT", "Tolerance", "Tolerances", "as_tolerances"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +170,61 @@ class Tolerances:
             "by_output": {name: tolerance.to_dict() for name, tolerance in self.by_output.items()},
             "loosened": list(self.loosened),
         }
+
+
+# Who asked for it, in the record of what was loosened.
+_BECAUSE = "the tolerances that were given"
+# What may be said of an output; `underflow` is a property of the arithmetic and not for users.
+_SETTINGS = ("scale", "rtol", "atol", "allow_nonfinite")
+
+
+def as_tolerances(given: object) -> Tolerances | None:
+    """What a user says of tolerances as `Tolerances`; None, the defaults, stays None.
+
+    Args:
+        given: a number is the share of an output's largest magnitude that any of its elements may be off, in place of
+            the default scale and rtol.  A dict holds ``scale``, ``rtol``, ``atol`` or ``allow_nonfinite`` for all float
+            outputs, or, by the name of an output, a number or such a dict.
+
+    Raises:
+        UsageError: it is something else, or a number is negative or not finite.
+    """
+    if given is None or isinstance(given, Tolerances):
+        return given
+    if isinstance(given, Mapping):
+        result = Tolerances()
+        whole = {key: value for key, value in given.items() if key in _SETTINGS}
+        if whole:
+            result = result.loosen(because=_BECAUSE, **_checked(whole, "tolerances"))
+        for key, value in given.items():
+            if key not in _SETTINGS:
+                where = f"tolerances[{key!r}]"
+                settings = _checked(value if isinstance(value, Mapping) else _share(value, where), where)
+                result = result.loosen(because=_BECAUSE, output=str(key), **settings)
+        return result
+    return Tolerances().loosen(because=_BECAUSE, **_checked(_share(given, "tolerances"), "tolerances"))
+
+
+def _share(given: object, where: str) -> Mapping[str, Any]:
+    """A number alone: nothing else is allowed beside that share of the largest magnitude."""
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise UsageError(
+            f"{where}: expected a number, a dict or Tolerances, got {type(given).__name__} {given!r}",
+            "a number is the share of an output's largest magnitude that any element may be off, for example 1e-3",
+            f"a dict holds {', '.join(_SETTINGS)}, or names of outputs",
+        )
+    return {"scale": float(given), "rtol": 0.0}
+
+
+def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for key, value in settings.items():
+        if key not in _SETTINGS:
+            raise UsageError(f"{where}: there is no {key!r}", f"there are: {', '.join(_SETTINGS)}")
+        if key == "allow_nonfinite":
+            fits = isinstance(value, bool)
+        else:
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+        if not fits:
+            wanted = "True or False" if key == "allow_nonfinite" else "a finite number >= 0"
+            raise UsageError(f"{where}: {key} is {value!r}, expected {wanted}")
+    return dict(settings)

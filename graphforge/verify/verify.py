@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError, VerificationError
+from graphforge.errors import GraphForgeError, UsageError, VerificationError, argument
 from graphforge.runners.arrays import Array, dtype_name
 from graphforge.runners.inputs import check_feeds, random_feeds
 from graphforge.runners.runner import Runner
@@ -240,6 +240,7 @@ def verify(
             trial = _explained(trial, reference, artifact, shapes, feeds, example, trials, run_once)
             culprit = feeds if culprit is None and trial.outputs else culprit
         trials.append(trial)
+        _see_that_outputs_exist(tolerances, trial)
     notes.extend(getattr(reference, "notes", ()))
     notes.extend(_weak_outputs(trials, tolerances))
     for trial in trials:
@@ -251,6 +252,16 @@ def verify(
     return VerificationReport(
         reference.name, artifact.name, tuple(trials), tolerances, seed, suspect, tuple(dict.fromkeys(notes))
     )
+
+
+def _see_that_outputs_exist(tolerances: Tolerances, trial: Trial) -> None:
+    names = [output.name for output in trial.outputs]
+    unknown = next((name for name in tolerances.by_output if name not in names), None)
+    if names and unknown is not None:
+        raise UsageError(
+            f"{argument('tolerances')} names output {unknown!r}, but the outputs are: {', '.join(names)}",
+            "a tolerance goes by the output's name, or by scale, rtol, atol for all of them",
+        )
 
 
 def _trials(

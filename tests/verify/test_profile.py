@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.verbs import profile
+from graphforge.verbs.profile import profile
 from graphforge.verify.profile import Latency
 from tests.verify import small
 
@@ -21,6 +21,7 @@ def bundle(folder: Path, *, spec: str | None = None) -> Path:
     small.write_net(small.net(), folder / "model.onnx")
     manifest = {
         "model": {"spec": spec, "kwargs": {}, "checkpoint": None},
+        "target": {"name": "onnx"},
         "files": ["model.onnx"],
         "inputs": [
             {
@@ -82,14 +83,19 @@ def test_a_bare_file_and_a_given_model(tmp_path: Path) -> None:
     model = small.net()
     path = small.write_net(model, tmp_path / "net.onnx")
     assert profile(path, runs=2, warmup=0).inputs["x"] == (1, 3, 8, 8)
-    report = profile(path, small.eager(model, 4, 3, 8, 8), runs=2, warmup=0)
+    report = profile(path, model, torch.zeros(4, 3, 8, 8), runs=2, warmup=0)
     assert [row.name for row in report.rows] == ["eager", "onnxruntime"]
     assert report.batch == 4
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GraphForgeError, match="neither a bundle nor an ONNX file"):
+    with pytest.raises(GraphForgeError, match="does not exist"):
         profile(tmp_path / "absent")
-    (tmp_path / "manifest.json").write_text('{"files": ["engine.plan"]}')
-    with pytest.raises(GraphForgeError, match=r"contains no ONNX file to run, but engine\.plan"):
+    with pytest.raises(GraphForgeError, match="is not a bundle"):
+        profile(tmp_path)
+    (tmp_path / "notes.txt").write_text("not a model")
+    with pytest.raises(GraphForgeError, match="neither a bundle nor an ONNX file"):
+        profile(tmp_path / "notes.txt")
+    (tmp_path / "manifest.json").write_text('{"target": {"name": "tensorrt"}, "inputs": [], "files": ["engine.plan"]}')
+    with pytest.raises(GraphForgeError, match=r"holds no ONNX file to run, but engine\.plan"):
         profile(tmp_path)

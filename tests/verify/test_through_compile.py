@@ -18,7 +18,9 @@ from graphforge.passes import default_pipeline
 from graphforge.prepare import prepare, reference_runner
 from graphforge.runners.eager import EagerRunner
 from graphforge.transform import Pass, Rewriter
-from graphforge.verbs import answer_for_prepared, bisect, profile
+from graphforge.verbs.bisect import bisect
+from graphforge.verbs.opset import opset
+from graphforge.verbs.profile import profile
 from graphforge.verify.diff import diff_modules
 from tests.verify import small
 
@@ -50,10 +52,10 @@ def test_the_spoiled_module_and_the_pass_are_named(tmp_path: Path) -> None:
     assert "first suspect: head (Linear)" in str(caught.value)
     assert "small.py" in str(caught.value)
     assert "more than rounding explains" in str(caught.value)
-    found = bisect(prepare(model, inputs()), [*default_pipeline(), BendWeight()])
+    found = bisect(model, inputs(), passes=[BendWeight()])
     assert found.guilty == len(default_pipeline())
     assert "bend-weight" in found.describe()
-    assert bisect(prepare(model, inputs())).clean
+    assert bisect(model, inputs()).clean
 
 
 def test_a_bundle_goes_through_every_verb(tmp_path: Path) -> None:
@@ -74,6 +76,5 @@ def test_a_bundle_goes_through_every_verb(tmp_path: Path) -> None:
     assert diff.agrees
     assert {row.module: row.note for row in diff.rows}["body.conv"] == "into body.bn"
     assert [row.name for row in profile(bundle.path, runs=2, warmup=1).rows] == ["eager", "onnxruntime"]
-    answer, _ = answer_for_prepared(prepared)
-    assert answer.audit.lowest == 18
+    assert opset(spec).audit.lowest == 18
     assert "agrees with eager on 5 sets" in write_report(bundle.path, diff=diff).read_text()
