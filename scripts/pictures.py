@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from graphforge.cli.compile import print_summary
+from graphforge.summary import print_summary
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -97,5 +97,5 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphForgeError, match="neither a bundle nor an ONNX file"):
         profile(tmp_path / "notes.txt")
     (tmp_path / "manifest.json").write_text('{"target": {"name": "tensorrt"}, "inputs": [], "files": ["engine.plan"]}')
-    with pytest.raises(GraphForgeError, match=r"holds no ONNX file to run, but engine\.plan"):
+    with pytest.raises(GraphForgeError, match=r"contains no ONNX file to run, but engine\.plan"):
         profile(tmp_path)
