@@ -12,6 +12,7 @@ from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
 from graphforge.prepare import Prepared, check_canonical, count_nodes, example_feeds, prepare, reference_runner, to_ir
 from graphforge.reproducer import leave_reproducer
+from graphforge.targets.contract import asking
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -60,8 +61,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         dynamic_shapes: input name -> axis -> ``(low, high)``, ``(low, high, step)`` or a ``DimRange``.
         target: name of a target, or a Target.
         opset: opset of the default domain to deliver; None lets the target choose.
-        precision: the target's name for the arithmetic.
-        target_options: options that only this target knows.
+        precision: the arithmetic, in the target's words; `graphforge targets NAME` lists them.
+        target_options: options of the target by name; `graphforge targets NAME` lists them too.
         outputs: for results whose size depends on data: ``ragged`` as eager returns them, or ``padded`` to a fixed size
             with the count beside them (``num_dets``); None lets the target choose.
         nms: ``native`` uses ONNX's NonMaxSuppression, ``portable`` plain tensor algebra; None lets the target choose.
@@ -123,12 +124,12 @@ def compile_with(
     lowered, facts = to_ir(prepared, capture=options.capture, target=planned.target.name, journal=journal)
     records = _run_passes(lowered, planned, prepared, options, journal)
     with staging(folder) as staged:
-        with journal.step("emit") as step:
+        with journal.step("emit") as step, asking(planned.target, "the artifact"):
             emitted = planned.target.emit(lowered, staged, planned.options, prepared.shapes)
             step["nodes"] = count_nodes(lowered)
         journal.notes += emitted.notes
         report = _verify(lowered, prepared, planned.target, staged, options, journal) if options.verify else None
-        outcome = _outcome(report, planned.target, options, journal)
+        outcome = _outcome(report, planned.target, staged, options, journal)
         manifest = make_manifest(
             prepared, planned.target, planned.options, emitted, lowered, facts, records, outcome, journal
         )
@@ -190,7 +191,7 @@ def _verify(
     from graphforge.verify import verify
     from graphforge.verify.tolerance import as_tolerances
 
-    with journal.step("verify"):
+    with journal.step("verify"), asking(target, "a run of the artifact"):
         runner = target.runner(folder)
         if runner is None:
             return None
@@ -212,12 +213,13 @@ def _verify(
 
 
 def _outcome(
-    report: VerificationReport | None, target: Target, options: CompileOptions, journal: Journal
+    report: VerificationReport | None, target: Target, folder: Path, options: CompileOptions, journal: Journal
 ) -> dict[str, Any]:
     if report is not None:
         return report.to_dict()
-    reason = (
-        f"nothing on this machine runs a {target.name} artifact" if options.verify else "the check was switched off"
-    )
+    reason = "the check was switched off"
+    if options.verify:
+        told = target.runs_here(folder)
+        reason = f"nothing on this machine runs what target {target.name} makes{f': {told}' if told else ''}"
     journal.notes.append(f"not verified: {reason}")
     return {"passed": None, "skipped": reason}

@@ -75,7 +75,7 @@ def plan(options: CompileOptions) -> Plan:
         GraphForgeError: the target does not work here.
     """
     from graphforge.targets import get_target, options_for
-    from graphforge.targets.contract import check_contract
+    from graphforge.targets.contract import asking, check_contract
     from graphforge.transform import PrintAfter
     from graphforge.verify.tolerance import as_tolerances
 
@@ -93,12 +93,13 @@ def plan(options: CompileOptions) -> Plan:
         outputs=options.outputs,
         nms=options.nms,
     )
-    missing = target.available()
+    with asking(target, "whether it works here"):
+        missing = target.available()
     if missing is not None:
         raise GraphForgeError(f"target {target.name} does not work here: {missing}")
-    planned = Plan(
-        target, asked, tuple(canonical_passes(options.pipeline, options.passes)), tuple(target.pipeline(asked))
-    )
+    with asking(target, "its passes"):
+        legalising = tuple(target.pipeline(asked))
+    planned = Plan(target, asked, tuple(canonical_passes(options.pipeline, options.passes)), legalising)
     for instrument in options.instruments:
         if isinstance(instrument, PrintAfter):
             instrument.refuse_unknown([*planned.canonical, *planned.legalising])

@@ -1,17 +1,20 @@
-"""What a target that does not fulfil the contract lacks, said in a sentence."""
+"""Targets of somebody else's: what one lacks of the contract, and what it raises, said in a sentence."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from typing import cast
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, InternalError
 from graphforge.targets.options import PRECISION, declared_options
 from graphforge.targets.target import Target
+from graphforge.user_code import is_ours, user_error
 
-__all__ = ["check_contract", "shortcomings"]
+__all__ = ["asking", "check_contract", "shortcomings"]
 
 # method -> the arguments that it is called with
 _METHODS = {
@@ -47,6 +50,25 @@ def check_contract(target: object, name: str | None = None, origin: str = "") ->
         )
 
 
+@contextmanager
+def asking(target: Target, what: str) -> Iterator[None]:
+    """An exception out of somebody else's target, while it is asked for ``what``, is told as theirs and not as ours.
+
+    Raises:
+        UserCodeError: the target's own code raised.
+    """
+    try:
+        yield
+    except (GraphForgeError, InternalError):
+        raise
+    except Exception as error:
+        package = type(target).__module__.partition(".")[0]
+        frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+        if is_ours(package) or not any(str(name).partition(".")[0] == package for name in frames):
+            raise
+        raise user_error(f"target {target.name!r} failed when asked for {what}", error) from error
+
+
 def shortcomings(target: object) -> Iterator[str]:
     """Every way in which something falls short of a target, in words; nothing where it is one."""
     if isinstance(target, type):
@@ -61,8 +83,11 @@ def shortcomings(target: object) -> Iterator[str]:
     for method, arguments in _METHODS.items():
         if method not in absent:
             yield from _unfit_method(getattr(target, method), method, arguments)
+    one = cast(Target, target)
+    if "tables" not in absent and (isinstance(one.tables, str) or not isinstance(one.tables, Sequence)):
+        yield "its tables are not a sequence of names"
     if "options" not in absent:
-        yield from _unfit_options(cast(Target, target))
+        yield from _unfit_options(one)
 
 
 def _unfit_method(method: object, name: str, arguments: tuple[str, ...]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import graphforge
-from graphforge.errors import GraphForgeError, UsageError
+from graphforge.errors import GraphForgeError, UsageError, UserCodeError
 from graphforge.targets import get_target, option, options_for, target_names
 from graphforge.targets.contract import check_contract, shortcomings
 from graphforge.targets.onnx import OnnxTarget
@@ -82,6 +83,17 @@ def test_every_declared_precision_can_be_asked(name: str) -> None:
     assert precision.name == PRECISION
     for one in precision.values:
         assert options_for(target, precision=one).precision == one
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "magicmind"])
+def test_readme_of_the_folder_lists_the_options_that_are_declared(name: str) -> None:
+    text = (Path(graphforge.__file__).parent / "targets" / name / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z][a-z0-9_]*)` \| ([^|]*) \|", text.partition("## Options")[2], re.MULTILINE))
+    declared = {one.name: one.default for one in declared_options(get_target(name)) if one.name != PRECISION}
+    assert rows.keys() == declared.keys()
+    for option_name, default in declared.items():
+        if isinstance(default, str | bool) and default != "":
+            assert rows[option_name] == f"`{str(default).lower()}`"
 
 
 @pytest.mark.parametrize("name", target_names())
@@ -241,10 +253,59 @@ def test_manifest_holds_what_was_asked_and_what_was_used(tmp_path: Path) -> None
     assert json.loads((bundle.path / "manifest.json").read_text())["target"] == bundle.manifest["target"]
 
 
+class Mute(OnnxTarget):
+    """A target that nothing here runs."""
+
+    def runner(self, folder: Path) -> None:
+        return None
+
+    def runs_here(self, folder: Path | None = None) -> str | None:
+        return "it takes a board"
+
+
+def test_target_that_nothing_here_runs_is_not_verified_for_its_own_reason(tmp_path: Path) -> None:
+    bundle = graphforge.compile(torch.nn.ReLU(), torch.zeros(2), target=Mute(), output=tmp_path / "out")
+    reason = "nothing on this machine runs what target onnx makes: it takes a board"
+    assert bundle.manifest["verification"] == {"passed": None, "skipped": reason}
+    assert f"not verified: {reason}" in bundle.manifest["notes"]
+
+
+class Clumsy(OnnxTarget):
+    """Every method raises what a slip of the pen raises."""
+
+    def __init__(self, clumsy: str) -> None:
+        self.clumsy = clumsy
+
+    def __getattribute__(self, name: str) -> Any:
+        if name != "clumsy" and name == self.clumsy:
+            return lambda *_: self._slip()
+        return super().__getattribute__(name)
+
+    def _slip(self) -> None:
+        raise KeyError("opset")
+
+
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [
+        ("available", "whether it works here"),
+        ("pipeline", "its passes"),
+        ("emit", "the artifact"),
+        ("runner", "a run of the artifact"),
+    ],
+)
+def test_exception_in_a_target_of_somebody_else_is_told_with_its_line(method: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(UserCodeError) as caught:
+        graphforge.compile(torch.nn.ReLU(), torch.zeros(2), target=Clumsy(method), output=tmp_path / "out")
+    assert caught.value.message == f"target 'onnx' failed when asked for {what}: KeyError: 'opset'"
+    assert "test_contract.py" in caught.value.notes[0]
+    assert not (tmp_path / "out").exists()
+
+
 # -- targets that fall short -------------------------------------------------------------------------------------------
 
 
-class Mute(OnnxTarget):
+class Deaf(OnnxTarget):
     """Its emit cannot be called as the contract calls it."""
 
     emit: Any = lambda self, model: None
@@ -253,6 +314,13 @@ class Mute(OnnxTarget):
 def _with_options(declared: object) -> object:
     class Short(OnnxTarget):
         options: Any = declared
+
+    return Short()
+
+
+def _with_tables(named: object) -> object:
+    class Short(OnnxTarget):
+        tables: Any = named
 
     return Short()
 
@@ -290,8 +358,9 @@ class Defaulting:
     ("made", "message"),
     [
         (object, "it has no name, makes, options, tables, available, pipeline, emit, runner, runs_here"),
-        (Mute, r"its emit does not take \(model, folder, options, shapes\)"),
+        (Deaf, r"its emit does not take \(model, folder, options, shapes\)"),
         (lambda: OnnxTarget, "it is the class OnnxTarget, expected an instance of it"),
+        (lambda: _with_tables("onnxruntime"), "its tables are not a sequence of names"),
         (lambda: _with_options(dict), "its options are not a frozen dataclass"),
         (lambda: _with_options(Thawed), "its options are not a frozen dataclass"),
         (lambda: _with_options(Undeclared), r"of its options, depth is not declared by option\(default, help=...\)"),
