@@ -274,6 +274,7 @@ class Clumsy(OnnxTarget):
     """Every method raises what a slip of the pen raises."""
 
     def __init__(self, clumsy: str) -> None:
+        super().__init__()
         self.clumsy = clumsy
 
     def __getattribute__(self, name: str) -> Any:
