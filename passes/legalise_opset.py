@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphforge.errors import GraphForgeError, UsageError, argument
-from graphforge.ir import HOME_OPSET, Graph, nodes_of
+from graphforge.ir import HOME_OPSET, Graph, here, nodes_of
 from graphforge.ir.versions import ir_version_for, versions_of
 from graphforge.passes.opset.engine import LOWEST_OPSET, lower_graph, rules_of
 from graphforge.passes.opset.step import NoLowerForm, Step
@@ -54,6 +54,7 @@ class LegaliseOpset(Pass):
         if obstacles:
             needed = max(obstacle.opset for obstacle in obstacles)
             shown = [obstacle.describe() for obstacle in obstacles[:_SHOWN]]
+            shown.insert(1, here(obstacles[0].node))
             if len(obstacles) > _SHOWN:
                 shown.append(f"... and {len(obstacles) - _SHOWN} more")
             count = "one node" if len(obstacles) == 1 else f"{len(obstacles)} nodes"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.ir import Graph, nodes_of, origins_of
+from graphforge.ir import Graph, here, nodes_of, origins_of
 from graphforge.ops.custom_op import declared_ops, find_op
 from graphforge.transform import Pass, Rewriter
 from graphforge.user_files import load_file
@@ -46,13 +46,14 @@ class RegisterCustomOp(Pass):
                     raise GraphForgeError(
                         f"operator {node.domain}::{node.op_type} is not declared (declared: {known})",
                         where,
+                        here(node),
                         "declare it with graphforge.ops.custom_op.custom_op",
                     )
                 rewriter.declined(f"{node.domain}::{node.op_type} is not declared", node)
                 continue
             problem = op.check(node)
             if problem is not None:
-                raise GraphForgeError(f"{op.qualified_name} {problem}", where)
+                raise GraphForgeError(f"{op.qualified_name} {problem}", where, here(node))
             rewriter.infer(node)
             if graph.opset_imports.get(node.domain) is None:
                 rewriter.set_opset(op.version, node.domain)

@@ -10,7 +10,7 @@ from graphforge.ir.infer import broadcast_dims, constant_of, infer_node, schema_
 from graphforge.ir.levels import Level
 from graphforge.ir.origin import Origin, origins_from_metadata, origins_of, set_origins, write_origin_metadata
 from graphforge.ir.printer import print_graph
-from graphforge.ir.snippet import snippet
+from graphforge.ir.snippet import here, snippet
 from graphforge.ir.text import from_text, to_text
 from graphforge.ir.verifier import bodies_of, nodes_of, verify_graph
 
@@ -33,6 +33,7 @@ __all__ = [
     "constant_of",
     "from_graphsurgeon",
     "from_text",
+    "here",
     "infer_node",
     "nodes_of",
     "origins_from_metadata",

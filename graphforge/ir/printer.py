@@ -293,7 +293,7 @@ def _short_place(source: str, width: int | None) -> str:
 def _usual(sizes: Iterable[int], *, spare: int = 8) -> int:
     """The width that all rows fit into, or nine in ten where the others would push everything far apart."""
     ordered = sorted(sizes) or [0]
-    usual = ordered[int(0.9 * (len(ordered) - 1))]
+    usual = ordered[math.ceil(0.9 * len(ordered)) - 1]
     return ordered[-1] if ordered[-1] <= usual + spare else usual
 
 

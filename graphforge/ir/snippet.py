@@ -12,7 +12,7 @@ import onnx_ir as ir
 from graphforge.ir.builder import HOME_OPSET
 from graphforge.ir.printer import Columns, Row, row_of
 
-__all__ = ["snippet"]
+__all__ = ["here", "snippet"]
 
 _WIDTH = 120
 
@@ -46,6 +46,11 @@ def snippet(
         start = whole.start_of_expression(row) + before
         lines += [str(whole.line(row)), " " * start + "^" * letters]
     return "\n".join(f"    {line}" for line in lines)
+
+
+def here(node: ir.Node, *, operand: int | None = None, attribute: str | None = None) -> str:
+    """The snippet as a note of an error."""
+    return f"here:\n{snippet(node, operand=operand, attribute=attribute)}"
 
 
 def _neighbours(graph: ir.Graph | ir.Function, node: ir.Node, around: int) -> list[ir.Node]:

@@ -5,7 +5,9 @@ One walk in the order of the data, linear in nodes and uses: about 10 ms for a t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -13,12 +15,38 @@ from graphforge.errors import InternalError
 from graphforge.ir.builder import HOME_OPSET
 from graphforge.ir.levels import LEVEL_RULES, Level, LevelRule
 from graphforge.ir.origin import origins_of
-from graphforge.ir.versions import conflict_of
+from graphforge.ir.versions import ConflictKind, conflict_of
 
-__all__ = ["bodies_of", "find_problems", "first_problems", "nodes_of", "verify_graph"]
+__all__ = ["Problem", "bodies_of", "find_problems", "first_problems", "nodes_of", "verify_graph"]
 
 # A broken graph is usually broken in many places for one reason; a reader needs the first few.
 _SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem of a graph.
+
+    Attributes:
+        text: what is the matter, one line.
+        node: the node that is at fault; None where it is not one node.
+        operand: position of the operand that is at fault.
+        attribute: name of the attribute that is at fault.
+    """
+
+    text: str
+    node: ir.Node | None = None
+    operand: int | None = None
+    attribute: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    def here(self) -> str:
+        """The lines around the node with carets under the culprit, as a note of an error; "" without a node."""
+        from graphforge.ir.snippet import here  # the printer walks graphs with the functions below
+
+        return "" if self.node is None else here(self.node, operand=self.operand, attribute=self.attribute)
 
 
 def verify_graph(model: ir.Model, level: Level | None = None) -> None:
@@ -34,25 +62,26 @@ def verify_graph(model: ir.Model, level: Level | None = None) -> None:
 
 
 def first_problems(model: ir.Model, level: Level | None = None) -> list[str]:
-    """The first few problems of the model, one line each, and a last line where there are more."""
-    problems: list[str] = []
-    for problem in find_problems(model, level):
-        if len(problems) == _SHOWN:
-            return [*problems, "... and more"]
-        problems.append(problem)
-    return problems
+    """The first few problems of the model, one line each, and a last line where there are more.
+
+    Where the first one is that of a node, the lines of the graph around that node come second.
+    """
+    found = list(itertools.islice(find_problems(model, level), _SHOWN + 1))
+    lines = [str(problem) for problem in found[:_SHOWN]] + ["... and more"] * (len(found) > _SHOWN)
+    place = found[0].here() if found else ""
+    return [*lines[:1], place, *lines[1:]] if place else lines
 
 
-def find_problems(model: ir.Model, level: Level | None = None) -> Iterator[str]:
-    """Every problem of the model, one line each; nothing when it is well formed."""
+def find_problems(model: ir.Model, level: Level | None = None) -> Iterator[Problem]:
+    """Every problem of the model; nothing when it is well formed."""
     rule = None if level is None else LEVEL_RULES[level]
     graph = model.graph
     opset = graph.opset_imports.get("", HOME_OPSET)
     if rule is not None and rule.standard_opset_is_home and opset != HOME_OPSET:
-        yield f"the default domain is at opset {opset}, expected the home opset {HOME_OPSET}"
+        yield Problem(f"the default domain is at opset {opset}, expected the home opset {HOME_OPSET}")
     if rule is not None and rule.functions_inlined and model.functions:
         names = ", ".join(str(function.name) for function in model.functions.values())
-        yield f"the model still has functions: {names}"
+        yield Problem(f"the model still has functions: {names}")
     functions = {(function.domain, function.name) for function in model.functions.values()}
     checker = _Checker(opset, rule, functions, graph.opset_imports)
     yield from checker.graph(graph, set(), {}, is_main=True)
@@ -74,7 +103,7 @@ class _Checker:
 
     def graph(
         self, graph: ir.Graph, visible: set[ir.Value], scope: dict[str, ir.Value], *, is_main: bool = False
-    ) -> Iterator[str]:
+    ) -> Iterator[Problem]:
         """Check one graph; ``visible`` and ``scope`` hold what the enclosing graphs define, left as they were."""
         values: list[ir.Value] = []
         names: set[str] = set()
@@ -96,67 +125,71 @@ class _Checker:
 
         for value in graph.inputs:
             if problem := define(value):
-                yield problem
+                yield Problem(problem)
         for key, value in graph.initializers.items():
             if value.name != key:
-                yield f"initializer {key!r} holds a value named {value.name!r}"
+                yield Problem(f"initializer {key!r} holds a value named {value.name!r}")
             tensor = value.const_value
             if tensor is None:
-                yield f"initializer {key!r} has no data"
+                yield Problem(f"initializer {key!r} has no data")
             elif value.dtype is not None and value.dtype != tensor.dtype:
-                yield f"initializer {key!r} says {value.dtype.name.lower()}, its data are {tensor.dtype.name.lower()}"
+                yield Problem(
+                    f"initializer {key!r} says {value.dtype.name.lower()}, its data are {tensor.dtype.name.lower()}"
+                )
             elif value.shape is not None and value.shape is not tensor.shape and value.shape != tensor.shape:
-                yield f"initializer {key!r} says {value.shape}, its data are {tensor.shape}"
+                yield Problem(f"initializer {key!r} says {value.shape}, its data are {tensor.shape}")
             if value.producer() is not None:
-                yield f"initializer {key!r} is also the output of a node"
+                yield Problem(f"initializer {key!r} is also the output of a node")
             if not value.is_graph_input() and (problem := define(value)):
-                yield problem
+                yield Problem(problem)
         for node in graph:
             yield from self._node(graph, node, visible)
             for body in bodies_of(node):
                 yield from self.graph(body, visible, scope)
             for position, value in enumerate(node.outputs):
                 if value.producer() is not node or value.index() != position:
-                    yield f"{_describe(node)}: output {position} does not know its producer"
+                    yield Problem(f"{_describe(node)}: output {position} does not know its producer", node)
                 if value in visible:
-                    yield f"{_describe(node)}: output {value.name!r} is defined twice"
+                    yield Problem(f"{_describe(node)}: output {value.name!r} is defined twice", node)
                 if value.name == "" and not value._uses and not value.is_graph_output():
                     continue  # an optional output that is not asked for
                 if problem := define(value):
-                    yield problem
+                    yield Problem(problem, node)
                 if self.types_known and value.type is None and _can_be_typed(node):
-                    yield f"{_describe(node)}: the type of output {value.name!r} is unknown"
+                    yield Problem(f"{_describe(node)}: the type of output {value.name!r} is unknown", node)
         if is_main and not graph.outputs:
-            yield "the graph has no outputs"
+            yield Problem("the graph has no outputs")
         for position, value in enumerate(graph.outputs):
             if value not in visible:
-                yield f"output {position} ({value.name!r}) is computed nowhere in the graph"
+                yield Problem(f"output {position} ({value.name!r}) is computed nowhere in the graph")
             if not value.is_graph_output():
-                yield f"output {position} ({value.name!r}) does not know that it is one"
+                yield Problem(f"output {position} ({value.name!r}) does not know that it is one")
         visible.difference_update(values)
         for name in names:
             del scope[name]
 
-    def _node(self, graph: ir.Graph, node: ir.Node, visible: set[ir.Value]) -> Iterator[str]:
+    def _node(self, graph: ir.Graph, node: ir.Node, visible: set[ir.Value]) -> Iterator[Problem]:
         if node.graph is not graph:
-            yield f"{_describe(node)}: does not know which graph it stands in"
+            yield Problem(f"{_describe(node)}: does not know which graph it stands in", node)
         for position, value in enumerate(node.inputs):
             if value is None:
                 continue
             if value not in visible:
-                yield f"{_describe(node)}: input {position} ({value.name!r}) is not defined before it"
+                text = f"{_describe(node)}: input {position} ({value.name!r}) is not defined before it"
+                yield Problem(text, node, position)
             # Looks into the dict of uses itself: `uses()` copies it, which for a value used everywhere is quadratic.
             if (node, position) not in value._uses:
-                yield f"{_describe(node)}: input {position} ({value.name!r}) does not list this use"
+                text = f"{_describe(node)}: input {position} ({value.name!r}) does not list this use"
+                yield Problem(text, node, position)
         key = (node.domain, node.op_type)
         if key not in self.known_ops:
             self.known_ops[key] = self._judge(*key)
         problem = self.known_ops[key]
-        if problem is None and node.domain == "":
-            conflict = conflict_of(node, self.opset)
-            problem = None if conflict is None else conflict.text
         if problem is not None:
-            yield f"{_describe(node)}: {problem}"
+            yield Problem(f"{_describe(node)}: {problem}", node)
+        elif node.domain == "" and (conflict := conflict_of(node, self.opset)):
+            attribute = conflict.name if conflict.kind is ConflictKind.ATTRIBUTE else None
+            yield Problem(f"{_describe(node)}: {conflict.text}", node, attribute=attribute)
 
     def _judge(self, domain: str, op_type: str) -> str | None:
         """What the level has against every node of an operator."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.ir import HOME_OPSET, Builder, infer_node, origins_of, schema_of
+from graphforge.ir import HOME_OPSET, Builder, here, infer_node, origins_of, schema_of
 from graphforge.ir.bodies import type_body_inputs, type_outputs_of_bodies
-from graphforge.ir.versions import conflict_of, describe_node, versions_of
+from graphforge.ir.versions import ConflictKind, conflict_of, describe_node, versions_of
 from graphforge.onnx_io.newer import lower_to_home
 from graphforge.onnx_io.older import RAISES
 
@@ -87,11 +87,13 @@ def _raise_node(node: ir.Node, main: ir.Graph) -> None:
         known = versions_of(node.op_type)
         raise GraphForgeError(
             f"{describe_node(node)}: opset {version} has no such operator",
+            here(node),
             f"it came with opset {known[0]}" if known else "an operator of your own needs a domain of its own",
         )
     problem = conflict_of(node, version)
     if problem is not None and not schema.deprecated:
-        raise GraphForgeError(f"{describe_node(node)}: {problem.text}")
+        attribute = problem.name if problem.kind is ConflictKind.ATTRIBUTE else None
+        raise GraphForgeError(f"{describe_node(node)}: {problem.text}", here(node, attribute=attribute))
     origins = origins_of(node)
     op = Builder(node.graph, before=node, origins=origins, opset=HOME_OPSET, constants=main)
     if schema.since_version > HOME_OPSET:
@@ -105,7 +107,8 @@ def _raise_node(node: ir.Node, main: ir.Graph) -> None:
     if problem is not None:
         raise GraphForgeError(
             f"{describe_node(node)}, written in opset {version}, cannot be expressed at opset {HOME_OPSET}: "
-            f"{problem.text}"
+            f"{problem.text}",
+            here(node),
         )
 
 

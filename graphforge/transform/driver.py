@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from graphforge.errors import InternalError
-from graphforge.ir import nodes_of
+from graphforge.ir import here, nodes_of
 from graphforge.transform.pattern import pattern_depth
 from graphforge.transform.rule import NoMatch, Rule
 
@@ -100,6 +100,15 @@ def _awake(rules: Sequence[Rule], present: set[tuple[str, str]]) -> tuple[list[R
 
 
 def _try(rule: Rule, node: ir.Node, rewriter: Rewriter) -> tuple[list[ir.Node], list[ir.Value]] | None:
+    """As ``_fire``; an exception of the rule is told with the place in the graph that it was tried at."""
+    try:
+        return _fire(rule, node, rewriter)
+    except Exception as error:
+        error.add_note(f"{rule.name} was tried {here(node)}")
+        raise
+
+
+def _fire(rule: Rule, node: ir.Node, rewriter: Rewriter) -> tuple[list[ir.Node], list[ir.Value]] | None:
     """Fire the rule at the node; returns nodes to look at again and values that lost users, None if it did not fire."""
     found = rule.match(node)
     if not isinstance(found, NoMatch):

@@ -218,7 +218,7 @@ def _run_pass(pass_: Pass, model: ir.Model, rewriter: Rewriter) -> None:
         raise
     except Exception as error:
         if not is_ours(type(pass_).__module__):
-            raise user_error(f"the pass {pass_.name!r} failed", error) from error
+            raise user_error(f"the pass {pass_.name!r} failed", error, *getattr(error, "__notes__", ())) from error
         if isinstance(error, InternalError):
             raise
         raise InternalError(f"the pass {pass_.name!r} failed: {type(error).__name__}: {error}") from error

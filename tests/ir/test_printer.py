@@ -49,7 +49,7 @@ in   c  bool[]
 out  y  f32[n,4]
 
 flat   f32[n,288] = Reshape(x, [-1,288])
-dense  f32[n,4]   = Gemm(flat, [288,4] f32)  head.fc  net.py:12
+dense  f32[n,4]   = Gemm(flat, [288,4] f32)                                              head.fc  net.py:12
 whole  i64[n,4]   = Cast(dense, to=i64)
 odd    ?          = graphforge::Thing(whole, -, i32{3,4}, 0.5 f64, limit=0.5, mode='a')
 y      f32[n,4]   = If(c)

@@ -17,7 +17,7 @@ def parse(body: str) -> Model:
 
 
 def problems(model: Model, level: Level | None = None) -> str:
-    return "\n".join(find_problems(model, level))
+    return "\n".join(map(str, find_problems(model, level)))
 
 
 def test_a_sound_graph_with_bodies_passes() -> None:
@@ -36,8 +36,11 @@ def test_order() -> None:
     first, second = model.graph
     model.graph.insert_before(first, second)
     assert "y = Neg: input 0 ('a') is not defined before it" in problems(model)
-    with pytest.raises(InternalError, match="not well formed"):
+    with pytest.raises(InternalError, match="not well formed") as caught:
         verify_graph(model)
+    *_, line, carets, after = str(caught.value).splitlines()
+    assert line[carets.index("^") :] == "a)"  # the operand that is read too early
+    assert after.endswith("= Neg(x)")
 
 
 def test_value_of_a_body_read_outside() -> None:

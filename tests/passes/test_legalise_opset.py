@@ -399,6 +399,9 @@ def test_what_has_no_lower_form_names_node_origin_opset_and_cure() -> None:
     assert "needs opset 16" in text
     assert "aligned=False" in text
     assert "the lowest opset that would do is 16" in text
+    (place,) = [note for note in caught.value.notes if note.startswith("here:")]
+    assert "= RoiAlign(" in place
+    assert " ^^^^^^^^" in place
 
 
 def test_the_lowest_opset_is_that_of_the_most_demanding_node() -> None:

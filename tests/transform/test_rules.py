@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
-from graphforge.errors import InternalError
-from graphforge.ir import verify_graph
-from graphforge.transform import Match, Rewriter, Rule
+from graphforge.errors import GraphForgeError, InternalError
+from graphforge.ir import Graph, verify_graph
+from graphforge.transform import Match, Pass, Pipeline, Rewriter, Rule
 from tests.transform.toys import AddZero, DoubleNeg, parse
 
 
@@ -139,3 +140,25 @@ def test_the_cost_grows_with_the_graph_only() -> None:
     small = min(seconds(250) for _ in range(3))
     # Eight times the nodes: linear is 8, quadratic 64.
     assert min(seconds(2000) for _ in range(3)) < 20 * small
+
+
+def test_an_exception_of_a_rule_is_told_with_the_place_it_was_tried_at() -> None:
+    class Clumsy(Rule):
+        def pattern(self, op: Any, x: Any) -> Any:
+            return op.Neg(op.Relu(x))
+
+        def rewrite(self, op: Any, m: Match) -> Any:
+            raise KeyError("oh")
+
+    @dataclass(frozen=True)
+    class Apply(Pass):
+        name: ClassVar[str] = "apply"
+
+        def run(self, graph: Graph, rewriter: Rewriter) -> None:
+            rewriter.apply(Clumsy(), graph)
+
+    with pytest.raises(GraphForgeError, match="the pass 'apply' failed: KeyError: 'oh'") as caught:
+        Pipeline([Apply()]).run(parse("g (float[2] x) => (float[2] y) { a = Relu(x) y = Neg(a) }"))
+    (place,) = [note for note in caught.value.notes if "^" in note]
+    assert place.splitlines()[0] == "Clumsy was tried here:"
+    assert place.splitlines()[-2].endswith("= Neg(a)")

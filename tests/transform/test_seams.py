@@ -64,6 +64,15 @@ def test_the_problem_is_told_with_the_node() -> None:
         Pipeline([AddAlpha()]).run(parse(GRAPH))
 
 
+def test_carets_stand_under_what_is_wrong() -> None:
+    with pytest.raises(GraphForgeError) as caught:
+        Pipeline([AddAlpha()]).run(parse(GRAPH))
+    head, line, carets, *_ = next(note for note in caught.value.notes if "^" in note).splitlines()
+    assert head == "here:"
+    assert line[carets.index("^") :] == "alpha=0.1)"
+    assert carets.count("^") == len("alpha=0.1")
+
+
 def test_a_pass_of_ours_is_checked_where_asked_and_is_our_bug() -> None:
     model = parse(GRAPH)
     Pipeline([OurMoveFirst()]).run(model)  # the seams behind a stage are the caller's
