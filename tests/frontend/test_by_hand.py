@@ -353,7 +353,7 @@ ELSEWHERE: dict[str, str] = {
         ("torchvision.deform_conv2d.default", "torchvision.nms.default", "torchvision.roi_align.default"),
         "aten/test_vision.py",
     ),
-    "torchvision.roi_pool.default": "test_torchvision_kernels.py",
+    "torchvision.roi_pool.default": "../ops/test_torchvision_kernels.py",
     "graphforge.batched_nms.default": "../ops/test_batched_nms.py",
     "graphforge.soft_nms.default": "../ops/test_soft_nms.py",
     "graphforge.nms_rotated.default": "../ops/test_nms_rotated.py",

@@ -141,7 +141,8 @@ def test_capture_failures_print_nothing(tmp_path: Path) -> None:
     script = tmp_path / "quiet.py"
     script.write_text(
         "import torch\n"
-        "from graphforge.frontend.capture import capture, input_tree\n"
+        "from graphforge.call import input_tree\n"
+        "from graphforge.frontend.capture import capture\n"
         "from graphforge.spec import DimRange\n"
         "class M(torch.nn.Module):\n"
         "    def forward(self, x):\n"
