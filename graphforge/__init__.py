@@ -15,14 +15,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphforge.bundle import Bundle as Bundle
     from graphforge.compile import compile as compile
+    from graphforge.declaring import custom_ops as custom_ops
+    from graphforge.declaring import declarations as declarations
+    from graphforge.declaring import substitutions as substitutions
+    from graphforge.declaring import withdraw as withdraw
     from graphforge.errors import CaptureError as CaptureError
     from graphforge.errors import GraphForgeError as GraphForgeError
     from graphforge.errors import InternalError as InternalError
     from graphforge.errors import LoweringError as LoweringError
     from graphforge.errors import UsageError as UsageError
+    from graphforge.errors import UserCodeError as UserCodeError
     from graphforge.errors import VerificationError as VerificationError
     from graphforge.frontend.load import load_model as load_model
+    from graphforge.frontend.substitution import Substitution as Substitution
     from graphforge.frontend.substitution import substitute as substitute
+    from graphforge.ops.custom_op import CustomOp as CustomOp
+    from graphforge.ops.custom_op import TensorFact as TensorFact
+    from graphforge.ops.custom_op import custom_op as custom_op
     from graphforge.optimization import optimize as optimize
     from graphforge.spec import DimRange as DimRange
     from graphforge.spec import ShapeSpec as ShapeSpec
@@ -53,6 +62,7 @@ if not all((Path(__file__).with_name(_name) / "__init__.py").is_file() for _name
 _HOME = {
     "Bundle": "graphforge.bundle",
     "CaptureError": "graphforge.errors",
+    "CustomOp": "graphforge.ops.custom_op",
     "DimRange": "graphforge.spec",
     "GraphForgeError": "graphforge.errors",
     "InternalError": "graphforge.errors",
@@ -62,12 +72,18 @@ _HOME = {
     "Rewriter": "graphforge.transform",
     "Rule": "graphforge.transform",
     "ShapeSpec": "graphforge.spec",
+    "Substitution": "graphforge.frontend.substitution",
+    "TensorFact": "graphforge.ops.custom_op",
     "TensorSpec": "graphforge.spec",
     "Tolerances": "graphforge.verify.tolerance",
     "UsageError": "graphforge.errors",
+    "UserCodeError": "graphforge.errors",
     "VerificationError": "graphforge.errors",
     "bisect": "graphforge.verbs.bisect",
     "compile": "graphforge.compile",
+    "custom_op": "graphforge.ops.custom_op",
+    "custom_ops": "graphforge.declaring",
+    "declarations": "graphforge.declaring",
     "diff": "graphforge.verbs.diff",
     "inspect": "graphforge.verbs.inspect",
     "lint": "graphforge.verbs.lint",
@@ -78,6 +94,8 @@ _HOME = {
     "report": "graphforge.verbs.report",
     "run": "graphforge.verbs.run",
     "substitute": "graphforge.frontend.substitution",
+    "substitutions": "graphforge.declaring",
+    "withdraw": "graphforge.declaring",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.bundle import Bundle, destination, keep_unverified, make_manifest, staging, write_json
+from graphforge.declaring import declarations
 from graphforge.errors import InternalError, UserCodeError, argument
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
+    from graphforge.declaring import GivenOperator, GivenSubstitution
     from graphforge.frontend.load import LoadedModel
     from graphforge.targets.target import Target
     from graphforge.transform import Instrument, Pass, PassRecord
@@ -39,6 +41,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     outputs: str | None = None,
     nms: str | None = None,
     capture: str = "auto",
+    substitutes: Sequence[GivenSubstitution] = (),
+    custom_ops: Sequence[GivenOperator] = (),
     passes: Sequence[Pass] = (),
     pipeline: str | Sequence[Pass] | None = None,
     check_passes: bool = False,
@@ -67,6 +71,10 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
             with the count beside them (``num_dets``); None lets the target choose.
         nms: ``native`` uses ONNX's NonMaxSuppression, ``portable`` plain tensor algebra; None lets the target choose.
         capture: ``auto``, ``export``, ``export-strict``, ``fx`` or ``trace``.
+        substitutes: functions that take the place of others while this model is captured, and of no other: a
+            ``Substitution``, a function that ``substitute`` decorated, or a file that declares some. One that the model
+            never calls is an error.
+        custom_ops: operators of your own for this call: what ``custom_op`` returns, or a file that declares some.
         passes: run after the canonical pipeline.
         pipeline: instead of the canonical pipeline: a list of passes or text, ``"a,b{x=1}"``.
         check_passes: run the graph before and after every pass and stop at the first one that changes a result.
@@ -93,6 +101,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         outputs=outputs,
         nms=nms,
         capture=capture,
+        substitutes=substitutes,
+        custom_ops=custom_ops,
         passes=passes,
         pipeline=pipeline,
         check_passes=check_passes,
@@ -117,6 +127,18 @@ def compile_with(
     progress: Progress | None = None,
 ) -> Bundle:
     """``compile`` with its options in one object; raises the same."""
+    with declarations(options.substitutes, options.custom_ops):
+        return _compile(options, model, inputs, kwargs, dynamic_shapes, progress)
+
+
+def _compile(
+    options: CompileOptions,
+    model: Any,
+    inputs: Any,
+    kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None,
+    progress: Progress | None,
+) -> Bundle:
     journal = Journal(progress)
     planned = plan(options)  # refuses impossible options before any work is done
     folder = destination(options.output, _name_of(model))
@@ -176,7 +198,7 @@ def _run_passes(
         def captured_again() -> ir.Model:
             return to_ir(prepared, capture=options.capture, target=planned.target.name)[0]
 
-        leave_reproducer(bug, captured_again, [*planned.canonical, *planned.legalising], prepared.shapes)
+        leave_reproducer(bug, captured_again, [*planned.canonical, *planned.legalising], prepared.shapes, options)
         raise
     journal.notes += idle_notes(records)
     return records

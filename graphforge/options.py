@@ -11,6 +11,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.prepare import canonical_passes
 
 if TYPE_CHECKING:
+    from graphforge.declaring import GivenOperator, GivenSubstitution
     from graphforge.targets.target import Target, TargetOptions
     from graphforge.transform import Instrument, Pass
 
@@ -28,6 +29,8 @@ class CompileOptions:
     outputs: str | None = None
     nms: str | None = None
     capture: str = "auto"
+    substitutes: Sequence[GivenSubstitution] = ()
+    custom_ops: Sequence[GivenOperator] = ()
     passes: Sequence[Pass] = ()
     pipeline: str | Sequence[Pass] | None = None
     check_passes: bool = False

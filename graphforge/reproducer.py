@@ -15,6 +15,7 @@ from graphforge.user_files import stands_in
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from graphforge.options import CompileOptions
     from graphforge.spec import ShapeSpec
     from graphforge.transform import Pass
 
@@ -29,6 +30,7 @@ def leave_reproducer(
     captured_again: Callable[[], ir.Model],
     passes: Sequence[Pass],
     shapes: ShapeSpec,
+    options: CompileOptions,
     *,
     folder: Path | None = None,
 ) -> None:
@@ -42,6 +44,7 @@ def leave_reproducer(
         captured_again: makes the graph that the first pass was given.
         passes: all passes, in order.
         shapes: the inputs, whose example sizes the command gives.
+        options: those of the compilation, whose files of declarations the command gives.
         folder: where the reproducer goes; None takes a new temporary folder.
     """
     from graphforge.ir import HOME_OPSET
@@ -74,6 +77,8 @@ def leave_reproducer(
         return
     inputs = [f"{tensor.name}:{'x'.join(map(str, tensor.shape))}:{tensor.dtype}" for tensor in shapes.inputs]
     command = ["graphforge", "compile", str(path), *(part for text in inputs for part in ("--input", text))]
+    for flag, files in (("--substitute", options.substitutes), ("--custom-op", options.custom_ops)):
+        command += [part for one in files if isinstance(one, str | Path) for part in (flag, str(Path(one).resolve()))]
     command += [] if own is None else ["--pass", own]
     command += ["--pipeline", passes[count].spec(), "--verify-each", "--no-verify"]
     error.add_note(f"the graph in front of {passes[count].name} is in {path}; replay with: {shlex.join(command)}")

@@ -21,7 +21,7 @@ from typing import Any
 from graphforge.errors import GraphForgeError
 from graphforge.user_code import is_installed, is_ours, shown_path, user_error
 
-__all__ = ["load_file", "name_of", "path_of_module", "stands_in"]
+__all__ = ["is_outdated", "load_file", "name_of", "path_of_module", "stands_in", "user_modules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ def load_file(path: Path, *, failed: str, fresh: bool = False) -> ModuleType:
         if known is not None and not fresh and not changed and known.content == content:
             return known.module
         module = _run(path, name, failed)
+        _files.pop(name, None)  # the latest last
         _files[name] = _Read(module, path, content)
         return module
 
@@ -70,14 +71,35 @@ def path_of_module(name: str) -> Path | None:
 
 def name_of(thing: Any) -> str:
     """A function or class as its user knows it: ``net.py:pick``, or ``package.module.pick``."""
-    path = path_of_module(thing.__module__)
-    return f"{thing.__module__}.{thing.__qualname__}" if path is None else f"{path.name}:{thing.__qualname__}"
+    module = str(getattr(thing, "__module__", ""))
+    name = str(getattr(thing, "__qualname__", type(thing).__name__))
+    path = path_of_module(module)
+    return f"{module}.{name}" if path is None else f"{path.name}:{name}"
 
 
 def stands_in(thing: Any) -> str | None:
     """``FILE.py:Class`` of a class that was loaded from a file, None for any other."""
     path = path_of_module(thing.__module__)
     return None if path is None else f"{path}:{thing.__qualname__}"
+
+
+def is_outdated(names: dict[str, Any]) -> bool:
+    """Whether a module's file was read again since; ``names`` are the module's globals."""
+    name = names.get("__name__", "")
+    known = _files.get(name) or _companions.get(name)
+    return known is not None and vars(known.module) is not names
+
+
+def user_modules(file: str) -> list[ModuleType]:
+    """The modules that were read from files of this name or path, the latest first."""
+    wanted = Path(file)
+    whole = wanted.resolve() if wanted.is_absolute() else None
+    parts = tuple(part for part in wanted.parts if part not in (".", ".."))
+    return [
+        read.module
+        for read in reversed(list(_files.values()))
+        if (read.path == whole if whole is not None else read.path.parts[-len(parts) :] == parts)
+    ]
 
 
 def _module_name(path: Path) -> str:

@@ -19,15 +19,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import onnx
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.ir.infer import schema_of
+from graphforge.ir.infer import forget_schemas, look_up_schemas
+from graphforge.scopes import Declared
+from graphforge.user_code import user_error
 
 __all__ = [
+    "CUSTOM_OPS",
     "CustomOp",
     "Parameter",
     "ShapeRule",
@@ -130,6 +134,10 @@ class CustomOp:
         """``domain::name``."""
         return f"{self.domain}::{self.name}"
 
+    def has_the_name_of(self, other: CustomOp) -> bool:
+        """Whether both declare the same operator."""
+        return (self.domain, self.name) == (other.domain, other.name)
+
     def schema(self) -> onnx.defs.OpSchema:
         """The declaration as an ONNX schema."""
         groups = {"T": _ANY_FLOAT, **self.types}
@@ -149,6 +157,11 @@ class CustomOp:
         if self.shapes is not None:
             schema.set_type_and_shape_inference_function(self._infer)
         return schema
+
+    @cached_property
+    def known_schema(self) -> onnx.defs.OpSchema:
+        """``schema()``, made once."""
+        return self.schema()
 
     def check(self, node: ir.Node) -> str | None:
         """What is wrong with a node of this operator, None when nothing is."""
@@ -179,12 +192,18 @@ class CustomOp:
             attributes[name] = value if given is None else onnx.helper.get_attribute_value(given)
             if isinstance(attributes[name], bytes):
                 attributes[name] = attributes[name].decode()
-        for position, fact in enumerate(self.shapes(inputs, attributes)):
+        try:
+            facts = list(self.shapes(inputs, attributes))
+        except GraphForgeError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise user_error(f"the shape rule of {self.qualified_name} failed", error) from error
+        for position, fact in enumerate(facts):
             if position < context.get_num_outputs():
                 context.set_output_type(position, _proto(fact))
 
 
-_DECLARED: dict[tuple[str, str], CustomOp] = {}
+CUSTOM_OPS: Declared[CustomOp] = Declared("custom_ops")
 
 
 def custom_op(
@@ -200,12 +219,19 @@ def custom_op(
     library: str | None = None,
     version: int = 1,
     doc: str = "",
+    declare: bool = True,
 ) -> CustomOp:
     """Declare an operator, see ``CustomOp``; ``qualified_name`` is ``domain::Name``.
 
+    Inside ``with graphforge.custom_ops()`` it is known until the block ends, elsewhere in the whole process.  Declaring
+    it again, in whatever way, takes the place of the earlier declaration.
+
+    Args:
+        declare: False makes the declaration without putting it in force: give it to ``compile(custom_ops=[...])``.
+
     Raises:
         UsageError: the name or a parameter has another form.
-        GraphForgeError: the operator is declared already, in another way, or the domain is ONNX's own.
+        GraphForgeError: the domain is ONNX's own or ours.
     """
     domain, colons, name = qualified_name.partition("::")
     if not colons or not re.fullmatch(r"[A-Za-z][\w.]*", domain) or not name.isidentifier():
@@ -214,22 +240,22 @@ def custom_op(
         )
     if domain in ("ai.onnx", "onnx", _OUR_DOMAIN):
         raise GraphForgeError(f"{qualified_name}: the domain {domain} is taken", "use a domain of your own")
-    return _declare(
-        CustomOp(
-            domain=domain,
-            name=name,
-            inputs=_parameters(inputs),
-            outputs=_parameters(outputs),
-            attributes=dict(attributes or {}),
-            types={group: tuple(kinds) for group, kinds in (types or {}).items()},
-            shapes=shapes,
-            function=function,
-            torch_name=torch_name,
-            library=library,
-            version=version,
-            doc=doc,
-        )
+    op = CustomOp(
+        domain=domain,
+        name=name,
+        inputs=_parameters(inputs),
+        outputs=_parameters(outputs),
+        attributes=dict(attributes or {}),
+        types={group: tuple(kinds) for group, kinds in (types or {}).items()},
+        shapes=shapes,
+        function=function,
+        torch_name=torch_name,
+        library=library,
+        version=version,
+        doc=doc,
     )
+    op.schema()  # a type or an attribute that cannot be is told where it is written
+    return _declare(op) if declare else op
 
 
 def semantic_op(
@@ -266,36 +292,56 @@ def _parameters(given: Sequence[str | Parameter]) -> tuple[Parameter, ...]:
 
 
 def _declare(op: CustomOp) -> CustomOp:
-    known = _DECLARED.get((op.domain, op.name))
-    if known is not None and _interface(known) != _interface(op):
-        raise GraphForgeError(f"{op.qualified_name} is declared twice, in two ways", "rename one of the two")
-    if known is not None:
-        withdraw(known)  # a file that is loaded again brings a new rule and function
-    onnx.defs.register_schema(op.schema())
-    schema_of.cache_clear()
-    _DECLARED[op.domain, op.name] = op
+    """In the scope around the caller, or for the process, where ONNX's registry learns of it too."""
+    scope, names = CUSTOM_OPS.destination()
+    if op.domain == _OUR_DOMAIN:
+        scope = CUSTOM_OPS.process
+    for earlier in scope.add(op, names, op.has_the_name_of):
+        if scope is CUSTOM_OPS.process:
+            onnx.defs.deregister_schema(earlier.name, earlier.version, earlier.domain)
+    if scope is CUSTOM_OPS.process:
+        onnx.defs.register_schema(op.schema())
+        forget_schemas()
     return op
 
 
-def withdraw(op: CustomOp) -> None:
-    """Forget a declaration."""
-    if _DECLARED.pop((op.domain, op.name), None) is not None:
-        onnx.defs.deregister_schema(op.name, op.version, op.domain)
-        schema_of.cache_clear()
+def withdraw(op: CustomOp | str) -> bool:
+    """Forget a declaration, the object or ``domain::Name``; False when there was none."""
+
+    def matches(one: CustomOp) -> bool:
+        return one is op or one.qualified_name == op
+
+    everywhere = [one for one in CUSTOM_OPS.process.items() if matches(one)]
+    gone = CUSTOM_OPS.withdraw(matches)
+    for one in everywhere:
+        onnx.defs.deregister_schema(one.name, one.version, one.domain)
+    forget_schemas()
+    return bool(gone)
 
 
 def declared_ops() -> list[CustomOp]:
-    """Every declared operator, in order of declaration."""
-    return list(_DECLARED.values())
+    """Every operator that is declared here, in order of declaration; a scope's goes before the process's."""
+    found: dict[tuple[str, str], CustomOp] = {}
+    for scope in (CUSTOM_OPS.process, *CUSTOM_OPS.scopes()):
+        found |= {(one.domain, one.name): one for one in scope.items()}
+    return list(found.values())
 
 
 def find_op(domain: str, name: str) -> CustomOp | None:
-    """The declaration of an operator, None when there is none."""
-    return _DECLARED.get((domain, name))
+    """The declaration of an operator, None when there is none here."""
+    return next((one for one in declared_ops() if (one.domain, one.name) == (domain, name)), None)
 
 
-def _interface(op: CustomOp) -> tuple[Any, ...]:
-    return (op.inputs, op.outputs, op.attributes, op.types, op.version)
+def _scoped_schema(domain: str, name: str) -> onnx.defs.OpSchema | None:
+    """The schema of an operator that is declared for a block of code, of which ONNX's registry knows nothing."""
+    for scope in reversed(CUSTOM_OPS.scopes()):
+        for one in scope.items():
+            if (one.domain, one.name) == (domain, name):
+                return one.known_schema
+    return None
+
+
+look_up_schemas(_scoped_schema)
 
 
 def _formal(parameter: Parameter, groups: Mapping[str, Sequence[str]]) -> onnx.defs.OpSchema.FormalParameter:

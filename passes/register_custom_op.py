@@ -47,7 +47,7 @@ class RegisterCustomOp(Pass):
                         f"operator {node.domain}::{node.op_type} is not declared (declared: {known})",
                         where,
                         here(node),
-                        "declare it with graphforge.ops.custom_op.custom_op",
+                        "declare it with graphforge.custom_op(...)",
                     )
                 rewriter.declined(f"{node.domain}::{node.op_type} is not declared", node)
                 continue

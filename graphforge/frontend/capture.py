@@ -19,18 +19,14 @@ from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.promises import check_promises
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
+from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
 from graphforge.frontend.substitutes import load_substitutes
-from graphforge.frontend.substitution import (
-    Applied,
-    check_used,
-    declared_substitutions,
-    forget_calls,
-    substituting,
-)
+from graphforge.frontend.substitution import declared_substitutions
 from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret
 from graphforge.frontend.traceable import traceable_functions
 from graphforge.spec import ShapeSpec
+from graphforge.user_code import place_of
 
 __all__ = [
     "METHODS",
@@ -75,8 +71,9 @@ def capture(
     load_substitutes()
     substitutions = declared_substitutions(target)
     failures: dict[str, str] = {}
+    idle: dict[str, str] = {}
     for name in methods:
-        if name == "export-strict" and any(one.required for one in substitutions):
+        if name == "export-strict" and any(one.required and not one.process for one in substitutions):
             failures[name] = "it reads Python's byte code, where the declared substitutions cannot be put in"
             continue
         applied: list[Applied] = []
@@ -86,21 +83,22 @@ def capture(
                 if name != "export-strict":  # which reads Python's byte code, where a replaced function is in its way
                     aids.enter_context(noticing_symbolic_functions(notes))
                     aids.enter_context(traceable_functions())
-                    applied = aids.enter_context(substituting(substitutions))
+                    applied = aids.enter_context(substituting(substitutions, model))
                 captured = _CAPTURE[name](model, widened, shapes)
         except GraphForgeError:
             raise
         except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
             failures[name] = _reason(error)
+            idle |= {one.substitution.path: one.problem for one in applied if one.problem}
             continue
-        check_used(applied)
         captured.failures = failures
-        captured.notes = notes
+        captured.notes = [*notes, *check_used(applied)]
         captured.substitutions = [one.to_dict() for one in applied if one.calls]
         return captured
     raise CaptureError(
         "the model could not be captured",
         *(f"{name}: {reason}" for name, reason in failures.items()),
+        *(f"the substitution of {path} matched nothing: {problem}" for path, problem in idle.items()),
         "data-dependent control flow in Python must become torch.where, torch.cond or a registered substitution",
     )
 
@@ -130,7 +128,10 @@ def _reason(error: Exception) -> str:
         if "Suggested fixes" in line and index >= 6:
             keep += lines[index : index + 6]
             break
-    return f"{type(error).__name__}: " + "\n        ".join(line[:300] for line in keep)
+    place = place_of(error)
+    return f"{type(error).__name__}: " + "\n        ".join(
+        [*(line[:300] for line in keep), *([place] if place else [])]
+    )
 
 
 def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:

@@ -193,7 +193,11 @@ def _nearest(name: str, known: list[str]) -> str:
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise GraphForgeError(f"file {str(path)!r} does not exist", f"a model is one of: {_FORMS}")
-    return load_file(path, failed=f"importing {str(path)!r} failed", fresh=True)
+    from graphforge.frontend.substitution import SUBSTITUTIONS
+    from graphforge.ops.custom_op import CUSTOM_OPS
+
+    with SUBSTITUTIONS.for_the_process(), CUSTOM_OPS.for_the_process():
+        return load_file(path, failed=f"importing {str(path)!r} failed", fresh=True)
 
 
 def _import_module(name: str) -> Any:

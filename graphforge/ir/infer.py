@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-__all__ = ["broadcast_dims", "constant_of", "infer_node", "schema_of"]
+from graphforge.errors import GraphForgeError
+
+__all__ = ["broadcast_dims", "constant_of", "forget_schemas", "infer_node", "look_up_schemas", "schema_of"]
 
 Dim: TypeAlias = int | ir.SymbolicDim
 
@@ -19,9 +21,32 @@ Dim: TypeAlias = int | ir.SymbolicDim
 _SMALL_CONSTANT = 1024
 
 
-@functools.lru_cache(maxsize=4096)
+# What declares operators for a block of code only, which ONNX's own registry cannot: (domain, operator) -> schema.
+_scoped_schemas: list[Callable[[str, str], onnx.defs.OpSchema | None]] = []
+
+
 def schema_of(op_type: str, domain: str, opset: int) -> onnx.defs.OpSchema | None:
     """The ONNX schema of an operator at an opset version, None when there is none."""
+    if domain:
+        for look_up in _scoped_schemas:
+            found = look_up(domain, op_type)
+            if found is not None:
+                return found if found.since_version <= opset else None
+    return _registered_schema(op_type, domain, opset)
+
+
+def look_up_schemas(look_up: Callable[[str, str], onnx.defs.OpSchema | None]) -> None:
+    """Ask this for an operator's schema before ONNX's registry is asked."""
+    _scoped_schemas.append(look_up)
+
+
+def forget_schemas() -> None:
+    """ONNX's registry has changed."""
+    _registered_schema.cache_clear()
+
+
+@functools.lru_cache(maxsize=4096)
+def _registered_schema(op_type: str, domain: str, opset: int) -> onnx.defs.OpSchema | None:
     try:
         return onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
@@ -462,6 +487,8 @@ def _infer_by_onnx(node: ir.Node, opset: int) -> None:
             data,
             opset_imports=[onnx.OperatorSetIdProto(domain=node.domain, version=opset)],
         )
+    except GraphForgeError:  # the shape rule of a declared operator
+        raise
     except Exception:  # ONNX raises plain RuntimeErrors of several C++ kinds; unknown stays unknown
         return
     for position, value in enumerate(node.outputs):

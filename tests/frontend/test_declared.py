@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -66,10 +67,10 @@ def declare(**changes: object) -> None:
     custom_op("acme_test::ScaledSort", **{**settings, **changes})  # type: ignore[arg-type]
 
 
-def compiled(folder: Path) -> graphforge.Bundle:
+def compiled(folder: Path, **options: Any) -> graphforge.Bundle:
     torch.manual_seed(0)
     return graphforge.compile(
-        Net().eval(), torch.randn(3, 6), dynamic_shapes={"x": {0: (1, 5)}}, output=folder / "bundle"
+        Net().eval(), torch.randn(3, 6), dynamic_shapes={"x": {0: (1, 5)}}, output=folder / "bundle", **options
     )
 
 
@@ -113,3 +114,43 @@ def test_an_input_of_another_name_is_an_error(tmp_path: Path) -> None:
     declare(inputs=["data", "scale"])
     with pytest.raises(LoweringError, match="nothing for input 'data'"):
         compiled(tmp_path)
+
+
+def test_declared_for_one_call_and_gone_afterwards(tmp_path: Path) -> None:
+    settings: dict[str, object] = {
+        "inputs": ["x", "scale"],
+        "outputs": ["sorted", "order: int64"],
+        "attributes": {"descending": 0},
+        "shapes": lambda inputs, attributes: [inputs[0], TensorFact("int64", inputs[0].shape)],
+        "torch_name": "acme_test::scaled_sort",
+        "declare": False,
+    }
+    right = custom_op("acme_test::ScaledSort", **settings, function=python_kernel)  # type: ignore[arg-type]
+    wrong = custom_op(
+        "acme_test::ScaledSort",
+        **settings,  # type: ignore[arg-type]
+        function=lambda x, scale, descending: scaled_sort(x, scale * 1.5, bool(descending)),
+    )
+    bundle = compiled(tmp_path, custom_ops=[right])
+    assert bundle.manifest["verification"]["passed"]
+    assert bundle.manifest["operators"]["acme_test::ScaledSort"] == 2
+    with pytest.raises(VerificationError):
+        compiled(tmp_path, custom_ops=[wrong])
+    assert not [op for op in declared_ops() if op.domain == "acme_test"]
+    with pytest.raises(GraphForgeError):
+        compiled(tmp_path)
+    with graphforge.custom_ops(wrong):  # what is given for the call goes before what is around it
+        assert compiled(tmp_path, custom_ops=[right]).manifest["verification"]["passed"]
+
+
+def test_a_rule_that_leaves_shapes_open_is_run_all_the_same(tmp_path: Path) -> None:
+    open_rule = custom_op(
+        "acme_test::ScaledSort",
+        inputs=["x", "scale"],
+        outputs=["sorted", "order: int64"],
+        attributes={"descending": 0},
+        torch_name="acme_test::scaled_sort",
+        function=python_kernel,
+        declare=False,
+    )
+    assert compiled(tmp_path, custom_ops=[open_rule]).manifest["verification"]["passed"]

@@ -15,15 +15,8 @@ from torch import Tensor, nn
 
 import graphforge
 from graphforge.errors import CaptureError, GraphForgeError, UsageError
-from graphforge.frontend.substitution import (
-    Substitution,
-    declared_substitutions,
-    forget_calls,
-    load_substitutions,
-    substitute,
-    substituting,
-    withdraw,
-)
+from graphforge.frontend.replacing import forget_calls, substituting
+from graphforge.frontend.substitution import Substitution, declared_substitutions, substitute, withdraw
 
 LIBRARY = """
 import torch
@@ -271,14 +264,36 @@ def test_a_module_that_is_not_there_is_an_error() -> None:
         pass
 
 
-def test_never_called_is_an_error_unless_optional(modules: Any, tmp_path: Path) -> None:
+def test_never_called_is_an_error_for_the_call_and_a_note_for_the_process(modules: Any, tmp_path: Path) -> None:
     model, x = nn.Linear(4, 4).eval(), torch.randn(2, 4)
+    given = Substitution("gf_sub_library.pick", tensor_pick)
+    with pytest.raises(GraphForgeError, match=r"gf_sub_library.pick matched nothing: the model never calls it"):
+        graphforge.compile(model, x, substitutes=[given], output=tmp_path / "a")
     substitute("gf_sub_library.pick")(tensor_pick)
     with pytest.raises(GraphForgeError, match=r"gf_sub_library.pick matched nothing: the model never calls it"):
-        graphforge.compile(model, x, output=tmp_path / "a")
+        graphforge.compile(model, x, substitutes=[tensor_pick], output=tmp_path / "a")
+    bundle = graphforge.compile(model, x, output=tmp_path / "a")
+    assert bundle.manifest["capture"]["substitutions"] == []
+    assert [note for note in bundle.manifest["notes"] if "gf_sub_library.pick matched nothing" in note]
     withdraw(tensor_pick)
     substitute("gf_sub_library.pick", required=False)(tensor_pick)
-    assert graphforge.compile(model, x, output=tmp_path / "a").manifest["capture"]["substitutions"] == []
+    bundle = graphforge.compile(model, x, output=tmp_path / "a")
+    assert not [note for note in bundle.manifest["notes"] if "gf_sub_library.pick" in note]
+
+
+def test_a_name_that_is_nowhere_is_a_note_for_the_process_and_told_when_capture_fails(
+    modules: Any, tmp_path: Path
+) -> None:
+    _, user = modules
+    substitute("gf_sub_library.pikc")(tensor_pick)
+    bundle = graphforge.compile(nn.Linear(4, 4).eval(), torch.randn(2, 4), output=tmp_path / "a")
+    (note,) = [note for note in bundle.manifest["notes"] if "gf_sub_library.pikc" in note]
+    assert note == (
+        "the substitution of gf_sub_library.pikc matched nothing: gf_sub_library has no 'pikc'; "
+        "nearest: gf_sub_library.pick"
+    )
+    with pytest.raises(CaptureError, match=r"gf_sub_library.pikc matched nothing: gf_sub_library has no 'pikc'"):
+        graphforge.compile(Model(user).eval(), torch.randn(6, 4), output=tmp_path / "b")
 
 
 def test_the_targets_own_goes_before_a_general_one(modules: Any) -> None:
@@ -298,21 +313,82 @@ def test_a_class_or_a_bare_name_cannot_be_substituted(modules: Any) -> None:
         pass
 
 
+def test_a_scope_ends_with_what_was_declared_in_it(modules: Any) -> None:
+    with graphforge.substitutions(Substitution("gf_sub_library.pick", tensor_pick)):
+        substitute("gf_sub_library.double")(abs)
+        assert [one.path for one in declared_substitutions()] == ["gf_sub_library.pick", "gf_sub_library.double"]
+        with graphforge.substitutions(Substitution("gf_sub_library.pick", abs)):
+            functions = {one.path: one.function for one in declared_substitutions()}
+            assert functions == {"gf_sub_library.pick": abs, "gf_sub_library.double": abs}
+        elsewhere: list[Any] = []
+        thread = threading.Thread(target=lambda: elsewhere.extend(declared_substitutions()))
+        thread.start()
+        thread.join()
+        assert elsewhere == []
+    assert [one for one in declared_substitutions() if one.path.startswith("gf_sub_")] == []
+
+
+def test_a_module_imported_inside_a_scope_declares_for_the_process(
+    modules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import graphforge\n@graphforge.substitute('gf_sub_library.double')\ndef twice(x):\n    return x\n"
+    (tmp_path / "gf_sub_declares.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with graphforge.substitutions():
+        import gf_sub_declares  # type: ignore[import-not-found]
+    assert [one.function for one in declared_substitutions() if one.path == "gf_sub_library.double"] == [
+        gf_sub_declares.twice
+    ]
+    graphforge.withdraw("gf_sub_library.double")
+    with pytest.raises(UsageError, match=r"'gf_sub_library.double' is not declared here"):
+        graphforge.withdraw("gf_sub_library.double")
+    del sys.modules["gf_sub_declares"]
+
+
+def test_declaring_again_replaces() -> None:
+    for value in (1, 2):
+        code = f"@substitute('gf_sub_library.double')\ndef mine(x):\n    return {value}\n"
+        exec(code, {"substitute": substitute, "__name__": "__main__"})
+    (declared,) = [one for one in declared_substitutions() if one.path == "gf_sub_library.double"]
+    assert declared.function(0) == 2
+
+
+def test_what_is_given_must_be_a_substitution(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a substitution"), graphforge.substitutions(tensor_pick):
+        pass
+    with pytest.raises(UsageError, match="substitutes is a list"):
+        graphforge.compile(nn.ReLU(), torch.ones(1), substitutes="mine.py", output=tmp_path / "a")
+
+
+FILE = "import graphforge\n@graphforge.substitute('gf_sub_library.double')\ndef mine(x):\n    return x\n"
+
+
 def test_a_file_of_substitutions(modules: Any, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("import graphforge\n@graphforge.substitute('gf_sub_library.double')\ndef mine(x):\n    return x\n")
-    (declared,) = load_substitutions(file)
-    assert declared.path == "gf_sub_library.double"
-    assert len([one for one in declared_substitutions() if one.path == declared.path]) == 1
-    load_substitutions(file)  # a file that is loaded again replaces what it declared before
-    assert len([one for one in declared_substitutions() if one.path == declared.path]) == 1
-    empty = tmp_path / "empty.py"
-    empty.write_text("x = 1\n")
-    with pytest.raises(GraphForgeError, match="declares no substitution"):
-        load_substitutions(empty)
-    broken = tmp_path / "broken.py"
-    broken.write_text("import no_such_package\n")
-    with pytest.raises(GraphForgeError, match="cannot be loaded: ModuleNotFoundError"):
-        load_substitutions(broken)
-    with pytest.raises(UsageError, match="there is no file"):
-        load_substitutions(tmp_path / "missing.py")
+    file.write_text(FILE)
+    for result in ("x", "x + 1"):
+        file.write_text(FILE.replace("return x", f"return {result}"))
+        for _ in range(2):
+            with graphforge.substitutions(file):
+                (declared,) = [one for one in declared_substitutions() if one.path == "gf_sub_library.double"]
+                assert declared.function(1) == eval(result, {"x": 1})
+    assert [one for one in declared_substitutions() if one.path == "gf_sub_library.double"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x = 1\n", "declares no substitution"),
+        (
+            "import no_such_package\n",
+            r"cannot be loaded: ModuleNotFoundError[^\n]*\n.*raised at .*mine.py:1: import no",
+        ),
+        (None, "there is no file"),
+    ],
+)
+def test_a_file_that_brings_none(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "mine.py"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(GraphForgeError, match=message), graphforge.substitutions(file):
+        pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import onnx
 import onnx_ir
 import pytest
 
-from graphforge.errors import GraphForgeError, UsageError
+import graphforge
+from graphforge.errors import GraphForgeError, UsageError, UserCodeError
 from graphforge.ir import Builder, from_text, infer_node, verify_graph
 from graphforge.ops.custom_op import Parameter, TensorFact, custom_op, declared_ops, find_op, withdraw
 from graphforge.passes.register_custom_op import RegisterCustomOp
@@ -93,12 +96,57 @@ def test_without_a_rule_shapes_stay_unknown() -> None:
     assert model.graph[0].outputs[0].shape is None
 
 
-def test_the_same_declaration_again_replaces_rule_and_function_but_another_one_is_an_error() -> None:
+def test_declaring_again_replaces_whatever_it_says() -> None:
     declare()
     second = declare(function=len)
     assert find_op("acme", "ScaledSort") is second
-    with pytest.raises(GraphForgeError, match="declared twice"):
-        declare(outputs=["sorted"])
+    third = declare(outputs=["sorted"], version=2)
+    assert find_op("acme", "ScaledSort") is third
+    assert onnx.defs.get_schema("ScaledSort", 2, "acme").max_output == 1
+    graphforge.withdraw("acme::ScaledSort")
+    assert find_op("acme", "ScaledSort") is None
+    with pytest.raises(UsageError, match="'acme::ScaledSort' is not declared here"):
+        graphforge.withdraw("acme::ScaledSort")
+
+
+def test_an_operator_of_a_scope_is_known_in_it_and_nowhere_else() -> None:
+    text = HEADER + "g (float[3] x) => (float y) { a = acme.Twice(x) y = Neg(a) }"
+    rules: dict[str, Any] = {"twice": lambda i, a: [i[0]], "flat": lambda i, a: [TensorFact("float", (9,))]}
+    twice, flat = (
+        custom_op("acme::Twice", inputs=["x"], outputs=["y"], shapes=rule, declare=False) for rule in rules.values()
+    )
+    shapes: dict[str, str] = {}
+    inside = threading.Barrier(2)
+
+    def infer(name: str, op: Any) -> None:
+        with graphforge.custom_ops(op):
+            inside.wait()
+            model = from_text(text)
+            infer_node(model.graph[0], 26)
+            shapes[name] = str(model.graph[0].outputs[0].shape)
+            assert find_op("acme", "Twice") is op
+            inside.wait()
+
+    threads = [threading.Thread(target=infer, args=args) for args in (("twice", twice), ("flat", flat))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert shapes == {"twice": "[3]", "flat": "[9]"}
+    assert find_op("acme", "Twice") is None
+    model = from_text(text)
+    infer_node(model.graph[0], 26)
+    assert model.graph[0].outputs[0].shape is None
+
+
+def test_a_shape_rule_that_raises_is_told_with_its_line() -> None:
+    declare(shapes=lambda inputs, attributes: [inputs[7]])
+    model = from_text(
+        HEADER + 'g (float[3] x, float s) => (float y) { a, b = acme.ScaledSort<mode="up">(x, s) y = Neg(a) }'
+    )
+    with pytest.raises(UserCodeError, match=r"the shape rule of acme::ScaledSort failed: IndexError") as caught:
+        infer_node(model.graph[0], 26)
+    assert re.match(r"raised at .*test_custom_op.py:\d+, in <lambda>: declare\(shapes=", caught.value.notes[0])
 
 
 @pytest.mark.parametrize(
