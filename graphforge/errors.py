@@ -76,7 +76,8 @@ class GraphForgeError(Exception):
 
     def add_note(self, note: str) -> None:
         """One more way out, learnt on the way up."""
-        self.notes += (note,)
+        self._given += (note,)
+        self.notes += (worded(note),)
 
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  note: {note}" for note in self.notes)])
