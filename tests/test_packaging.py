@@ -64,13 +64,15 @@ def test_wheel_carries_every_room(clean_environment: Path) -> None:
         assert str(clean_environment / "env") in path
     installed = {
         path.relative_to(clean_environment / "env").as_posix().split("site-packages/")[1]
-        for path in (clean_environment / "env").glob("lib/python*/site-packages/graphforge/**/*.py")
+        for pattern in ("*.py", "examples/*.txt")
+        for path in (clean_environment / "env").glob(f"lib/python*/site-packages/graphforge/**/{pattern}")
     }
     rooms = {"graphforge": ROOT / "graphforge", "graphforge/passes": ROOT / "passes", "graphforge/ops": ROOT / "ops"}
     expected = {
         f"{name}/{path.relative_to(folder).as_posix()}"
         for name, folder in rooms.items()
-        for path in folder.glob("**/*.py")
+        for pattern in ("*.py", "examples/*.txt")
+        for path in folder.glob(f"**/{pattern}")
     }
     assert installed == expected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,7 @@ def _show_one(name: str, as_json: bool) -> None:
     import sys
 
     from graphforge.transform import default_registry, load_pass_from_file
+    from graphforge.transform.example import example_of
 
     from_file = ".py" in name
     pass_class = load_pass_from_file(name) if from_file else default_registry().get(name)
@@ -107,8 +109,10 @@ def _show_one(name: str, as_json: bool) -> None:
     texts = [inspect.getdoc(sys.modules[pass_class.__module__]), inspect.getdoc(pass_class)]
     text = next((text for text in texts if text and not text.startswith(f"{pass_class.__name__}(")), "")
     facts = _facts(pass_class)
+    example = example_of(pass_class)
     if as_json:
-        print_json({**facts, "text": text, "source": source})
+        shown = None if example is None else {field.name: getattr(example, field.name) for field in fields(example)}
+        print_json({**facts, "text": text, "source": source, "example": shown})
         return
     click.echo(f"{pass_class.name}\n\n{text}" if text else pass_class.name)
     if facts["options"]:
@@ -116,6 +120,9 @@ def _show_one(name: str, as_json: bool) -> None:
     for option in facts["options"]:
         default = "required" if option["required"] else f"default {option['default']}"
         click.echo(f"  {option['name']}: {option['type']}  ({default})")
+    if example is not None:
+        graphs = f"{example.before}\n\n==>\n\n{example.after}"
+        click.echo(f"\nexample: --pipeline '{example.pipeline}'\n\n{textwrap.indent(graphs, '  ')}")
     click.echo(f"\nfrom: {source}")
     if from_file:
         click.echo(f"runs with: graphforge compile ... --pass {name}")

@@ -299,6 +299,11 @@ def test_passes_tells_all_about_one(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert printed.startswith("fold-constants\n")
     assert "max_bytes: int  (default" in printed
+    assert "example: --pipeline 'fold-constants,eliminate-dead-code'\n\n  g (float[2,3] x) => (float[6] y)\n" in printed
+    shown = _json(capsys, "passes", "legalise-opset")["example"]
+    assert shown["pipeline"].startswith("legalise-opset{opset=17}")
+    assert "Gelu (x)" in shown["before"]
+    assert "Gelu (x)" not in shown["after"]
 
 
 def test_passes_tells_all_about_one_of_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,6 +316,13 @@ def test_passes_tells_all_about_one_of_a_file(folder: Path, capsys: pytest.Captu
     document = _json(capsys, "passes", "mine.py")
     assert (document["name"], document["source"]) == ("count-relu", "mine.py")
     assert document["options"] == [{"name": "least", "type": "int", "required": False, "default": 0}]
+    assert document["example"] is None
+    (folder / "examples").mkdir()
+    (folder / "examples" / "count_relu.txt").write_text(
+        "count-relu\n\ng (float x) => (float x) {}\n\n==>\n\nthe same\n"
+    )
+    assert run(["passes", "mine.py"]) == 0
+    assert "  g (float x) => (float x) {}\n\n  ==>\n\n  the same\n" in capsys.readouterr().out
     assert run(["passes", "mine.py:Nope"]) == 2
     assert "passes in mine.py: CountRelu" in capsys.readouterr().err
 
