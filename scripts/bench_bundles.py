@@ -14,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -30,12 +31,19 @@ THREE = ("force_float32", "force_float16", "qint8_mixed_float16")
 class HRNetPose(torch.nn.Module):
     """HRNet-W32 with one map for each of 17 keypoints, as the public sample has it: N, H and W are free."""
 
+    layer1: torch.nn.Module
+    transition1: torch.nn.ModuleList
+    stage2: torch.nn.Module
+    transition2: torch.nn.ModuleList
+    stage3: torch.nn.Module
+    transition3: torch.nn.ModuleList
+    stage4: torch.nn.Module
+
     def __init__(self) -> None:
         super().__init__()
         from graphforge.frontend.load import load_model
 
-        body = load_model("timm:hrnet_w32").module
-        assert body is not None
+        body: Any = load_model("timm:hrnet_w32").module
         self.stem = torch.nn.Sequential(body.conv1, body.bn1, body.act1, body.conv2, body.bn2, body.act2)
         for name in ("layer1", "transition1", "stage2", "transition2", "stage3", "transition3", "stage4"):
             setattr(self, name, getattr(body, name))
@@ -45,7 +53,8 @@ class HRNetPose(torch.nn.Module):
         x = self.layer1(self.stem(image))
         branches = self.stage2([transition(x) for transition in self.transition1])
         branches = self.stage3(_widened(branches, self.transition2))
-        return self.keypoints(self.stage4(_widened(branches, self.transition3))[0])
+        maps: torch.Tensor = self.keypoints(self.stage4(_widened(branches, self.transition3))[0])
+        return maps
 
 
 def _widened(branches: list[torch.Tensor], transitions: torch.nn.ModuleList) -> list[torch.Tensor]:
