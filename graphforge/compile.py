@@ -33,7 +33,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     inputs: Any = None,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None = None,
+    dynamic_shapes: Any = None,
     target: str | Target = "onnx",
     opset: int | None = None,
     precision: str | None = None,
@@ -58,11 +58,14 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     """Compile a model into a verified bundle.
 
     Args:
-        model: an nn.Module, an ExportedProgram, a model spec or file path (see ``graphforge compile --help``).
-        inputs: example inputs: a tensor, a tuple of positional inputs, a dict of keyword inputs, or a ShapeSpec
-            (random tensors are drawn from ``seed``). None for a model that brings its own.
+        model: an nn.Module, an ExportedProgram, a loaded model, or its text or file: ``package.module:callable``,
+            ``file.py:callable``, ``torchvision:NAME``, ``timm:NAME``, .pt2, .pt, .onnx.
+        inputs: example inputs: a tensor or array, a tuple of positional inputs, a dict of inputs by name, or a
+            ShapeSpec or its text, ``"x:1x3x224x224"``, one for each input (random tensors are drawn from ``seed``).
+            None for a model that brings its own.
         kwargs: further keyword inputs of the call.
-        dynamic_shapes: input name -> axis -> ``(low, high)``, ``(low, high, step)`` or a ``DimRange``.
+        dynamic_shapes: input name -> axis -> ``(low, high)``, ``(low, high, step)``, a ``DimRange`` or a
+            ``torch.export.Dim``; torch.export's other forms, and text such as ``"x:0=1..8"``, are read too.
         target: name of a target, or a Target.
         opset: opset of the default domain to deliver; None lets the target choose.
         precision: the arithmetic, in the target's words; `graphforge targets NAME` lists them.
@@ -84,7 +87,9 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
             ``Bundle.explain()``, ``Bundle.pass_times()``.
         verify: compare the artifact with the reference; False says so in the manifest.
         keep_unverified: on failed verification keep the artifact as ``model.unverified.onnx``.
-        tolerances: see ``graphforge.verify``; loosening is recorded in the manifest.
+        tolerances: what an output may be off.  A number: the share of its largest magnitude.  A dict: ``scale``,
+            ``rtol``, ``atol`` or ``allow_nonfinite``, or such numbers and dicts by the name of an output.  Also a
+            ``Tolerances``.  What is loosened is recorded in the manifest.
         seed: of random inputs.
         output: folder of the bundle; an earlier bundle there is replaced, any other folder is refused.
         progress: called with the name of each step as it begins.
@@ -123,7 +128,7 @@ def compile_with(
     inputs: Any = None,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None = None,
+    dynamic_shapes: Any = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """``compile`` with its options in one object; raises the same."""
@@ -143,6 +148,7 @@ def _compile(
     planned = plan(options)  # refuses impossible options before any work is done
     folder = destination(options.output, _name_of(model))
     prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=options.seed)
+    journal.notes += prepared.notes
     lowered, facts = to_ir(prepared, capture=options.capture, target=planned.target.name, journal=journal)
     records = _run_passes(lowered, planned, prepared, options, journal)
     with staging(folder) as staged:

@@ -62,9 +62,17 @@ class GraphForgeError(Exception):
 
     def __init__(self, message: str, *notes: str) -> None:
         self._given = (message, *(note for note in notes if note))
-        self.message, *rest = (worded(text) for text in self._given)
-        self.notes = tuple(rest)
-        super().__init__(self.message)
+        super().__init__(worded(message))
+
+    @property
+    def message(self) -> str:
+        """What was expected and what came."""
+        return worded(self._given[0])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The ways out."""
+        return tuple(worded(note) for note in self._given[1:])
 
     def with_notes(self, *notes: str) -> Self:
         """The same error with further ways out at its end."""
@@ -77,7 +85,6 @@ class GraphForgeError(Exception):
     def add_note(self, note: str) -> None:
         """One more way out, learnt on the way up."""
         self._given += (note,)
-        self.notes += (worded(note),)
 
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  note: {note}" for note in self.notes)])

@@ -51,12 +51,14 @@ class Prepared:
         shapes: its tensor inputs and dynamic dims.
         inputs: the example call; None for an ONNX file.
         feeds: the example tensors by input name (numpy), for an ONNX file.
+        notes: what the user should know of how the inputs were understood.
     """
 
     loaded: LoadedModel
     shapes: ShapeSpec
     inputs: CallInputs | None = None
     feeds: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -64,7 +66,7 @@ def prepare(
     inputs: Any = None,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None = None,
+    dynamic_shapes: Any = None,
     seed: int = 0,
 ) -> Prepared:
     """Load the model if need be, name its inputs, settle the shape spec.
@@ -73,9 +75,20 @@ def prepare(
         GraphForgeError: the model or inputs are at fault.
     """
     loaded = load(model)
+    inputs = _described_inputs(inputs)
     if loaded.onnx_path is not None:
         return _prepare_onnx(loaded, inputs, dynamic_shapes, seed)
     return _prepare_torch(loaded, inputs, dict(kwargs or {}), dynamic_shapes, seed)
+
+
+def _described_inputs(inputs: Any) -> Any:
+    """Inputs that are described in text, ``"x:1x3x224x224"``, as the shapes that they say; all else as it is."""
+    from graphforge.spec import ShapeSpec, parse_input
+
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
+        return inputs
+    return ShapeSpec(tuple(parse_input(text) for text in texts))
 
 
 def load(model: ModelLike) -> LoadedModel:
@@ -110,12 +123,12 @@ def _prepare_torch(
     loaded: LoadedModel,
     inputs: Any,
     kwargs: dict[str, Any],
-    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None,
+    dynamic_shapes: Any,
     seed: int,
 ) -> Prepared:
-    import torch
 
     from graphforge.call import input_tree
+    from graphforge.frontend.dynamic_shapes import read_dynamic_shapes
     from graphforge.spec import ShapeSpec
 
     program = loaded.program
@@ -129,44 +142,80 @@ def _prepare_torch(
             "no inputs were given and the model brings none",
             f"say what it takes: {argument('inputs', 'x:1x3x224x224')}, or return (model, inputs) from the callable",
         )
-    if isinstance(inputs, ShapeSpec):
-        drawn = _draw(inputs, seed)
-        args, kwargs = _placed(loaded, drawn, kwargs)
-    elif isinstance(inputs, torch.Tensor):
-        args = (inputs,)
-    elif isinstance(inputs, Mapping):
-        args, kwargs = (), {**inputs, **kwargs}
-    else:
-        args = tuple(inputs or ())
     callee: Any = loaded.module if loaded.module is not None else program.module() if program is not None else None
-    tree = input_tree(callee, args, kwargs)
-    wanted = _ranges(dynamic_shapes)
+    named: Mapping[str, Any] = {}
     if isinstance(inputs, ShapeSpec):
-        for name, spec in zip(tree.names, inputs.inputs, strict=False):
-            wanted[name] = {**spec.dims, **wanted.get(name, {})}
-    shapes = tree.spec().with_dynamic(wanted)
-    return Prepared(loaded, shapes, inputs=tree)
+        named = _draw(inputs, seed)
+        args, kwargs = _placed(callee, named, kwargs, by_name=False)
+    elif isinstance(inputs, Mapping):
+        named = {str(name): _as_tensor(value) for name, value in inputs.items()}
+        args, kwargs = _placed(callee, named, kwargs, by_name=True)
+    elif isinstance(inputs, tuple | list):
+        args = tuple(_as_tensor(value) for value in inputs)
+    else:
+        args = () if inputs is None else (_as_tensor(inputs),)
+    tree = input_tree(callee, args, kwargs)
+    renamed = _renamed(named, args, tree.parameters)
+    spec = tree.spec()
+    asked = dynamic_shapes
+    if renamed and isinstance(asked, Mapping):
+        asked = {renamed.get(str(name), name): axes for name, axes in asked.items()}
+    wanted, notes = read_dynamic_shapes(asked, spec, tree.parameters)
+    wanted = {renamed.get(name, name): axes for name, axes in wanted.items()}  # those that were given as text
+    if isinstance(inputs, ShapeSpec):
+        for name, given_spec in zip(tree.names, inputs.inputs, strict=False):
+            wanted[name] = {**given_spec.dims, **wanted.get(name, {})}
+    if renamed:
+        pairs = ", ".join(f"{given} is {name}" for given, name in renamed.items())
+        notes.append(f"inputs went by position, since their names are not those of the model's parameters: {pairs}")
+    return Prepared(loaded, spec.with_dynamic(wanted), inputs=tree, notes=notes)
+
+
+def _as_tensor(value: Any) -> Any:
+    """A numpy array as a tensor; all else as it is."""
+    import numpy as np
+
+    if not isinstance(value, np.ndarray):
+        return value
+    from graphforge.runners.arrays import tensor_from_array
+
+    return tensor_from_array(value)
 
 
 def _placed(
-    loaded: LoadedModel, drawn: dict[str, Any], kwargs: dict[str, Any]
+    callee: Any, named: Mapping[str, Any], kwargs: Mapping[str, Any], *, by_name: bool
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Named tensors as positional and keyword arguments; names that are no parameter go by position."""
+    """Named inputs as positional and keyword arguments; names of which none is a parameter go by position.
+
+    Args:
+        callee: what is called.
+        named: the inputs.
+        kwargs: further keyword inputs.
+        by_name: whether the names stand where the parameters are not known.
+    """
     import inspect
 
-    forward = getattr(loaded.module, "forward", None)
     try:
-        parameters = list(inspect.signature(forward).parameters.values()) if forward is not None else []
+        parameters = list(inspect.signature(getattr(callee, "forward", callee)).parameters.values())
     except (TypeError, ValueError):
         parameters = []
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if drawn and all(name in names for name in drawn):
-        return (), {**drawn, **kwargs}
-    known = [name for name in drawn if name in names]
+    takes_any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    known = [name for name in named if name in names]
+    if len(known) == len(named) or (not names and by_name) or (takes_any_name and (known or by_name)):
+        return (), {**named, **kwargs}
     if known:
-        wrong = next(name for name in drawn if name not in names)
+        wrong = next(name for name in named if name not in names)
         raise UsageError(f"the model has no input {wrong!r}", f"its forward takes: {', '.join(names)}")
-    return tuple(drawn.values()), kwargs
+    return tuple(named.values()), dict(kwargs)
+
+
+def _renamed(named: Mapping[str, Any], args: Sequence[Any], parameters: Sequence[str]) -> dict[str, str]:
+    """The user's name of each input that went by position -> the parameter's, where they are not the same."""
+    if not args:
+        return {}
+    names = [parameters[index] if index < len(parameters) else f"arg{index}" for index in range(len(named))]
+    return {given: name for given, name in zip(named, names, strict=True) if given != name}
 
 
 def _draw(spec: ShapeSpec, seed: int) -> dict[str, torch.Tensor]:
@@ -177,38 +226,28 @@ def _draw(spec: ShapeSpec, seed: int) -> dict[str, torch.Tensor]:
     return {name: tensor_from_array(array) for name, array in feeds.items()}
 
 
-def _ranges(dynamic_shapes: Mapping[str, Mapping[int, Any]] | None) -> dict[str, dict[int, Any]]:
-    from graphforge.spec import DimRange
-
-    ranges: dict[str, dict[int, Any]] = {}
-    for name, axes in (dynamic_shapes or {}).items():
-        for axis, given in axes.items():
-            if not isinstance(given, DimRange):
-                if not isinstance(given, tuple) or not 2 <= len(given) <= 3:
-                    raise UsageError(f"dynamic_shapes[{name!r}][{axis}]: expected (low, high), got {given!r}")
-                given = DimRange(f"{name}_{axis}".replace(".", "_"), *given)
-            ranges.setdefault(name, {})[axis] = given
-    return ranges
-
-
-def _prepare_onnx(
-    loaded: LoadedModel, inputs: Any, dynamic_shapes: Mapping[str, Mapping[int, Any]] | None, seed: int
-) -> Prepared:
+def _prepare_onnx(loaded: LoadedModel, inputs: Any, dynamic_shapes: Any, seed: int) -> Prepared:
+    from graphforge.frontend.dynamic_shapes import read_dynamic_shapes
     from graphforge.onnx_io.importing import input_spec
     from graphforge.runners.inputs import random_feeds
     from graphforge.spec import ShapeSpec
 
     assert loaded.onnx_path is not None
     given = inputs if isinstance(inputs, ShapeSpec) else None
-    shapes = input_spec(loaded.onnx_path, given).with_dynamic(_ranges(dynamic_shapes))
+    spec = input_spec(loaded.onnx_path, given)
+    wanted, notes = read_dynamic_shapes(dynamic_shapes, spec, [tensor.name for tensor in spec.inputs])
+    shapes = spec.with_dynamic(wanted)
     if isinstance(inputs, Mapping):
         feeds = {name: _as_numpy(value) for name, value in inputs.items()}
     elif inputs is None or given is not None:
         feeds = random_feeds(shapes, shapes.example_sizes(), seed=seed)
     else:
         values = inputs if isinstance(inputs, tuple | list) else (inputs,)
-        feeds = {spec.name: _as_numpy(value) for spec, value in zip(shapes.inputs, values, strict=True)}
-    return Prepared(loaded, shapes, feeds=feeds)
+        if len(values) != len(shapes.inputs):
+            names = ", ".join(tensor.name for tensor in shapes.inputs)
+            raise UsageError(f"{len(values)} inputs are given, but the file takes {len(shapes.inputs)}: {names}")
+        feeds = {tensor.name: _as_numpy(value) for tensor, value in zip(shapes.inputs, values, strict=True)}
+    return Prepared(loaded, shapes, feeds=feeds, notes=notes)
 
 
 def _as_numpy(value: Any) -> Any:

@@ -15,7 +15,7 @@ __all__ = ["Shown"]
 # As wide as a notebook's cell is on a laptop.
 _WIDTH = 118
 _TEXT = (
-    '<pre style="white-space:pre;overflow:auto;max-height:40em;line-height:1.25;font-size:0.85em;margin:0;'
+    '<pre style="white-space:pre;overflow:auto;max-height:40em;line-height:1.15;font-size:0.85em;margin:0;'
     "font-family:Menlo,'DejaVu Sans Mono',Consolas,'Courier New',monospace\">{code}</pre>"
 )
 _PICTURE = '<img src="data:image/png;base64,{data}" style="max-width:100%;margin-top:0.5em" alt="{alt}">'
@@ -53,7 +53,7 @@ class Shown:
 
     def _repr_html_(self) -> str:
         recorder = _recorder(_WIDTH, colours=True)
-        self.render(recorder)
+        recorder.print(self)
         text = recorder.export_html(inline_styles=True, code_format=_TEXT)
         pictures = (_PICTURE.format(data=base64.b64encode(one).decode(), alt="picture") for one in self.pictures())
         return "".join([text, *pictures])

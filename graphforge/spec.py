@@ -31,7 +31,7 @@ class DimRange:
         if self.low < 0 or self.high < self.low or self.step < 1:
             raise UsageError(
                 f"dynamic dim {self.name}: 0 <= low <= high and step >= 1, not {self.low}..{self.high}/{self.step}",
-                "write it as axis=low..high or axis=low..high/step, for example 0=1..8 or 2=128..512/32",
+                f"for example {argument('dynamic_shapes', 'x:0=1..8,2=128..512/32')}",
             )
         if not self.sizes(limit=1):
             raise UsageError(

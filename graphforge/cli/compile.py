@@ -156,7 +156,7 @@ def command(
     with declarations(substitutes, custom_ops), progress(quiet=as_json) as begin:
         begin("load")
         loaded = request.load()
-        inputs, dynamic = request.example(loaded)
+        inputs, dynamic = request.example()
         bundle = compile_with(options, loaded, inputs, dynamic_shapes=dynamic, progress=begin)
     if as_json:
         print_json({"path": str(bundle.path), "manifest": bundle.manifest})

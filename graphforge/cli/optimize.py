@@ -42,13 +42,12 @@ def command(request: ModelRequest, output: str | None, opset: int | None, no_ver
     Weights above 1.9 GB go to OUT.onnx.data beside the new file.  If one output differs, the command fails and leaves
     nothing.  `graphforge compile model.onnx` has all the other switches: passes of your own, targets, tolerances.
     """
-    from graphforge.frontend.load import LoadedModel
     from graphforge.optimization import optimize, optimized_path
 
     path = Path(request.model)
     optimized_path(path, output)  # refused before anything is read
     with progress(quiet=as_json) as begin:
-        inputs, dynamic = request.example(LoadedModel(request.model, onnx_path=path))
+        inputs, dynamic = request.example()
         done = optimize(
             path,
             output,

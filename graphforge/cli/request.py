@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -93,27 +93,13 @@ class ModelRequest:
 
         return load_model(self.model, checkpoint=self.checkpoint, kwargs=self.kwargs, trust_pickle=self.trust_pickle)
 
-    def example(self, loaded: LoadedModel) -> tuple[Any, dict[str, dict[int, DimRange]]]:
-        """The example inputs and dynamic dims as `graphforge.prepare` takes them.
-
-        Names that are no parameter of the model's forward go by position and take the parameter's name.
-        """
-        names = {tensor.name: tensor.name for tensor in self.inputs}
-        dynamic = {name: dict(axes) for name, axes in self.dynamic.items()}
+    def example(self) -> tuple[Any, Mapping[str, Mapping[int, DimRange]]]:
+        """The example inputs and dynamic dims as `graphforge.compile` takes them."""
         if not self.files:
-            renamed = _parameter_names(loaded, list(names))
-            inputs = ShapeSpec(tuple(replace(tensor, name=renamed[tensor.name]) for tensor in self.inputs))
-            return (inputs if self.inputs else None), {renamed.get(n, n): axes for n, axes in dynamic.items()}
+            return (ShapeSpec(self.inputs) if self.inputs else None), self.dynamic
         from graphforge.cli.inputs import arrays_from_files
 
-        arrays = arrays_from_files(self.files, self.inputs, seed=self.seed)
-        if loaded.onnx_path is not None:
-            return arrays, dynamic
-        import torch
-
-        renamed = _parameter_names(loaded, list(arrays))
-        tensors = {renamed[name]: torch.from_numpy(array) for name, array in arrays.items()}
-        return tensors, {renamed.get(name, name): axes for name, axes in dynamic.items()}
+        return arrays_from_files(self.files, self.inputs, seed=self.seed), self.dynamic
 
     def model_and_inputs(self, *, needed: bool = True) -> dict[str, Any]:
         """What every function that takes a model is called with: ``model``, ``inputs``, ``dynamic_shapes``, ``seed``.
@@ -124,7 +110,7 @@ class ModelRequest:
         loaded = self.load()
         if loaded.onnx_path is not None and not needed:
             return {"model": loaded, "seed": self.seed}
-        inputs, dynamic = self.example(loaded)
+        inputs, dynamic = self.example()
         return {"model": loaded, "inputs": inputs, "dynamic_shapes": dynamic, "seed": self.seed}
 
 
@@ -199,25 +185,3 @@ def _named_file(text: str) -> tuple[str, Path]:
     if not Path(path).is_file():
         raise UsageError(f"input file {path!r} does not exist", "the path is taken from the current folder")
     return name, Path(path)
-
-
-def _parameter_names(loaded: LoadedModel, names: list[str]) -> dict[str, str]:
-    """The user's name of each input -> the name it has in the model's forward."""
-    import inspect
-
-    same = {name: name for name in names}
-    if loaded.module is None:
-        return same
-    try:
-        parameters = inspect.signature(loaded.module.forward).parameters.values()
-    except (TypeError, ValueError):
-        return same
-    positional = [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    known = {parameter.name for parameter in parameters}
-    if any(name in known for name in names) or len(names) > len(positional):
-        return same
-    return dict(zip(names, positional, strict=False))

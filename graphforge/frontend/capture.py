@@ -15,6 +15,7 @@ from torch.utils import _pytree
 
 from graphforge.call import CallInputs, output_names
 from graphforge.errors import CaptureError, GraphForgeError, UsageError
+from graphforge.frontend.advice import advice_for, reason_of
 from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.promises import check_promises
@@ -26,7 +27,6 @@ from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret
 from graphforge.frontend.traceable import traceable_functions
 from graphforge.spec import ShapeSpec
-from graphforge.user_code import place_of
 
 __all__ = [
     "METHODS",
@@ -88,7 +88,7 @@ def capture(
         except GraphForgeError:
             raise
         except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
-            failures[name] = _reason(error)
+            failures[name] = reason_of(error)
             idle |= {one.substitution.path: one.problem for one in applied if one.problem}
             continue
         captured.failures = failures
@@ -97,10 +97,18 @@ def capture(
         return captured
     raise CaptureError(
         "the model could not be captured",
-        *(f"{name}: {reason}" for name, reason in failures.items()),
+        *_told_once(failures),
         *(f"the substitution of {path} matched nothing: {problem}" for path, problem in idle.items()),
-        "data-dependent control flow in Python must become torch.where, torch.cond or a registered substitution",
+        advice_for(failures),
     )
+
+
+def _told_once(failures: Mapping[str, str]) -> Iterator[str]:
+    """A line for each method; one that failed as an earlier one did says so."""
+    first: dict[str, str] = {}
+    for name, reason in failures.items():
+        same = first.setdefault(reason, name)
+        yield f"{name}: {reason}" if same == name else f"{name}: the same as {same}"
 
 
 @contextmanager
@@ -118,20 +126,6 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    lines = [line for line in text.splitlines() if line.strip()]
-    keep = lines[:6]
-    for index, line in enumerate(lines):
-        if "Suggested fixes" in line and index >= 6:
-            keep += lines[index : index + 6]
-            break
-    place = place_of(error)
-    return f"{type(error).__name__}: " + "\n        ".join(
-        [*(line[:300] for line in keep), *([place] if place else [])]
-    )
 
 
 def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:

@@ -170,7 +170,8 @@ class DiffReport(Shown):
         console.print(table)
         hidden = sum(row.status == "merged" for row in self.rows)
         if hidden and not merged:
-            console.print(f"{hidden} module outputs are merged into later nodes and not shown")
+            what = "1 module output is" if hidden == 1 else f"{hidden} module outputs are"
+            console.print(f"{what} merged into later nodes and not shown")
         for note in self.notes:
             console.print(f"note: {escape(note)}", highlight=False)
         if first is not None:
@@ -184,6 +185,8 @@ def short_source(source: str) -> str:
     marker = "/site-packages/"
     if marker in source:
         return source.rpartition(marker)[2]
+    if "/ipykernel_" in source:  # a cell of a notebook: its file stands in a folder for the session
+        return source.rpartition("/")[2]
     here = f"{Path.cwd()}/"
     return source.removeprefix(here)
 

@@ -100,7 +100,7 @@ def test_operators_of_16_are_lowered_below_and_their_lines_are_named(
     assert rewrite["operator"] == operator
     assert rewrite["how"].startswith("written as ")
     assert rewrite["nodes"][0]["source"].endswith(f"net.py:{line}")
-    assert document["deciding"][0]["cure"].startswith("compile --opset ")
+    assert document["deciding"][0]["cure"].startswith("deliver opset ")
 
 
 def shape_of(value: object, path: tuple[str, ...] = ()) -> object:

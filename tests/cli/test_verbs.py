@@ -363,7 +363,7 @@ def test_diff_marks_the_first_departure(bundle: Path, capsys: pytest.CaptureFixt
 def test_diff_needs_a_torch_model(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(bundle / "out/model.onnx")
     assert run(["diff", path, *X, "--against", path]) == 2
-    assert "note: MODEL is the PyTorch model that --against was compiled from" in capsys.readouterr().err
+    assert "note: give the PyTorch model that it was compiled from" in capsys.readouterr().err
 
 
 def test_opset_answers_for_file_and_model(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from graphforge.call import input_tree
 from graphforge.errors import CaptureError, UsageError
+from graphforge.frontend.advice import advice_for
 from graphforge.frontend.capture import METHODS, capture
 from graphforge.frontend.captured import Captured
 from graphforge.spec import DimRange
@@ -163,3 +164,33 @@ def test_capture_failures_print_nothing(tmp_path: Path) -> None:
     )
     assert done.stdout == "CaptureError\n"
     assert done.stderr == ""
+
+
+class Baked(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(2, -1) * 1.0
+
+
+def test_a_baked_size_is_not_told_to_become_torch_where() -> None:
+    with pytest.raises(CaptureError) as failure:
+        _capture(Baked(), (torch.ones(2, 4),), dynamic={"x": {0: DimRange("batch", 1, 8)}})
+    assert "torch.where" not in str(failure.value)
+    assert "takes a size that was promised to vary for a fixed number" in failure.value.notes[-1]
+    assert "fx: the same as export" in failure.value.notes
+    assert "TORCH_LOGS" not in str(failure.value)
+    assert failure.value.told(lambda name, value: f"<{name}>")[-1].endswith("leave that dim out of <dynamic_shapes>")
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("RuntimeError: There was no fake impl registered for <CustomOpDef(mine::foo)>. This is", "@foo.register_fake"),
+        ("UserError: Constraints violated (x_0)!", "for a fixed number"),
+        ("Unsupported: Data-dependent branching", "torch.where"),
+        ("TypeError: something else", ""),
+    ],
+)
+def test_advice_goes_by_the_cause(reason: str, advice: str) -> None:
+    given = advice_for({"fx": "TraceError: variables cannot be used as inputs to control flow", "export": reason})
+    assert advice in given if advice else given.startswith("data-dependent control flow")
+    assert advice_for({"export": "TypeError: something else"}) == ""

@@ -1,0 +1,201 @@
+"""The verbs as functions: they take what compile takes, say what the command line says, and show what they return."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import graphforge
+from graphforge.cli.main import run as command_line
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.shown import Shown
+
+NET = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, image):
+        return self.head(self.conv(image).relu().mean((2, 3)))
+
+
+def build():
+    torch.manual_seed(0)
+    return Net().eval()
+"""
+INPUT = "image:2x3x8x8"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's file and a bundle made of it from Python, to be read only."""
+    folder = tmp_path_factory.mktemp("verbs")
+    (folder / "net.py").write_text(NET)
+    graphforge.compile(f"{folder}/net.py:build", INPUT, dynamic_shapes="image:0=1..4", output=folder / "out")
+    return folder
+
+
+@pytest.fixture
+def model(folder: Path) -> str:
+    return f"{folder}/net.py:build"
+
+
+def reports(folder: Path) -> dict[str, Callable[[], Any]]:
+    model, bundle = f"{folder}/net.py:build", graphforge.Bundle.open(folder / "out")
+    image = np.ones((2, 3, 8, 8), np.float32)
+    return {
+        "bisect": lambda: graphforge.bisect(model, INPUT),
+        "bundle": lambda: bundle,
+        "diff": lambda: graphforge.diff(model, bundle, INPUT),
+        "inspect": lambda: graphforge.inspect(model, INPUT),
+        "lint": lambda: graphforge.lint(bundle.path / "model.onnx"),
+        "opset": lambda: graphforge.opset(bundle.path / "model.onnx", target="onnxruntime"),
+        "profile": lambda: graphforge.profile(bundle, runs=2, warmup=0),
+        "report": lambda: graphforge.report(bundle),
+        "run": lambda: graphforge.run(bundle, image),
+    }
+
+
+@pytest.mark.parametrize("name", ["bisect", "bundle", "diff", "inspect", "lint", "opset", "profile", "report", "run"])
+def test_what_a_verb_returns_shows_itself(name: str, folder: Path) -> None:
+    report = reports(folder)[name]()
+    assert isinstance(report, Shown)
+    assert repr(report).startswith(f"<{type(report).__name__}: ")
+    assert "\n" not in repr(report)
+    assert len(repr(report)) < 300
+    assert report._repr_html_().startswith(("<pre", "<iframe"))
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(report)
+    said = Console(record=True, width=100, file=io.StringIO())
+    report.render(said)
+    assert console.export_text().split() == said.export_text().split()
+
+
+def test_a_bundle_says_path_target_and_how_close(folder: Path) -> None:
+    bundle = graphforge.Bundle.open(folder / "out")
+    assert repr(bundle).startswith(f"<Bundle: {folder}/out for onnx, verified, max rel ")
+    assert Path(bundle) == bundle.path
+    with pytest.raises(GraphForgeError, match="is not a bundle"):
+        graphforge.Bundle.open(folder)
+
+
+def test_a_bundle_runs_and_reports(folder: Path) -> None:
+    bundle = graphforge.Bundle.open(folder / "out")
+    image = torch.ones(3, 3, 8, 8)
+    result = bundle.run(image)
+    assert list(result) == ["output"]
+    expected = graphforge.load_model(f"{folder}/net.py:build").module
+    assert expected is not None
+    np.testing.assert_allclose(result["output"], expected(image).detach().numpy(), rtol=1e-4, atol=1e-6)
+    assert bundle.run({"image": image.numpy()})["output"].shape == (3, 2)
+    page = bundle.report()
+    assert page.path == folder / "out/report.html"
+    assert 'srcdoc="&lt;!' in page._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (torch.ones(9, 3, 8, 8), "input 'image': expected"),
+        ({"x": torch.ones(1, 3, 8, 8)}, "the bundle has no input 'x'"),
+        ((torch.ones(1, 3, 8, 8), torch.ones(2)), "2 inputs are given, but the bundle takes 1: image"),
+        ("absent.png", "input file 'absent.png' does not exist"),
+        (object(), "inputs: expected an array, a tensor or a file, got object"),
+    ],
+)
+def test_inputs_that_do_not_fit_a_bundle_are_told(inputs: Any, message: str, folder: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        graphforge.run(folder / "out", inputs)
+    assert caught.value.message.startswith(message)
+
+
+def _said(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    capsys.readouterr()
+    command_line([*arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_python_and_the_command_line_say_the_same(
+    folder: Path, model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bundle = str(folder / "out")
+    np.save(tmp_path / "image.npy", np.ones((2, 3, 8, 8), np.float32))
+    asked = {
+        ("bisect", model, "--input", INPUT): graphforge.bisect(model, INPUT),
+        ("diff", model, "--input", INPUT, "--against", bundle): graphforge.diff(model, bundle, INPUT),
+        ("inspect", model, "--input", INPUT): graphforge.inspect(model, INPUT),
+        ("lint", f"{bundle}/model.onnx", "--target", "magicmind"): graphforge.lint(f"{bundle}/model.onnx"),
+        ("opset", model, "--input", INPUT): graphforge.opset(model, INPUT),
+        ("report", bundle): graphforge.report(bundle),
+        ("run", bundle, "--input", f"{tmp_path}/image.npy"): graphforge.run(bundle, tmp_path / "image.npy"),
+    }
+    for arguments, report in asked.items():
+        assert _said(capsys, *arguments) == json.loads(json.dumps(report.to_dict())), arguments
+
+
+def test_diff_takes_bundle_folder_or_file(folder: Path, model: str) -> None:
+    bundle = graphforge.Bundle.open(folder / "out")
+    against = [bundle, folder / "out", str(folder / "out/model.onnx")]
+    assert [graphforge.diff(model, one, INPUT).agrees for one in against] == [True, True, True]
+    with pytest.raises(UsageError, match="file 'absent' does not exist"):
+        graphforge.diff(model, "absent", INPUT)
+
+
+def test_inspect_answers_for_a_node_and_refuses_strange_names(folder: Path) -> None:
+    file = folder / "out/model.onnx"
+    lines = str(graphforge.inspect(file, node="output")).splitlines()
+    assert lines[0].endswith(": Gemm")
+    assert any("net.py:13" in line for line in lines)
+    with pytest.raises(GraphForgeError, match="there is no node 'outptu'") as caught:
+        graphforge.inspect(file, node="outptu")
+    assert "did you mean output?" in caught.value.notes
+    with pytest.raises(UsageError, match="there is no level 'lowered'"):
+        graphforge.inspect(file, level="lowered")
+
+
+def test_profile_takes_the_model_where_the_manifest_cannot_rebuild_it(tmp_path: Path) -> None:
+    model, x = torch.nn.Linear(4, 2), torch.ones(1, 4)
+    bundle = graphforge.compile(model, x, output=tmp_path / "out")
+    assert [row.name for row in graphforge.profile(bundle, runs=2, warmup=0).rows] == ["onnxruntime"]
+    assert [row.name for row in graphforge.profile(bundle, model, runs=2, warmup=0).rows] == ["eager", "onnxruntime"]
+
+
+def test_importing_graphforge_imports_nothing_heavy() -> None:
+    code = "import sys, graphforge; print({'torch', 'onnx', 'onnx_ir', 'numpy', 'rich'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["bisect", "compile", "diff", "inspect", "lint", "opset", "profile", "report", "run"])
+def test_verbs_are_public_and_documented(name: str) -> None:
+    function = getattr(graphforge, name)
+    assert name in graphforge.__all__
+    assert callable(function)
+    assert "Args:" in function.__doc__
+    assert "Raises:" in function.__doc__
+
+
+def test_opset_that_is_not_a_number_is_told_with_the_arguments_name(model: str, tmp_path: Path) -> None:
+    for call in (
+        lambda: graphforge.compile(model, INPUT, opset="17", output=tmp_path / "out"),  # type: ignore[arg-type]
+        lambda: graphforge.inspect(model, INPUT, level="legal", opset="17"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UsageError, match="opset: expected a whole number, got str '17'"):
+            call()
+    assert not (tmp_path / "out").exists()
