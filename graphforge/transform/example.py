@@ -30,7 +30,7 @@ class Example:
     """A graph before and after a pass.
 
     Attributes:
-        pipeline: what runs, as ``--pipeline`` takes it: the pass with the options that the example needs.
+        pipeline: what runs, as ``pipeline`` takes it: the pass with the options that the example needs.
         before: the graph before it, as text.
         after: the graph after it, as ``example_text`` writes it.
     """
