@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from graphforge.declaring import GivenOperator, GivenSubstitution
     from graphforge.frontend.load import LoadedModel
-    from graphforge.targets.target import Target
+    from graphforge.targets.target import EmitResult, Target
     from graphforge.transform import Instrument, Pass, PassRecord
     from graphforge.verify import VerificationReport
 
@@ -156,6 +156,7 @@ def _compile(
             emitted = planned.target.emit(lowered, staged, planned.options, prepared.shapes)
             step["nodes"] = count_nodes(lowered)
         journal.notes += emitted.notes
+        _check_files(staged, emitted, journal)
         report = _verify(lowered, prepared, planned.target, staged, options, journal) if options.verify else None
         outcome = _outcome(report, planned.target, staged, options, journal)
         manifest = make_manifest(
@@ -208,6 +209,18 @@ def _run_passes(
         raise
     journal.notes += idle_notes(records)
     return records
+
+
+def _check_files(folder: Path, emitted: EmitResult, journal: Journal) -> None:
+    """ONNX's own full check of every ONNX file that is handed out, verified or not."""
+    from graphforge.onnx_io.checking import check_file
+
+    names = [name for name in emitted.files if name.endswith(".onnx")]
+    if names:
+        with journal.step("onnx.checker") as step:
+            for name in names:
+                check_file(folder / name)
+            step["full_check"] = names
 
 
 def _verify(

@@ -136,8 +136,8 @@ class _Checker:
                 yield Problem(
                     f"initializer {key!r} says {value.dtype.name.lower()}, its data are {tensor.dtype.name.lower()}"
                 )
-            elif value.shape is not None and value.shape is not tensor.shape and value.shape != tensor.shape:
-                yield Problem(f"initializer {key!r} says {value.shape}, its data are {tensor.shape}")
+            elif value.shape is not None and value.shape != (shape := tensor.shape):
+                yield Problem(f"initializer {key!r} says {value.shape}, its data are {shape}")
             if value.producer() is not None:
                 yield Problem(f"initializer {key!r} is also the output of a node")
             if not value.is_graph_input() and (problem := define(value)):

@@ -211,16 +211,13 @@ def opset_report_of_file(path: Path | str) -> OpsetReport:
     """
     import onnx
 
+    from graphforge.onnx_io.checking import load_without_weights
     from graphforge.onnx_io.origins import read_origins
 
     path = Path(path)
     if not path.is_file():
         raise GraphForgeError(f"no file {path}")
-    try:
-        proto = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's own DecodeError, from one of several implementations
-        raise GraphForgeError(f"{path} is not an ONNX file: {error}") from None
-    _drop_weights(proto)
+    proto = load_without_weights(path)
     notes = []
     try:
         proto = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
@@ -239,15 +236,6 @@ def opset_report_of_file(path: Path | str) -> OpsetReport:
         report.invalid,
         (*report.notes, *notes),
     )
-
-
-def _drop_weights(proto: Any) -> None:
-    """Empty large initializers: their types and shapes are wanted, not their data."""
-    for tensor in proto.graph.initializer:
-        if len(tensor.raw_data) > 4096:
-            tensor.raw_data = b""
-            tensor.data_location = tensor.EXTERNAL
-            tensor.external_data.add(key="location", value="dropped")
 
 
 def _default_opset(model: ir.Model) -> int:

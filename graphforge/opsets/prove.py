@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
@@ -89,6 +88,7 @@ def prove_opset(
     Raises:
         GraphForgeError: the model cannot be expressed at the opset after all.
     """
+    from graphforge.onnx_io.checking import complaint_about
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
     from graphforge.runners.padding import UnpaddedRunner
@@ -104,9 +104,9 @@ def prove_opset(
     with tempfile.TemporaryDirectory(prefix="graphforge-opset-") as name:
         file = Path(name) / "model.onnx"
         target.emit(delivered, file.parent, options, shapes)
-        complaint = _complaint(file)
-        if complaint:
-            return Proof(opset, False, 0, None, complaint)
+        complaint = complaint_about(file)
+        if complaint is not None:
+            return Proof(opset, False, 0, None, f"onnx.checker: {complaint.text}")
         runner: Runner = OnnxRuntimeRunner(file)
         padding = model.meta.get(PADDED_OUTPUTS, ())
         if padding:
@@ -116,15 +116,6 @@ def prove_opset(
         finally:
             runner.close()
     return _judged(opset, report)
-
-
-def _complaint(file: Path) -> str:
-    """What ONNX's checker and its shape inference have against the file, "" when nothing."""
-    try:
-        onnx.checker.check_model(str(file), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        return f"onnx.checker: {' '.join(str(error).split())[:300]}"
-    return ""
 
 
 def _judged(opset: int, report: VerificationReport) -> Proof:

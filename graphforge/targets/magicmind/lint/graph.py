@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from graphforge.ir import constant_of, schema_of
+from graphforge.onnx_io.checking import complaint_about
 from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, node_place, rule
 from graphforge.targets.magicmind.operators import EVIDENCED, FRAGILE, REFUSED
 from graphforge.targets.magicmind.options import OPSET
@@ -240,10 +240,9 @@ def _ranges(subject: Subject) -> Iterator[Finding]:
 
 @rule("G17", "O", "a valid ONNX file with unique node names")
 def _valid(subject: Subject) -> Iterator[Finding]:
-    try:
-        onnx.checker.check_model(str(subject.onnx_file), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        yield Finding("G17", Severity.ERROR, "O", f"not a valid ONNX model: {' '.join(str(error).split())[:300]}")
+    complaint = complaint_about(subject.onnx_file)
+    if complaint is not None:
+        yield Finding("G17", Severity.ERROR, "O", f"not a valid ONNX model: {complaint.text}")
     names = Counter(node.name or "" for node in subject.nodes())
     if "" in names:
         message = f"{names.pop('')} nodes have no name: pins and messages need names"
