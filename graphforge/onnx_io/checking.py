@@ -95,6 +95,7 @@ def load_without_weights(path: Path) -> onnx.ModelProto:
         GraphForgeError: it is not an ONNX file.
     """
     import onnx
+
     model = onnx.ModelProto()
     try:
         # not closed by hand: views of it may be alive in an exception, and it goes when the last one does

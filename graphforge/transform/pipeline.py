@@ -21,11 +21,11 @@ from graphforge.errors import GraphForgeError, InternalError, UsageError
 from graphforge.ir import nodes_of
 from graphforge.ir.names import NameTable, make_names_unique
 from graphforge.transform.base import Pass
-from graphforge.transform.facts import bodies_of
 from graphforge.transform.listener import RewriteListener
 from graphforge.transform.registry import PassRegistry, default_registry
 from graphforge.transform.rewriter import NearMiss, Rewriter
 from graphforge.transform.seams import VerifyGraph
+from graphforge.transform.snapshot import snapshot
 from graphforge.user_code import is_ours, user_error
 
 __all__ = ["Instrument", "PassRecord", "Pipeline", "count_nodes", "make_pass"]
@@ -136,12 +136,12 @@ class Pipeline(Sequence[Pass]):
             listeners = [instrument for instrument in instruments if isinstance(instrument, RewriteListener)]
             rewriter = Rewriter(model, pass_name=pass_.name, names=names, listeners=listeners)
             ours = is_ours(type(pass_).__module__)
-            before = None if ours else _snapshot(model)
+            before = None if ours else snapshot(model)
             started = time.perf_counter()
             _run_pass(pass_, model, rewriter)
             seconds = time.perf_counter() - started
             changes = rewriter.changes
-            if changes == 0 and before is not None and _snapshot(model) != before:
+            if changes == 0 and before is not None and snapshot(model) != before:
                 changes = 1
             if changes and not ours:
                 make_names_unique(model)  # names are labels: two values of one name are no fault of a pass
@@ -222,40 +222,6 @@ def _run_pass(pass_: Pass, model: ir.Model, rewriter: Rewriter) -> None:
         if isinstance(error, InternalError):
             raise
         raise InternalError(f"the pass {pass_.name!r} failed: {type(error).__name__}: {error}") from error
-
-
-def _snapshot(model: ir.Model) -> list[tuple[Any, ...]]:
-    """All that a pass can change in a graph, by identity, for comparison."""
-    facts: list[tuple[Any, ...]] = []
-    pending = [model.graph]
-    while pending:
-        graph = pending.pop()
-        facts.append((tuple(graph.inputs), tuple(graph.outputs), tuple(output.name for output in graph.outputs)))
-        facts.extend((name, value, value.const_value) for name, value in graph.initializers.items())
-        for node in graph:
-            attributes = tuple(node.attributes.values()) if node.attributes else ()
-            # Attr compares by value, which for tensors is slow: compare identities.
-            facts.append((node, node.domain, node.op_type, node.inputs, node.outputs, tuple(map(_Same, attributes))))
-            for value in node.outputs:
-                facts.append((value.name, value.type, None if value.shape is None else tuple(value.shape.dims)))
-            if attributes:
-                pending.extend(bodies_of(node))
-    return facts
-
-
-class _Same:
-    """Equal to nothing but the same object."""
-
-    __slots__ = ("item",)
-
-    def __init__(self, item: object) -> None:
-        self.item = item
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.item is other.item
-
-    def __hash__(self) -> int:
-        return hash(id(self.item))
 
 
 def make_pass(name: str, options: dict[str, Any], registry: PassRegistry | None = None) -> Pass:
