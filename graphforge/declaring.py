@@ -17,7 +17,15 @@ from graphforge.ops.custom_op import CUSTOM_OPS, CustomOp
 from graphforge.scopes import Scope
 from graphforge.user_files import load_file
 
-__all__ = ["GivenOperator", "GivenSubstitution", "custom_ops", "declarations", "substitutions", "withdraw"]
+__all__ = [
+    "GivenOperator",
+    "GivenSubstitution",
+    "custom_ops",
+    "declarations",
+    "files_with_operators",
+    "substitutions",
+    "withdraw",
+]
 
 GivenSubstitution: TypeAlias = Substitution | Callable[..., Any] | str | Path
 GivenOperator: TypeAlias = CustomOp | str | Path
@@ -88,6 +96,11 @@ def withdraw(declared: Callable[..., Any] | Substitution | CustomOp | str) -> No
     gone = custom_op.withdraw(declared) if operator else substitution.withdraw(declared)  # type: ignore[arg-type]
     if not gone:
         raise UsageError(f"{declared!r} is not declared here", "scopes end by themselves, with their block")
+
+
+def files_with_operators(given: Sequence[Any]) -> list[Path]:
+    """Those of what was given that are files which declare operators."""
+    return [Path(one).resolve() for one in given if isinstance(one, str | Path) and _read(Path(one)).operators]
 
 
 # -- files that declare ------------------------------------------------------------------------------------------------

@@ -279,7 +279,11 @@ def to_ir(
     Raises:
         CaptureError, LoweringError: with what failed and where.
     """
+    from graphforge.frontend.substitution import refuse_substitutions
+
     journal = journal or Journal(None)
+    if prepared.loaded.module is None:
+        refuse_substitutions(prepared.loaded.spec, target)
     if prepared.loaded.onnx_path is not None:
         from graphforge.onnx_io.importing import IMPORT_NOTES, import_onnx
 

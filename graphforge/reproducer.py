@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graphforge.declaring import files_with_operators
 from graphforge.errors import GraphForgeError, InternalError, UserCodeError
 from graphforge.user_code import is_ours
 from graphforge.user_files import stands_in
@@ -77,8 +78,9 @@ def leave_reproducer(
         return
     inputs = [f"{tensor.name}:{'x'.join(map(str, tensor.shape))}:{tensor.dtype}" for tensor in shapes.inputs]
     command = ["graphforge", "compile", str(path), *(part for text in inputs for part in ("--input", text))]
-    for flag, files in (("--substitute", options.substitutes), ("--custom-op", options.custom_ops)):
-        command += [part for one in files if isinstance(one, str | Path) for part in (flag, str(Path(one).resolve()))]
+    # substitutes have done their work in this graph; its operators are still to be known
+    for file in files_with_operators([*options.substitutes, *options.custom_ops]):
+        command += ["--custom-op", str(file)]
     command += [] if own is None else ["--pass", own]
     command += ["--pipeline", passes[count].spec(), "--verify-each", "--no-verify"]
     error.add_note(f"the graph in front of {passes[count].name} is in {path}; replay with: {shlex.join(command)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import onnx_ir as ir
@@ -132,3 +133,84 @@ def test_frames_of_installed_packages_are_told_when_there_is_nothing_nearer() ->
     assert direct.tb is not None
     error = direct.value.with_traceback(direct.tb.tb_next)
     assert re.match(r"raised at .*json/decoder.py:\d+, in raw_decode: ", place_of(error))
+
+
+OPERATOR = """
+import graphforge
+import torch
+
+@torch.library.custom_op("gf_user_code::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+@twice.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+graphforge.custom_op(
+    "gf_user_code::Twice", inputs=["x"], outputs=["y"], shapes=lambda inputs, attributes: [inputs[0]],
+    function=lambda x: x * 2, torch_name="gf_user_code::twice",
+)
+"""
+NEEDY = """
+import torch
+def pick(x):
+    kept = [row for row in x if float(row.sum()) > 0.5]
+    return torch.stack(kept)
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return torch.ops.gf_user_code.twice(pick(x))
+def build():
+    torch.manual_seed(0)
+    return Net().eval(), torch.rand(4, 3)
+"""
+SUBSTITUTE = """
+import graphforge
+@graphforge.substitute("needy.pick")
+def picked(x):
+    return x[x.sum(1) > 0.5]
+"""
+
+
+def test_files_of_declarations_on_the_command_line_and_a_replay_that_needs_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("operators.py").write_text(OPERATOR)
+    Path("needy.py").write_text(NEEDY)
+    Path("mine.py").write_text(SUBSTITUTE)
+    Path("own.py").write_text(PASS.replace("rewriter.apply(ClipToRelu(), graph)", "raise KeyError(graph[-1].domain)"))
+    command = ["compile", "needy.py:build", "--substitute", "mine.py", "--custom-op", "operators.py", "-o", "out"]
+    assert run(command) == 0
+    assert "verified" in capsys.readouterr().out
+    assert run([*command, "--pass", "own.py:UseRelu"]) == 1
+    said = capsys.readouterr().err
+    assert "the pass 'use-relu' failed: KeyError: 'gf_user_code'" in said
+    (replay,) = [line.partition("replay with: graphforge ")[2] for line in said.splitlines() if "replay with" in line]
+    assert f"--custom-op {folder / 'operators.py'} --pass {folder / 'own.py'}:UseRelu" in replay
+    assert run(shlex.split(replay)) == 1
+    assert "the pass 'use-relu' failed: KeyError: 'gf_user_code'" in capsys.readouterr().err
+
+
+def test_a_substitute_and_an_operators_function_that_raise(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("operators.py").write_text(OPERATOR.replace("function=lambda x: x * 2", "function=lambda x: x.double_it()"))
+    Path("needy.py").write_text(NEEDY)
+    Path("mine.py").write_text(SUBSTITUTE)
+    command = ["compile", "needy.py:build", "--substitute", "mine.py", "--custom-op", "operators.py", "-o", "out"]
+    assert run(command) == 1
+    said = capsys.readouterr().err
+    assert "function of gf_user_code::Twice failed: AttributeError: 'Tensor' object has no attribute" in said
+    assert re.search(r"raised at operators.py:\d+, in <lambda>: function=lambda x: x.double_it\(\)", said)
+    Path("operators.py").write_text(OPERATOR)
+    Path("mine.py").write_text(SUBSTITUTE.replace("0.5", "limit"))
+    assert run(command) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert re.search(r"export: NameError: name 'limit' .*\n\s*raised at mine.py:5, in picked: return x\[x.sum", said)
+
+
+def test_a_graph_has_nothing_to_substitute(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("net.py").write_text(NET)
+    Path("mine.py").write_text(SUBSTITUTE)
+    assert run(["compile", "net.py:build", "-o", "out"]) == 0
+    assert run(["compile", "out/model.onnx", "--substitute", "mine.py", "-o", "again"]) == 1
+    assert "matched nothing: out/model.onnx is a graph already and calls no function" in capsys.readouterr().err

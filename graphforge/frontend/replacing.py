@@ -104,7 +104,9 @@ def substituting(substitutions: Sequence[Substitution], model: Any = None) -> It
                 active[id(original)] = record
                 record.places += tuple(_place_name(place) for place in patch.places)
             exchanged = _exchange(reach, found)
+            _see_that_all_are_held(found)
         except BaseException:
+            _put_back(exchanged)
             _release(taken)
             raise
     token = _active.set(active)
@@ -113,8 +115,7 @@ def substituting(substitutions: Sequence[Substitution], model: Any = None) -> It
     finally:
         _active.reset(token)
         with _lock:
-            for place, after in reversed(exchanged):
-                place.put(after, place.value)
+            _put_back(exchanged)
             _release(taken)
 
 
@@ -310,10 +311,23 @@ def _exchange(reach: References, found: Sequence[tuple[Applied, Any]]) -> list[t
                 for key in _inside(place.value, wanted):
                     wanted[key].places += (place.name,)
     except BaseException:
-        for place, after in reversed(done):
-            place.put(after, place.value)
+        _put_back(done)
         raise
     return done
+
+
+def _put_back(exchanged: Sequence[tuple[Place, Any]]) -> None:
+    for place, after in reversed(exchanged):
+        place.put(after, place.value)
+
+
+def _see_that_all_are_held(found: Sequence[tuple[Applied, Any]]) -> None:
+    for record, _ in found:
+        if record.places or not record.substitution.required:
+            continue
+        record.problem = "nothing that could be found holds it"
+        if not record.substitution.process:
+            raise GraphForgeError(*_unused(record))
 
 
 def _inside(value: Any, wanted: Mapping[int, Any]) -> Iterator[int]:

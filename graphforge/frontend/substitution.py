@@ -17,10 +17,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from graphforge.errors import UsageError
+from graphforge.errors import GraphForgeError, UsageError
 from graphforge.scopes import Declared
 
-__all__ = ["SUBSTITUTIONS", "Substitution", "declared_substitutions", "given_substitutions", "substitute", "withdraw"]
+__all__ = [
+    "SUBSTITUTIONS",
+    "Substitution",
+    "declared_substitutions",
+    "given_substitutions",
+    "refuse_substitutions",
+    "substitute",
+    "withdraw",
+]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -96,6 +104,20 @@ def declared_substitutions(target: str | None = None) -> list[Substitution]:
             chosen[one.path] = one
         in_force = {path: one for path, one in in_force.items() if path not in chosen} | chosen
     return list(in_force.values())
+
+
+def refuse_substitutions(spec: str, target: str | None = None) -> None:
+    """See that nothing is to be substituted in a model that is a graph already.
+
+    Raises:
+        GraphForgeError: a required one was given for this call.
+    """
+    for one in declared_substitutions(target):
+        if one.required and not one.process:
+            raise GraphForgeError(
+                f"the substitution of {one.path} matched nothing: {spec} is a graph already and calls no function",
+                "give the PyTorch model, or leave the substitution out",
+            )
 
 
 def given_substitutions(given: Substitution | Callable[..., Any]) -> list[Substitution]:
