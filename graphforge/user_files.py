@@ -54,13 +54,16 @@ def load_file(path: Path, *, failed: str, fresh: bool = False) -> ModuleType:
     with _lock:
         changed = _forget_edited_companions(path.parent)
         known = _files.get(name)
-        content = _content(path)
-        if known is not None and not fresh and not changed and known.content == content:
+        source = path.read_bytes()
+        if known is not None and not fresh and not changed and known.content == _digest(source):
             return known.module
-        module = _run(path, name, failed)
-        _files.pop(name, None)  # the latest last
-        _files[name] = _Read(module, path, content)
-        return module
+        _files.pop(name, None)  # the latest stands last
+        try:
+            return _run(path, name, source, failed)
+        except BaseException:
+            sys.modules.pop(name, None)
+            _files.pop(name, None)
+            raise
 
 
 def path_of_module(name: str) -> Path | None:
@@ -106,11 +109,11 @@ def _module_name(path: Path) -> str:
     return f"graphforge_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
-def _content(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()
 
 
-def _run(path: Path, name: str, failed: str) -> ModuleType:
+def _run(path: Path, name: str, source: bytes, failed: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
         raise GraphForgeError(f"{failed}: {shown_path(path)} is not a Python file")
@@ -118,19 +121,16 @@ def _run(path: Path, name: str, failed: str) -> ModuleType:
     linecache.checkcache(str(path))
     before, folder, writes = set(sys.modules), str(path.parent), sys.dont_write_bytecode
     sys.modules[name] = module
+    _files[name] = _Read(module, path, _digest(source))  # by which the file knows itself while it runs
     sys.path.insert(0, folder)
     # byte code is matched by the time of the file in seconds: two edits within one would give the older one
     sys.dont_write_bytecode = True
     try:
         # from the source, not by the loader, for the same reason
-        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except GraphForgeError:
-        sys.modules.pop(name, None)
-        _files.pop(name, None)
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        sys.modules.pop(name, None)
-        _files.pop(name, None)
         ends = "it ends the process: put that under `if __name__ == '__main__':`"
         raise user_error(failed, error, ends if isinstance(error, SystemExit) else "") from error
     finally:
@@ -150,13 +150,13 @@ def _note_companions(before: set[str], folder: Path) -> None:
             continue
         path = Path(file).resolve()
         if path.suffix == ".py" and path.is_relative_to(folder) and path.is_file():
-            _companions[name] = _Read(module, path, _content(path))
+            _companions[name] = _Read(module, path, _digest(path.read_bytes()))
 
 
 def _forget_edited_companions(folder: Path) -> bool:
     """Take the modules of this folder out of Python's table when one was edited, so that they are imported anew."""
     own = {name: read for name, read in _companions.items() if read.path.is_relative_to(folder)}
-    edited = any(not read.path.is_file() or _content(read.path) != read.content for read in own.values())
+    edited = any(not read.path.is_file() or _digest(read.path.read_bytes()) != read.content for read in own.values())
     if edited:
         _forget(own)
     # `helpers` beside another file is not the `helpers` beside this one

@@ -182,6 +182,11 @@ def test_files_of_declarations_on_the_command_line_and_a_replay_that_needs_them(
     command = ["compile", "needy.py:build", "--substitute", "mine.py", "--custom-op", "operators.py", "-o", "out"]
     assert run(command) == 0
     assert "verified" in capsys.readouterr().out
+    # every verb that takes a model knows them
+    assert run(["inspect", "needy.py:build", "--substitute", "mine.py", "--custom-op", "operators.py"]) == 0
+    assert "gf_user_code" in capsys.readouterr().out
+    assert run(["inspect", "needy.py:build", "--custom-op", "operators.py"]) == 1
+    assert "could not be captured" in capsys.readouterr().err
     assert run([*command, "--pass", "own.py:UseRelu"]) == 1
     said = capsys.readouterr().err
     assert "the pass 'use-relu' failed: KeyError: 'gf_user_code'" in said

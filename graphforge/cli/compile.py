@@ -47,20 +47,6 @@ __all__ = ["command"]
     help="Suppression as ONNX NonMaxSuppression, or in plain tensor algebra.  [default: the target's]",
 )
 @capture_option
-@click.option(
-    "--substitute",
-    "substitutes",
-    multiple=True,
-    metavar="FILE.py",
-    help="A file that declares substitutions for functions of the model; repeat for more.",
-)
-@click.option(
-    "--custom-op",
-    "custom_ops",
-    multiple=True,
-    metavar="FILE.py",
-    help="A file that declares operators of your own; repeat for more.",
-)
 @click.option("--pass", "passes", multiple=True, metavar="FILE.py:Class", help="A pass of your own; repeat for more.")
 @click.option("--pipeline", metavar="'a,b{opt=1},c'", help="Run these passes instead of the default ones.")
 @click.option(
@@ -85,8 +71,6 @@ def command(
     outputs: str | None,
     nms: str | None,
     capture: str,
-    substitutes: tuple[str, ...],
-    custom_ops: tuple[str, ...],
     passes: tuple[str, ...],
     pipeline: str | None,
     check_passes: bool,
@@ -122,7 +106,6 @@ def command(
     """
     from graphforge.bundle import destination
     from graphforge.compile import compile_with
-    from graphforge.declaring import declarations
     from graphforge.options import CompileOptions, plan
 
     # what can be refused at once is refused before the model is loaded
@@ -135,8 +118,8 @@ def command(
         outputs=outputs,
         nms=nms,
         capture=capture,
-        substitutes=substitutes,
-        custom_ops=custom_ops,
+        substitutes=request.substitutes,
+        custom_ops=request.custom_ops,
         passes=own_passes,
         pipeline=chosen_pipeline,
         check_passes=check_passes,
@@ -153,7 +136,7 @@ def command(
     if dry_run:
         print_plan(planned, options, request.model, str(folder), as_json=as_json)
         return
-    with declarations(substitutes, custom_ops), progress(quiet=as_json) as begin:
+    with progress(quiet=as_json) as begin:
         begin("load")
         loaded = request.load()
         inputs, dynamic = request.example()

@@ -47,9 +47,24 @@ _MODEL_OPTIONS = (
     click.option("--checkpoint", metavar="FILE", help="Weights to load into the module (.pth, .pt, .safetensors)."),
     click.option("--kwargs", metavar="JSON", help="Arguments of the callable that builds the model."),
     click.option("--trust-pickle", is_flag=True, help="Allow a checkpoint that runs code when it is read."),
+    click.option(
+        "--substitute",
+        "substitutes",
+        multiple=True,
+        metavar="FILE.py",
+        help="A file that declares substitutions for functions of the model; repeat for more.",
+    ),
+    click.option(
+        "--custom-op",
+        "custom_ops",
+        multiple=True,
+        metavar="FILE.py",
+        help="A file that declares operators of your own; repeat for more.",
+    ),
 )
 
 _REQUEST_OPTIONS = ("model", "checkpoint", "kwargs", "trust_pickle", "inputs", "input_files", "dynamic", "seed")
+_DECLARING_OPTIONS = ("substitutes", "custom_ops")
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else; no progress."
@@ -76,6 +91,7 @@ class ModelRequest:
         files: ``--input-file`` as (input name or "", path).
         dynamic: input name -> axis -> range.
         seed: of random inputs.
+        substitutes, custom_ops: files of declarations, in force while the command runs.
     """
 
     model: str
@@ -86,6 +102,8 @@ class ModelRequest:
     files: tuple[tuple[str, Path], ...]
     dynamic: Mapping[str, Mapping[int, DimRange]]
     seed: int
+    substitutes: tuple[str, ...] = ()
+    custom_ops: tuple[str, ...] = ()
 
     def load(self) -> LoadedModel:
         """The model itself."""
@@ -120,7 +138,12 @@ def model_options(function: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(function)
     def with_request(**options: Any) -> R:
         request = _request_from_options(**{name: options.pop(name) for name in _REQUEST_OPTIONS})
-        return function(request=request, **options)
+        declared = {name: options.pop(name) for name in _DECLARING_OPTIONS}
+        if any(declared.values()):
+            from graphforge.declaring import declarations
+
+            click.get_current_context().with_resource(declarations(**declared))
+        return function(request=replace(request, **declared), **options)
 
     return _decorated(
         with_request, (click.argument("model"), *_INPUT_OPTIONS[:-1], *_MODEL_OPTIONS, *_INPUT_OPTIONS[-1:])
