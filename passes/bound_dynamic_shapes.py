@@ -15,7 +15,7 @@ from typing import ClassVar, TypeAlias
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.ir import Graph, here, origins_of
+from graphforge.ir import Graph, describe, here, origins_of
 from graphforge.passes.bounding import Ragged, Refusal, Rows, Walk
 from graphforge.transform import Pass, Rewriter
 
@@ -49,10 +49,9 @@ class BoundDynamicShapes(Pass):
             try:
                 walk.visit(node, rewriter.builder(node))
             except Refusal as reason:
-                origins = origins_of(node)
                 raise GraphForgeError(
                     f"{reason}, and fixed shapes were asked for",
-                    f"node {node.name or node.op_type!r} came from {origins[0].describe()}" if origins else "",
+                    f"at {describe(node)}",
                     here(node),
                     "ask for ragged outputs, or rewrite that line",
                 ) from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.ir import Builder, Graph, Node, Value, nodes_of, origins_of
+from graphforge.ir import Builder, Graph, Node, Value, describe, nodes_of
 from graphforge.transform import Pass, Rewriter
 
 __all__ = ["LowerNms"]
@@ -85,6 +85,4 @@ class LowerNms(Pass):
                 )
             return made.outputs(), made.converged
         except GraphForgeError as error:
-            origins = origins_of(node)
-            where = f"came from {origins[0].describe()}" if origins else f"node {node.outputs[0].name!r}"
-            raise error.with_notes(where) from error
+            raise error.with_notes(f"at {describe(node)}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.ir import Graph, here, nodes_of, origins_of
+from graphforge.ir import Graph, describe, here, nodes_of, operator_name
 from graphforge.ops.custom_op import declared_ops, find_op
 from graphforge.transform import Pass, Rewriter
 from graphforge.user_files import load_file
@@ -36,20 +36,18 @@ class RegisterCustomOp(Pass):
             if node.domain in ("", "graphforge"):
                 continue
             op = find_op(node.domain, node.op_type)
-            name = node.outputs[0].name if node.outputs else node.name
-            origins = origins_of(node)
-            where = f"node {name!r} came from {origins[0].describe()}" if origins else f"node {name!r}"
+            where = f"at {describe(node)}"
             if op is None:
                 if self.strict:
                     theirs = [one.qualified_name for one in declared_ops() if one.domain != "graphforge"]
                     known = ", ".join(theirs) or "none"
                     raise GraphForgeError(
-                        f"operator {node.domain}::{node.op_type} is not declared (declared: {known})",
+                        f"operator {operator_name(node)} is not declared (declared: {known})",
                         where,
                         here(node),
                         "declare it with graphforge.custom_op(...)",
                     )
-                rewriter.declined(f"{node.domain}::{node.op_type} is not declared", node)
+                rewriter.declined(f"{operator_name(node)} is not declared", node)
                 continue
             problem = op.check(node)
             if problem is not None:

@@ -1,22 +1,51 @@
-"""Types and shapes across the border of If, Loop and Scan: what a node hands to its bodies and what they hand out."""
+"""The bodies of If, Loop and Scan: which there are, the nodes in them, and types and shapes across their border."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
 from graphforge.ir.infer import infer_node
 
-__all__ = ["infer_bodies", "type_body_inputs", "type_outputs_of_bodies"]
+__all__ = ["bodies_of", "infer_bodies", "nodes_of", "type_body_inputs", "type_outputs_of_bodies"]
+
+
+# The operators of the default domain that carry graphs; nodes of other domains are looked at.
+_WITH_BODIES = frozenset(("If", "Loop", "Scan", "SequenceMap"))
+
+
+def bodies_of(node: ir.Node) -> Sequence[ir.Graph]:
+    """The graphs a node carries (If, Loop, Scan)."""
+    if node.domain == "" and node.op_type not in _WITH_BODIES:
+        return ()
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
+    return found
+
+
+def nodes_of(graph: ir.Graph) -> Iterator[ir.Node]:
+    """The nodes of a graph, each followed by those of its bodies; survives edits as iterating over a graph does.
+
+    Several times faster than ``Graph.all_nodes``, which looks at every attribute of every node.
+    """
+    for node in graph:
+        yield node
+        if node.domain != "" or node.op_type in _WITH_BODIES:
+            for body in bodies_of(node):
+                yield from nodes_of(body)
 
 
 def infer_bodies(node: ir.Node, opset: int) -> None:
     """Fill in unknown types and shapes in the bodies of a control-flow node, then those of its outputs."""
-    for position, body in enumerate(_bodies(node)):
+    for position, body in enumerate(bodies_of(node)):
         type_body_inputs(node, position, body)
         for inner in body:
-            if any(True for _ in _bodies(inner)):
+            if bodies_of(inner):
                 infer_bodies(inner, opset)
             infer_node(inner, opset)
     type_outputs_of_bodies(node)
@@ -61,7 +90,7 @@ def _shape_scanned(node: ir.Node, body: ir.Graph) -> None:
 
 def type_outputs_of_bodies(node: ir.Node) -> None:
     """Give the outputs of a control-flow node the types of what its bodies hand out, where they have none."""
-    bodies = list(_bodies(node))
+    bodies = list(bodies_of(node))
     if not bodies or node.domain != "" or node.op_type not in ("If", "Loop", "Scan"):
         return
     skipped = 1 if node.op_type == "Loop" else 0
@@ -80,11 +109,3 @@ def type_outputs_of_bodies(node: ir.Node) -> None:
     for value, inner in outputs[states:]:
         if node.op_type == "Loop" and value.shape is None and inner.shape is not None:
             value.shape = ir.Shape([ir.SymbolicDim(None), *inner.shape.dims])
-
-
-def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphforge.ir.verifier import bodies_of
+from graphforge.ir.bodies import bodies_of
 
 __all__ = ["NameTable", "make_names_unique"]
 

@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphforge.ir.bodies import bodies_of, nodes_of
 from graphforge.ir.builder import HOME_OPSET
 from graphforge.ir.infer import schema_of
 from graphforge.ir.origin import Origin, origins_of
-from graphforge.ir.verifier import bodies_of, nodes_of
 
 __all__ = ["Columns", "Line", "Row", "Span", "lines_of", "print_graph", "row_of", "short_source", "short_type"]
 

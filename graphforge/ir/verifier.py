@@ -6,18 +6,19 @@ One walk in the order of the data, linear in nodes and uses: about 10 ms for a t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from graphforge.errors import InternalError
+from graphforge.ir.bodies import bodies_of
 from graphforge.ir.builder import HOME_OPSET
+from graphforge.ir.describe import describe
 from graphforge.ir.levels import LEVEL_RULES, Level, LevelRule
-from graphforge.ir.origin import origins_of
 from graphforge.ir.versions import ConflictKind, conflict_of
 
-__all__ = ["Problem", "bodies_of", "find_problems", "first_problems", "nodes_of", "verify_graph"]
+__all__ = ["Problem", "find_problems", "first_problems", "verify_graph"]
 
 # A broken graph is usually broken in many places for one reason; a reader needs the first few.
 _SHOWN = 8
@@ -148,15 +149,15 @@ class _Checker:
                 yield from self.graph(body, visible, scope)
             for position, value in enumerate(node.outputs):
                 if value.producer() is not node or value.index() != position:
-                    yield Problem(f"{_describe(node)}: output {position} does not know its producer", node)
+                    yield Problem(f"{describe(node)}: output {position} does not know its producer", node)
                 if value in visible:
-                    yield Problem(f"{_describe(node)}: output {value.name!r} is defined twice", node)
+                    yield Problem(f"{describe(node)}: output {value.name!r} is defined twice", node)
                 if value.name == "" and not value._uses and not value.is_graph_output():
                     continue  # an optional output that is not asked for
                 if problem := define(value):
                     yield Problem(problem, node)
                 if self.types_known and value.type is None and _can_be_typed(node):
-                    yield Problem(f"{_describe(node)}: the type of output {value.name!r} is unknown", node)
+                    yield Problem(f"{describe(node)}: the type of output {value.name!r} is unknown", node)
         if is_main and not graph.outputs:
             yield Problem("the graph has no outputs")
         for position, value in enumerate(graph.outputs):
@@ -170,26 +171,26 @@ class _Checker:
 
     def _node(self, graph: ir.Graph, node: ir.Node, visible: set[ir.Value]) -> Iterator[Problem]:
         if node.graph is not graph:
-            yield Problem(f"{_describe(node)}: does not know which graph it stands in", node)
+            yield Problem(f"{describe(node)}: does not know which graph it stands in", node)
         for position, value in enumerate(node.inputs):
             if value is None:
                 continue
             if value not in visible:
-                text = f"{_describe(node)}: input {position} ({value.name!r}) is not defined before it"
+                text = f"{describe(node)}: input {position} ({value.name!r}) is not defined before it"
                 yield Problem(text, node, position)
             # Looks into the dict of uses itself: `uses()` copies it, which for a value used everywhere is quadratic.
             if (node, position) not in value._uses:
-                text = f"{_describe(node)}: input {position} ({value.name!r}) does not list this use"
+                text = f"{describe(node)}: input {position} ({value.name!r}) does not list this use"
                 yield Problem(text, node, position)
         key = (node.domain, node.op_type)
         if key not in self.known_ops:
             self.known_ops[key] = self._judge(*key)
         problem = self.known_ops[key]
         if problem is not None:
-            yield Problem(f"{_describe(node)}: {problem}", node)
+            yield Problem(f"{describe(node)}: {problem}", node)
         elif node.domain == "" and (conflict := conflict_of(node, self.opset)):
             attribute = conflict.name if conflict.kind is ConflictKind.ATTRIBUTE else None
-            yield Problem(f"{_describe(node)}: {conflict.text}", node, attribute=attribute)
+            yield Problem(f"{describe(node)}: {conflict.text}", node, attribute=attribute)
 
     def _judge(self, domain: str, op_type: str) -> str | None:
         """What the level has against every node of an operator."""
@@ -214,46 +215,9 @@ def _can_be_typed(node: ir.Node) -> bool:
     return node.domain == "" and all(value is None or value.type is not None for value in node.inputs)
 
 
-# The operators of the default domain that carry graphs; nodes of other domains are looked at.
-_WITH_BODIES = frozenset(("If", "Loop", "Scan", "SequenceMap"))
-
-
-def bodies_of(node: ir.Node) -> Iterable[ir.Graph]:
-    """The graphs a node carries (If, Loop, Scan)."""
-    if node.domain == "" and node.op_type not in _WITH_BODIES:
-        return ()
-    found: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            found.extend(attribute.as_graphs())
-    return found
-
-
-def nodes_of(graph: ir.Graph) -> Iterator[ir.Node]:
-    """The nodes of a graph, each followed by those of its bodies; survives edits as iterating over a graph does.
-
-    Several times faster than ``Graph.all_nodes``, which looks at every attribute of every node.
-    """
-    for node in graph:
-        yield node
-        if node.domain != "" or node.op_type in _WITH_BODIES:
-            for body in bodies_of(node):
-                yield from nodes_of(body)
-
-
 def _describe_value(value: ir.Value) -> str:
     producer = value.producer()
     if producer is not None:
-        return f"an output of ({_describe(producer)})"
+        return f"an output of ({describe(producer)})"
     kind = "input" if value.is_graph_input() else "initializer"
     return f"{kind} {value.name!r}"
-
-
-def _describe(node: ir.Node) -> str:
-    outputs = ", ".join(str(value.name) for value in node.outputs)
-    domain = f"{node.domain}." if node.domain else ""
-    origins = origins_of(node)
-    where = f" [{origins[0].describe()}]" if origins else ""
-    return f"{outputs} = {domain}{node.op_type}{where}"

@@ -14,8 +14,8 @@ import onnx_ir as ir
 from graphforge.errors import GraphForgeError
 from graphforge.ir.bodies import infer_bodies
 from graphforge.ir.builder import Builder
+from graphforge.ir.describe import describe
 from graphforge.ir.infer import schema_of
-from graphforge.ir.origin import origins_of
 
 __all__ = [
     "Conflict",
@@ -23,7 +23,6 @@ __all__ = [
     "admitted_types",
     "changed_at",
     "conflict_of",
-    "describe_node",
     "expand_function",
     "formal_parameters",
     "ir_version_for",
@@ -98,15 +97,6 @@ def onnx_type_name(kind: ir.TypeProtocol) -> str:
         return f"optional({onnx_type_name(kind.elem_type)})"
     prefix = "sparse_tensor" if isinstance(kind, ir.SparseTensorType) else "tensor"
     return f"{prefix}({kind.dtype.name.lower()})"
-
-
-def describe_node(node: ir.Node) -> str:
-    """The node and where it comes from, for messages: ``LayerNormalization node 'y' (blocks.0.norm1, model.py:12)``."""
-    name = node.name or next((value.name for value in node.outputs if value.name), None) or "?"
-    domain = f"{node.domain}." if node.domain else ""
-    origins = origins_of(node)
-    where = f" ({origins[0].describe()})" if origins else ""
-    return f"{domain}{node.op_type} node {name!r}{where}"
 
 
 def conflict_of(node: ir.Node, opset: int) -> Conflict | None:
@@ -451,10 +441,10 @@ def tensor_of_constant_node(node: ir.Node) -> ir.TensorProtocol:
     """What a Constant node holds, as a tensor."""
     attribute = next(iter(node.attributes.values()), None)
     if attribute is None or attribute.is_ref():
-        raise GraphForgeError(f"{describe_node(node)} contains no value")
+        raise GraphForgeError(f"{describe(node)} contains no value")
     name = attribute.name
     if attribute.type != _CONSTANT_ATTRIBUTES.get(name):
-        raise GraphForgeError(f"{describe_node(node)} holds a value of an unknown kind ({name})")
+        raise GraphForgeError(f"{describe(node)} holds a value of an unknown kind ({name})")
     if name == "value":
         return attribute.as_tensor()
     if name == "value_int":

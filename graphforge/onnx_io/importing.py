@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from onnx_ir.passes import PassError, PreconditionError
 from onnx_ir.passes.common import InlinePass
 
 from graphforge.errors import GraphForgeError, UsageError, argument
-from graphforge.ir import HOME_OPSET
+from graphforge.ir import HOME_OPSET, bodies_of
+from graphforge.ir.describe import describe
 from graphforge.ir.names import make_names_unique
-from graphforge.ir.versions import describe_node, ir_version_for, tensor_of_constant_node
+from graphforge.ir.versions import ir_version_for, tensor_of_constant_node
 from graphforge.onnx_io.origins import read_origins
 from graphforge.onnx_io.raising import raise_graph
 from graphforge.onnx_io.safety import read_model_proto
@@ -217,8 +217,8 @@ def _first_undefined(graph: ir.Graph, outer: set[ir.Value]) -> str | None:
         for node in graph:
             for value in node.inputs:
                 if value is not None and value not in outer:
-                    return f"{describe_node(node)} reads {value.name!r}, which nothing before it computes"
-            for body in _bodies(node):
+                    return f"{describe(node)} reads {value.name!r}, which nothing before it computes"
+            for body in bodies_of(node):
                 problem = _first_undefined(body, outer)
                 if problem is not None:
                     return problem
@@ -230,14 +230,6 @@ def _first_undefined(graph: ir.Graph, outer: set[ir.Value]) -> str | None:
         return None
     finally:
         outer.difference_update(added)
-
-
-def _bodies(node: ir.Node) -> Iterable[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def _inputs_with_defaults(graph: ir.Graph) -> list[str]:
@@ -275,7 +267,7 @@ class _Lifter:
         for node in graph:
             if node.domain == "":
                 # The body of another domain's operator need not see the values around it.
-                for body in _bodies(node):
+                for body in bodies_of(node):
                     self._lift_from(body)
             if node.op_type != "Constant" or node.domain != "":
                 continue

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
 from graphforge.ir import HOME_OPSET, Builder, schema_of
-from graphforge.ir.versions import conflict_of, describe_node, expand_function
+from graphforge.ir.describe import describe
+from graphforge.ir.versions import conflict_of, expand_function
 
 __all__ = ["lower_to_home"]
 
@@ -50,7 +51,7 @@ def lower_to_home(node: ir.Node, op: Builder, version: int) -> list[ir.Value | N
         op.opset = home
     if values is None:
         raise GraphForgeError(
-            f"{describe_node(node)} needs opset {version}: {problem.text}",
+            f"{describe(node)} needs opset {version}: {problem.text}",
             f"graphs are compiled at opset {HOME_OPSET}; export the model at that opset or below",
         )
     for made in list(op.created):
@@ -66,7 +67,7 @@ def _settle(made: ir.Node, version: int) -> None:
     _drop_defaults(made, version)
     problem = conflict_of(made, HOME_OPSET)
     if problem is not None:
-        raise GraphForgeError(f"{describe_node(made)} needs opset {version}: {problem.text}")
+        raise GraphForgeError(f"{describe(made)} needs opset {version}: {problem.text}")
 
 
 def _drop_defaults(node: ir.Node, version: int) -> None:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
 from graphforge.ir import Builder, constant_of, schema_of
-from graphforge.ir.versions import describe_node
+from graphforge.ir.describe import describe
 from graphforge.onnx_io.scan_8 import scan_9_from_8
 
 __all__ = ["RAISES", "Rule"]
@@ -60,7 +60,7 @@ def _need_rank(node: ir.Node, position: int) -> int:
     rank = _rank(node.inputs[position])
     if rank is None:
         raise GraphForgeError(
-            f"{describe_node(node)}: its old form depends on the rank of input {position}, which is not known",
+            f"{describe(node)}: its old form depends on the rank of input {position}, which is not known",
             "give the model's inputs shapes, or export it at a newer opset",
         )
     return rank
@@ -181,7 +181,7 @@ def _batch_norm_7(node: ir.Node, op: Builder) -> Values | None:
         _drop(node, "spatial")
         return None
     if any(_is_read(value) for value in node.outputs[1:]):
-        raise GraphForgeError(f"{describe_node(node)} trains with spatial=0, which later opsets cannot say")
+        raise GraphForgeError(f"{describe(node)} trains with spatial=0, which later opsets cannot say")
     x, scale, bias, mean, variance = node.inputs
     deviation = op.Sqrt(op.Add(variance, _float(node, "epsilon", 1e-5)))
     y = op.Add(op.Mul(op.Div(op.Sub(x, mean), deviation), scale), bias)
@@ -190,7 +190,7 @@ def _batch_norm_7(node: ir.Node, op: Builder) -> Values | None:
 
 def _batch_norm_9(node: ir.Node, op: Builder) -> Values | None:
     if any(_is_read(value) for value in node.outputs[3:]):
-        raise GraphForgeError(f"{describe_node(node)}: saved_mean and saved_var exist before opset 14 only")
+        raise GraphForgeError(f"{describe(node)}: saved_mean and saved_var exist before opset 14 only")
     if any(_is_read(value) for value in node.outputs[1:]):
         node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
     if len(node.outputs) > 3:

@@ -6,8 +6,9 @@ import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
 from graphforge.ir import HOME_OPSET, Builder, here, infer_node, origins_of, schema_of
-from graphforge.ir.bodies import type_body_inputs, type_outputs_of_bodies
-from graphforge.ir.versions import ConflictKind, conflict_of, describe_node, versions_of
+from graphforge.ir.bodies import bodies_of, type_body_inputs, type_outputs_of_bodies
+from graphforge.ir.describe import describe
+from graphforge.ir.versions import ConflictKind, conflict_of, versions_of
 from graphforge.onnx_io.newer import lower_to_home
 from graphforge.onnx_io.older import RAISES
 
@@ -32,7 +33,7 @@ def raise_graph(graph: ir.Graph, notes: list[str]) -> None:
 
 def _raise_nodes(graph: ir.Graph, main: ir.Graph, wrong: list[str]) -> None:
     for node in graph:
-        bodies = _bodies(node)
+        bodies = bodies_of(node)
         for position, body in enumerate(bodies):
             type_body_inputs(node, position, body)
             _raise_nodes(body, main, wrong)
@@ -86,14 +87,14 @@ def _raise_node(node: ir.Node, main: ir.Graph) -> None:
     if schema is None:
         known = versions_of(node.op_type)
         raise GraphForgeError(
-            f"{describe_node(node)}: opset {version} has no such operator",
+            f"{describe(node)}: opset {version} has no such operator",
             here(node),
             f"it came with opset {known[0]}" if known else "an operator of your own needs a domain of its own",
         )
     problem = conflict_of(node, version)
     if problem is not None and not schema.deprecated:
         attribute = problem.name if problem.kind is ConflictKind.ATTRIBUTE else None
-        raise GraphForgeError(f"{describe_node(node)}: {problem.text}", here(node, attribute=attribute))
+        raise GraphForgeError(f"{describe(node)}: {problem.text}", here(node, attribute=attribute))
     origins = origins_of(node)
     op = Builder(node.graph, before=node, origins=origins, opset=HOME_OPSET, constants=main)
     if schema.since_version > HOME_OPSET:
@@ -106,8 +107,7 @@ def _raise_node(node: ir.Node, main: ir.Graph) -> None:
     problem = conflict_of(node, HOME_OPSET)
     if problem is not None:
         raise GraphForgeError(
-            f"{describe_node(node)}, written in opset {version}, cannot be expressed at opset {HOME_OPSET}: "
-            f"{problem.text}",
+            f"{describe(node)}, written in opset {version}, cannot be expressed at opset {HOME_OPSET}: {problem.text}",
             here(node),
         )
 
@@ -116,7 +116,7 @@ def _raised(node: ir.Node, op: Builder, version: int) -> list[ir.Value | None] |
     history = [since for since in versions_of(node.op_type) if version < since <= HOME_OPSET]
     if history and history[0] <= _FIRST_COVERED:
         raise GraphForgeError(
-            f"{describe_node(node)} is written in opset {version}; it has changed at opset {history[0]}",
+            f"{describe(node)} is written in opset {version}; it has changed at opset {history[0]}",
             f"files from opset {_FIRST_COVERED} on can be read; export this one again",
         )
     for since, rule in RAISES.get(node.op_type, ()):
@@ -153,13 +153,3 @@ def _replace(node: ir.Node, values: list[ir.Value | None]) -> None:
         new.name = name
         ir.convenience.replace_all_uses_with(old, new)
     graph.remove(node, safe=True)
-
-
-def _bodies(node: ir.Node) -> list[ir.Graph]:
-    found: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            found.extend(attribute.as_graphs())
-    return found

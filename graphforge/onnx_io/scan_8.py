@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
 from graphforge.ir import Builder
-from graphforge.ir.versions import describe_node
+from graphforge.ir.describe import describe
 
 __all__ = ["scan_9_from_8"]
 
@@ -15,7 +15,7 @@ def scan_9_from_8(node: ir.Node, op: Builder) -> list[ir.Value | None]:
     """An outer Scan steps through the batch; its body is the Scan of opset 9 over one batch element."""
     if node.inputs[0] is not None:
         raise GraphForgeError(
-            f"{describe_node(node)} gives sequence lengths, which exist in opset 8 only",
+            f"{describe(node)} gives sequence lengths, which exist in opset 8 only",
             "export the model at opset 9 or newer",
         )
     given = list(node.inputs[1:])

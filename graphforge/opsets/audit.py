@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
+from graphforge.ir.describe import node_name, operator_name, origin_text
 from graphforge.ir.infer import constant_of, schema_of
-from graphforge.ir.origin import origins_of
 from graphforge.ir.versions import conflict_of, versions_of
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def opset_report(model: ir.Model) -> OpsetReport:
     counts: Counter[str] = Counter()
     untyped = 0
     for node in _all_nodes(model):
-        counts[_operator(node)] += 1
+        counts[operator_name(node)] += 1
         if node.domain not in ("", "ai.onnx"):
             continue
         untyped += any(value.type is None for value in (*node.inputs, *node.outputs) if value is not None)
@@ -253,14 +253,8 @@ def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from function.all_nodes()
 
 
-def _operator(node: ir.Node) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
-
-
 def _need(node: ir.Node, lowest: int, reason: str) -> NodeNeed:
-    name = node.name or next((value.name for value in node.outputs if value.name), None) or "?"
-    origins = [origin for origin in origins_of(node) if origin.module or origin.file]
-    return NodeNeed(name, _operator(node), lowest, reason, origins[0].describe() if origins else "")
+    return NodeNeed(node_name(node), operator_name(node), lowest, reason, origin_text(node))
 
 
 def _lowest_of(node: ir.Node, opset: int) -> NodeNeed:

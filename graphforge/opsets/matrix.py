@@ -14,6 +14,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphforge.ir import HOME_OPSET
+from graphforge.ir.describe import node_name, operator_name
 from graphforge.ir.names import NameTable
 from graphforge.ir.origin import origins_of
 from graphforge.ir.versions import versions_of
@@ -249,13 +250,13 @@ def _step(model: ir.Model, opset: int, names: NameTable) -> tuple[list[Rewrite],
     for node, made in replacements.found:
         if node in before and node not in replaced:
             replaced.add(node)
-            groups.setdefault((_operator(node), _as_operators(made)), []).append(before[node][0])
+            groups.setdefault((operator_name(node), _as_operators(made)), []).append(before[node][0])
     for node, (place, form) in before.items():
         if node in replaced or node.graph is None:
             continue
         change = _change(form, _form(node))
         if change:
-            groups.setdefault((_operator(node), change), []).append(place)
+            groups.setdefault((operator_name(node), change), []).append(place)
     rewrites = [
         Rewrite(operator, opset, how, len(places), tuple(places[:_EXAMPLES]))
         for (operator, how), places in sorted(groups.items(), key=lambda item: item[0])
@@ -317,7 +318,7 @@ def _operators(model: ir.Model, opset: int) -> dict[str, Used]:
     counts: Counter[str] = Counter()
     places: dict[str, list[Place]] = {}
     for node in model.graph.all_nodes():
-        operator = _operator(node)
+        operator = operator_name(node)
         counts[operator] += 1
         seen = places.setdefault(operator, [])
         if len(seen) < _EXAMPLES:
@@ -332,18 +333,13 @@ def _operators(model: ir.Model, opset: int) -> dict[str, Used]:
     }
 
 
-def _operator(node: ir.Node) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
-
-
 def _place(node: ir.Node) -> Place:
-    name = node.name or next((value.name for value in node.outputs if value.name), None) or "(unnamed)"
     origins = origins_of(node)
     module = next((origin.module for origin in origins if origin.module), "")
     source = next((origin.source for origin in origins if origin.source), "")
-    return Place(name, module, source)
+    return Place(node_name(node), module, source)
 
 
 def _obstruction(obstacle: Obstacle) -> Obstruction:
     node = obstacle.node
-    return Obstruction(_place(node), _operator(node), obstacle.opset, obstacle.reason, obstacle.cure)
+    return Obstruction(_place(node), operator_name(node), obstacle.opset, obstacle.reason, obstacle.cure)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from graphforge.ir.bodies import bodies_of
 from graphforge.ir.infer import constant_of
-from graphforge.ir.verifier import bodies_of
 
 __all__ = [
     "bodies_of",

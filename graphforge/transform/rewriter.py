@@ -13,6 +13,7 @@ import onnx_ir as ir
 from graphforge.errors import InternalError
 from graphforge.ir import HOME_OPSET, Builder, Operand, Origin, infer_node, nodes_of, origins_of, set_origins
 from graphforge.ir.builder import attribute_of
+from graphforge.ir.describe import describe
 from graphforge.ir.names import NameTable
 from graphforge.transform.facts import bodies_of
 from graphforge.transform.listener import ChangeCount, RewriteListener
@@ -468,7 +469,7 @@ class Rewriter:
         self._miss_counts[key] += 1
         places = self._misses.setdefault(key, [])
         if node is not None and len(places) < _EXAMPLES:
-            places.append(_place(node))
+            places.append(describe(node))
 
     @property
     def near_misses(self) -> list[NearMiss]:
@@ -633,9 +634,3 @@ def _detach(node: ir.Node) -> None:
     for body in bodies_of(node):
         for inner in body.all_nodes():
             inner.resize_inputs(0)
-
-
-def _place(node: ir.Node) -> str:
-    origins = origins_of(node)
-    name = node.outputs[0].name if node.outputs else node.name
-    return f"{name} = {node.op_type}" + (f" [{origins[0].describe()}]" if origins else "")

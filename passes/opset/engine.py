@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphforge.ir import HOME_OPSET, schema_of
-from graphforge.ir.versions import Conflict, ConflictKind, changed_at, conflict_of, describe_node, expand_function
+from graphforge.ir.describe import describe
+from graphforge.ir.versions import Conflict, ConflictKind, changed_at, conflict_of, expand_function
 from graphforge.passes.opset.retire import retire_types
 from graphforge.passes.opset.step import NoLowerForm, Rule, Step, Values
 from graphforge.passes.opset.widen import widened
@@ -143,7 +144,7 @@ class _Descent:
         return None if conflict is None else _around(step, version, conflict)
 
     def _report(self, node: ir.Node, version: int, failure: NoLowerForm) -> None:
-        self.obstacles.setdefault(node, Obstacle(node, describe_node(node), version, failure.reason, failure.cure))
+        self.obstacles.setdefault(node, Obstacle(node, describe(node), version, failure.reason, failure.cure))
 
 
 def _drop_defaults(step: Step, version: int) -> None:

@@ -35,7 +35,7 @@ def test_order() -> None:
     model = parse("g (float[2] x) => (float[2] y) { a = Neg(x) y = Neg(a) }")
     first, second = model.graph
     model.graph.insert_before(first, second)
-    assert "y = Neg: input 0 ('a') is not defined before it" in problems(model)
+    assert "Neg node 'y': input 0 ('a') is not defined before it" in problems(model)
     with pytest.raises(InternalError, match="not well formed") as caught:
         verify_graph(model)
     *_, line, carets, after = str(caught.value).splitlines()
@@ -53,13 +53,13 @@ def test_value_of_a_body_read_outside() -> None:
     )
     body = model.graph[0].attributes["then_branch"].as_graph()
     model.graph[1].replace_input_with(0, body[0].outputs[0])
-    assert "z = Relu: input 0 ('a') is not defined before it" in problems(model)
+    assert "Relu node 'z': input 0 ('a') is not defined before it" in problems(model)
 
 
 def test_names() -> None:
     model = parse("g (float[2] x) => (float[2] y) { a = Neg(x) y = Neg(a) }")
     model.graph[0].outputs[0].name = "x"
-    assert "the name 'x' is given to an output of (x = Neg) and to input 'x'" in problems(model)
+    assert "the name 'x' is given to an output of (Neg node 'x') and to input 'x'" in problems(model)
 
 
 def test_shadowed_name() -> None:
@@ -70,7 +70,7 @@ def test_shadowed_name() -> None:
         }"""
     )
     model.graph[0].attributes["else_branch"].as_graph()[0].outputs[0].name = "x"
-    assert "the name 'x' of an output of (x = Abs) hides input 'x' of an enclosing graph" in problems(model)
+    assert "the name 'x' of an output of (Abs node 'x') hides input 'x' of an enclosing graph" in problems(model)
 
 
 def test_lost_output_and_lost_data() -> None:
@@ -134,7 +134,7 @@ def test_order_in_a_body() -> None:
     )
     body = model.graph[0].attributes["then_branch"].as_graph()
     body.insert_before(body[0], body[1])
-    assert "a = Neg: input 0 ('n') is not defined before it" in problems(model)
+    assert "Neg node 'a': input 0 ('n') is not defined before it" in problems(model)
 
 
 def test_levels() -> None:

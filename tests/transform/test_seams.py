@@ -58,9 +58,11 @@ def test_a_pass_of_the_user_that_breaks_the_graph_is_named_with_its_file(pass_: 
 
 
 def test_the_problem_is_told_with_the_node() -> None:
-    with pytest.raises(GraphForgeError, match=r"y = Neg: input 0 \('a'\) is not defined before it"):
+    with pytest.raises(GraphForgeError, match=r"Neg node 'y': input 0 \('a'\) is not defined before it"):
         Pipeline([MoveFirst()]).run(parse(GRAPH))
-    with pytest.raises(GraphForgeError, match="a = Relu: has attribute alpha, which Relu of opset 14 does not know"):
+    with pytest.raises(
+        GraphForgeError, match="Relu node 'a': has attribute alpha, which Relu of opset 14 does not know"
+    ):
         Pipeline([AddAlpha()]).run(parse(GRAPH))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.ir import origins_of
+from graphforge.ir import bodies_of, describe, origins_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,7 +134,7 @@ def _drop_unread(graph: ir.Graph) -> None:
             continue
         needed.add(node)
         waiting += [value.producer() for value in node.inputs if value is not None]
-        for body in _bodies(node):
+        for body in bodies_of(node):
             # what a body reads from outside is needed as well
             waiting += [v.producer() for inner in body.all_nodes() for v in inner.inputs if v is not None]
     doomed = [node for node in graph if node not in needed]
@@ -144,21 +144,13 @@ def _drop_unread(graph: ir.Graph) -> None:
             del graph.initializers[name]
 
 
-def _bodies(node: ir.Node) -> Iterable[ir.Graph]:
-    from graphforge.transform import bodies_of
-
-    return bodies_of(node)
-
-
 def _refuse_overlap(front: ir.Graph, tail: ir.Graph, names: Iterable[str]) -> None:
     """Sizes may be computed on both sides; a floating value that both compute means that the cut has a hole."""
     computed = {node.name for node in front if any(value.dtype not in _SIZES for value in node.outputs)}
     twice = [n for n in tail if n.name in computed and any(value.dtype not in _SIZES for value in n.outputs)]
     if twice:
-        origins = origins_of(twice[-1])
-        where = f" ({origins[0].describe()})" if origins else ""
         raise GraphForgeError(
-            f"the outputs also depend on {twice[-1].name}{where} by a way that does not pass through the cut",
+            f"the outputs also depend on {describe(twice[-1])} by a way that does not pass through the cut",
             f"cut that way as well; now: {', '.join(names)}",
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from graphforge.ir import origins_of
+from graphforge.ir import bodies_of, origins_of
 
 __all__ = ["assign_names"]
 
@@ -53,20 +53,12 @@ def _unique(base: str, taken: dict[str, int]) -> str:
 def _nodes(graph: ir.Graph) -> Iterator[tuple[ir.Graph, ir.Node]]:
     for node in graph:
         yield graph, node
-        for body in _bodies(node):
+        for body in bodies_of(node):
             yield from _nodes(body)
 
 
 def _subgraphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     for node in graph:
-        for body in _bodies(node):
+        for body in bodies_of(node):
             yield body
             yield from _subgraphs(body)
-
-
-def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()

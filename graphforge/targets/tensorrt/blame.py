@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphforge.ir import origins_from_metadata
+from graphforge.ir import describe, origins_from_metadata, set_origins
 
 __all__ = ["NodeIndex", "ParserComplaint", "complaints_of"]
 
@@ -61,16 +61,15 @@ class NodeIndex:
         self._nodes: dict[str, ir.Node] = {}
         for node in ir.traversal.RecursiveGraphIterator(ir.load(onnx_file).graph):
             if node.name:
+                set_origins(node, origins_from_metadata(dict(node.metadata_props)))
                 self._nodes.setdefault(node.name, node)
 
     def describe(self, name: str) -> str:
-        """``Det (layer4.det), from layer4.det (Det), aten.det.default, model.py:41``."""
+        """``Det node 'layer4.det' (layer4.det (Det), aten.det.default, model.py:41)``."""
         node = self._nodes.get(name)
         if node is None:
             return f"node {name!r}"
-        origins = origins_from_metadata(dict(node.metadata_props))
-        place = origins[0].describe() if origins else "no origin recorded"
-        return f"{node.op_type} ({name}), from {place}"
+        return describe(node)
 
     def operator(self, name: str) -> str:
         """The operator of the node of that name, "" when there is none."""

@@ -94,7 +94,9 @@ def test_no_node_is_in_both_parts_but_arithmetic_of_sizes() -> None:
 
 
 def test_cut_with_a_hole_is_refused_with_the_way_that_is_open() -> None:
-    with pytest.raises(GraphForgeError, match=r"also depend on body/Relu.*net\.py:3.* does not pass through the cut"):
+    with pytest.raises(
+        GraphForgeError, match=r"also depend on Relu node 'body/Relu'.*net\.py:3.* does not pass through the cut"
+    ):
         cut_model(detector(), ["head.small"])
 
 

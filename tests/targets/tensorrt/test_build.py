@@ -85,8 +85,8 @@ def test_refused_operators_are_named_with_their_origin(tmp_path: Path) -> None:
         emit(sketch.model(volume=det, rest=unique), tmp_path, spec("x", 3, 3))
     message = str(caught.value)
     assert "TensorRT for RTX cannot take the model: it does not support Det, Unique" in message
-    assert "Det (head.volume/Det), from head.volume (Volume), aten.linalg_det.default, net.py:30" in message
-    assert "Unique (head.nms/Unique), from head.nms (Head), torchvision.nms.default, net.py:41" in message
+    assert "Det node 'head.volume/Det' (head.volume (Volume), aten.linalg_det.default, net.py:30)" in message
+    assert "Unique node 'head.nms/Unique' (head.nms (Head), torchvision.nms.default, net.py:41)" in message
     assert not (tmp_path / "model.plan").exists()
 
 
@@ -110,7 +110,7 @@ def test_operator_without_kernel_is_named_at_build(tmp_path: Path) -> None:
         emit(sketch.model(kept=kept), tmp_path, shapes)
     message = str(caught.value)
     assert "parses the model but has no kernel for NonMaxSuppression" in message
-    assert "NonMaxSuppression (head.nms/NonMaxSuppression), from head.nms (Head)" in message
+    assert "NonMaxSuppression node 'head.nms/NonMaxSuppression' (head.nms (Head)" in message
     assert "net.py:41" in message
     assert "write the NMS in plain tensor operators" in message
     assert not (tmp_path / "model.plan").exists()

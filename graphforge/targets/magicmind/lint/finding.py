@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
-from graphforge.ir import infer_node, origins_of
+from graphforge.ir import infer_node, operator_name, origin_text, origins_of
 from graphforge.onnx_io.origins import read_origins
 
 __all__ = ["RULES", "TAGS", "Finding", "LintRule", "NodePlace", "Severity", "Subject", "node_place", "rule"]
@@ -170,5 +170,4 @@ def node_place(node: ir.Node) -> NodePlace:
     """``node head/Add (Add), from head (Head), aten.add.Tensor, model.py:41``."""
     if not origins_of(node):
         read_origins(node)
-    known = [origin for origin in origins_of(node) if origin.module or origin.file]
-    return NodePlace(node.name or "", node.op_type, known[0].describe() if known else "")
+    return NodePlace(node.name or "", operator_name(node), origin_text(node))
