@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError, UsageError, VerificationError
+from graphforge.errors import GraphForgeError, UsageError, VerificationError, argument
 
 if TYPE_CHECKING:
     import onnx
@@ -157,7 +157,7 @@ def optimized_path(path: Path, output: str | Path | None) -> Path:
     if wanted.suffix != ".onnx":
         raise UsageError(f"the new file must be called NAME.onnx, got {str(wanted)!r}")
     if wanted.is_dir():
-        raise GraphForgeError(f"{str(wanted)!r} is a folder, expected the name of a file", "choose another name")
+        raise GraphForgeError(f"{str(wanted)!r} is a folder, expected the name of a file", f"choose another name: {argument('output', 'OUT')}")
     if wanted.exists() and wanted.samefile(path):
         raise GraphForgeError(
             f"{str(wanted)!r} is the original, which is what the new file is compared with", "choose another name"
@@ -187,7 +187,8 @@ def _folder_beside(wanted: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=f".{wanted.name}.", dir=wanted.parent))
     except OSError as error:
         raise GraphForgeError(
-            f"cannot write to {str(wanted.parent)!r}: {error.strerror}", "choose another place for the new file"
+            f"cannot write to {str(wanted.parent)!r}: {error.strerror}",
+            f"choose another place for the new file: {argument('output', 'OUT')}",
         ) from None
     try:
         yield folder
