@@ -42,7 +42,7 @@ CASES = {
     "qint_without_calibration": (
         (*IMAGE, *INT8),
         "precision qint8_mixed_float16 needs calibration data, and none is given",
-        "give --option calibration=DIR or FILE.npz",
+        "give normalised inputs, --option calibration=",
         2,
     ),
     "calibration_of_another_shape": (

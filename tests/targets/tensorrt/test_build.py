@@ -112,7 +112,7 @@ def test_operator_without_kernel_is_named_at_build(tmp_path: Path) -> None:
     assert "parses the model but has no kernel for NonMaxSuppression" in message
     assert "NonMaxSuppression node 'head.nms/NonMaxSuppression' (head.nms (Head)" in message
     assert "net.py:41" in message
-    assert "write the NMS in plain tensor operators" in message
+    assert "write NMS in plain tensor operators, nms='portable'" in message
     assert not (tmp_path / "model.plan").exists()
 
 
