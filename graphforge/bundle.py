@@ -100,6 +100,10 @@ class Bundle(Shown):
         """Print steps, outputs, notes and the verdict."""
         print_summary(console, self.path, self.manifest)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"path": str(self.path), "manifest": self.manifest}
+
     def __fspath__(self) -> str:
         return str(self.path)
 

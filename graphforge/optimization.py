@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, VerificationError, argument
+from graphforge.shown import Shown
 
 if TYPE_CHECKING:
     import onnx
+    from rich.console import Console
 
     from graphforge.journal import Progress
-    from graphforge.verify.tolerance import Tolerances
 
 __all__ = ["Contents", "Optimized", "optimize", "optimized_path"]
 
@@ -42,8 +43,8 @@ class Contents:
     operators: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Optimized:
+@dataclass(frozen=True, slots=True, repr=False)
+class Optimized(Shown):
     """A file that was optimized.
 
     Attributes:
@@ -59,6 +60,38 @@ class Optimized:
     after: Contents
     verification: Mapping[str, Any]
     notes: Sequence[str]
+
+    def summary(self) -> str:
+        """``model.optimized.onnx: 120 nodes became 84, 4,100,000 bytes 4,012,345, verified``."""
+        verdict = "verified" if self.verification["passed"] else "not verified"
+        nodes = f"{self.before.nodes:,} nodes became {self.after.nodes:,}"
+        return f"{self.path}: {nodes}, {self.before.bytes:,} bytes {self.after.bytes:,}, {verdict}"
+
+    def render(self, console: Console) -> None:
+        """Print operators, nodes and size before and after, what was compared, and the verdict."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table()
+        table.add_column("", no_wrap=True)
+        for column in ("before", "after", "change"):
+            table.add_column(column, justify="right")
+        before, after = self.before, self.after
+        for name in dict.fromkeys((*before.operators, *after.operators)):
+            table.add_row(escape(name), *_change(before.operators.get(name, 0), after.operators.get(name, 0)))
+        table.add_section()
+        table.add_row("nodes", *_change(before.nodes, after.nodes))
+        table.add_row("constants", *_change(before.constants, after.constants))
+        table.add_row("bytes", *_change(before.bytes, after.bytes))
+        table.add_row("opset", str(before.opset), str(after.opset), "")
+        console.print(table)
+        tried = dict.fromkeys(_inputs_of(trial) for trial in self.verification.get("trials", ()))
+        if tried:
+            console.print(f"inputs tried: {escape(' | '.join(tried))}", soft_wrap=True)
+        for note in dict.fromkeys(self.notes):
+            console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
+        verdict = "[green]verified[/green]" if self.verification["passed"] else "[yellow]not verified[/yellow]"
+        console.print(f"{verdict}: {escape(str(self.path))}", soft_wrap=True)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
@@ -77,9 +110,9 @@ def optimize(
     *,
     opset: int | None = None,
     inputs: Any = None,
-    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None = None,
+    dynamic_shapes: Any = None,
     verify: bool = True,
-    tolerances: Tolerances | None = None,
+    tolerances: Any = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Optimized:
@@ -93,7 +126,7 @@ def optimize(
         inputs: to verify with, and the sizes of dynamic dims, as ``compile`` takes them; None draws random ones.
         dynamic_shapes: sizes to verify, as ``compile`` takes them.
         verify: compare with the original in ONNX Runtime.
-        tolerances: see ``graphforge.verify``.
+        tolerances: what an output may be off, as ``compile`` takes them.
         seed: of random inputs.
         progress: called with the name of each step as it begins.
 
@@ -133,7 +166,7 @@ def optimize(
         after = _contents(read_model_proto(made), made)
         _move([bundle.path / name for name in bundle.manifest["files"]], wanted.parent)
     notes += bundle.manifest["notes"]
-    notes += _compared_at_one_size(original, dynamic_shapes or {}) if verify else []
+    notes += _compared_at_one_size(original, bundle.manifest["inputs"]) if verify else []
     if after.nodes >= before.nodes and after.bytes >= before.bytes:
         notes.append("there was nothing to gain: the new file has no fewer nodes and bytes than the original")
     return Optimized(wanted, before, after, bundle.manifest["verification"], tuple(notes))
@@ -210,9 +243,10 @@ def _move(files: Sequence[Path], folder: Path) -> None:
         raise GraphForgeError(f"cannot write {str(folder / model.name)!r}: {error.strerror}") from None
 
 
-def _compared_at_one_size(proto: onnx.ModelProto, promised: Mapping[str, Mapping[int, Any]]) -> list[str]:
+def _compared_at_one_size(proto: onnx.ModelProto, inputs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A note on dims that the file leaves open and of which one size only was compared."""
     constants = {tensor.name for tensor in proto.graph.initializer}
+    promised = {entry["name"]: {int(axis) for axis in entry["dynamic"]} for entry in inputs}
     notes = []
     for info in proto.graph.input:
         dims = info.type.tensor_type.shape.dim
@@ -244,3 +278,13 @@ def _contents(proto: onnx.ModelProto, path: Path) -> Contents:
         len(proto.graph.initializer),
         dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
     )
+
+
+def _change(before: int, after: int) -> tuple[str, str, str]:
+    change = f"{after - before:+,}" if after != before else ""
+    colour = "green" if after < before else "yellow"
+    return f"{before:,}", f"{after:,}", f"[{colour}]{change}[/{colour}]" if change else ""
+
+
+def _inputs_of(trial: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in trial["inputs"].items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -35,6 +35,10 @@ class Shown:
 
     def render(self, console: Console) -> None:
         """Print all of it."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
         raise NotImplementedError
 
     def pictures(self) -> Sequence[bytes]:

@@ -17,7 +17,7 @@ pytest.importorskip("ipykernel", reason="installed with the extra dev")
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "tour.ipynb"
-FUNCTIONS = ("bisect", "compile", "diff", "inspect", "lint", "opset", "profile", "report", "run")
+FUNCTIONS = ("bisect", "compile", "diff", "inspect", "lint", "opset", "optimize", "profile", "report", "run")
 
 
 def _code_cells(notebook: Any) -> list[Any]:

@@ -142,7 +142,7 @@ def command(
         inputs, dynamic = request.example()
         bundle = compile_with(options, loaded, inputs, dynamic_shapes=dynamic, progress=begin)
     if as_json:
-        print_json({"path": str(bundle.path), "manifest": bundle.manifest})
+        print_json(bundle.to_dict())
     else:
         print_account(bundle, explain=explain, time_passes=time_passes)
         bundle.render(stdout())

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.request import ModelRequest, json_option, onnx_options
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from graphforge.optimization import Optimized
 
 __all__ = ["command"]
 
@@ -61,40 +54,4 @@ def command(request: ModelRequest, output: str | None, opset: int | None, no_ver
     if as_json:
         print_json(done.to_dict())
     else:
-        _print(stdout(), done)
-
-
-def _print(console: Console, done: Optimized) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table()
-    table.add_column("", no_wrap=True)
-    for column in ("before", "after", "change"):
-        table.add_column(column, justify="right")
-    before, after = done.before, done.after
-    for name in dict.fromkeys((*before.operators, *after.operators)):
-        table.add_row(escape(name), *_change(before.operators.get(name, 0), after.operators.get(name, 0)))
-    table.add_section()
-    table.add_row("nodes", *_change(before.nodes, after.nodes))
-    table.add_row("constants", *_change(before.constants, after.constants))
-    table.add_row("bytes", *_change(before.bytes, after.bytes))
-    table.add_row("opset", str(before.opset), str(after.opset), "")
-    console.print(table)
-    tried = dict.fromkeys(_inputs(trial) for trial in done.verification.get("trials", ()))
-    if tried:
-        console.print(f"inputs tried: {escape(' | '.join(tried))}", soft_wrap=True)
-    for note in dict.fromkeys(done.notes):
-        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
-    verdict = "[green]verified[/green]" if done.verification["passed"] else "[yellow]not verified[/yellow]"
-    console.print(f"{verdict}: {escape(str(done.path))}", soft_wrap=True)
-
-
-def _change(before: int, after: int) -> tuple[str, str, str]:
-    change = f"{after - before:+,}" if after != before else ""
-    colour = "green" if after < before else "yellow"
-    return f"{before:,}", f"{after:,}", f"[{colour}]{change}[/{colour}]" if change else ""
-
-
-def _inputs(trial: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in trial["inputs"].items())
+        done.render(stdout())

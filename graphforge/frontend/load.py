@@ -6,6 +6,7 @@ import difflib
 import importlib
 import json
 import sys
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,11 +140,27 @@ def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any]) -> LoadedModel
     try:
         module = torch.jit.load(str(path), map_location="cpu")
     except Exception as error:  # RuntimeError and friends from the TorchScript reader
+        saved = _is_saved_by_torch(path)
+        reason = _first_line(error).partition(" This is an internal miniz error")[
+            0
+        ]  # what follows is for torch's makers
         raise GraphForgeError(
-            f"{spec!r} is not a TorchScript file: {_first_line(error)}",
+            f"{spec!r} is not a TorchScript file" + (", but what torch.save wrote" if saved else f": {reason}"),
+            "torch.save(model) keeps no code that could be captured: name the code that builds the module"
+            if saved
+            else "",
             f"a file of weights goes with the code that builds the module: {argument('checkpoint', 'FILE')}",
         ) from None
     return LoadedModel(spec, module=module)
+
+
+def _is_saved_by_torch(path: Path) -> bool:
+    """Whether it is an archive of pickled objects, as torch.save writes it, which a script is not."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        endings = {name.rpartition("/")[2] for name in archive.namelist()}
+    return "data.pkl" in endings and "constants.pkl" not in endings
 
 
 def _from_torchvision(spec: str, name: str, kwargs: dict[str, Any]) -> LoadedModel:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from graphforge.call import input_tree
 from graphforge.errors import CaptureError, GraphForgeError
 from graphforge.frontend.capture import capture
+from graphforge.frontend.load import load_model
 from graphforge.frontend.torchscript import interpret
 from graphforge.spec import DimRange
 
@@ -95,3 +98,18 @@ def test_a_traced_module_keeps_its_sizes_or_is_refused(baked: bool) -> None:
         return
     with pytest.raises(CaptureError, match="reads dim 'batch' of input 'x' as the number 4"):
         capture(script, tree, shapes)
+
+
+def test_what_torch_save_wrote_is_told_apart_from_a_broken_file(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
+    (tmp_path / "broken.pt").write_text("not an archive")
+    with pytest.raises(
+        GraphForgeError, match=r"whole\.pt' is not a TorchScript file, but what torch\.save wrote"
+    ) as caught:
+        load_model(str(tmp_path / "whole.pt"))
+    assert caught.value.notes[0] == (
+        "torch.save(model) keeps no code that could be captured: name the code that builds the module"
+    )
+    with pytest.raises(GraphForgeError, match="not a ZIP archive") as caught:
+        load_model(str(tmp_path / "broken.pt"))
+    assert "miniz" not in str(caught.value)

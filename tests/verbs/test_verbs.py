@@ -136,7 +136,7 @@ def test_python_and_the_command_line_say_the_same(
 ) -> None:
     bundle = str(folder / "out")
     np.save(tmp_path / "image.npy", np.ones((2, 3, 8, 8), np.float32))
-    asked = {
+    asked: dict[tuple[str, ...], Shown] = {
         ("bisect", model, "--input", INPUT): graphforge.bisect(model, INPUT),
         ("diff", model, "--input", INPUT, "--against", bundle): graphforge.diff(model, bundle, INPUT),
         ("inspect", model, "--input", INPUT): graphforge.inspect(model, INPUT),
@@ -151,7 +151,7 @@ def test_python_and_the_command_line_say_the_same(
 
 def test_diff_takes_bundle_folder_or_file(folder: Path, model: str) -> None:
     bundle = graphforge.Bundle.open(folder / "out")
-    against = [bundle, folder / "out", str(folder / "out/model.onnx")]
+    against: list[Any] = [bundle, folder / "out", str(folder / "out/model.onnx")]
     assert [graphforge.diff(model, one, INPUT).agrees for one in against] == [True, True, True]
     with pytest.raises(UsageError, match="file 'absent' does not exist"):
         graphforge.diff(model, "absent", INPUT)
