@@ -190,7 +190,10 @@ def optimized_path(path: Path, output: str | Path | None) -> Path:
     if wanted.suffix != ".onnx":
         raise UsageError(f"the new file must be called NAME.onnx, got {str(wanted)!r}")
     if wanted.is_dir():
-        raise GraphForgeError(f"{str(wanted)!r} is a folder, expected the name of a file", f"choose another name: {argument('output', 'OUT')}")
+        raise GraphForgeError(
+            f"{str(wanted)!r} is a folder, expected the name of a file",
+            f"choose another name: {argument('output', 'OUT')}",
+        )
     if wanted.exists() and wanted.samefile(path):
         raise GraphForgeError(
             f"{str(wanted)!r} is the original, which is what the new file is compared with", "choose another name"

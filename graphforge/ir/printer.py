@@ -22,7 +22,18 @@ from graphforge.ir.builder import HOME_OPSET
 from graphforge.ir.infer import schema_of
 from graphforge.ir.origin import Origin, origins_of
 
-__all__ = ["Columns", "Line", "Row", "Span", "lines_of", "print_graph", "row_of", "short_source", "short_type"]
+__all__ = [
+    "FILE_OPSET",
+    "Columns",
+    "Line",
+    "Row",
+    "Span",
+    "lines_of",
+    "print_graph",
+    "row_of",
+    "short_source",
+    "short_type",
+]
 
 # Constants of up to this many elements are written with their values, as long as that stays this short: integers are
 # shapes and axes, which a reader wants to see; floats are mostly weights, except for round ones.
@@ -33,6 +44,8 @@ _LONGEST_EXPRESSION = 88
 # In a narrow terminal the origin is left out before the operation gets less than this.
 _LEAST_EXPRESSION = 28
 _ELLIPSIS = ".."
+# Key in model.meta: the opset of the file that a graph was read from, where it was raised to the home opset.
+FILE_OPSET = "graphforge.file_opset"
 
 # How each kind of text looks on a terminal (SGR codes).
 _COLOURS = {"name": "", "type": "36", "operator": "1", "weight": "2", "attribute": "33", "origin": "2;32", "head": "1"}
@@ -128,8 +141,10 @@ def _facts(model: ir.Model) -> str:
     graph = model.graph
     weights = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
     domains = [f"{domain} {version}" for domain, version in graph.opset_imports.items() if domain]
+    opset = graph.opset_imports.get("", HOME_OPSET)
+    written = model.meta.get(FILE_OPSET, opset)
     parts = [
-        f"opset {graph.opset_imports.get('', HOME_OPSET)}",
+        f"opset {opset}" + (f" ({written} in the file)" if written != opset else ""),
         *domains,
         _counted(sum(1 for _ in nodes_of(graph)), "node"),
         f"{_counted(len(weights), 'constant')} of {_bytes(sum(weight.nbytes for weight in weights))}"

@@ -15,6 +15,7 @@ from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.ir import HOME_OPSET, bodies_of
 from graphforge.ir.describe import describe
 from graphforge.ir.names import make_names_unique
+from graphforge.ir.printer import FILE_OPSET
 from graphforge.ir.versions import ir_version_for, tensor_of_constant_node
 from graphforge.onnx_io.origins import read_origins
 from graphforge.onnx_io.raising import raise_graph
@@ -137,6 +138,7 @@ def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model
             if value.shape is not None and value.shape.frozen:
                 value.shape = value.shape.copy()  # what is read from a file is frozen, passes refine shapes
     _Lifter(model.graph).lift()
+    model.meta[FILE_OPSET] = model.graph.opset_imports.get("", HOME_OPSET)
     raise_graph(model.graph, notes)
     model.graph.opset_imports[""] = HOME_OPSET
     model.ir_version = ir_version_for(HOME_OPSET)

@@ -235,11 +235,13 @@ def test_inspect_shows_origins(folder: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_inspect_prints_one_node_a_line(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from graphforge.ir import from_text
+    from graphforge.ir import HOME_OPSET, from_text
+    from graphforge.targets.onnx.target import DEFAULT_OPSET
 
     path = str(bundle / "out" / "model.onnx")
     assert run(["inspect", path]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert f"opset {HOME_OPSET} ({DEFAULT_OPSET} in the file), " in lines[0]
     assert "\x1b" not in "".join(lines)  # not a terminal
     nodes = _json(capsys, "inspect", path)["nodes"]
     assert [line.split(" = ")[1].partition("(")[0] for line in lines if " = " in line] == [one["op"] for one in nodes]
