@@ -165,7 +165,7 @@ CASES: dict[str, Case] = {
         2,
     ),
     "kwargs_that_are_not_json": Case(
-        _compile("net.py:build", *X, "--kwargs", "width=4"), "--kwargs is not JSON: .*", "write it as --kwargs", 2
+        _compile("net.py:build", *X, "--kwargs", "width=4"), "--kwargs is not JSON: .*", "write it like ", 2
     ),
     "unknown_target": Case(
         _compile("net.py:build", *X, "--target", "tensort"), "unknown target 'tensort'", "did you mean 'tensorrt'", 2
@@ -255,7 +255,7 @@ CASES: dict[str, Case] = {
     "checkpoint_that_runs_code": Case(
         _compile("net.py:build", *X, "--checkpoint", "w.pth"),
         "checkpoint 'w.pth' holds more than tensors and would run code when read",
-        "if you trust where it came from, add --trust-pickle",
+        "if you trust where it came from: --trust-pickle",
         files=NET_FILE,
         make=_pickle_checkpoint,
     ),
@@ -315,19 +315,19 @@ CASES: dict[str, Case] = {
     "output_that_is_a_file": Case(
         ("compile", "net.py:build", *X, "-o", "net.py"),
         "output 'net.py' is a file, expected a folder",
-        "choose a folder with -o",
+        "choose a folder: -o",
         files=NET_FILE,
     ),
     "output_that_is_something_else": Case(
         ("compile", "net.py:build", *X, "-o", "."),
         "output folder '.' exists and is not a bundle",
-        "choose an empty or new folder with -o",
+        "choose an empty or new folder: -o",
         files=NET_FILE,
     ),
     "output_in_no_folder": Case(
         ("compile", "net.py:build", *X, "-o", "net.py/bundle"),
         "cannot make output folder 'net.py/bundle' in 'net.py': it is a file",
-        "choose a writable folder with -o",
+        "choose a writable folder: -o",
         files=NET_FILE,
     ),
 }
