@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
 from graphforge.prepare import ModelLike, prepare, reference_runner, to_ir
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def bisect(
     passes: Sequence[Pass] = (),
     pipeline: str | Sequence[Pass] | None = None,
     tolerances: Any = None,
+    substitutes: Sequence[GivenSubstitution] = (),
+    custom_ops: Sequence[GivenOperator] = (),
     seed: int = 0,
     progress: Progress | None = None,
 ) -> BisectReport:
@@ -35,6 +38,7 @@ def bisect(
         passes: passes of your own, after the canonical ones.
         pipeline: passes to look among instead of the canonical ones: a list, or text such as ``"a,b{x=1}"``.
         tolerances: what counts as equal, as ``graphforge.compile`` takes it.
+        substitutes, custom_ops: declarations of yours for this call, as ``graphforge.compile`` takes them.
         seed: of random inputs.
         progress: called with one line before each probe.
 
@@ -49,12 +53,13 @@ def bisect(
     from graphforge.verify.bisect import bisect_passes
     from graphforge.verify.tolerance import as_tolerances
 
-    allowed = as_tolerances(tolerances)
-    candidates = canonical_passes(pipeline, passes)
-    prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
-    captured, _ = to_ir(prepared)
-    reference = reference_runner(prepared)
-    feeds = reference.example() if isinstance(reference, EagerRunner) else prepared.feeds
-    return bisect_passes(
-        captured, candidates, feeds, expected=reference.run(feeds), tolerances=allowed, progress=progress
-    )
+    with declarations(substitutes, custom_ops):
+        allowed = as_tolerances(tolerances)
+        candidates = canonical_passes(pipeline, passes)
+        prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
+        captured, _ = to_ir(prepared)
+        reference = reference_runner(prepared)
+        feeds = reference.example() if isinstance(reference, EagerRunner) else prepared.feeds
+        return bisect_passes(
+            captured, candidates, feeds, expected=reference.run(feeds), tolerances=allowed, progress=progress
+        )

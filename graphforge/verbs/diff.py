@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
 from graphforge.errors import UsageError, argument
 from graphforge.prepare import ModelLike, example_feeds, prepare, reference_runner
 from graphforge.runners.recorded import locate_artifact
@@ -25,6 +26,8 @@ def diff(
     *,
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    substitutes: Sequence[GivenSubstitution] = (),
+    custom_ops: Sequence[GivenOperator] = (),
     seed: int = 0,
     progress: Progress | None = None,
 ) -> DiffReport:
@@ -34,6 +37,7 @@ def diff(
         model: the PyTorch model, as ``graphforge.compile`` takes it.
         against: the bundle (a ``Bundle`` or its folder), or an ONNX file compiled from the model.
         inputs, kwargs, dynamic_shapes: the example call, as ``graphforge.compile`` takes it.
+        substitutes, custom_ops: declarations of yours for this call, as ``graphforge.compile`` takes them.
         seed: of random inputs.
         progress: called with the name of each step as it begins.
 
@@ -47,19 +51,20 @@ def diff(
     from graphforge.runners.eager import EagerRunner
     from graphforge.verify.diff import diff_modules
 
-    if not Path(against).exists():
-        raise UsageError(
-            f"file {os.fspath(against)!r} does not exist",
-            f"{argument('against')} names a bundle, or the compiled .onnx file",
-        )
-    file, _ = locate_artifact(Path(against))  # told before the model is loaded
-    prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
-    reference = reference_runner(prepared)
-    if not isinstance(reference, EagerRunner):
-        raise UsageError(
-            f"{prepared.loaded.spec!r} is an ONNX file and has no modules to compare with",
-            "give the PyTorch model that it was compiled from",
-        )
-    if progress is not None:
-        progress("compare")
-    return diff_modules(reference, file, example_feeds(prepared))
+    with declarations(substitutes, custom_ops):
+        if not Path(against).exists():
+            raise UsageError(
+                f"file {os.fspath(against)!r} does not exist",
+                f"{argument('against')} names a bundle, or the compiled .onnx file",
+            )
+        file, _ = locate_artifact(Path(against))  # told before the model is loaded
+        prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
+        reference = reference_runner(prepared)
+        if not isinstance(reference, EagerRunner):
+            raise UsageError(
+                f"{prepared.loaded.spec!r} is an ONNX file and has no modules to compare with",
+                "give the PyTorch model that it was compiled from",
+            )
+        if progress is not None:
+            progress("compare")
+        return diff_modules(reference, file, example_feeds(prepared))

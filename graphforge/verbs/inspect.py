@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.prepare import ModelLike, Prepared, count_nodes, load, prepare, to_canonical, to_ir
 from graphforge.shown import Shown
@@ -98,6 +99,8 @@ def inspect(
     target: str | Target = "onnx",
     opset: int | None = None,
     capture: str = "auto",
+    substitutes: Sequence[GivenSubstitution] = (),
+    custom_ops: Sequence[GivenOperator] = (),
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Inspection:
@@ -112,6 +115,7 @@ def inspect(
         target: the target of level ``legal``.
         opset: the opset of level ``legal``.
         capture: how the program is read from the module, as ``graphforge.compile`` takes it.
+        substitutes, custom_ops: declarations of yours for this call, as ``graphforge.compile`` takes them.
         seed: of random inputs.
         progress: called with the name of each step as it begins.
 
@@ -124,27 +128,28 @@ def inspect(
     from graphforge.targets import get_target, options_for
     from graphforge.transform import Pipeline, check_level
 
-    if level is not None and level not in LEVELS:
-        raise UsageError(f"there is no level {level!r}", f"the levels are: {', '.join(LEVELS)}")
-    chosen = get_target(target) if isinstance(target, str) else target
-    legalising = chosen.pipeline(options_for(chosen, opset=opset)) if level == "legal" else []
-    begin = progress or _say_nothing
-    loaded = load(model)
-    if loaded.onnx_path is not None and inputs is None:
-        prepared = Prepared(loaded, ShapeSpec(()))
-    else:
-        prepared = prepare(loaded, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
-    level = level or ("canonical" if loaded.onnx_path is None else "captured")
-    begin("capture")
-    graph, _ = to_ir(prepared, capture=capture, check=level != "captured")
-    if level != "captured":
-        begin("canonicalise")
-        to_canonical(graph)
-    if legalising:
-        begin("legalise")
-        Pipeline(legalising).run(graph)
-        check_level(graph, Level.LEGAL, f"the passes of target {chosen.name}", owner=chosen)
-    return Inspection(graph, level, None if node is None else _find(graph, node))
+    with declarations(substitutes, custom_ops):
+        if level is not None and level not in LEVELS:
+            raise UsageError(f"there is no level {level!r}", f"the levels are: {', '.join(LEVELS)}")
+        chosen = get_target(target) if isinstance(target, str) else target
+        legalising = chosen.pipeline(options_for(chosen, opset=opset)) if level == "legal" else []
+        begin = progress or _say_nothing
+        loaded = load(model)
+        if loaded.onnx_path is not None and inputs is None:
+            prepared = Prepared(loaded, ShapeSpec(()))
+        else:
+            prepared = prepare(loaded, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
+        level = level or ("canonical" if loaded.onnx_path is None else "captured")
+        begin("capture")
+        graph, _ = to_ir(prepared, capture=capture, check=level != "captured")
+        if level != "captured":
+            begin("canonicalise")
+            to_canonical(graph)
+        if legalising:
+            begin("legalise")
+            Pipeline(legalising).run(graph)
+            check_level(graph, Level.LEGAL, f"the passes of target {chosen.name}", owner=chosen)
+        return Inspection(graph, level, None if node is None else _find(graph, node))
 
 
 def _say_nothing(step: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
 from graphforge.prepare import ModelLike, Prepared, example_feeds, load, prepare, reference_runner, to_canonical, to_ir
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def opset(
     nms: str | None = None,
     prove: bool = False,
     capture: str = "auto",
+    substitutes: Sequence[GivenSubstitution] = (),
+    custom_ops: Sequence[GivenOperator] = (),
     seed: int = 0,
     progress: Progress | None = None,
 ) -> OpsetAnswer:
@@ -40,6 +43,7 @@ def opset(
         target: only this runtime: onnxruntime, tensorrt, magicmind, openvino, coreml, ncnn.
         outputs, nms, capture: as ``graphforge.compile`` takes them.
         prove: deliver every legal opset and run each beside the reference.
+        substitutes, custom_ops: declarations of yours for this call, as ``graphforge.compile`` takes them.
         seed: of random inputs.
         progress: called with the name of each step as it begins.
 
@@ -53,21 +57,22 @@ def opset(
     from graphforge.opsets.answer import answer_for_file, answer_for_model
     from graphforge.targets.support import runtimes
 
-    runtimes(target)  # an unknown name is told before any work is done
-    loaded = load(model)
-    if loaded.onnx_path is not None:  # nothing runs unless it is to be proved, so no inputs are needed
-        answer, graph = answer_for_file(loaded.onnx_path, target=target, outputs=outputs, nms=nms)
-        if not prove or graph is None:
-            return answer
+    with declarations(substitutes, custom_ops):
+        runtimes(target)  # an unknown name is told before any work is done
+        loaded = load(model)
+        if loaded.onnx_path is not None:  # nothing runs unless it is to be proved, so no inputs are needed
+            answer, graph = answer_for_file(loaded.onnx_path, target=target, outputs=outputs, nms=nms)
+            if not prove or graph is None:
+                return answer
+            prepared = prepare(loaded, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
+            return _proved(answer, graph, prepared, seed, progress)
         prepared = prepare(loaded, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
-        return _proved(answer, graph, prepared, seed, progress)
-    prepared = prepare(loaded, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
-    if progress is not None:
-        progress("capture")
-    lowered, _ = to_ir(prepared, capture=capture)
-    to_canonical(lowered)
-    answer = answer_for_model(lowered, target=target, outputs=outputs, nms=nms)
-    return _proved(answer, lowered, prepared, seed, progress) if prove else answer
+        if progress is not None:
+            progress("capture")
+        lowered, _ = to_ir(prepared, capture=capture)
+        to_canonical(lowered)
+        answer = answer_for_model(lowered, target=target, outputs=outputs, nms=nms)
+        return _proved(answer, lowered, prepared, seed, progress) if prove else answer
 
 
 def _proved(

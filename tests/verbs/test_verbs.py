@@ -199,3 +199,34 @@ def test_opset_that_is_not_a_number_is_told_with_the_arguments_name(model: str, 
         with pytest.raises(UsageError, match="opset: expected a whole number, got str '17'"):
             call()
     assert not (tmp_path / "out").exists()
+
+
+FLOW = """
+import torch
+
+
+def signed(x):
+    return x if float(x.sum()) > 0 else -x
+
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return signed(x * 2)
+
+
+def build():
+    return Net()
+"""
+
+
+def test_verbs_take_declarations_that_end_with_the_call(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(FLOW)
+    model = f"{tmp_path}/flow.py:build"
+    mine = [graphforge.Substitution("flow.py:signed", lambda x: torch.where(x.sum() > 0, x, -x))]
+    bundle = graphforge.compile(model, "x:2x3", substitutes=mine, output=tmp_path / "out")
+    assert graphforge.inspect(model, "x:2x3", substitutes=mine).to_dict()["nodes"]
+    assert graphforge.bisect(model, "x:2x3", substitutes=mine).clean
+    assert graphforge.opset(model, "x:2x3", target="onnxruntime", substitutes=mine).matrix is not None
+    assert graphforge.diff(model, bundle, "x:2x3", substitutes=mine).agrees
+    with pytest.raises(GraphForgeError, match="could not be captured"):
+        graphforge.inspect(model, "x:2x3")
