@@ -38,7 +38,7 @@ def bisect(
         passes: passes of your own, after the canonical ones.
         pipeline: passes to look among instead of the canonical ones: a list, or text such as ``"a,b{x=1}"``.
         tolerances: what counts as equal, as ``graphforge.compile`` takes it.
-        substitutes, custom_ops: declarations of yours for this call, as ``graphforge.compile`` takes them.
+        substitutes, custom_ops: your own declarations for this call, as ``graphforge.compile`` takes them.
         seed: of random inputs.
         progress: called with one line before each probe.
 

@@ -37,7 +37,7 @@ def diff(
         model: the PyTorch model, as ``graphforge.compile`` takes it.
         against: the bundle (a ``Bundle`` or its folder), or an ONNX file compiled from the model.
         inputs, kwargs, dynamic_shapes: the example call, as ``graphforge.compile`` takes it.
-        substitutes, custom_ops: declarations of yours for this call, as ``graphforge.compile`` takes them.
+        substitutes, custom_ops: your own declarations for this call, as ``graphforge.compile`` takes them.
         seed: of random inputs.
         progress: called with the name of each step as it begins.
 

@@ -115,7 +115,7 @@ def inspect(
         target: the target of level ``legal``.
         opset: the opset of level ``legal``.
         capture: how the program is read from the module, as ``graphforge.compile`` takes it.
-        substitutes, custom_ops: declarations of yours for this call, as ``graphforge.compile`` takes them.
+        substitutes, custom_ops: your own declarations for this call, as ``graphforge.compile`` takes them.
         seed: of random inputs.
         progress: called with the name of each step as it begins.
 

@@ -43,7 +43,7 @@ def opset(
         target: only this runtime: onnxruntime, tensorrt, magicmind, openvino, coreml, ncnn.
         outputs, nms, capture: as ``graphforge.compile`` takes them.
         prove: deliver every legal opset and run each beside the reference.
-        substitutes, custom_ops: declarations of yours for this call, as ``graphforge.compile`` takes them.
+        substitutes, custom_ops: your own declarations for this call, as ``graphforge.compile`` takes them.
         seed: of random inputs.
         progress: called with the name of each step as it begins.
 
