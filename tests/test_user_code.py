@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
@@ -182,7 +183,12 @@ def test_files_of_declarations_on_the_command_line_and_a_replay_that_needs_them(
     command = ["compile", "needy.py:build", "--substitute", "mine.py", "--custom-op", "operators.py", "-o", "out"]
     assert run(command) == 0
     assert "verified" in capsys.readouterr().out
-    # every verb that takes a model knows them
+    # every verb that takes a model or runs a bundle knows them
+    np.save("x.npy", np.ones((4, 3), np.float32))
+    assert run(["run", "out", "--input", "x.npy", "--custom-op", "operators.py"]) == 0
+    assert "4x3" in capsys.readouterr().out
+    assert run(["run", "out", "--input", "x.npy"]) == 1
+    assert "declare gf_user_code::Twice while it runs" in capsys.readouterr().err
     assert run(["inspect", "needy.py:build", "--substitute", "mine.py", "--custom-op", "operators.py"]) == 0
     assert "gf_user_code" in capsys.readouterr().out
     assert run(["inspect", "needy.py:build", "--custom-op", "operators.py"]) == 1

@@ -16,7 +16,7 @@ from graphforge.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic, pars
 if TYPE_CHECKING:
     from graphforge.frontend.load import LoadedModel
 
-__all__ = ["ModelRequest", "capture_option", "json_option", "model_options", "onnx_options"]
+__all__ = ["ModelRequest", "capture_option", "custom_op_option", "json_option", "model_options", "onnx_options"]
 
 R = TypeVar("R")
 
@@ -43,6 +43,13 @@ _INPUT_OPTIONS = (
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of random inputs."),
 )
+_CUSTOM_OP = click.option(
+    "--custom-op",
+    "custom_ops",
+    multiple=True,
+    metavar="FILE.py",
+    help="A file that declares operators of your own; repeat for more.",
+)
 _MODEL_OPTIONS = (
     click.option("--checkpoint", metavar="FILE", help="Weights to load into the module (.pth, .pt, .safetensors)."),
     click.option("--kwargs", metavar="JSON", help="Arguments of the callable that builds the model."),
@@ -54,13 +61,7 @@ _MODEL_OPTIONS = (
         metavar="FILE.py",
         help="A file that declares substitutions for functions of the model; repeat for more.",
     ),
-    click.option(
-        "--custom-op",
-        "custom_ops",
-        multiple=True,
-        metavar="FILE.py",
-        help="A file that declares operators of your own; repeat for more.",
-    ),
+    _CUSTOM_OP,
 )
 
 _REQUEST_OPTIONS = ("model", "checkpoint", "kwargs", "trust_pickle", "inputs", "input_files", "dynamic", "seed")
@@ -139,15 +140,31 @@ def model_options(function: Callable[..., R]) -> Callable[..., R]:
     def with_request(**options: Any) -> R:
         request = _request_from_options(**{name: options.pop(name) for name in _REQUEST_OPTIONS})
         declared = {name: options.pop(name) for name in _DECLARING_OPTIONS}
-        if any(declared.values()):
-            from graphforge.declaring import declarations
-
-            click.get_current_context().with_resource(declarations(**declared))
+        _declare(**declared)
         return function(request=replace(request, **declared), **options)
 
     return _decorated(
         with_request, (click.argument("model"), *_INPUT_OPTIONS[:-1], *_MODEL_OPTIONS, *_INPUT_OPTIONS[-1:])
     )
+
+
+def custom_op_option(function: Callable[..., R]) -> Callable[..., R]:
+    """Add ``--custom-op`` to a verb that runs a bundle; what the files declare is known while the command runs."""
+
+    @functools.wraps(function)
+    def declaring(**options: Any) -> R:
+        _declare(custom_ops=options.pop("custom_ops"))
+        return function(**options)
+
+    return _CUSTOM_OP(declaring)
+
+
+def _declare(**files: tuple[str, ...]) -> None:
+    """Put files of declarations in force until the command ends."""
+    if any(files.values()):
+        from graphforge.declaring import declarations
+
+        click.get_current_context().with_resource(declarations(**files))
 
 
 def onnx_options(function: Callable[..., R]) -> Callable[..., R]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from graphforge.cli.console import print_json, progress, stdout
-from graphforge.cli.request import json_option
+from graphforge.cli.request import custom_op_option, json_option
 from graphforge.errors import UsageError
 
 __all__ = ["command"]
@@ -35,6 +35,7 @@ __all__ = ["command"]
 )
 @click.option("--mean", metavar="M[,M,M]", help="Subtracted from pixels after --scale, one number or one a channel.")
 @click.option("--std", metavar="S[,S,S]", help="Pixels are divided by it after --mean.")
+@custom_op_option
 @json_option
 def command(
     bundle: str,

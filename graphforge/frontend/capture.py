@@ -72,8 +72,9 @@ def capture(
     substitutions = declared_substitutions(target)
     failures: dict[str, str] = {}
     idle: dict[str, str] = {}
+    needed = any(one.required and not one.process for one in substitutions)
     for name in methods:
-        if name == "export-strict" and any(one.required and not one.process for one in substitutions):
+        if name == "export-strict" and needed:
             failures[name] = "it reads Python's byte code, where the declared substitutions cannot be put in"
             continue
         applied: list[Applied] = []
@@ -90,9 +91,12 @@ def capture(
         except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
             failures[name] = reason_of(error)
             idle |= {one.substitution.path: one.problem for one in applied if one.problem}
+            needed = needed or any(one.calls and one.substitution.required for one in applied)
             continue
         captured.failures = failures
         captured.notes = [*notes, *check_used(applied)]
+        if name == "export-strict" and any(one.required for one in substitutions):
+            captured.notes.append("export-strict reads Python's byte code: what the process substitutes is left out")
         captured.substitutions = [one.to_dict() for one in applied if one.calls]
         return captured
     raise CaptureError(

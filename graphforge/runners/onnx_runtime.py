@@ -196,7 +196,15 @@ class OnnxRuntimeRunner:
     def _failure(self, what: str, error: Exception) -> GraphForgeError:
         text = " ".join(str(error).split())
         text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
-        return GraphForgeError(f"{self.name} {what}: {text}", *self._places(text))
+        unknown = re.search(r"([\w.]+):(\w+)\(-?\d+\) is not a registered function/op", text)
+        theirs = unknown is not None and unknown[1] not in ("ai.onnx", "ai.onnx.ml", "com.microsoft")
+        return GraphForgeError(
+            f"{self.name} {what}: {text}",
+            *self._places(text),
+            f"declare {unknown[1]}::{unknown[2]} while it runs: with graphforge.custom_ops(...)"
+            if unknown is not None and theirs
+            else "",
+        )
 
     def _places(self, message: str) -> Iterator[str]:
         """Where the nodes that a runtime message names come from, one line each."""

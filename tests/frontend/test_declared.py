@@ -134,6 +134,11 @@ def test_declared_for_one_call_and_gone_afterwards(tmp_path: Path) -> None:
     bundle = compiled(tmp_path, custom_ops=[right])
     assert bundle.manifest["verification"]["passed"]
     assert bundle.manifest["operators"]["acme_test::ScaledSort"] == 2
+    x = torch.randn(2, 6)
+    with graphforge.custom_ops(right):
+        assert bundle.run(x)["output_1"].shape == (2, 8)
+    with pytest.raises(GraphForgeError, match=r"declare acme_test::ScaledSort while it runs: with graphforge"):
+        bundle.run(x)
     with pytest.raises(VerificationError):
         compiled(tmp_path, custom_ops=[wrong])
     assert not [op for op in declared_ops() if op.domain == "acme_test"]

@@ -296,6 +296,33 @@ def test_a_name_that_is_nowhere_is_a_note_for_the_process_and_told_when_capture_
         graphforge.compile(Model(user).eval(), torch.randn(6, 4), output=tmp_path / "b")
 
 
+def test_export_strict_never_stands_in_silently(modules: Any, tmp_path: Path) -> None:
+    """It reads byte code, where nothing can be substituted: refused, or told."""
+    given = Substitution("gf_sub_library.double", tensor_pick)
+    model, x = nn.Linear(4, 4).eval(), torch.randn(2, 4)
+    with pytest.raises(CaptureError, match="declared substitutions cannot be put in"):
+        graphforge.compile(model, x, substitutes=[given], capture="export-strict", output=tmp_path / "a")
+    substitute("gf_sub_library.double")(tensor_pick)
+    notes = graphforge.compile(model, x, capture="export-strict", output=tmp_path / "a").manifest["notes"]
+    assert "export-strict reads Python's byte code: what the process substitutes is left out" in notes
+
+    class Failing(nn.Module):
+        def __init__(self, library: Any) -> None:
+            super().__init__()
+            self.library = [library]
+
+        def forward(self, x: Tensor) -> Tensor:
+            doubled: Tensor = self.library[0].double(x)
+            return doubled
+
+    def failing(x: Tensor) -> Tensor:
+        raise RuntimeError("not like this")
+
+    substitute("gf_sub_library.double")(failing)
+    with pytest.raises(CaptureError, match="export-strict: it reads Python's byte code"):
+        graphforge.compile(Failing(modules[0]).eval(), x, output=tmp_path / "b")
+
+
 def test_the_targets_own_goes_before_a_general_one(modules: Any) -> None:
     substitute("gf_sub_library.double", target="magicmind")(abs)
     substitute("gf_sub_library.double")(tensor_pick)
