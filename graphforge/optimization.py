@@ -256,10 +256,10 @@ def _compared_at_one_size(proto: onnx.ModelProto, inputs: Sequence[Mapping[str, 
         free = [axis for axis, dim in enumerate(dims) if not dim.HasField("dim_value")]
         untried = [str(axis) for axis in free if axis not in promised.get(info.name, {})]
         if untried and info.name not in constants:
-            axes = "axis " if len(untried) == 1 else "axes "
+            several = len(untried) > 1
             notes.append(
-                f"{axes}{', '.join(untried)} of input {info.name} may have any size and was compared at one; "
-                "give a range of sizes to have more compared"
+                f"ax{'es' if several else 'is'} {', '.join(untried)} of input {info.name} may have any size and "
+                f"{'were' if several else 'was'} compared at one; give a range of sizes to have more compared"
             )
     return notes
 

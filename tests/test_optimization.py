@@ -126,6 +126,20 @@ def test_external_data_of_the_original_counts(tmp_path: Path) -> None:
     assert done.before.bytes == path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
 
 
+def test_small_weights_that_lay_in_a_file_of_their_own_come_along(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 13]>
+    main (float[1,3,6,6] image) => (float[1,4,4,4] seen) <float[4,3,3,3] kernel, float[4] bias>
+    { seen = Conv (image, kernel, bias) }"""
+    path = write(tmp_path / "net.onnx", text, weights="weights.bin")
+    image = np.ones((1, 3, 6, 6), np.float32)
+    expected = run(path, image)
+    (tmp_path / "elsewhere").mkdir()
+    done = graphforge.optimize(path, tmp_path / "elsewhere" / "net.onnx")
+    (tmp_path / "weights.bin").unlink()
+    np.testing.assert_array_equal(run(done.path, image), expected)
+    assert files(done.path.parent) == {"net.onnx"}
+
+
 @pytest.mark.parametrize("given", ["net.py:build", "net.pt2", "torchvision:resnet18"])
 def test_what_is_not_an_onnx_file_is_sent_to_compile(given: str) -> None:
     with pytest.raises(UsageError, match="optimize takes an ONNX file") as caught:
