@@ -11,6 +11,7 @@ and with this checkout's, and compares.  A part of a name chooses all that hold 
 What is not a property of the artifact is taken out before the hash, and nothing else: the folders of the checkout and
 of the packages, which nodes name as their source; in JSON files also the lines of the checkout's own files, and in
 manifest.json the times.  Every artifact is compiled in a process of its own, from the same seed.
+Every ONNX file of them goes through onnx.checker in full; `record` says which are refused.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ def bundle_facts(folder: Path, hidden: Mapping[str, str]) -> dict[str, Facts]:
     for path in sorted(files, key=lambda path: path.suffix != ".onnx"):
         content = path.read_bytes()
         if path.suffix == ".onnx":
-            found = _onnx_facts(content, hidden)
+            found = {**_onnx_facts(content, hidden), "checker": _complaint(path)}
             renamed[hashlib.sha256(content).hexdigest()] = _digest(
                 *(part for name, part in found["parts"].items() if name != _OWN_LINES)
             )
@@ -194,6 +195,17 @@ def bundle_facts(folder: Path, hidden: Mapping[str, str]) -> dict[str, Facts]:
             found = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         facts[path.relative_to(folder).as_posix()] = found
     return dict(sorted(facts.items()))
+
+
+def _complaint(path: Path) -> str:
+    """What ONNX's own full check says against a file, "" when nothing; asked apart from what compile asks."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return " ".join(str(error).split())[:500]
+    return ""
 
 
 def _digest(*texts: str) -> str:
@@ -342,7 +354,20 @@ def record(file: Path, root: Path, only: Sequence[str], jobs: int, keep: Path | 
             print(f"{len(found)}/{wanted} {name}: {said[:200]} ({seconds:.1f} s)", flush=True)
             _write(file, recording)  # what is done is kept when the rest is interrupted
     print(f"{file}: {len(found)} artifacts of {recording['commit']}, {failed} did not compile")
+    print(_validity(found))
     return 0
+
+
+def _validity(artifacts: Mapping[str, Facts]) -> str:
+    """How many ONNX files there are, and which of them onnx.checker does not take."""
+    said = {
+        f"{name}/{path}": facts["checker"]
+        for name, artifact in artifacts.items()
+        for path, facts in artifact.get("files", {}).items()
+        if "checker" in facts
+    }
+    refused = [f"  {file}: {text}" for file, text in said.items() if text]
+    return "\n".join([f"onnx.checker in full: {len(said)} ONNX files, {len(refused)} refused", *refused])
 
 
 def _recorded(file: Path, commit: str, versions: Mapping[str, str]) -> dict[str, Facts]:

@@ -13,8 +13,8 @@ import torch
 import graphforge
 from graphforge.cli.main import run
 from graphforge.errors import GraphForgeError, InternalError
-from graphforge.ir import Graph
-from graphforge.transform import Pass, Rewriter
+from graphforge.ir import Graph, Shape
+from graphforge.transform import Pass, Rewriter, VerifyGraph
 from tests.transform.test_seams import AddAlpha, MoveFirst, OurMoveFirst
 
 
@@ -65,3 +65,47 @@ def test_an_onnx_file_that_is_not_valid_is_refused_as_such(
     assert "graphforge inspect bad.onnx" in str(caught.value)
     assert run(["inspect", "bad.onnx"]) == 0
     assert "Add" in capsys.readouterr().out
+
+
+@dataclass(frozen=True)
+class LieAboutTheShape(Pass):
+    name: ClassVar[str] = "lie-about-the-shape"
+
+    def run(self, graph: Graph, rewriter: Rewriter) -> None:
+        rewriter.set_shape(graph[0].outputs[0], Shape([7, 7]))
+
+
+def test_a_file_that_onnx_does_not_accept_is_not_delivered_verified_or_not(tmp_path: Path) -> None:
+    with pytest.raises(
+        GraphForgeError, match=r"is not a valid ONNX file and is not delivered: .*differ in dim"
+    ) as caught:
+        graphforge.compile(Two(), torch.ones(2, 3), passes=[LieAboutTheShape()], verify=False, output=tmp_path / "out")
+    assert "node 'Mul' came from" in str(caught.value)
+    assert "test_compile_seams.py:" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_manifest_says_what_was_checked(tmp_path: Path) -> None:
+    bundle = graphforge.compile(Two(), torch.ones(2, 3), target="magicmind", verify=False, output=tmp_path / "out")
+    checked = [step["full_check"] for step in bundle.manifest["steps"] if step["name"] == "onnx.checker"]
+    assert checked == [["model.onnx"]]
+
+
+def test_verify_each_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[bool] = []
+    original = VerifyGraph.__init__
+
+    def watched(self: VerifyGraph, each: bool = True) -> None:
+        seen.append(each)
+        original(self, each)
+
+    monkeypatch.setattr(VerifyGraph, "__init__", watched)
+    Path("two.py").write_text(
+        "import torch\nclass Two(torch.nn.Module):\n    def forward(self, x):\n        return torch.relu(x * 2) - 1\n"
+    )
+    assert run(["compile", "two.py:Two", "--input", "x:2x3", "--no-verify", "-o", "out"]) == 0
+    assert not any(seen)
+    seen.clear()
+    assert run(["compile", "two.py:Two", "--input", "x:2x3", "--no-verify", "--verify-each", "-o", "out"]) == 0
+    assert all(seen)

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 
-from scripts.replay import Difference, _recorded, bundle_facts, compare, differences
+from scripts.replay import Difference, _recorded, _validity, bundle_facts, compare, differences
 from tests.cli.command import LONGEST_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,3 +175,13 @@ def test_a_recording_goes_on_only_with_the_same_code(tmp_path: Path) -> None:
         _recorded(file, "1234567 with changes", {})
     file.write_text(json.dumps(failed))
     assert _recorded(file, "1234567", {}) == {}  # tried again
+
+
+def test_a_file_that_onnx_does_not_take_is_named(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Relu", ["x"], ["y"], alpha=0.1)
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("x", "y"))
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y])), tmp_path / "model.onnx")
+    said = _validity({"zoo/bad": {"files": bundle_facts(tmp_path, {})}, "zoo/none": {"error": "no"}})
+    assert said.startswith(
+        "onnx.checker in full: 1 ONNX files, 1 refused\n  zoo/bad/model.onnx: Unrecognized attribute"
+    )
