@@ -180,7 +180,9 @@ def _run_passes(
 ) -> list[PassRecord]:
     """The canonical passes, then the target's, and the seams behind them; a pass that fails leaves a reproducer."""
     from graphforge.ir import Level
-    from graphforge.transform import NumericCheck, Pipeline, check_level, idle_notes
+    from graphforge.transform import Pipeline, check_level, idle_notes
+    from graphforge.verify import NumericCheck
+    from graphforge.verify.tolerance import as_tolerances
 
     def canonical() -> None:
         check_canonical(model, complete=options.pipeline is None)
@@ -189,10 +191,11 @@ def _run_passes(
         target = planned.target
         check_level(model, Level.LEGAL, f"the passes of target {target.name}", owner=target)
 
+    tolerances = as_tolerances(options.tolerances)
     records: list[PassRecord] = []
     try:
         for (name, passes), check in zip(planned.stages.items(), (canonical, legal), strict=True):
-            checks = [NumericCheck(example_feeds(prepared))] if options.check_passes else []
+            checks = [NumericCheck(example_feeds(prepared), tolerances=tolerances)] if options.check_passes else []
             looking = [*checks, *options.instruments]
             with journal.step(name) as step:
                 done = Pipeline(passes).run(model, instruments=looking, verify_each=options.verify_each)

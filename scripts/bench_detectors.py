@@ -88,13 +88,11 @@ def _all_nodes(graph: Any) -> Any:
 
 
 def _session(path: Path, inputs: Any) -> Callable[[], Any]:
-    import onnxruntime
     from torch.utils import _pytree
 
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = 1
-    settings.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    from graphforge.runners.session import new_session
+
+    session = new_session(path, spinning=True)
     names = [value.name for value in session.get_inputs()]
     feeds = dict(zip(names, (leaf.numpy() for leaf in _pytree.tree_leaves(inputs)), strict=True))
     return lambda: session.run(None, feeds)

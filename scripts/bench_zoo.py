@@ -267,17 +267,15 @@ def _nodes(path: Path) -> dict[str, int]:
 
 def _latency(files: dict[str, Path], feeds_path: Path) -> dict[str, float | str]:
     import numpy as np
-    import onnxruntime as ort
+
+    from graphforge.runners.session import new_session
 
     feeds = dict(np.load(feeds_path))
     sessions: dict[str, Any] = {}
     result: dict[str, float | str] = {}
     for tool, path in files.items():
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = THREADS
-        settings.log_severity_level = 4
         try:
-            sessions[tool] = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+            sessions[tool] = new_session(path, threads=THREADS, spinning=True)
         except Exception as error:  # ONNX Runtime raises types of its own
             result[tool] = f"fails to load: {str(error)[:200]}"
     times: dict[str, list[float]] = {tool: [] for tool in sessions}

@@ -22,6 +22,7 @@ from onnx import helper
 
 from graphforge.ir import HOME_OPSET
 from graphforge.ir.versions import versions_of
+from graphforge.runners.session import new_session
 from graphforge.targets.tables import Facts, facts_of, table_of
 from graphforge.targets.tables.table import version_numbers
 
@@ -207,11 +208,8 @@ def _result_type(
 
 def refusal(model: onnx.ModelProto, operator: str, *, feeds: bool = True) -> str:
     """Why the runtime does not take the model, "" when it loads and, where there is something to feed, runs it."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = new_session(model)
         if feeds and operator in _FEEDS:
             session.run_with_ort_values(None, dict(_ort_values(model, operator)))
     except Exception as error:  # the runtime has a class of its own for each status code

@@ -15,15 +15,13 @@ import numpy as np
 
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
+from graphforge.runners.session import new_session
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
 __all__ = ["OnnxRuntimeRunner", "usable_cpus"]
-
-# A protobuf message ends at 2 GiB; larger models reach the runtime through a file with external data.
-_MAX_IN_MEMORY = (1 << 31) - (1 << 20)
 
 
 def usable_cpus() -> int:
@@ -131,45 +129,23 @@ class OnnxRuntimeRunner:
             return dict(runner.infer(feeds, check_inputs=False))
 
     def _new_session(self) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # failures reach us as exceptions; warnings on stderr would only be noise
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
-        if not self.optimize:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if self.configure is not None:
-            self.configure(options)
-        source: Any = self.model
-        if not isinstance(source, str | Path | bytes):
-            source = self._loadable(source)
-        if isinstance(source, str | Path):
-            if not Path(source).is_file():
-                raise GraphForgeError(f"{self.name}: no file {source}")
-            source = str(source)
+        if self.path is not None and not self.path.is_file():
+            raise GraphForgeError(f"{self.name}: no file {self.path}")
         try:
-            return onnxruntime.InferenceSession(source, sess_options=options, providers=["CPUExecutionProvider"])
+            return new_session(
+                self.model,
+                threads=self.threads,
+                optimize=self.optimize,
+                spinning=self.spinning,
+                configure=self.configure,
+                scratch=self._scratch,
+            )
         except Exception as error:  # as above: no public base class
             raise self._failure("cannot load the model", error) from error
 
-    def _loadable(self, model: Any) -> bytes | str:
-        import onnx
-        import onnx_ir as ir
-
-        proto = isinstance(model, onnx.ModelProto)
-        if proto:
-            size = model.ByteSize()
-        else:
-            size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-        if size < _MAX_IN_MEMORY // 2:
-            ready = model if proto else ir.to_proto(model)
-            return bytes(ready.SerializeToString())
+    def _scratch(self) -> Path:
         self._folder = tempfile.TemporaryDirectory(prefix="graphforge-")
-        path = Path(self._folder.name) / "model.onnx"
-        ir.save(ir.from_proto(model) if proto else model, path, external_data="model.onnx.data")
-        return str(path)
+        return Path(self._folder.name)
 
     @functools.cached_property
     def _has_types_without_numpy(self) -> bool:

@@ -17,7 +17,6 @@ from graphforge.transform.facts import (
     scalar_of,
     use_count,
 )
-from graphforge.transform.instruments import NumericCheck
 from graphforge.transform.listener import RewriteListener
 from graphforge.transform.pipeline import Instrument, PassRecord, Pipeline, count_nodes, make_pass
 from graphforge.transform.print_after import PrintAfter
@@ -31,7 +30,6 @@ __all__ = [
     "Match",
     "NearMiss",
     "NoMatch",
-    "NumericCheck",
     "Pass",
     "PassRecord",
     "PassRegistry",

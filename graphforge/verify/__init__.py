@@ -9,12 +9,14 @@ from graphforge.runners.eager import EagerRunner
 from graphforge.runners.inputs import random_feeds
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify.compare import OutputComparison, compare_arrays
+from graphforge.verify.numeric_check import NumericCheck
 from graphforge.verify.shapes import SizeAssignment, SizePlan, plan_sizes
 from graphforge.verify.tolerance import Tolerance, Tolerances
 from graphforge.verify.verify import Trial, VerificationReport, compare_outputs, verify
 
 __all__ = [
     "EagerRunner",
+    "NumericCheck",
     "OnnxRuntimeRunner",
     "OutputComparison",
     "SizeAssignment",

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
-from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.shown import Shown
 from graphforge.verify.compare import OutputComparison
+from graphforge.verify.numeric_check import run_as_written
 from graphforge.verify.tolerance import Tolerances
 from graphforge.verify.verify import compare_outputs
 
@@ -198,7 +198,7 @@ class _Search:
         found = Probe(count)
         try:
             Pipeline(self.passes[done:count]).run(model)
-            outputs = _run(model, self.feeds)
+            outputs = run_as_written(model, self.feeds)
         except GraphForgeError as error:
             found = replace(found, error=error.message)
         else:
@@ -228,12 +228,3 @@ class _Search:
             tuple(self.probes[count] for count in sorted(self.probes)),
             tuple(notes),
         )
-
-
-def _run(model: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """The graph as written: the runtime's own fusions would blur who did what."""
-    from graphforge.ir.versions import ir_version_for
-
-    model.ir_version = min(model.ir_version, ir_version_for(model.opset_imports.get("", 0)))
-    with OnnxRuntimeRunner(model, optimize=False) as runner:
-        return runner.run(feeds)

@@ -70,13 +70,10 @@ class _Compiled:
     def __init__(self, bundle: Path, module: nn.Module) -> None:
         import inspect
 
-        import onnxruntime
+        from graphforge.runners.onnx_runtime import usable_cpus
+        from graphforge.runners.session import new_session
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            str(bundle / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = new_session(bundle / "model.onnx", threads=usable_cpus())
         self.inputs = list(inspect.signature(module.forward).parameters)
         # an output of an input's name has another in the file
         self.outputs = [output.name.removeprefix("output_") for output in self.session.get_outputs()]

@@ -81,7 +81,7 @@ def operators(model: ir.Model) -> Counter[str]:
 
 def run_model(model: ir.Model, feeds: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     """Run a model in ONNX Runtime on one thread, operators of our own in their native form."""
-    import onnxruntime
+    from graphforge.runners.session import new_session
 
     if "graphforge" in model.graph.opset_imports:
         from graphforge.passes.lower_nms import LowerNms
@@ -89,11 +89,7 @@ def run_model(model: ir.Model, feeds: Mapping[str, torch.Tensor]) -> list[torch.
         from graphforge.transform import Pipeline
 
         Pipeline([LowerSemanticOps(), LowerNms()]).run(model)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    serialized = ir.to_proto(model).SerializeToString()
-    session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+    session = new_session(model)
     given = {name: _ort_value(tensor.detach().contiguous()) for name, tensor in feeds.items()}
     return [_tensor(value) for value in session.run_with_ort_values(None, given)]
 

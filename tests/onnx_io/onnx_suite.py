@@ -22,6 +22,7 @@ from onnx.backend.test import loader
 
 from graphforge.errors import GraphForgeError, InternalError
 from graphforge.onnx_io.importing import import_onnx_proto
+from graphforge.runners.session import new_session
 
 __all__ = [
     "KINDS",
@@ -244,15 +245,9 @@ def run_onnxruntime(proto: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
     Raises:
         _Unsupported: it has no kernel for an operator, or Python cannot hand over or read a type.
     """
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        session = new_session(proto)
         wanted = {info.name for info in session.get_inputs()}
         plain = all(_is_plain(value) for value in feeds.values())
         raw = any(info.type in _RAW_OUT for info in session.get_outputs())

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -18,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import HOME_OPSET, Level, origins_of, verify_graph
 from graphforge.onnx_io.importing import IMPORT_NOTES, import_onnx, import_onnx_proto, input_spec
+from graphforge.runners.session import new_session
 from graphforge.spec import ShapeSpec, TensorSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -71,11 +71,7 @@ def _external_file(folder: Path, location: str, *, length: int = 12, offset: int
 
 
 def _run(model: onnx.ModelProto | ir.Model, feeds: Mapping[str, Array]) -> list[Any]:
-    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(None, dict(feeds)))
+    return list(new_session(model).run(None, dict(feeds)))
 
 
 # What is refused

@@ -15,6 +15,7 @@ from graphforge.ir import HOME_OPSET, Builder
 from graphforge.ops.batched_nms import batched_nms
 from graphforge.ops.multiclass_nms import multiclass_nms
 from graphforge.passes.lower_nms import LowerNms
+from graphforge.runners.session import new_session
 from graphforge.transform import Pipeline, VerifyGraph
 
 __all__ = [
@@ -119,11 +120,7 @@ def lowered_operators(operator: str, inputs: Mapping[str, tuple[str, Dims]], low
 
 
 def _session(*arguments: Any) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    content = ir.to_proto(_lowered(*arguments)).SerializeToString()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return new_session(_lowered(*arguments))
 
 
 @dataclass

@@ -12,6 +12,7 @@ from graphforge.frontend.torchvision_fix import ensure_torchvision
 from graphforge.ir import HOME_OPSET, Builder
 from graphforge.ops.heatmaps_to_keypoints import heatmaps_to_keypoints
 from graphforge.passes.lower_semantic_ops import LowerSemanticOps
+from graphforge.runners.session import new_session
 from graphforge.transform import Pipeline
 
 
@@ -41,7 +42,7 @@ def session() -> onnxruntime.InferenceSession:
         graph.outputs.append(value)
     model = ir.Model(graph, ir_version=10)
     Pipeline([LowerSemanticOps()]).run(model)
-    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    return new_session(model)
 
 
 @pytest.mark.parametrize("count", [1, 7, 0])

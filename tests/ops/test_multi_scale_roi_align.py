@@ -14,6 +14,7 @@ from graphforge.frontend.torchvision_fix import ensure_torchvision
 from graphforge.ir import Builder
 from graphforge.ops.multi_scale_roi_align import multi_scale_roi_align
 from graphforge.passes.lower_semantic_ops import LowerSemanticOps
+from graphforge.runners.session import new_session
 from graphforge.transform import Pipeline
 
 SCALES = (0.25, 0.125, 0.0625)
@@ -59,7 +60,7 @@ def lowered(aligned: bool, sampling_ratio: int, *, fixed_shapes: bool, levels: i
     kinds = [node.op_type for node in model.graph]
     assert kinds.count("RoiAlign") == levels
     assert ("NonZero" in kinds) is (levels > 1 and not fixed_shapes)
-    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    return new_session(model)
 
 
 def run(session: onnxruntime.InferenceSession, features: list[Tensor], rois: Tensor, levels: Tensor) -> Tensor:

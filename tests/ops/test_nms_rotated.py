@@ -19,6 +19,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.ir import HOME_OPSET, Builder
 from graphforge.ops.nms_rotated import nms_rotated, rotated_iou
 from graphforge.passes.lower_nms import LowerNms
+from graphforge.runners.session import new_session
 from graphforge.transform import Pipeline, VerifyGraph
 from tests.ops.nms_cases import scores_like
 from tests.passes.test_bound_dynamic_shapes import check
@@ -160,10 +161,7 @@ def session_of(threshold: float, classes: bool, form: str = "portable", depth: i
     graph.outputs.append(made)
     model = ir.Model(graph, ir_version=10)
     Pipeline([LowerNms(form=form, depth=depth)]).run(model, [VerifyGraph()])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    return new_session(model)
 
 
 @pytest.mark.parametrize("classes", [False, True])

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 
@@ -15,6 +14,7 @@ from graphforge.ir import HOME_OPSET, Builder
 from graphforge.ops._torchvision_kernels import roi_align
 from graphforge.ops.multi_scale_roi_align import multi_scale_roi_align
 from graphforge.passes.lower_semantic_ops import LowerSemanticOps
+from graphforge.runners.session import new_session
 from graphforge.transform import Pipeline, VerifyGraph
 
 MAPS = [(2, 3, 20, 18), (2, 3, 10, 9), (2, 3, 5, 5)]
@@ -36,9 +36,7 @@ def lowered(op_type: str, domain: str, values: dict[str, tuple[Any, Any]], **att
 
 
 def run(model: ir.Model, *arrays: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    session = new_session(model)
     names = [value.name for value in session.get_inputs()]
     result: np.ndarray = session.run(None, dict(zip(names, arrays, strict=True)))[0]
     return result

@@ -17,6 +17,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.ir import HOME_OPSET, Builder
 from graphforge.ops.soft_nms import soft_nms
 from graphforge.passes.lower_nms import LowerNms
+from graphforge.runners.session import new_session
 from graphforge.transform import Pipeline, VerifyGraph
 from tests.ops.nms_cases import boxes_like, same, scores_like
 from tests.passes.test_bound_dynamic_shapes import check
@@ -36,10 +37,7 @@ def session_of(**attributes: Any) -> onnxruntime.InferenceSession:
         graph.outputs.append(value)
     model = ir.Model(graph, ir_version=10)
     Pipeline([LowerNms()]).run(model, [VerifyGraph()])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    return new_session(model)
 
 
 def by_numbers(boxes: np.ndarray, scores: np.ndarray, method: str) -> tuple[list[int], list[float]]:

@@ -18,6 +18,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.frontend.torchvision_fix import ensure_torchvision
 from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS, BoundDynamicShapes
 from graphforge.runners.padding import unpadded
+from graphforge.runners.session import new_session
 from graphforge.targets import get_target, options_for
 from graphforge.transform import Pipeline
 from tests.passes.harness import parse
@@ -56,7 +57,7 @@ def check(
     import onnx_ir
 
     proto = onnx_ir.to_proto(model)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = new_session(proto)
     if form == "padded":
         for output in session.get_outputs():
             assert all(isinstance(size, int) for size in output.shape), output.name

@@ -10,7 +10,8 @@ import pytest
 
 from graphforge.ir import HOME_OPSET, Level, infer_node, nodes_of, verify_graph
 from graphforge.passes import default_pipeline
-from graphforge.transform import NumericCheck, Pipeline, VerifyGraph, count_nodes
+from graphforge.transform import Pipeline, VerifyGraph, count_nodes
+from graphforge.verify import NumericCheck
 from scripts.bench_scale import KINDS, generate
 from tests.passes.harness import run
 

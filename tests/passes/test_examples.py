@@ -11,8 +11,9 @@ import pytest
 from graphforge.errors import GraphForgeError
 from graphforge.ir import Model, from_text, nodes_of, verify_graph
 from graphforge.ops.custom_op import TensorFact, custom_op, withdraw
-from graphforge.transform import NumericCheck, Pass, Pipeline, default_registry
+from graphforge.transform import Pass, Pipeline, default_registry
 from graphforge.transform.example import Example, example_file, example_of, example_text
+from graphforge.verify import NumericCheck
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.stem for path in (ROOT / "passes").glob("*.py") if not path.stem.startswith("_"))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
@@ -16,6 +15,7 @@ from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import HOME_OPSET, Builder, Origin, set_origins
 from graphforge.ir.versions import conflict_of, ir_version_for
 from graphforge.passes.legalise_opset import LegaliseOpset
+from graphforge.runners.session import new_session
 from graphforge.transform import Pipeline
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -69,9 +69,7 @@ def _legalised(model: ir.Model, opset: int) -> onnx.ModelProto:
 
 
 def _run(proto: onnx.ModelProto, feeds: list[Array]) -> list[Any]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = new_session(proto)
     names = [info.name for info in session.get_inputs()]
     return list(session.run(None, {name: feeds[int(name[1:])] for name in names}))
 
@@ -461,7 +459,7 @@ def test_lower_where_the_runtime_has_no_kernel() -> None:
     (record,) = Pipeline([LegaliseOpset(23, runtime="onnxruntime")]).run(model)
     assert model.graph.opset_imports[""] == 21
     assert any("no CPU kernel for RoiAlign" in note for note in record.notes)
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = new_session(model)
     assert session.run(None, dict(zip(["x0", "x1"], feeds, strict=True)))[0].shape == (1, 2, 2, 2)
 
 

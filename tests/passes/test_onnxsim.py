@@ -9,7 +9,8 @@ import pytest
 from graphforge.errors import GraphForgeError
 from graphforge.ir import Origin, origins_of, set_origins, verify_graph
 from graphforge.passes.onnxsim import Onnxsim
-from graphforge.transform import NumericCheck, Pipeline, VerifyGraph
+from graphforge.transform import Pipeline, VerifyGraph
+from graphforge.verify import NumericCheck
 from tests.passes.harness import parse
 
 GRAPH = """g (float[2,3] x) => (float[2,3] y) <float[3] w = {1, 2, 3}, float[3] v = {1, 1, 1}> {

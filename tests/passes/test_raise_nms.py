@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import onnxruntime
 import pytest
 
 from graphforge.ir import Model, nodes_of
 from graphforge.passes.lower_nms import LowerNms
 from graphforge.passes.raise_nms import RaiseNms
+from graphforge.runners.session import new_session
 from graphforge.transform import PassRecord, Pipeline, VerifyGraph
 from tests.ops.nms_cases import batched_case, boxes_like, scores_like
 from tests.passes.harness import parse
@@ -44,11 +44,7 @@ SHIFT = """f = Cast<to=1>(c) m = ReduceMax<keepdims=0>(b) w = Add(m, one_more) o
 
 
 def session_of(model: Model) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    content = ir.to_proto(model).SerializeToString()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return new_session(model)
 
 
 def raised(text: str, inputs: str = INPUTS, **options: Any) -> tuple[Model, PassRecord]:

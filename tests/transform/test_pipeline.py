@@ -6,13 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import pytest
 
-from graphforge.errors import GraphForgeError, InternalError, UsageError, UserCodeError
-from graphforge.ir import Graph, from_text, verify_graph
+from graphforge.errors import InternalError, UsageError, UserCodeError
+from graphforge.ir import Graph, verify_graph
 from graphforge.transform import (
-    NumericCheck,
     Pass,
     PassRegistry,
     Pipeline,
@@ -78,27 +76,6 @@ def test_edits_behind_the_rewriters_back_are_seen() -> None:
     assert second.changes == 0
 
 
-def test_the_numeric_check_names_the_pass_that_changes_a_result() -> None:
-    passes = [DropDoubleNeg(), ReluToClip(low=0.25), DropDoubleNeg()]
-    with pytest.raises(GraphForgeError, match="pass relu-to-clip changes output 'y'"):
-        Pipeline(passes).run(parse(GRAPH), [NumericCheck()])
-    model = parse(GRAPH)
-    Pipeline([DropDoubleNeg(), ReluToClip()]).run(model, [NumericCheck(), VerifyGraph()])
-    verify_graph(model)
-
-
-def test_the_numeric_check_draws_named_dims_and_integers() -> None:
-    model = parse(
-        """g (float[N,3] x, int64[N] i, bool[N] b) => (float[N,3] y, int64[N] j, bool[N] c) {
-            y = Relu(x) j = Neg(i) c = Not(b)
-        }"""
-    )
-    check = NumericCheck(sizes={"N": 5})
-    Pipeline([ReluToClip()]).run(model, [check])
-    assert check.feeds is not None
-    assert check.feeds["x"].shape == (5, 3)
-
-
 @dataclass(frozen=True)
 class Crash(Pass):
     name: ClassVar[str] = "crash"
@@ -130,23 +107,3 @@ def test_names_are_unique_after_a_run() -> None:
 def test_something_else_is_no_pass() -> None:
     with pytest.raises(UsageError, match="a pipeline is made of passes"):
         Pipeline([DropDoubleNeg])  # type: ignore[list-item]
-
-
-def test_the_numeric_check_writes_models_that_are_too_large_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphforge.transform.instruments._LARGEST", 0)
-    weight = np.ones((16, 2), np.float32)
-    model = from_text(
-        '# weight w float[16,2]\n<ir_version: 14, opset_import: ["" : 26]>\n'
-        "g (float[3,16] x) => (float[3,2] y) { m = MatMul(x, w) y = Relu(m) }",
-        weights={"w": weight},
-    )
-    Pipeline([ReluToClip()]).run(model, [NumericCheck()])
-    assert model.ir_version == 14
-    assert model.graph.initializers["w"].const_value is not None
-
-
-def test_a_graph_that_the_runtime_does_not_load_says_what_to_do() -> None:
-    model = parse("g (float[2] x) => (float[2] y) { y = graphforge.Thing(x) }")
-    model.graph.opset_imports["graphforge"] = 1
-    with pytest.raises(GraphForgeError, match="leave check_passes out"):
-        Pipeline([DropDoubleNeg()]).run(model, [NumericCheck()])

@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
+from graphforge.runners.onnx_runtime import usable_cpus
+from graphforge.runners.session import new_session
 from graphforge.spec import ShapeSpec
 from graphforge.targets.magicmind.options import MagicMindOptions
 
@@ -45,7 +47,7 @@ def write_reference(
     smallest = {name: dim.sizes(limit=1)[0] for name, dim in shapes.dims.items()}
     if options.reference_inputs is None and smallest != sizes[0]:
         sizes.append(smallest)
-    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    session = new_session(onnx_file, threads=usable_cpus())
     cases, files = [], []
     for number, size in enumerate(sizes):
         feeds = options.reference_inputs or _random_feeds(model, shapes.shapes_at(size))

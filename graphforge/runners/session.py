@@ -1,0 +1,98 @@
+"""The one place where ONNX Runtime sessions are made: on the CPU, quiet, with as many threads as were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import GraphForgeError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+    import onnxruntime
+
+__all__ = ["new_session"]
+
+# A protobuf message ends at 2 GiB; larger models reach the runtime through a file with external data.
+_MAX_IN_MEMORY = (1 << 31) - (1 << 20)
+
+
+def new_session(
+    model: Path | str | bytes | onnx.ModelProto | ir.Model,
+    *,
+    threads: int = 1,
+    optimize: bool = True,
+    spinning: bool = False,
+    configure: Callable[[Any], None] | None = None,
+    scratch: Callable[[], Path] | None = None,
+) -> onnxruntime.InferenceSession:
+    """A session that runs the model.
+
+    Args:
+        model: a file, serialised bytes, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
+        threads: threads within an operator.
+        optimize: let the runtime fuse and fold (as in production); False runs the graph as written.
+        spinning: idle workers spin, which measures faster and starves whatever else runs here.
+        configure: called with the ``SessionOptions``, for custom operator libraries and the like.
+        scratch: gives a folder that lives as long as the session, for a model too large to be handed over in memory.
+
+    Raises:
+        Exception: what ONNX Runtime raises: a class of its own for each status code, without a public base class.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # failures reach us as exceptions; warnings on stderr would only be noise
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if configure is not None:
+        configure(options)
+    source = model if isinstance(model, str | Path | bytes) else _loadable(model, scratch)
+    given = source if isinstance(source, bytes) else str(source)
+    return onnxruntime.InferenceSession(given, sess_options=options, providers=["CPUExecutionProvider"])
+
+
+def _loadable(model: Any, scratch: Callable[[], Path] | None) -> bytes | str:
+    """The model in memory, or as a file where it is too large for that."""
+    import onnx
+    import onnx_ir as ir
+
+    proto = isinstance(model, onnx.ModelProto)
+    if proto:
+        size = model.ByteSize()
+    else:
+        size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    if size < _MAX_IN_MEMORY // 2:
+        ready = model if proto else _of_its_opset(ir.to_proto(model))
+        return bytes(ready.SerializeToString())
+    if scratch is None:
+        raise GraphForgeError(f"a model of {size / 2**30:.1f} GiB is too large to be handed over in memory")
+    path = scratch() / "model.onnx"
+    if proto:
+        ir.save(ir.from_proto(model), path, external_data="model.onnx.data")
+    else:
+        stated = model.ir_version
+        try:
+            model.ir_version = _ir_version(stated, model.opset_imports.get(""))
+            ir.save(model, path, external_data="model.onnx.data")
+        finally:
+            model.ir_version = stated
+    return str(path)
+
+
+def _of_its_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next((item.version for item in proto.opset_import if item.domain == ""), None)
+    proto.ir_version = _ir_version(proto.ir_version, opset)
+    return proto
+
+
+def _ir_version(stated: int, opset: int | None) -> int:
+    """That of the opset at most: what reads the one reads the other, and a graph in memory may state a newer one."""
+    from graphforge.ir.versions import ir_version_for
+
+    return stated if opset is None else min(stated, ir_version_for(opset))

@@ -1,0 +1,116 @@
+"""NumericCheck: the graph in ONNX Runtime around each pass; the first pass that changes a result is named.
+
+It runs and compares as ``bisect`` and ``verify`` do, with the same tolerances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from graphforge.errors import GraphForgeError, argument
+from graphforge.runners.arrays import Array
+from graphforge.runners.inputs import random_feeds
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.spec import ShapeSpec, TensorSpec
+from graphforge.verify.tolerance import Tolerances
+from graphforge.verify.verify import compare_outputs
+
+if TYPE_CHECKING:
+    from graphforge.ir import Model
+    from graphforge.transform import Pass, PassRecord
+
+__all__ = ["NumericCheck", "feeds_for", "run_as_written"]
+
+
+@dataclass
+class NumericCheck:
+    """An instrument for ``Pipeline.run`` and ``compile(..., instruments=[...])``.
+
+    Attributes:
+        feeds: inputs by name; None draws seeded ones, with ``sizes`` for named dims (2 where a name is missing).
+        sizes: sizes of named dims.
+        seed: of the drawn inputs.
+        tolerances: what counts as equal; None takes the defaults of verification.  The same NaN or Inf at the same
+            place is not a change.
+    """
+
+    feeds: Mapping[str, Array] | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
+    tolerances: Tolerances | None = None
+    notes: list[str] = field(default_factory=list)
+    _expected: dict[str, Array] | None = field(default=None, repr=False)
+
+    def before(self, pass_: Pass, model: Model) -> None:
+        """Take the results before the first pass; later ones are compared to those of the pass before.
+
+        Raises:
+            GraphForgeError: the graph does not run before any pass.
+        """
+        if self.feeds is None:
+            self.feeds = feeds_for(model, self.sizes, seed=self.seed)
+        if self._expected is None:
+            try:
+                self._expected = run_as_written(model, self.feeds)
+            except GraphForgeError as error:
+                raise error.with_notes(
+                    f"passes are checked by running the graph between them; leave {argument('check_passes')} out here"
+                ) from error
+
+    def after(self, pass_: Pass, model: Model, record: PassRecord) -> None:
+        """Compare with the results before the pass.
+
+        Raises:
+            GraphForgeError: a result is different, or the graph does not run any more.
+        """
+        if not record.changes:
+            return
+        assert self._expected is not None
+        assert self.feeds is not None
+        way_out = f"leave the pass out, or report it with: {argument('pipeline', record.spec)}"
+        try:
+            found = run_as_written(model, self.feeds)
+        except GraphForgeError as error:
+            raise GraphForgeError(
+                f"after pass {pass_.name} the graph does not run in ONNX Runtime any more: {error.message}",
+                *error.notes,
+                way_out,
+            ) from error
+        if list(found) != list(self._expected):
+            raise GraphForgeError(f"pass {pass_.name} changes the outputs from {list(self._expected)} to {list(found)}")
+        tolerances = (self.tolerances or Tolerances()).loosen(
+            because="a pass is compared with what was there before it", allow_nonfinite=True
+        )
+        for output in compare_outputs(self._expected, found, tolerances):
+            if not output.passed:
+                raise GraphForgeError(f"pass {pass_.name} changes output {output.name!r}: {output.reason}", way_out)
+        self._expected = found
+
+
+def feeds_for(model: Model, sizes: Mapping[str, int], *, seed: int = 0) -> dict[str, Array]:
+    """Seeded random inputs for a graph, at the sizes given for its named dims, 2 where a name is missing.
+
+    Raises:
+        GraphForgeError: an input has no type or shape.
+    """
+    inputs = []
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        if value.dtype is None or value.shape is None or value.name is None:
+            raise GraphForgeError(f"input {value.name!r} has no type and shape, so nothing can be drawn for it")
+        shape = tuple(dim if isinstance(dim, int) else sizes.get(dim.value or "", 2) for dim in value.shape.dims)
+        inputs.append(TensorSpec(value.name, shape, value.dtype.numpy().name))
+    return random_feeds(ShapeSpec(tuple(inputs)), {}, seed=seed)
+
+
+def run_as_written(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs of the graph as written: the runtime's own fusions would blur who did what.
+
+    Raises:
+        GraphForgeError: ONNX Runtime does not load or run it.
+    """
+    with OnnxRuntimeRunner(model, optimize=False) as runner:
+        return runner.run(feeds)
