@@ -140,6 +140,16 @@ def test_small_weights_that_lay_in_a_file_of_their_own_come_along(tmp_path: Path
     assert files(done.path.parent) == {"net.onnx"}
 
 
+def test_weights_in_a_file_of_their_own_are_there_between_passes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "net.onnx", weights="weights.bin")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # relative names of files mean nothing here
+    bundle = graphforge.compile(path, check_passes=True, output=tmp_path / "out")
+    assert bundle.manifest["verification"]["passed"] is True
+
+
 @pytest.mark.parametrize("given", ["net.py:build", "net.pt2", "torchvision:resnet18"])
 def test_what_is_not_an_onnx_file_is_sent_to_compile(given: str) -> None:
     with pytest.raises(UsageError, match="optimize takes an ONNX file") as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,7 @@ def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model
     _inline_functions(model, label)
     if folder is not None:
         ir.external_data.set_base_dir(model.graph, folder)
+        _read_when_needed(model.graph)
     _sort(model.graph, label)
     notes.extend(_inputs_with_defaults(model.graph))
     for node in model.graph.all_nodes():
@@ -196,6 +198,22 @@ def _inline_functions(model: ir.Model, label: str) -> None:
             cause = cause.__cause__
         raise GraphForgeError(f"{label}: its functions cannot be inlined: {cause}") from error
     model.functions.clear()
+
+
+def _read_when_needed(graph: ir.Graph) -> None:
+    """Weights in a file of their own are read when somebody asks for them, a session or a writer included.
+
+    As onnx_ir has them they are serialised as references to that file, which mean nothing where the copy goes.
+    """
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            read = functools.partial(_itself, tensor)
+            value.const_value = ir.LazyTensor(read, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+
+
+def _itself(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
+    return tensor
 
 
 def _sort(graph: ir.Graph, label: str) -> None:

@@ -260,9 +260,14 @@ def test_external_weights_stay_on_disk_until_asked_for(tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(np.arange(3, dtype=np.float32).tobytes())
     model = import_onnx(_external_file(tmp_path, "data.bin"))
     tensor = model.graph.initializers["w"].const_value
-    assert isinstance(tensor, ir.ExternalTensor)
-    assert tensor.raw is None
+    assert isinstance(tensor, ir.LazyTensor)
+    on_disk = tensor.raw
+    assert isinstance(on_disk, ir.ExternalTensor)
+    assert on_disk.raw is None
     np.testing.assert_array_equal(tensor.numpy(), [0, 1, 2])
+    (written,) = ir.to_proto(model).graph.initializer
+    assert not written.external_data  # a copy elsewhere does not refer to this file
+    assert written.raw_data == tensor.tobytes()
 
 
 # What older opsets become: ONNX Runtime runs the file as it is and our graph; both must say the same

@@ -69,10 +69,7 @@ def _stream(model: ir.Model, file: BinaryIO) -> None:
     order = list(graph.initializers.values())
     for value in order:
         tensor = value.const_value
-        if tensor is None or tensor.dtype == ir.DataType.STRING:
-            continue
-        # one that lies in a file of its own would be serialised as a reference to that file, however small it is
-        if tensor.nbytes > _STREAMED_BYTES or isinstance(tensor, ir.ExternalTensor):
+        if tensor is not None and tensor.nbytes > _STREAMED_BYTES and tensor.dtype != ir.DataType.STRING:
             streamed.append(value)
     for value in streamed:
         graph.initializers.pop(str(value.name))
