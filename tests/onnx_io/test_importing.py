@@ -261,7 +261,7 @@ def test_external_weights_stay_on_disk_until_asked_for(tmp_path: Path) -> None:
     model = import_onnx(_external_file(tmp_path, "data.bin"))
     tensor = model.graph.initializers["w"].const_value
     assert isinstance(tensor, ir.LazyTensor)
-    on_disk = tensor.raw
+    on_disk = tensor.raw()
     assert isinstance(on_disk, ir.ExternalTensor)
     assert on_disk.raw is None
     np.testing.assert_array_equal(tensor.numpy(), [0, 1, 2])
