@@ -281,7 +281,7 @@ def _holders(originals: dict[int, Any]) -> dict[int, list[tuple[Any, str]]]:
     if not places:
         return places
     seen: set[int] = set()
-    for module in list(sys.modules.values()):
+    for module in {id(module): module for module in list(sys.modules.values())}.values():  # some have two names
         names = getattr(module, "__dict__", None)
         if not isinstance(module, ModuleType) or names is None or is_ours(module.__name__):
             continue  # our own modules mean what they say

@@ -128,6 +128,13 @@ def test_found_under_every_name_and_put_back(modules: Any) -> None:
     assert all(a is b for a, b in zip(names_held(library, user), held, strict=True))
 
 
+def test_a_module_of_two_names_is_one_place(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    library, _ = modules
+    monkeypatch.setitem(sys.modules, "gf_sub_alias", library)
+    with substituting([Substitution("gf_sub_library.double", abs)]) as applied:
+        assert sorted(applied[0].places) == ["gf_sub_library.double", "gf_sub_user.double"]
+
+
 def test_a_second_attempt_counts_anew(modules: Any) -> None:
     _, user = modules
     with substituting([Substitution("gf_sub_library.double", lambda x: x + 100)]) as applied:
