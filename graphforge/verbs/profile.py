@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError
-from graphforge.prepare import ModelLike, prepare, reference_runner
+from graphforge.prepare import ModelLike, load, prepare, reference_runner
 from graphforge.runners.recorded import locate_artifact, spec_of_manifest
 
 if TYPE_CHECKING:
@@ -74,13 +74,16 @@ def _rebuilt(manifest: Mapping[str, Any], seed: int) -> EagerRunner:
 
 
 def _eager(model: ModelLike, inputs: Any, manifest: Mapping[str, Any], seed: int) -> EagerRunner:
-    from graphforge.prepare import load
     from graphforge.runners.eager import EagerRunner
 
     loaded = load(model)
+    if loaded.onnx_path is not None:
+        raise GraphForgeError(
+            f"{loaded.spec!r} is an ONNX file and not an eager model",
+            "give the PyTorch model that it was compiled from",
+        )
     if inputs is None and loaded.example is None and loaded.program is None and manifest:
         inputs = spec_of_manifest(manifest)
     runner = reference_runner(prepare(loaded, inputs, seed=seed))
-    if not isinstance(runner, EagerRunner):
-        raise GraphForgeError("the bundle was compiled from an ONNX file")
+    assert isinstance(runner, EagerRunner)
     return runner
