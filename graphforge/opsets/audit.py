@@ -1,15 +1,15 @@
 """Which opset a model needs as it stands, and which nodes say so.
 
 A node may be read at an older opset when the operator's schema there takes it as it is (inputs, attributes, types) and
-means the same by it.  The first is in the schemas; the second is not, so the versions that changed a meaning under the
-same signature are listed here, each with the question that tells whether a node is touched by the change.  Attributes
-set to their default count as absent.  Where a question cannot be answered, the node keeps its newer opset.
+means the same by it.  The first is in the schemas; the second is not, so ``graphforge.ir.meaning_changes`` lists the
+versions that changed a meaning under the same signature, each with the question that tells whether a node is touched.
+Attributes set to their default count as absent.  Where a question cannot be answered, the node keeps its newer opset.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
 from graphforge.ir.describe import node_name, operator_name, origin_text
-from graphforge.ir.infer import constant_of, schema_of
+from graphforge.ir.infer import schema_of
+from graphforge.ir.meaning_changes import spoken_defaults, why_it_differs
 from graphforge.ir.versions import conflict_of, versions_of
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ def _lowest_of(node: ir.Node, opset: int) -> NodeNeed:
         while len(versions) > 1 and versions[-1] > LOWEST:
             below = versions[-1] - 1
             conflict = conflict_of(node, below)
-            reason = conflict.text if conflict is not None else _change_of_meaning(node, versions[-1])
+            reason = conflict.text if conflict is not None else why_it_differs(node, versions[-1])
             if reason:
                 break
             versions.pop()
@@ -282,7 +283,7 @@ def _without_defaults(node: ir.Node, opset: int) -> Iterator[None]:
     stated = {}
     for name, attribute in list(node.attributes.items()):
         known = schema.attributes.get(name) if schema is not None else None
-        if known is None or not known.default_value.name or name in _KEPT.get(node.op_type, ()):
+        if known is None or not known.default_value.name or name in spoken_defaults(node.op_type):
             continue
         if ir.serde.deserialize_attribute(known.default_value).value == attribute.value:
             stated[name] = node.attributes.pop(name)
@@ -290,141 +291,3 @@ def _without_defaults(node: ir.Node, opset: int) -> Iterator[None]:
         yield
     finally:
         node.attributes.update(stated)
-
-
-# -- versions that changed a meaning under the same signature ----------------------------------------------------------
-
-# Attributes whose default changed from one version to another: stating it is what makes the node readable below.
-_KEPT: Mapping[str, tuple[str, ...]] = {
-    "Softmax": ("axis",),
-    "LogSoftmax": ("axis",),
-    "Hardmax": ("axis",),
-    "GridSample": ("mode",),
-    "RoiAlign": ("coordinate_transformation_mode",),
-}
-
-Question = Callable[[ir.Node], str]
-
-
-def _change_of_meaning(node: ir.Node, version: int) -> str:
-    """Why the node means something else below ``version``; "" when it means the same."""
-    question = _CHANGES.get((node.op_type, version))
-    return "" if question is None else question(node)
-
-
-def _rank(value: ir.Value | None) -> int | None:
-    return None if value is None or value.shape is None else len(value.shape)
-
-
-def _last_axis_only(node: ir.Node) -> str:
-    """Softmax-13 works along one axis; before, all axes from there on were flattened, and the axis was 1 by default."""
-    axis, rank = node.attributes.get("axis"), _rank(node.inputs[0])
-    if rank is None:
-        return "works along one axis only since opset 13, and the rank here is unknown"
-    given = -1 if axis is None else axis.as_int()
-    if given % rank != rank - 1:
-        return f"works along axis {given} alone since opset 13, before it flattened all axes from there on"
-    if axis is None and rank != 2:
-        return "leaves out the axis, which is the last one since opset 13 and was 1 before"
-    return ""
-
-
-def _negative_axis(node: ir.Node) -> str:
-    axis = node.attributes.get("axis")
-    axes = node.attributes.get("axes")
-    given = [axis.as_int()] if axis is not None else list(axes.as_ints()) if axes is not None else []
-    if axis is None and axes is None:
-        schema = schema_of(node.op_type, "", 11)
-        known = schema.attributes.get("axis") if schema is not None else None
-        if known is not None and known.default_value.name:
-            given = [known.default_value.i]
-    return "counts an axis from the end, which opset 11 brought" if any(number < 0 for number in given) else ""
-
-
-def _negative_indices(node: ir.Node) -> str:
-    found = _negative_axis(node)
-    if found:
-        return found
-    indices = constant_of(node.inputs[1])
-    return "has negative indices, which opset 11 brought" if indices is not None and (indices < 0).any() else ""
-
-
-def _negative_slice_axes(node: ir.Node) -> str:
-    if len(node.inputs) < 4 or node.inputs[3] is None:
-        return ""
-    axes = constant_of(node.inputs[3])
-    if axes is None:
-        return "has axes that are not constant, and negative ones came with opset 11"
-    return "counts an axis from the end, which opset 11 brought" if (axes < 0).any() else ""
-
-
-def _value_of(name: str, *values: str, since: int) -> Question:
-    """The attribute has one of the values that the version brought."""
-
-    def ask(node: ir.Node) -> str:
-        attribute = node.attributes.get(name)
-        if attribute is None or attribute.as_string() not in values:
-            return ""
-        return f"sets {name} to {attribute.as_string()}, which opset {since} brought"
-
-    return ask
-
-
-def _volumetric_or_renamed(node: ir.Node) -> str:
-    """GridSample-20: bilinear and bicubic became linear and cubic, and volumes came in."""
-    mode = node.attributes.get("mode")
-    if mode is not None and mode.as_string() in ("linear", "cubic"):
-        return f"calls its mode {mode.as_string()}, which was bi{mode.as_string()} before opset 20"
-    rank = _rank(node.inputs[0])
-    return "" if rank == 4 else "samples something else than 4-D images, which opset 20 brought"
-
-
-def _per_channel(node: ir.Node) -> str:
-    rank = _rank(node.inputs[1])
-    return "" if rank == 0 else "has a scale for each channel, which opset 13 brought"
-
-
-def _broadcasts(node: ir.Node) -> str:
-    shapes = [None if value is None or value.shape is None else tuple(value.shape) for value in node.inputs]
-    if None not in shapes and len(set(shapes)) <= 1:
-        return ""
-    return "broadcasts its inputs, which opset 8 brought"
-
-
-def _floors_floats(node: ir.Node) -> str:
-    """Mod-28: fmod=0 takes floats too; before it was for integers alone, and floats had to say fmod=1."""
-    fmod, dividend = node.attributes.get("fmod"), node.inputs[0]
-    of_integers = dividend is not None and dividend.dtype is not None and dividend.dtype.is_integer()
-    if of_integers or (fmod is not None and fmod.as_int() == 1):
-        return ""
-    return "has fmod=0, which is for integers alone before opset 28"
-
-
-def _always(text: str) -> Question:
-    return lambda node: text
-
-
-_NEGATIVE_AXIS_AT_11 = (
-    "ArgMax ArgMin Concat Flatten GatherElements OneHot ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax "
-    "ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Split Squeeze TopK Unsqueeze Softmax LogSoftmax Hardmax"
-).split()
-
-_CHANGES: Mapping[tuple[str, int], Question] = {
-    **{(operator, 13): _last_axis_only for operator in ("Softmax", "LogSoftmax", "Hardmax")},
-    **{(operator, 11): _negative_axis for operator in _NEGATIVE_AXIS_AT_11},
-    **{(operator, 8): _broadcasts for operator in ("Max", "Min", "Mean", "Sum")},
-    ("Gather", 11): _negative_indices,
-    ("Slice", 11): _negative_slice_axes,
-    ("DequantizeLinear", 13): _per_channel,
-    ("QuantizeLinear", 13): _per_channel,
-    ("GridSample", 20): _volumetric_or_renamed,
-    ("GroupNormalization", 21): _always("has scale and bias per channel since opset 21, before it had them per group"),
-    ("RoiAlign", 16): _always("takes pixels by their centre or states that it does not, which opset 16 brought"),
-    ("Mod", 28): _floors_floats,
-    ("Pad", 19): _value_of("mode", "wrap", since=19),
-    ("Resize", 19): _value_of("coordinate_transformation_mode", "half_pixel_symmetric", since=19),
-    ("Resize", 13): _value_of("coordinate_transformation_mode", "half_pixel_symmetric", since=19),
-    ("Resize", 11): _always("maps coordinates by the formula that opset 11 brought"),
-    ("ScatterElements", 18): _value_of("reduction", "max", "min", since=18),
-    ("ScatterND", 18): _value_of("reduction", "max", "min", since=18),
-}
