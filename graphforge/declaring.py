@@ -15,7 +15,7 @@ from graphforge.frontend.substitution import SUBSTITUTIONS, Substitution, given_
 from graphforge.ops import custom_op
 from graphforge.ops.custom_op import CUSTOM_OPS, CustomOp
 from graphforge.scopes import Scope
-from graphforge.user_files import load_file
+from graphforge.user_files import load_file, reading
 
 __all__ = [
     "GivenOperator",
@@ -139,6 +139,7 @@ def _read(path: Path) -> _Declaring:
         raise UsageError(f"there is no file {str(path)!r}", "give a Python file that declares something")
     folder = path.resolve().parent
     with (
+        reading,  # another thread that reads the file again would make outdated what is declared here
         SUBSTITUTIONS.scope(Scope(folder=folder)) as declared,
         CUSTOM_OPS.scope(Scope(folder=folder)) as operators,
     ):
@@ -147,7 +148,7 @@ def _read(path: Path) -> _Declaring:
         if (known is None or known.module is not module) and not (declared.items() or operators.items()):
             # it was read before, for something else, so that what it declares went to the process
             module = load_file(path, failed=f"{path} cannot be loaded", fresh=True)
-    if known is None or known.module is not module:
-        known = _Declaring(module, tuple(declared.items()), tuple(operators.items()))
-        _files[module.__name__] = known
-    return known
+        if known is None or known.module is not module:
+            known = _Declaring(module, tuple(declared.items()), tuple(operators.items()))
+            _files[module.__name__] = known
+        return known

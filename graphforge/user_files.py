@@ -21,7 +21,7 @@ from typing import Any
 from graphforge.errors import GraphForgeError
 from graphforge.user_code import is_installed, is_ours, shown_path, user_error
 
-__all__ = ["is_outdated", "load_file", "name_of", "path_of_module", "stands_in", "user_modules"]
+__all__ = ["is_outdated", "load_file", "name_of", "path_of_module", "reading", "stands_in", "user_modules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class _Read:
     content: str
 
 
-_lock = threading.RLock()
+# Held while a file is read: one thread at a time, with whatever it keeps of what the file declares.
+reading = threading.RLock()
 _files: dict[str, _Read] = {}  # by module name
 _companions: dict[str, _Read] = {}  # modules that a file imported from its own folder, by name
 
@@ -51,7 +52,7 @@ def load_file(path: Path, *, failed: str, fresh: bool = False) -> ModuleType:
     """
     path = path.resolve()
     name = _module_name(path)
-    with _lock:
+    with reading:
         changed = _forget_edited_companions(path.parent)
         known = _files.get(name)
         source = path.read_bytes()

@@ -7,6 +7,7 @@ its verification or show in its operators.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -222,3 +223,22 @@ def run_all(works: list[Callable[[], None]]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_one_file_of_declarations_read_by_eight_threads_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import graphforge\n@graphforge.substitute('net.pick')\ndef pick(x): return x\n")
+    found: list[list[str]] = []
+
+    def work() -> None:
+        with graphforge.substitutions(file):
+            found.append([one.path for one in declared_substitutions() if one.path == "net.pick"])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        run_all([work] * 8)
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [["net.pick"]] * 8
+    nothing_is_left()

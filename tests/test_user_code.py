@@ -94,6 +94,21 @@ def test_a_pass_file_that_does_not_load(folder: Path) -> None:
         load_pass_from_file("mine.py")
 
 
+@pytest.mark.parametrize("where", ["mine.py", "net.py"])
+def test_what_ends_the_process_is_no_success(folder: Path, capsys: pytest.CaptureFixture[str], where: str) -> None:
+    ends = {"mine.py": (PASS, "rewriter.apply"), "net.py": (NET, "return helper")}
+    for name, (text, _) in ends.items():
+        Path(name).write_text(text)
+    text, line = ends[where]
+    assert line in text
+    Path(where).write_text(text.replace(line, f"raise SystemExit(0); {line}", 1))
+    assert run(["compile", "net.py:build", "--pass", "mine.py:UseRelu", "-o", "out"]) == 1
+    said = capsys.readouterr().err
+    assert "error: the run was ended from within: SystemExit: 0" in said
+    assert f"note: raised at {where}:" in said
+    assert not Path("out").exists()
+
+
 def test_a_model_file_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
         "import torch": ("import torch, absent_package", "ModuleNotFoundError", "net.py:2: import torch, absent"),

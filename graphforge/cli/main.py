@@ -94,6 +94,10 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(error, as_json)
     except click.ClickException as error:
         return _refuse(_usage_error_from_click(error), as_json)
+    except SystemExit as error:  # we raise none: a sys.exit() in the user's code must not pass for success
+        from graphforge.user_code import user_error
+
+        return _refuse(user_error("the run was ended from within", error), as_json)
     except (KeyboardInterrupt, click.Abort):
         return _refuse(GraphForgeError("interrupted", "nothing was left half-written"), as_json, _INTERRUPTED)
     except BrokenPipeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ _Rule = TypeVar("_Rule", bound=LoweringRule)
 _TABLE: dict[str, LoweringRule] = {}
 _TWINS: dict[str, str] = {}
 _loaded = False
+_loading = threading.RLock()  # the first two models of a server may arrive at once
 
 
 def lowers(*targets: str) -> Callable[[_Rule], _Rule]:
@@ -50,12 +52,15 @@ def _load() -> None:
     global _loaded
     if _loaded:
         return
-    package = importlib.import_module("graphforge.frontend.aten")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"graphforge.frontend.aten.{module.name}")
-    for target, twin in _TWINS.items():
-        lowers(target)(_TABLE[twin])
-    _loaded = True
+    with _loading:
+        if _loaded:
+            return
+        package = importlib.import_module("graphforge.frontend.aten")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"graphforge.frontend.aten.{module.name}")
+        for target, twin in _TWINS.items():
+            lowers(target)(_TABLE[twin])
+        _loaded = True
 
 
 def rule_for(target: str) -> LoweringRule | None:

@@ -5,9 +5,11 @@ This module imports polygraphy; import it inside functions only.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from polygraphy.backend.base import BaseRunner
@@ -19,6 +21,10 @@ from graphforge.runners.arrays import Array
 from graphforge.runners.runner import Runner
 
 __all__ = ["compare_runs", "run_once"]
+
+_lock = threading.Lock()
+_quiet_threads = 0
+_verbosity_before: Any = None
 
 
 class Comparison(Protocol):
@@ -72,7 +78,7 @@ class _Verdict:
 
 def run_once(runner: Runner, feeds: Mapping[str, Array]) -> RunResults:
     """One run through ``Comparator.run``; what the runner raises comes through."""
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+    with _quiet():
         return Comparator.run([_Adapter(runner, feeds)], data_loader=[OrderedDict(feeds)])
 
 
@@ -86,6 +92,28 @@ def compare_runs(
         found.extend(compare(one, other))
         return OrderedDict((comparison.name, _Verdict(comparison)) for comparison in found)
 
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+    with _quiet():
         Comparator.compare_accuracy([reference, artifact], compare_func=judge)
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Polygraphy's log, which all threads share, says nothing until the last of them is through.
+
+    Its own ``G_LOGGER.verbosity`` puts back what it found: of two that overlap, the first to end makes the other talk,
+    and the last leaves the log silent for good.
+    """
+    global _quiet_threads, _verbosity_before
+    with _lock:
+        if _quiet_threads == 0:
+            _verbosity_before = G_LOGGER.module_severity
+            G_LOGGER.module_severity = G_LOGGER.CRITICAL
+        _quiet_threads += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _quiet_threads -= 1
+            if _quiet_threads == 0:
+                G_LOGGER.module_severity = _verbosity_before

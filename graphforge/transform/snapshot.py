@@ -18,16 +18,21 @@ def snapshot(model: ir.Model) -> list[tuple[Any, ...]]:
     while pending:
         graph = pending.pop()
         facts.append((tuple(graph.inputs), tuple(graph.outputs), tuple(output.name for output in graph.outputs)))
+        facts.extend(map(_declared, graph.inputs))
         facts.extend((name, value, value.const_value) for name, value in graph.initializers.items())
         for node in graph:
             attributes = tuple(node.attributes.values()) if node.attributes else ()
             # Attr compares by value, which for tensors is slow: compare identities.
             facts.append((node, node.domain, node.op_type, node.inputs, node.outputs, tuple(map(_Same, attributes))))
             for value in node.outputs:
-                facts.append((value.name, value.type, None if value.shape is None else tuple(value.shape.dims)))
+                facts.append(_declared(value))
             if attributes:
                 pending.extend(bodies_of(node))
     return facts
+
+
+def _declared(value: ir.Value) -> tuple[Any, ...]:
+    return value.name, value.type, None if value.shape is None else tuple(value.shape.dims)
 
 
 class _Same:

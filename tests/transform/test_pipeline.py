@@ -107,3 +107,18 @@ def test_names_are_unique_after_a_run() -> None:
 def test_something_else_is_no_pass() -> None:
     with pytest.raises(UsageError, match="a pipeline is made of passes"):
         Pipeline([DropDoubleNeg])  # type: ignore[list-item]
+
+
+@dataclass(frozen=True)
+class RenameInput(Pass):
+    """Gives the graph's input another name, behind the rewriter's back."""
+
+    name: ClassVar[str] = "rename-input"
+
+    def run(self, graph: Graph, rewriter: Rewriter) -> None:
+        graph.inputs[0].name = "other"
+
+
+def test_a_renamed_input_is_a_change() -> None:
+    (record,) = Pipeline([RenameInput()]).run(parse(GRAPH))
+    assert record.changes == 1
