@@ -165,7 +165,7 @@ def _compile(
         if report is not None and not report.passed:
             kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""
             raise report.error().with_notes(
-                kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}"
+                *journal.notes, kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}"
             )
         write_json(staged / "manifest.json", manifest)
     return Bundle(folder, manifest)
@@ -233,7 +233,7 @@ def _verify(
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.runners.padding import UnpaddedRunner
     from graphforge.verify import verify
-    from graphforge.verify.tolerance import as_tolerances
+    from graphforge.verify.tolerance import as_tolerances, for_model
 
     with journal.step("verify"), asking(target, "a run of the artifact"):
         runner = target.runner(folder)
@@ -248,7 +248,7 @@ def _verify(
                 runner,
                 prepared.shapes,
                 example_feeds(prepared),
-                tolerances=as_tolerances(options.tolerances),
+                tolerances=for_model(as_tolerances(options.tolerances), model),
                 seed=options.seed,
                 progress=journal.progress,
             )

@@ -48,7 +48,7 @@ _ATTRIBUTES: dict[str, dict[str, Any]] = {
     "MaxUnpool": {"kernel_shape": [2, 2], "strides": [2, 2]},
     **_each("GRU LSTM RNN", {"hidden_size": 3}),
     **_each("DepthToSpace SpaceToDepth", {"blocksize": 2}),
-    **_each("ScatterElements ScatterND", {"reduction": "max"}),
+    **_each("ScatterElements ScatterND", {"reduction": "add"}),
     **_each("BitCast Cast", {"to": int(ir.DataType.FLOAT)}),
     "Attention": {"q_num_heads": 1, "kv_num_heads": 1},
     "BitShift": {"direction": "LEFT"},
@@ -69,6 +69,8 @@ _ATTRIBUTES: dict[str, dict[str, Any]] = {
     },
     "Unsqueeze": {"axes": [0]},
 }
+# Their moves have kernels for every element type, their reductions have not; a row of theirs is about all of these.
+_REDUCTIONS = {"ScatterElements": ("mul", "min", "max"), "ScatterND": ("mul", "min", "max")}
 # Optional inputs that the node is given all the same.
 _INPUTS = {"Clip": 3, "Pad": 3, "Resize": 3, "Trilu": 1}
 # Which input's element type is the one tried, where that is not the first.
@@ -217,6 +219,20 @@ def refusal(model: onnx.ModelProto, operator: str, *, feeds: bool = True) -> str
     return ""
 
 
+def _reduction_refused(model: onnx.ModelProto, operator: str, version: int) -> str:
+    """Why the runtime does not take one of the operator's other reductions, "" when it takes all."""
+    (node,) = model.graph.node
+    if not any(attribute.name == "reduction" for attribute in node.attribute):
+        return ""
+    for reduction in _REDUCTIONS.get(operator, ()):
+        if reduction == "mul" or version >= 18:  # min and max came with version 18
+            next(one for one in node.attribute if one.name == "reduction").s = reduction.encode()
+            reason = refusal(model, operator)
+            if reason:
+                return f"reduction {reduction}: {reason}"
+    return ""
+
+
 def _ort_values(model: onnx.ModelProto, operator: str) -> Iterator[tuple[str, Any]]:
     for value in model.graph.input:
         array = _FEEDS[operator][int(value.name[1:])]
@@ -246,7 +262,7 @@ def measure(operators: Collection[str]) -> Measured:
                 if model is None:
                     continue
                 legal.add(dtype)
-                reason = refusal(model, operator)
+                reason = refusal(model, operator) or _reduction_refused(model, operator, version)
                 if reason:
                     found.refusals[operator, version, dtype] = reason
                 else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, overload
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +13,10 @@ import torch
 from onnx_ir.tensor_adapters import TorchTensor, from_torch_dtype, to_torch_dtype
 
 from graphforge.errors import LoweringError
-from graphforge.frontend.kernels import detour, is_exact
 from graphforge.ir import Builder, Operand, schema_of
+from graphforge.ir.detour import Rounding, compute_in, decides
+from graphforge.ir.dtypes import SUBSTITUTES, dtype_name, holds
+from graphforge.ir.versions import admitted_types, onnx_type_name
 
 __all__ = ["Dim", "Emitter", "SymbolicScalar", "dim_label"]
 
@@ -89,6 +92,20 @@ class SymbolicScalar:
 Dim: TypeAlias = int | SymbolicScalar
 
 
+@functools.cache
+def _legal_instead(op_type: str, dtype: ir.DataType | None, opset: int) -> ir.DataType | None:
+    """An element type that the operator admits in place of one that it does not; None where it admits the dtype."""
+    schema = schema_of(op_type, "", opset)
+    if schema is None or dtype is None or not schema.inputs:
+        return None
+    variable = schema.inputs[min(decides(op_type), len(schema.inputs) - 1)].type_str
+    admitted = admitted_types(op_type, schema.since_version).get(variable)
+    if admitted is None or onnx_type_name(ir.TensorType(dtype)) in admitted:
+        return None
+    usable = (other for other in SUBSTITUTES.get(dtype, ()) if onnx_type_name(ir.TensorType(other)) in admitted)
+    return next(usable, None)
+
+
 def dim_label(size: Any, names: dict[Any, Any] | None = None) -> int | str:
     """A captured size as an int, or as the text of its expression with the user's dim names put in."""
     if isinstance(size, int):
@@ -99,6 +116,15 @@ def dim_label(size: Any, names: dict[Any, Any] | None = None) -> int | str:
     if names:
         expression = expression.xreplace(names)
     return str(expression)
+
+
+class _Build(Protocol):
+    """``op.Add(a, b)`` is a value, ``op.Split(x, _outputs=2)`` a tuple of them."""
+
+    @overload
+    def __call__(self, *operands: Operand | SymbolicScalar, _outputs: int, **keywords: Any) -> Any: ...
+    @overload
+    def __call__(self, *operands: Operand | SymbolicScalar, **keywords: Any) -> ir.Value: ...
 
 
 class Emitter(Builder):
@@ -121,35 +147,52 @@ class Emitter(Builder):
         self.fx_node: torch.fx.Node | None = None
 
     def node(
-        self, op_type: str, operands: Sequence[Operand], *, _outputs: int = 1, _domain: str = "", **keywords: Any
+        self,
+        op_type: str,
+        operands: Sequence[Operand | SymbolicScalar],
+        *,
+        _outputs: int = 1,
+        _domain: str = "",
+        **keywords: Any,
     ) -> Any:
-        """Add one node; where ONNX Runtime has no kernel for the operands' dtype, between casts to one that it has."""
-        inputs = self._inputs(op_type, _domain, operands)
-        around = None if _domain else detour(op_type, inputs, keywords)
-        if around is None:
+        """Add one node; an element type that ONNX does not admit is computed in one that it does, between casts."""
+        inputs = self._inputs(op_type, _domain, self._settled(operands))
+        position = decides(op_type)
+        value = inputs[position] if position < len(inputs) else None
+        computed = None if _domain or value is None else _legal_instead(op_type, value.dtype, self.opset)
+        if value is None or value.dtype is None or computed is None:
             return super().node(op_type, inputs, _outputs=_outputs, _domain=_domain, **keywords)
-        asked, computed = around
+        asked = value.dtype
+        results = compute_in(self, op_type, inputs, keywords, asked=asked, computed=computed, outputs=_outputs)
+        if not holds(computed, asked):
+            self.rounded.add(str(Rounding(op_type, dtype_name(asked), dtype_name(computed))))
         schema = schema_of(op_type, "", self.opset)
         assert schema is not None
-        condition = 1 if op_type == "Where" else 0
-        inputs = [
-            value if value is None or value.dtype != asked or position < condition else self.cast(value, computed)
-            for position, value in enumerate(inputs)
-        ]
-        results = super().node(op_type, inputs, _outputs=_outputs, **keywords)
-        if not is_exact(asked, computed):
-            self.rounded.add(f"{op_type} of {asked.numpy().name} is computed in {computed.numpy().name}")
-        kind = schema.inputs[condition].type_str if op_type != "OneHot" else schema.inputs[2].type_str
-        values = [results] if isinstance(results, ir.Value) else list(results)
+        kind = schema.inputs[min(position, len(schema.inputs) - 1)].type_str
         back = [
             self.cast(value, asked) if formal.type_str == kind and value.dtype == computed else value
-            for value, formal in zip(values, schema.outputs, strict=False)
+            for value, formal in zip(results, schema.outputs, strict=False)
         ]
         return back[0] if _outputs == 1 else tuple(back)
 
+    def __getattr__(self, op_type: str) -> _Build:
+        build: _Build = super().__getattr__(op_type)
+        return build
+
+    def single(self, op_type: str, *operands: Operand | SymbolicScalar, **keywords: Any) -> ir.Value:
+        """One node of one result, for operators that are chosen by name."""
+        result: ir.Value = self.node(op_type, operands, **keywords)
+        return result
+
+    def _settled(self, operands: Sequence[Operand | SymbolicScalar]) -> list[Operand]:
+        """Sizes known at run time only are operands too; they take the element type of the values beside them."""
+        values = [operand for operand in operands if isinstance(operand, ir.Value)]
+        dtype = values[-1].dtype if values else None
+        return [self.scalar(operand, dtype) if isinstance(operand, SymbolicScalar) else operand for operand in operands]
+
     @property
     def rounded(self) -> set[str]:
-        """What the graph computes with fewer digits than the model does, for want of a kernel; one line each."""
+        """What the graph computes with fewer digits than the model does, for ONNX has no other form; one line each."""
         lines: set[str] = self.constants.meta.setdefault("graphforge.rounded", set())
         return lines
 

@@ -29,12 +29,12 @@ def _floordiv(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
     if a.dtype == _INT:
         # ONNX integer Div truncates: right for what is not negative (see lower_symbolic), wrong for the rest
         remainder = op.Mod(a, b)
-        return op.Div(op.Sub(a, remainder), b)  # type: ignore[no-any-return]
-    return op.Floor(op.Div(a, b))  # type: ignore[no-any-return]
+        return op.Div(op.Sub(a, remainder), b)
+    return op.Floor(op.Div(a, b))
 
 
 def _not_equal(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
-    return op.Not(op.Equal(a, b))  # type: ignore[no-any-return]
+    return op.Not(op.Equal(a, b))
 
 
 _BINARY: dict[str, Callable[[Emitter, ir.Value, ir.Value], ir.Value]] = {
@@ -191,19 +191,19 @@ def _compute(op: Emitter, name: str, args: Sequence[Any], dtype: ir.DataType) ->
             total = op.Add(total, _operand(op, item, _INT))
         return total
     if name == "sym_ite":
-        return op.Where(*(_operand(op, arg) for arg in args))  # type: ignore[no-any-return]
+        return op.Where(*(_operand(op, arg) for arg in args))
     value = _operand(op, args[0])
     if name in ("sym_float", "sym_int", "trunc", "int", "float"):
         return op.cast(value, dtype)
     if name in ("neg", "abs"):
-        return op.Neg(value) if name == "neg" else op.Abs(value)  # type: ignore[no-any-return]
+        return op.Neg(value) if name == "neg" else op.Abs(value)
     if name in ("sym_not", "not_", "__not__"):
-        return op.Not(op.cast(value, _BOOL))  # type: ignore[no-any-return]
+        return op.Not(op.cast(value, _BOOL))
     if name in ("ceil", "floor", "round"):
         rounded = {"ceil": op.Ceil, "floor": op.Floor, "round": op.Round}[name](op.cast(value, _DOUBLE))
         return op.cast(rounded, dtype)
     if name in ("_sym_sqrt", "sym_sqrt", "sqrt"):
-        return op.Sqrt(op.cast(value, _DOUBLE))  # type: ignore[no-any-return]
+        return op.Sqrt(op.cast(value, _DOUBLE))
     raise LoweringError(f"arithmetic on sizes: {name} has no lowering")
 
 

@@ -15,7 +15,7 @@ from graphforge.runners.arrays import Array
 from graphforge.shown import Shown
 from graphforge.verify.compare import OutputComparison
 from graphforge.verify.numeric_check import run_as_written
-from graphforge.verify.tolerance import Tolerances
+from graphforge.verify.tolerance import Tolerances, for_model
 from graphforge.verify.verify import compare_outputs
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ class _Search:
             return self.probes[count]
         if self.progress is not None:
             self.progress(f"{count} of {len(self.passes)} passes")
+        from graphforge.passes.compute_where_kernels_are import runnable
         from graphforge.transform import Pipeline
 
         done, base = self.good
@@ -204,7 +205,10 @@ class _Search:
         else:
             if self.expected is None:
                 self.expected = outputs
-            found = replace(found, outputs=tuple(compare_outputs(self.expected, outputs, self.tolerances)))
+            found = replace(
+                found,
+                outputs=tuple(compare_outputs(self.expected, outputs, for_model(self.tolerances, runnable(model)))),
+            )
         self.probes[count] = found
         if found.agrees and count > done:
             self.good = (count, model)

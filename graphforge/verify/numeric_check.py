@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphforge.errors import GraphForgeError, argument
+from graphforge.passes.compute_where_kernels_are import runnable
 from graphforge.runners.arrays import Array
 from graphforge.runners.inputs import random_feeds
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.spec import ShapeSpec, TensorSpec
-from graphforge.verify.tolerance import Tolerances
+from graphforge.verify.tolerance import Tolerances, for_model
 from graphforge.verify.verify import compare_outputs
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class NumericCheck:
             ) from error
         if list(found) != list(self._expected):
             raise GraphForgeError(f"pass {pass_.name} changes the outputs from {list(self._expected)} to {list(found)}")
-        tolerances = (self.tolerances or Tolerances()).loosen(
+        tolerances = for_model(self.tolerances, runnable(model)).loosen(
             because="a pass is compared with what was there before it", allow_nonfinite=True
         )
         for output in compare_outputs(self._expected, found, tolerances):
@@ -109,8 +110,10 @@ def feeds_for(model: Model, sizes: Mapping[str, int], *, seed: int = 0) -> dict[
 def run_as_written(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs of the graph as written: the runtime's own fusions would blur who did what.
 
+    What it has no kernels for is cast around, as in what is delivered.
+
     Raises:
         GraphForgeError: ONNX Runtime does not load or run it.
     """
-    with OnnxRuntimeRunner(model, optimize=False) as runner:
+    with OnnxRuntimeRunner(runnable(model), optimize=False) as runner:
         return runner.run(feeds)

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import UsageError
 
-__all__ = ["EXACT", "Tolerance", "Tolerances", "as_tolerances"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["EXACT", "Tolerance", "Tolerances", "as_tolerances", "for_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +99,13 @@ class Tolerances:
     Attributes:
         by_dtype: dtype name -> tolerance; integers and bools are exact whatever stands here.
         by_output: output name -> tolerance, stronger than ``by_dtype``.
+        computed: output name -> dtype of the coarsest arithmetic on the way to it, where that is not its own.
         loosened: one line for each change away from the defaults, for the report and the manifest.
     """
 
     by_dtype: Mapping[str, Tolerance] = field(default_factory=lambda: dict(_BY_DTYPE))
     by_output: Mapping[str, Tolerance] = field(default_factory=dict)
+    computed: Mapping[str, str] = field(default_factory=dict)
     loosened: tuple[str, ...] = ()
 
     def of(self, output: str, dtype: str) -> Tolerance:
@@ -108,17 +113,28 @@ class Tolerances:
         by_dtype = self.by_dtype.get(_COMPONENT.get(dtype, dtype))
         if by_dtype is None:
             return EXACT
+        if output in self.computed:
+            by_dtype = _coarser(by_dtype, self.by_dtype[self.computed[output]])
         return self.by_output.get(output, by_dtype)
 
-    def computed_in(self, dtype: str, *, because: str) -> Tolerances:
-        """Judge every float output as if it were of ``dtype``: for arithmetic that is coarser than the outputs."""
+    def computed_in(self, dtype: str, *, because: str, output: str | None = None) -> Tolerances:
+        """Judge an output, or every float output, as if it were of ``dtype``: for arithmetic coarser than the outputs.
+
+        Args:
+            dtype: what is computed in.
+            because: why, for the record.
+            output: name of the output; None is all of them.
+        """
         coarse = self.by_dtype.get(dtype)
         if coarse is None:
             raise UsageError(f"no tolerance is known for {dtype!r}", f"known: {', '.join(sorted(self.by_dtype))}")
-        changed = {
-            name: coarse if (own.scale, own.rtol) < (coarse.scale, coarse.rtol) else own
-            for name, own in self.by_dtype.items()
-        }
+        if output is not None:
+            known = self.computed.get(output)
+            if known is not None and _coarser(self.by_dtype[known], coarse) is not coarse:
+                return self
+            note = f"output {output} judged as {dtype} ({coarse.describe()}): {because}"
+            return replace(self, computed={**self.computed, output: dtype}, loosened=(*self.loosened, note))
+        changed = {name: _coarser(own, coarse) for name, own in self.by_dtype.items()}
         note = f"float outputs judged as {dtype} ({coarse.describe()}): {because}"
         return replace(self, by_dtype=changed, loosened=(*self.loosened, note))
 
@@ -168,6 +184,7 @@ class Tolerances:
         return {
             "by_dtype": {name: tolerance.to_dict() for name, tolerance in self.by_dtype.items()},
             "by_output": {name: tolerance.to_dict() for name, tolerance in self.by_output.items()},
+            "computed_in": dict(self.computed),
             "loosened": list(self.loosened),
         }
 
@@ -228,3 +245,19 @@ def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
             wanted = "True or False" if key == "allow_nonfinite" else "a finite number >= 0"
             raise UsageError(f"{where}: {key} is {value!r}, expected {wanted}")
     return dict(settings)
+
+
+def for_model(tolerances: Tolerances | None, model: ir.Model) -> Tolerances:
+    """What fits a model that computes some of its outputs with fewer digits than they have; the record says which."""
+    from graphforge.ir.detour import roundings_of_outputs
+
+    fitting = tolerances or Tolerances()
+    for output, roundings in roundings_of_outputs(model).items():
+        for rounding in roundings:
+            if rounding.computed in fitting.by_dtype:
+                fitting = fitting.computed_in(rounding.computed, because=str(rounding), output=output)
+    return fitting
+
+
+def _coarser(one: Tolerance, other: Tolerance) -> Tolerance:
+    return other if (one.scale, one.rtol) < (other.scale, other.rtol) else one

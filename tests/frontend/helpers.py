@@ -15,6 +15,8 @@ from torch.utils import _pytree
 from graphforge.call import input_tree
 from graphforge.frontend.capture import capture
 from graphforge.frontend.lower import Lowered, lower
+from graphforge.ir.detour import roundings_of_outputs
+from graphforge.passes.compute_where_kernels_are import runnable
 from graphforge.spec import DimRange
 
 __all__ = [
@@ -61,6 +63,15 @@ class Outcome:
         """How many nodes there are, subgraphs included."""
         return sum(self.counts.values())
 
+    @property
+    def rounded(self) -> set[str]:
+        """The operators that ONNX Runtime computes with fewer digits than the model asks for."""
+        return {
+            rounding.operator
+            for roundings in roundings_of_outputs(runnable(self.model)).values()
+            for rounding in roundings
+        }
+
 
 class _Function(torch.nn.Module):
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -80,7 +91,7 @@ def operators(model: ir.Model) -> Counter[str]:
 
 
 def run_model(model: ir.Model, feeds: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Run a model in ONNX Runtime on one thread, operators of our own in their native form."""
+    """Run a model in ONNX Runtime on one thread, operators of our own as plain ones, casts where it lacks kernels."""
     from graphforge.runners.session import new_session
 
     if "graphforge" in model.graph.opset_imports:
@@ -89,7 +100,7 @@ def run_model(model: ir.Model, feeds: Mapping[str, torch.Tensor]) -> list[torch.
         from graphforge.transform import Pipeline
 
         Pipeline([LowerSemanticOps(), LowerNms()]).run(model)
-    session = new_session(model)
+    session = new_session(runnable(model))
     given = {name: _ort_value(tensor.detach().contiguous()) for name, tensor in feeds.items()}
     return [_tensor(value) for value in session.run_with_ort_values(None, given)]
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.targets.tables import Kernels, facts_of, installed_version, is_exact
+from graphforge.targets.tables import Kernels, facts_of, installed_version
 from graphforge.targets.tables.table import release_covers
 from scripts import probe_onnxruntime
 
@@ -76,8 +76,6 @@ def test_where_to_compute_instead() -> None:
     assert kernels.instead("Max", ir.DataType.INT16) == ir.DataType.INT32
     assert kernels.instead("Mul", ir.DataType.BFLOAT16) == ir.DataType.FLOAT
     assert Kernels({"Erf": frozenset()}).instead("Erf", ir.DataType.DOUBLE) is None
-    assert is_exact(ir.DataType.INT16, ir.DataType.INT32)
-    assert not is_exact(ir.DataType.DOUBLE, ir.DataType.FLOAT)
 
 
 def test_faults_hold_in_the_releases_they_name() -> None:

@@ -1,4 +1,7 @@
-"""Activation functions, one ONNX node each where ONNX Runtime has a kernel for it; softmax and its kin."""
+"""Activation functions, one ONNX node each where ONNX has one; softmax and its kin.
+
+ONNX's attributes are single precision: on doubles, functions with a parameter are written out, which keeps its digits.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import onnx_ir as ir
 
 from graphforge.frontend.aten.compare import clamp_to
 from graphforge.frontend.emitter import Emitter
-from graphforge.frontend.kernels import INTEGERS, run, working_dtype
 from graphforge.frontend.rules import lowers
+from graphforge.frontend.working import working_dtype
+from graphforge.ir.dtypes import INTEGERS
 
 __all__: list[str] = []
 
@@ -28,7 +32,7 @@ def _working(op: Emitter, x: ir.Value) -> ir.Value:
 @lowers("aten.relu.default")
 def relu(op: Emitter, x: ir.Value) -> ir.Value:
     """Relu; integers, for which few runtimes have it, by Max."""
-    return run(op, "Max", x, 0) if x.dtype in INTEGERS else run(op, "Relu", x)
+    return op.Max(x, 0) if x.dtype in INTEGERS else op.Relu(x)
 
 
 @lowers("aten.relu6.default")
@@ -51,8 +55,8 @@ def _whole(x: ir.Value, bound: float) -> float:
 def leaky_relu(op: Emitter, x: ir.Value, negative_slope: float = 0.01) -> ir.Value:
     """x above 0, slope * x below."""
     if x.dtype == _DOUBLE:
-        return run(op, "Where", run(op, "Greater", x, 0), x, run(op, "Mul", x, negative_slope))
-    return run(op, "LeakyRelu", x, alpha=float(negative_slope))
+        return op.Where(op.Greater(x, 0), x, op.Mul(x, negative_slope))
+    return op.LeakyRelu(x, alpha=float(negative_slope))
 
 
 @lowers("aten.rrelu.default")
@@ -77,9 +81,7 @@ def prelu(op: Emitter, x: ir.Value, weight: ir.Value) -> ir.Value:
         weight = _channel_weight(op, weight, rank)
     elif op.target == "aten.prelu.default" and op.rank(weight) == 1 and rank < 2:
         weight = op.Reshape(weight, [1] * rank)
-    if x.dtype == _DOUBLE:
-        return run(op, "Where", run(op, "Greater", x, 0), x, run(op, "Mul", x, weight))
-    return run(op, "PRelu", x, weight)
+    return op.PRelu(x, weight)
 
 
 def _channel_weight(op: Emitter, weight: ir.Value, rank: int) -> ir.Value:
@@ -95,45 +97,33 @@ def _channel_weight(op: Emitter, weight: ir.Value, rank: int) -> ir.Value:
 def silu(op: Emitter, x: ir.Value) -> ir.Value:
     """x * sigmoid(x)."""
     x = _working(op, x)
-    return run(op, "Mul", x, run(op, "Sigmoid", x))
+    return op.Mul(x, op.Sigmoid(x))
 
 
 @lowers("aten.gelu.default")
 def gelu(op: Emitter, x: ir.Value, *, approximate: str = "none") -> ir.Value:
     """Gelu, exact or by tanh."""
-    if x.dtype != _DOUBLE:
-        return run(op, "Gelu", x, approximate=approximate)
-    if approximate == "none":
-        inner = run(op, "Erf", run(op, "Mul", x, math.sqrt(0.5)))
-    else:
-        cube = run(op, "Mul", run(op, "Mul", x, x), x)
-        inner = run(op, "Add", x, run(op, "Mul", cube, 0.044715))
-        inner = run(op, "Tanh", run(op, "Mul", inner, math.sqrt(2 / math.pi)))
-    return run(op, "Mul", run(op, "Mul", x, 0.5), run(op, "Add", inner, 1.0))
+    return op.Gelu(x, approximate=approximate)
 
 
 @lowers("aten.hardswish.default")
 def hardswish(op: Emitter, x: ir.Value) -> ir.Value:
     """x * clip(x + 3, 0, 6) / 6."""
-    if x.dtype != _DOUBLE:
-        return run(op, "HardSwish", x)
-    return run(op, "Div", run(op, "Mul", x, clamp_to(op, run(op, "Add", x, 3.0), 0.0, 6.0)), 6.0)
+    return op.HardSwish(x)
 
 
 @lowers("aten.hardsigmoid.default")
 def hardsigmoid(op: Emitter, x: ir.Value) -> ir.Value:
     """clip(x / 6 + 0.5, 0, 1)."""
     if x.dtype != _DOUBLE:
-        return run(op, "HardSigmoid", x, alpha=1 / 6, beta=0.5)
-    return run(op, "Div", clamp_to(op, run(op, "Add", x, 3.0), 0.0, 6.0), 6.0)
+        return op.HardSigmoid(x, alpha=1 / 6, beta=0.5)
+    return op.Div(clamp_to(op, op.Add(x, 3.0), 0.0, 6.0), 6.0)
 
 
 @lowers("aten.mish.default")
 def mish(op: Emitter, x: ir.Value) -> ir.Value:
     """x * tanh(softplus(x))."""
-    if x.dtype != _DOUBLE:
-        return run(op, "Mish", x)
-    return run(op, "Mul", x, run(op, "Tanh", _softplus(op, x)))
+    return op.Mish(x)
 
 
 @lowers("aten.elu.default")
@@ -141,13 +131,13 @@ def elu(op: Emitter, x: ir.Value, alpha: float = 1.0, scale: float = 1.0, input_
     """scale * (x above 0, alpha * (exp(input_scale * x) - 1) below)."""
     x = _working(op, x)
     if input_scale == 1 and x.dtype != _DOUBLE:
-        result = run(op, "Elu", x, alpha=float(alpha))
+        result = op.Elu(x, alpha=float(alpha))
     else:
-        below = run(op, "Min", x, 0.0)
-        inner = below if input_scale == 1 else run(op, "Mul", below, input_scale)
-        curve = run(op, "Mul", run(op, "Sub", run(op, "Exp", inner), 1.0), alpha)
-        result = run(op, "Where", run(op, "Greater", x, 0.0), x, curve)
-    return result if scale == 1 else run(op, "Mul", result, scale)
+        below = op.Min(x, 0.0)
+        inner = below if input_scale == 1 else op.Mul(below, input_scale)
+        curve = op.Mul(op.Sub(op.Exp(inner), 1.0), alpha)
+        result = op.Where(op.Greater(x, 0.0), x, curve)
+    return result if scale == 1 else op.Mul(result, scale)
 
 
 @lowers("aten.celu.default")
@@ -155,7 +145,7 @@ def celu(op: Emitter, x: ir.Value, alpha: float = 1.0) -> ir.Value:
     """x above 0, alpha * (exp(x / alpha) - 1) below."""
     if x.dtype == _DOUBLE:
         return elu(op, x, alpha, 1.0, 1.0 / alpha)
-    return run(op, "Celu", x, alpha=float(alpha))
+    return op.Celu(x, alpha=float(alpha))
 
 
 @lowers("aten.selu.default")
@@ -163,37 +153,29 @@ def selu(op: Emitter, x: ir.Value) -> ir.Value:
     """The self-normalising elu."""
     if x.dtype == _DOUBLE:
         return elu(op, x, _SELU_ALPHA, _SELU_SCALE)
-    return run(op, "Selu", x, alpha=_SELU_ALPHA, gamma=_SELU_SCALE)
-
-
-def _softplus(op: Emitter, x: ir.Value) -> ir.Value:
-    """log(1 + exp(x)) as max(x, 0) + log(1 + exp(-|x|)), which cannot overflow."""
-    if x.dtype != _DOUBLE:
-        return run(op, "Softplus", x)
-    fading = run(op, "Exp", run(op, "Neg", run(op, "Abs", x)))
-    return run(op, "Add", run(op, "Max", x, 0.0), run(op, "Log", run(op, "Add", fading, 1.0)))
+    return op.Selu(x, alpha=_SELU_ALPHA, gamma=_SELU_SCALE)
 
 
 @lowers("aten.softplus.default")
 def softplus(op: Emitter, x: ir.Value, beta: Any = 1, threshold: Any = 20) -> ir.Value:
     """log(1 + exp(beta * x)) / beta, and x where beta * x exceeds the threshold."""
     x = _working(op, x)
-    scaled = x if beta == 1 else run(op, "Mul", x, float(beta))
-    smooth = _softplus(op, scaled)
+    scaled = x if beta == 1 else op.Mul(x, float(beta))
+    smooth = op.Softplus(scaled)
     if beta != 1:
-        smooth = run(op, "Div", smooth, float(beta))
+        smooth = op.Div(smooth, float(beta))
     # log(1 + exp(15)) - 15 = 3.1e-7 is less than half a unit in the last place of 15 in float32, and so is
     # log(1 + exp(36)) - 36 = 2.3e-16 in float64: beyond that the two branches are one
     if threshold >= (36 if x.dtype == _DOUBLE else 15):
         return smooth
-    return run(op, "Where", run(op, "Greater", scaled, float(threshold)), x, smooth)
+    return op.Where(op.Greater(scaled, float(threshold)), x, smooth)
 
 
 @lowers("aten.log_sigmoid.default")
 def log_sigmoid(op: Emitter, x: ir.Value) -> ir.Value:
     """-softplus(-x)."""
     x = _working(op, x)
-    return run(op, "Neg", _softplus(op, run(op, "Neg", x)))
+    return op.Neg(op.Softplus(op.Neg(x)))
 
 
 @lowers("aten.log_sigmoid_forward.default")
@@ -206,15 +188,15 @@ def log_sigmoid_forward(op: Emitter, x: ir.Value) -> tuple[ir.Value, ir.Value]:
 @lowers("aten.hardshrink.default")
 def hardshrink(op: Emitter, x: ir.Value, lambd: float = 0.5) -> ir.Value:
     """0 where |x| is at most lambda."""
-    inside = run(op, "LessOrEqual", run(op, "Abs", x), lambd)
-    return run(op, "Where", inside, 0.0, x)
+    inside = op.LessOrEqual(op.Abs(x), lambd)
+    return op.Where(inside, 0.0, x)
 
 
 @lowers("aten.softshrink.default")
 def softshrink(op: Emitter, x: ir.Value, lambd: float = 0.5) -> ir.Value:
     """x moved towards 0 by lambda: x - clip(x, -lambda, lambda)."""
     # at infinity the difference stays infinite; NaN stays NaN
-    return run(op, "Sub", x, clamp_to(op, x, -lambd, lambd))
+    return op.Sub(x, clamp_to(op, x, -lambd, lambd))
 
 
 @lowers("aten.threshold.default")
@@ -222,16 +204,16 @@ def threshold(op: Emitter, x: ir.Value, threshold: float, value: float) -> ir.Va
     """x where it exceeds the threshold (or is NaN), else ``value``."""
     if x.dtype in INTEGERS:
         threshold = math.floor(threshold)
-    replaced = run(op, "LessOrEqual", x, threshold)
+    replaced = op.LessOrEqual(x, threshold)
     assert x.dtype is not None
-    return run(op, "Where", replaced, op.scalar(value, x.dtype), x)
+    return op.Where(replaced, op.scalar(value, x.dtype), x)
 
 
 @lowers("aten.glu.default")
 def glu(op: Emitter, x: ir.Value, dim: int = -1) -> ir.Value:
     """The first half of an axis, gated by the sigmoid of the second."""
     first, second = op.Split(_working(op, x), axis=dim % op.rank(x), num_outputs=2, _outputs=2)
-    return run(op, "Mul", first, run(op, "Sigmoid", second))
+    return op.Mul(first, op.Sigmoid(second))
 
 
 # -- softmax -----------------------------------------------------------------------------------------------------------
@@ -242,10 +224,10 @@ def _over_axis(op: Emitter, op_type: str, x: ir.Value, dim: int, dtype: ir.DataT
     x = op.cast(x, dtype)
     rank = op.rank(x)
     if rank == 0:
-        return op.Squeeze(run(op, op_type, op.Unsqueeze(x, [0]), axis=0), [0])  # type: ignore[no-any-return]
+        return op.Squeeze(op.single(op_type, op.Unsqueeze(x, [0]), axis=0), [0])
     # the last axis is named from the end: the same text for every rank
     axis = dim % rank
-    return run(op, op_type, x, axis=-1 if axis == rank - 1 else axis)
+    return op.single(op_type, x, axis=-1 if axis == rank - 1 else axis)
 
 
 @lowers("aten.softmax.int", "aten._softmax.default")
@@ -264,8 +246,8 @@ def log_softmax(op: Emitter, x: ir.Value, dim: int, dtype: Any = None, *_: Any) 
 def safe_softmax(op: Emitter, x: ir.Value, dim: int, dtype: Any = None) -> ir.Value:
     """Softmax that makes rows of nothing but -inf 0 instead of NaN."""
     plain = _over_axis(op, "Softmax", x, dim, op.dtype_of())
-    masked = run(op, "Equal", x, -math.inf)
+    masked = op.Equal(x, -math.inf)
     if op.rank(x) == 0:
-        return run(op, "Where", masked, op.scalar(0.0, plain.dtype), plain)
-    empty = run(op, "ReduceMin", masked, [dim], keepdims=1)
-    return run(op, "Where", empty, op.scalar(0.0, plain.dtype), plain)
+        return op.Where(masked, op.scalar(0.0, plain.dtype), plain)
+    empty = op.ReduceMin(masked, [dim], keepdims=1)
+    return op.Where(empty, op.scalar(0.0, plain.dtype), plain)

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.frontend.emitter import Dim, Emitter, SymbolicScalar, dim_label_of
-from graphforge.frontend.kernels import HALVES
 from graphforge.frontend.rules import lowers
+from graphforge.ir.dtypes import HALVES
 
 __all__: list[str] = []
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from graphforge.frontend.emitter import Emitter
-from graphforge.frontend.kernels import HALVES, is_float, run, working_dtype
 from graphforge.frontend.rules import lowers
+from graphforge.frontend.working import single_step_dtype, working_dtype
+from graphforge.ir.dtypes import HALVES, is_float
 
 __all__: list[str] = []
 
@@ -19,9 +20,15 @@ _INT64 = ir.DataType.INT64
 _UNSIGNED: Final = frozenset({ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64})
 
 
-def _pair(op: Emitter, x: Any, y: Any, dtype: ir.DataType | None = None) -> tuple[ir.Value, ir.Value]:
-    """Both operands in the dtype that the operator computes in."""
-    dtype = working_dtype(op.dtype_of() if dtype is None else dtype, x, y)
+def _pair(op: Emitter, x: Any, y: Any) -> tuple[ir.Value, ir.Value]:
+    """Both operands in the dtype that one node computes in."""
+    dtype = single_step_dtype(op.dtype_of(), x, y)
+    return op.operand(x, dtype), op.operand(y, dtype)
+
+
+def _working_pair(op: Emitter, x: Any, y: Any) -> tuple[ir.Value, ir.Value]:
+    """Both operands in the dtype that a rule of several nodes computes in."""
+    dtype = working_dtype(op.dtype_of(), x, y)
     return op.operand(x, dtype), op.operand(y, dtype)
 
 
@@ -32,7 +39,7 @@ def _scaled(op: Emitter, x: Any, alpha: Any, dtype: ir.DataType) -> Any:
     if isinstance(x, int | float) and isinstance(alpha, int | float):
         return x * alpha
     dtype = working_dtype(dtype, alpha, x)
-    return run(op, "Mul", op.operand(x, dtype), op.operand(alpha, dtype))
+    return op.Mul(op.operand(x, dtype), op.operand(alpha, dtype))
 
 
 # -- sums and products -------------------------------------------------------------------------------------------------
@@ -45,20 +52,20 @@ def add(op: Emitter, x: Any, y: Any, alpha: Any = 1) -> ir.Value:
     y = _scaled(op, y, alpha, dtype)
     a, b = _pair(op, x, y)
     if dtype == _BOOL:
-        return op.Or(a, b)  # type: ignore[no-any-return]
-    return run(op, "Add", a, b)
+        return op.Or(a, b)
+    return op.Add(a, b)
 
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar", "aten.subtract.Tensor", "aten.subtract.Scalar")
 def sub(op: Emitter, x: Any, y: Any, alpha: Any = 1) -> ir.Value:
     """x - alpha * y."""
-    return run(op, "Sub", *_pair(op, x, _scaled(op, y, alpha, op.dtype_of())))
+    return op.Sub(*_pair(op, x, _scaled(op, y, alpha, op.dtype_of())))
 
 
 @lowers("aten.rsub.Tensor", "aten.rsub.Scalar")
 def rsub(op: Emitter, x: Any, y: Any, alpha: Any = 1) -> ir.Value:
     """y - alpha * x."""
-    return run(op, "Sub", *_pair(op, y, _scaled(op, x, alpha, op.dtype_of())))
+    return op.Sub(*_pair(op, y, _scaled(op, x, alpha, op.dtype_of())))
 
 
 @lowers("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", "aten.multiply.Scalar")
@@ -66,8 +73,8 @@ def mul(op: Emitter, x: Any, y: Any) -> ir.Value:
     """x * y; on bools, and."""
     a, b = _pair(op, x, y)
     if op.dtype_of() == _BOOL:
-        return op.And(a, b)  # type: ignore[no-any-return]
-    return run(op, "Mul", a, b)
+        return op.And(a, b)
+    return op.Mul(a, b)
 
 
 def _single(dtype: ir.DataType) -> ir.DataType:
@@ -78,16 +85,16 @@ def _single(dtype: ir.DataType) -> ir.DataType:
 def addcmul(op: Emitter, x: ir.Value, y: ir.Value, z: ir.Value, *, value: Any = 1) -> ir.Value:
     """x + value * y * z; halves in single precision, for the sum can cancel."""
     dtype = _single(op.dtype_of())
-    product = run(op, "Mul", _scaled(op, op.cast(y, dtype), value, dtype), op.cast(z, dtype))
-    return run(op, "Add", op.cast(x, dtype), product)
+    product = op.Mul(_scaled(op, op.cast(y, dtype), value, dtype), op.cast(z, dtype))
+    return op.Add(op.cast(x, dtype), product)
 
 
 @lowers("aten.addcdiv.default")
 def addcdiv(op: Emitter, x: ir.Value, y: ir.Value, z: ir.Value, *, value: Any = 1) -> ir.Value:
     """x + value * y / z; halves in single precision, for the sum can cancel."""
     dtype = _single(op.dtype_of())
-    quotient = run(op, "Div", _scaled(op, op.cast(y, dtype), value, dtype), op.cast(z, dtype))
-    return run(op, "Add", op.cast(x, dtype), quotient)
+    quotient = op.Div(_scaled(op, op.cast(y, dtype), value, dtype), op.cast(z, dtype))
+    return op.Add(op.cast(x, dtype), quotient)
 
 
 @lowers("aten.lerp.Scalar", "aten.lerp.Tensor")
@@ -95,16 +102,16 @@ def lerp(op: Emitter, start: ir.Value, end: ir.Value, weight: Any) -> ir.Value:
     """start + weight * (end - start), from the nearer end so that weight 1 gives ``end`` exactly."""
     dtype = _single(op.dtype_of())
     start, end = op.cast(start, dtype), op.cast(end, dtype)
-    difference = run(op, "Sub", end, start)
+    difference = op.Sub(end, start)
     number = op.number(weight)
     if number is not None and not isinstance(weight, ir.Value):
         if abs(number) < 0.5:
-            return run(op, "Add", start, run(op, "Mul", difference, number))
-        return run(op, "Sub", end, run(op, "Mul", difference, 1 - number))
+            return op.Add(start, op.Mul(difference, number))
+        return op.Sub(end, op.Mul(difference, 1 - number))
     weight = op.operand(weight, dtype)
-    low = run(op, "Add", start, run(op, "Mul", difference, weight))
-    high = run(op, "Sub", end, run(op, "Mul", difference, run(op, "Sub", 1.0, weight)))
-    return run(op, "Where", run(op, "Less", run(op, "Abs", weight), 0.5), low, high)
+    low = op.Add(start, op.Mul(difference, weight))
+    high = op.Sub(end, op.Mul(difference, op.Sub(1.0, weight)))
+    return op.Where(op.Less(op.Abs(weight), 0.5), low, high)
 
 
 # -- quotients ---------------------------------------------------------------------------------------------------------
@@ -120,7 +127,7 @@ def lerp(op: Emitter, start: ir.Value, end: ir.Value, weight: Any) -> ir.Value:
 )
 def div(op: Emitter, x: Any, y: Any) -> ir.Value:
     """x / y, floating."""
-    return run(op, "Div", *_pair(op, x, y))
+    return op.Div(*_pair(op, x, y))
 
 
 @lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode", "aten.divide.Tensor_mode", "aten.divide.Scalar_mode")
@@ -130,55 +137,55 @@ def div_mode(op: Emitter, x: Any, y: Any, *, rounding_mode: str | None) -> ir.Va
         return div(op, x, y)
     if rounding_mode == "floor":
         return floor_divide(op, x, y)
-    a, b = _pair(op, x, y)
-    quotient = run(op, "Div", a, b)
+    a, b = _working_pair(op, x, y)
+    quotient = op.Div(a, b)
     if not is_float(quotient.dtype):
         return quotient  # ONNX truncates
-    return run(op, "Mul", run(op, "Sign", quotient), run(op, "Floor", run(op, "Abs", quotient)))
+    return op.Mul(op.Sign(quotient), op.Floor(op.Abs(quotient)))
 
 
 @lowers("aten.floor_divide.default", "aten.floor_divide.Scalar")
 def floor_divide(op: Emitter, x: Any, y: Any) -> ir.Value:
     """x // y with Python's rules: the floor of the exact quotient, which the rounded quotient can miss by one."""
-    a, b = _pair(op, x, y)
+    a, b = _working_pair(op, x, y)
     number = op.number(b)
     if not is_float(a.dtype):
         if a.dtype in _UNSIGNED or a.dtype == _BOOL:
-            return run(op, "Div", a, b)
-        return run(op, "Div", run(op, "Sub", a, run(op, "Mod", a, b)), b)
+            return op.Div(a, b)
+        return op.Div(op.Sub(a, op.Mod(a, b)), b)
     if number is not None and number != 0 and math.frexp(abs(number))[0] == 0.5:
-        return run(op, "Floor", run(op, "Div", a, b))  # dividing by a power of two is exact
-    rest = run(op, "Mod", a, b, fmod=1)
-    quotient = run(op, "Div", run(op, "Sub", a, rest), b)
+        return op.Floor(op.Div(a, b))  # dividing by a power of two is exact
+    rest = op.Mod(a, b, fmod=1)
+    quotient = op.Div(op.Sub(a, rest), b)
     assert quotient.dtype is not None
     beyond = op.Cast(_on_other_side(op, rest, b, number), to=quotient.dtype)
-    floored = run(op, "Round", run(op, "Sub", quotient, beyond))
+    floored = op.Round(op.Sub(quotient, beyond))
     if number is not None and number != 0:
         return floored
-    return run(op, "Where", run(op, "Equal", b, 0.0), run(op, "Div", a, b), floored)
+    return op.Where(op.Equal(b, 0.0), op.Div(a, b), floored)
 
 
 def _on_other_side(op: Emitter, rest: ir.Value, divisor: ir.Value, number: float | None) -> ir.Value:
     """Where a remainder has the sign that its divisor has not."""
     if number is None:
-        return run(op, "Less", run(op, "Mul", run(op, "Sign", rest), divisor), 0)
-    return run(op, "Less" if number > 0 else "Greater", rest, 0)
+        return op.Less(op.Mul(op.Sign(rest), divisor), 0)
+    return op.single("Less" if number > 0 else "Greater", rest, 0)
 
 
 @lowers("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
 def remainder(op: Emitter, x: Any, y: Any) -> ir.Value:
     """x % y with the sign of y."""
-    a, b = _pair(op, x, y)
+    a, b = _working_pair(op, x, y)
     if not is_float(a.dtype):
-        return run(op, "Mod", a, b)
-    rest = run(op, "Mod", a, b, fmod=1)
-    return run(op, "Where", _on_other_side(op, rest, b, op.number(b)), run(op, "Add", rest, b), rest)
+        return op.Mod(a, b)
+    rest = op.Mod(a, b, fmod=1)
+    return op.Where(_on_other_side(op, rest, b, op.number(b)), op.Add(rest, b), rest)
 
 
 @lowers("aten.fmod.Tensor", "aten.fmod.Scalar")
 def fmod(op: Emitter, x: Any, y: Any) -> ir.Value:
     """x % y with the sign of x."""
-    return run(op, "Mod", *_pair(op, x, y), fmod=1)
+    return op.Mod(*_pair(op, x, y), fmod=1)
 
 
 # -- powers ------------------------------------------------------------------------------------------------------------
@@ -192,9 +199,9 @@ def pow_(op: Emitter, x: Any, y: Any) -> ir.Value:
         simple = _simple_power(op, op.cast(x, dtype), y)
         if simple is not None:
             return simple
-    a, b = _pair(op, x, y, dtype)
+    a, b = op.operand(x, dtype), op.operand(y, dtype)
     if is_float(dtype):
-        return run(op, "Pow", a, b)
+        return op.Pow(a, b)
     return _integer_power(op, a, b)
 
 
@@ -202,17 +209,17 @@ def _simple_power(op: Emitter, x: ir.Value, exponent: float) -> ir.Value | None:
     if exponent == 1:
         return x
     if exponent == 2:
-        return run(op, "Mul", x, x)
+        return op.Mul(x, x)
     if not is_float(x.dtype):
         if exponent == int(exponent) and 2 < exponent <= 8:
             return _by_squaring(op, x, int(exponent))
         return None
     if exponent == 0.5:
-        return run(op, "Sqrt", x)
+        return op.Sqrt(x)
     if exponent == -0.5:
-        return run(op, "Reciprocal", run(op, "Sqrt", x))
+        return op.Reciprocal(op.Sqrt(x))
     if exponent == -1:
-        return run(op, "Reciprocal", x)
+        return op.Reciprocal(x)
     return None
 
 
@@ -221,12 +228,12 @@ def _by_squaring(op: Emitter, x: ir.Value, exponent: int) -> ir.Value:
     square = x
     while True:
         if exponent & 1:
-            result = square if result is None else run(op, "Mul", result, square)
+            result = square if result is None else op.Mul(result, square)
         exponent >>= 1
         if not exponent:
             assert result is not None
             return result
-        square = run(op, "Mul", square, square)
+        square = op.Mul(square, square)
 
 
 def _integer_power(op: Emitter, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -234,27 +241,27 @@ def _integer_power(op: Emitter, x: ir.Value, y: ir.Value) -> ir.Value:
     dtype = x.dtype
     assert dtype is not None
     if dtype == _BOOL:
-        return op.Or(x, op.Not(y))  # type: ignore[no-any-return]
+        return op.Or(x, op.Not(y))
     x, y = op.cast(x, _INT64), op.cast(y, _INT64)
     result: ir.Value | None = None
     square = x
     for bit in range(6):  # 2 ** 63 is the largest power that is not 0, 1 or -1 before it wraps to 0
-        chosen = run(op, "Equal", op.BitwiseAnd(y, 1 << bit), 1 << bit)
-        factor = run(op, "Where", chosen, square, 1)
-        result = factor if result is None else run(op, "Mul", result, factor)
-        square = run(op, "Mul", square, square)
+        chosen = op.Equal(op.BitwiseAnd(y, 1 << bit), 1 << bit)
+        factor = op.Where(chosen, square, 1)
+        result = factor if result is None else op.Mul(result, factor)
+        square = op.Mul(square, square)
     assert result is not None
-    unit = run(op, "Equal", run(op, "Abs", x), 1)
-    large = op.Not(op.Or(unit, run(op, "Less", y, 64)))
-    negative = op.Not(op.Or(unit, run(op, "GreaterOrEqual", y, 0)))
-    vanishes = op.Or(negative, op.And(large, run(op, "Equal", op.BitwiseAnd(x, 1), 0)))
-    return op.cast(run(op, "Where", vanishes, 0, result), dtype)
+    unit = op.Equal(op.Abs(x), 1)
+    large = op.Not(op.Or(unit, op.Less(y, 64)))
+    negative = op.Not(op.Or(unit, op.GreaterOrEqual(y, 0)))
+    vanishes = op.Or(negative, op.And(large, op.Equal(op.BitwiseAnd(x, 1), 0)))
+    return op.cast(op.Where(vanishes, 0, result), dtype)
 
 
 @lowers("aten.float_power.Tensor_Tensor", "aten.float_power.Tensor_Scalar", "aten.float_power.Scalar")
 def float_power(op: Emitter, x: Any, y: Any) -> ir.Value:
     """x ** y in double precision."""
-    return run(op, "Pow", *_pair(op, x, y))
+    return op.Pow(*_pair(op, x, y))
 
 
 # -- extremes ----------------------------------------------------------------------------------------------------------
@@ -263,8 +270,8 @@ def float_power(op: Emitter, x: Any, y: Any) -> ir.Value:
 def _extreme(op: Emitter, op_type: str, x: Any, y: Any) -> ir.Value:
     a, b = _pair(op, x, y)
     if a.dtype == _BOOL:
-        return op.Or(a, b) if op_type == "Max" else op.And(a, b)  # type: ignore[no-any-return]
-    return run(op, op_type, a, b)
+        return op.Or(a, b) if op_type == "Max" else op.And(a, b)
+    return op.single(op_type, a, b)
 
 
 @lowers("aten.maximum.default", "aten.max.other")
@@ -283,9 +290,9 @@ def _but_nan(op: Emitter, op_type: str, x: Any, y: Any) -> ir.Value:
     result = _extreme(op, op_type, x, y)
     if not is_float(result.dtype):
         return result
-    a, b = _pair(op, x, y)
-    result = run(op, "Where", run(op, "IsNaN", a), b, result)
-    return run(op, "Where", run(op, "IsNaN", b), a, result)
+    a, b = _working_pair(op, x, y)
+    result = op.Where(op.IsNaN(a), b, result)
+    return op.Where(op.IsNaN(b), a, result)
 
 
 @lowers("aten.fmax.default")
@@ -306,87 +313,83 @@ def fmin(op: Emitter, x: Any, y: Any) -> ir.Value:
 @lowers("aten.atan2.default", "aten.arctan2.default")
 def atan2(op: Emitter, y: Any, x: Any) -> ir.Value:
     """The angle of the point (x, y), by the arctangent of the ratio that is at most 1, then by octants."""
-    b, a = _pair(op, y, x)
+    b, a = _working_pair(op, y, x)
     dtype = a.dtype
-    height, width = run(op, "Abs", b), run(op, "Abs", a)
-    steep = run(op, "Greater", height, width)
-    low, high = run(op, "Min", height, width), run(op, "Max", height, width)
+    height, width = op.Abs(b), op.Abs(a)
+    steep = op.Greater(height, width)
+    low, high = op.Min(height, width), op.Max(height, width)
     # 0 / 0 is the angle 0, inf / inf that of the diagonal
-    ratio = run(op, "Div", low, high)
-    ratio = run(op, "Where", run(op, "Equal", high, 0.0), high, ratio)
-    ratio = run(op, "Where", run(op, "Equal", low, math.inf), op.scalar(1.0, dtype), ratio)
-    base = run(op, "Atan", ratio)
-    base = run(op, "Where", steep, run(op, "Sub", math.pi / 2, base), base)
-    base = run(op, "Where", _sign_bit(op, a), run(op, "Sub", math.pi, base), base)
-    return run(op, "Where", _sign_bit(op, b), run(op, "Neg", base), base)
+    ratio = op.Div(low, high)
+    ratio = op.Where(op.Equal(high, 0.0), high, ratio)
+    ratio = op.Where(op.Equal(low, math.inf), op.scalar(1.0, dtype), ratio)
+    base = op.Atan(ratio)
+    base = op.Where(steep, op.Sub(math.pi / 2, base), base)
+    base = op.Where(_sign_bit(op, a), op.Sub(math.pi, base), base)
+    return op.Where(_sign_bit(op, b), op.Neg(base), base)
 
 
 def _sign_bit(op: Emitter, x: ir.Value) -> ir.Value:
     """Whether the sign bit is set, that of -0 too."""
     if not is_float(x.dtype):
-        return run(op, "Less", x, 0)
-    return op.Or(run(op, "Less", x, 0.0), run(op, "Less", run(op, "Reciprocal", x), 0.0))  # type: ignore[no-any-return]
+        return op.Less(x, 0)
+    return op.Or(op.Less(x, 0.0), op.Less(op.Reciprocal(x), 0.0))
 
 
 @lowers("aten.copysign.Tensor", "aten.copysign.Scalar")
 def copysign(op: Emitter, x: Any, y: Any) -> ir.Value:
     """|x| with the sign of y."""
-    a, _ = _pair(op, x, 1)
-    size = run(op, "Abs", a)
+    a, _ = _working_pair(op, x, 1)
+    size = op.Abs(a)
     if isinstance(y, int | float):
-        return run(op, "Neg", size) if math.copysign(1, y) < 0 else size
-    return run(op, "Where", _sign_bit(op, op.cast(y, op.dtype_of())), run(op, "Neg", size), size)
+        return op.Neg(size) if math.copysign(1, y) < 0 else size
+    return op.Where(_sign_bit(op, op.cast(y, op.dtype_of())), op.Neg(size), size)
 
 
 @lowers("aten.hypot.default")
 def hypot(op: Emitter, x: Any, y: Any) -> ir.Value:
     """sqrt(x² + y²), scaled by the larger so that no square overflows."""
-    a, b = (run(op, "Abs", value) for value in _pair(op, x, y))
-    low, high = run(op, "Min", a, b), run(op, "Max", a, b)
-    ratio = run(op, "Div", low, run(op, "Where", run(op, "Equal", high, 0.0), 1.0, high))
-    length = run(op, "Mul", high, run(op, "Sqrt", run(op, "Add", run(op, "Mul", ratio, ratio), 1.0)))
-    infinite = op.Or(run(op, "IsInf", a), run(op, "IsInf", b))  # even beside NaN
-    return run(op, "Where", infinite, math.inf, length)
+    a, b = (op.Abs(value) for value in _working_pair(op, x, y))
+    low, high = op.Min(a, b), op.Max(a, b)
+    ratio = op.Div(low, op.Where(op.Equal(high, 0.0), 1.0, high))
+    length = op.Mul(high, op.Sqrt(op.Add(op.Mul(ratio, ratio), 1.0)))
+    infinite = op.Or(op.IsInf(a), op.IsInf(b))  # even beside NaN
+    return op.Where(infinite, math.inf, length)
 
 
 @lowers("aten.heaviside.default")
 def heaviside(op: Emitter, x: Any, values: Any) -> ir.Value:
     """0 below 0, 1 above, ``values`` at 0."""
-    a, b = _pair(op, x, values)
+    a, b = _working_pair(op, x, values)
     dtype = a.dtype
     assert dtype is not None
     if dtype == _BOOL:
-        return op.Or(a, b)  # type: ignore[no-any-return]
-    return run(op, "Where", run(op, "Equal", a, 0), b, op.Cast(run(op, "Greater", a, 0), to=dtype))
+        return op.Or(a, b)
+    return op.Where(op.Equal(a, 0), b, op.Cast(op.Greater(a, 0), to=dtype))
 
 
 @lowers("aten.xlogy.Tensor", "aten.xlogy.Scalar_Self", "aten.xlogy.Scalar_Other")
 def xlogy(op: Emitter, x: Any, y: Any) -> ir.Value:
     """x * log(y), and 0 where x is 0 whatever y but NaN."""
-    a, b = _pair(op, x, y)
-    product = run(op, "Mul", a, run(op, "Log", b))
-    vanishes = op.And(run(op, "Equal", a, 0.0), op.Not(run(op, "IsNaN", b)))
-    return run(op, "Where", vanishes, 0.0, product)
+    a, b = _working_pair(op, x, y)
+    product = op.Mul(a, op.Log(b))
+    vanishes = op.And(op.Equal(a, 0.0), op.Not(op.IsNaN(b)))
+    return op.Where(vanishes, 0.0, product)
 
 
 def _log_sum(op: Emitter, x: Any, y: Any, unit: float) -> ir.Value:
     """max + log1p(exp(-|difference|)), in the base whose logarithm is ``unit``."""
-    a, b = _pair(op, x, y)
-    largest = run(op, "Max", a, b)
-    distance = run(op, "Neg", run(op, "Abs", run(op, "Sub", a, b)))
+    a, b = _working_pair(op, x, y)
+    largest = op.Max(a, b)
+    distance = op.Neg(op.Abs(op.Sub(a, b)))
     if unit != 1:
-        distance = run(op, "Mul", distance, unit)
+        distance = op.Mul(distance, unit)
     # softplus(-d) = log(1 + exp(-d)) keeps its digits where exp(-d) is small
-    more = run(op, "Softplus", distance) if a.dtype != ir.DataType.DOUBLE else _softplus(op, distance)
+    more = op.Softplus(distance)
     if unit != 1:
-        more = run(op, "Div", more, unit)
-    total = run(op, "Add", largest, more)
-    same_infinity = op.And(run(op, "Equal", a, b), run(op, "IsInf", a))
-    return run(op, "Where", same_infinity, a, total)
-
-
-def _softplus(op: Emitter, x: ir.Value) -> ir.Value:
-    return run(op, "Log", run(op, "Add", run(op, "Exp", x), 1.0))
+        more = op.Div(more, unit)
+    total = op.Add(largest, more)
+    same_infinity = op.And(op.Equal(a, b), op.IsInf(a))
+    return op.Where(same_infinity, a, total)
 
 
 @lowers("aten.logaddexp.default")
@@ -440,7 +443,7 @@ def left_shift(op: Emitter, x: Any, y: Any) -> ir.Value:
     assert dtype is not None
     number = op.number(b)
     if number is not None and 0 <= number < dtype.itemsize * 8 - 1:
-        return run(op, "Mul", a, 1 << int(number))
+        return op.Mul(a, 1 << int(number))
     return _shifted(op, "LEFT", a, b, dtype)
 
 
@@ -458,14 +461,14 @@ def right_shift(op: Emitter, x: Any, y: Any) -> ir.Value:
     assert dtype is not None
     if dtype in _UNSIGNED:
         return _shifted(op, "RIGHT", a, b, dtype)
-    below = run(op, "Less", a, 0)
-    shifted = _shifted(op, "RIGHT", run(op, "Where", below, op.BitwiseNot(a), a), b, dtype)
-    return run(op, "Where", below, op.BitwiseNot(shifted), shifted)
+    below = op.Less(a, 0)
+    shifted = _shifted(op, "RIGHT", op.Where(below, op.BitwiseNot(a), a), b, dtype)
+    return op.Where(below, op.BitwiseNot(shifted), shifted)
 
 
 def _shifted(op: Emitter, direction: str, x: ir.Value, y: ir.Value, dtype: ir.DataType) -> ir.Value:
     """A shift of bit patterns; by all bits or more, or by a negative count, nothing is left."""
     wide = ir.DataType.UINT64
     shifted = op.cast(op.BitShift(op.cast(x, wide), op.cast(y, wide), direction=direction), dtype)
-    inside = op.And(run(op, "GreaterOrEqual", y, 0), run(op, "Less", y, dtype.itemsize * 8))
-    return run(op, "Where", inside, shifted, op.scalar(0, dtype))
+    inside = op.And(op.GreaterOrEqual(y, 0), op.Less(y, dtype.itemsize * 8))
+    return op.Where(inside, shifted, op.scalar(0, dtype))

@@ -8,8 +8,8 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from graphforge.frontend.emitter import Emitter
-from graphforge.frontend.kernels import run, working_dtype
 from graphforge.frontend.rules import lowers
+from graphforge.frontend.working import single_step_dtype
 
 __all__: list[str] = []
 
@@ -29,13 +29,13 @@ _SPELLINGS: Final = {
 
 def _compared(op: Emitter, x: Any, y: Any) -> tuple[ir.Value, ir.Value]:
     """Both operands in the dtype that torch compares in; a number too large for an integer dtype wraps there too."""
-    dtype = working_dtype(op.compute_dtype(x, y), x, y)
+    dtype = single_step_dtype(op.compute_dtype(x, y), x, y)
     return op.operand(x, dtype), op.operand(y, dtype)
 
 
 def _comparison(op_type: str) -> Callable[[Emitter, Any, Any], ir.Value]:
     def rule(op: Emitter, x: Any, y: Any) -> ir.Value:
-        return run(op, op_type, *_compared(op, x, y))
+        return op.single(op_type, *_compared(op, x, y))
 
     rule.__name__ = op_type.lower()
     rule.__doc__ = f"ONNX {op_type}."
@@ -56,8 +56,8 @@ def not_equal(op: Emitter, x: Any, y: Any) -> ir.Value:
     """Not equal; NaN differs from everything."""
     a, b = _compared(op, x, y)
     if a.dtype == _BOOL:
-        return op.Xor(a, b)  # type: ignore[no-any-return]
-    return op.Not(run(op, "Equal", a, b))  # type: ignore[no-any-return]
+        return op.Xor(a, b)
+    return op.Not(op.Equal(a, b))
 
 
 def truth(op: Emitter, value: Any) -> ir.Value:
@@ -83,8 +83,8 @@ for _name in ("And", "Or", "Xor"):
 def isin(op: Emitter, elements: Any, test: Any, *, assume_unique: bool = False, invert: bool = False) -> ir.Value:
     """Whether each element is among the test elements: all pairs compared."""
     a, b = _compared(op, elements, test)
-    pairs = run(op, "Equal", op.Unsqueeze(a, [-1]), op.Reshape(b, [-1]))
-    found = run(op, "ReduceMax", pairs, [-1], keepdims=0)
+    pairs = op.Equal(op.Unsqueeze(a, [-1]), op.Reshape(b, [-1]))
+    found = op.ReduceMax(pairs, [-1], keepdims=0)
     return op.Not(found) if invert else found
 
 
@@ -101,17 +101,17 @@ def where(op: Emitter, condition: ir.Value, x: Any, y: Any) -> ir.Value:
 def choose(op: Emitter, condition: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
     """Where, by logic alone for bools of which one is a constant."""
     if x.dtype != _BOOL:
-        return run(op, "Where", condition, x, y)
+        return op.Where(condition, x, y)
     first, second = op.number(x), op.number(y)
     if second is False:
-        return op.And(condition, x)  # type: ignore[no-any-return]
+        return op.And(condition, x)
     if first is True:
-        return op.Or(condition, y)  # type: ignore[no-any-return]
+        return op.Or(condition, y)
     if first is False:
-        return op.And(op.Not(condition), y)  # type: ignore[no-any-return]
+        return op.And(op.Not(condition), y)
     if second is True:
-        return op.Or(op.Not(condition), x)  # type: ignore[no-any-return]
-    return run(op, "Where", condition, x, y)
+        return op.Or(op.Not(condition), x)
+    return op.Where(condition, x, y)
 
 
 @lowers("aten.clamp.default", "aten.clip.default")
@@ -128,11 +128,11 @@ def clamp_to(op: Emitter, x: ir.Value, low: Any, high: Any) -> ir.Value:
     """Clip to bounds that are numbers or None."""
     if any(isinstance(bound, float) and bound != bound for bound in (low, high)):
         # a NaN bound makes everything NaN in torch, and nothing in ONNX Runtime's Clip
-        return run(op, "Max", x, float("nan"))
+        return op.Max(x, float("nan"))
     dtype = x.dtype
     assert dtype is not None
     bounds = [None if bound is None else op.operand(bound, dtype) for bound in (low, high)]
-    return run(op, "Clip", x, *bounds)
+    return op.Clip(x, *bounds)
 
 
 @lowers("aten.clamp_min.default")
@@ -161,8 +161,8 @@ def clamp_tensor(op: Emitter, x: ir.Value, min: ir.Value | None = None, max: ir.
 
 def _extreme(op: Emitter, op_type: str, x: ir.Value, bound: ir.Value) -> ir.Value:
     if x.dtype == _BOOL:
-        return op.Or(x, bound) if op_type == "Max" else op.And(x, bound)  # type: ignore[no-any-return]
-    return run(op, op_type, x, bound)
+        return op.Or(x, bound) if op_type == "Max" else op.And(x, bound)
+    return op.single(op_type, x, bound)
 
 
 @lowers("aten.clamp_min.Tensor")

@@ -250,17 +250,17 @@ def cdist(op: Emitter, a: ir.Value, b: ir.Value, p: float = 2.0, compute_mode: i
         return _euclidean(op, a, b)
     difference = op.Sub(op.unsqueeze(a, [op.rank(a) - 1]), op.unsqueeze(b, [op.rank(b) - 2]))
     if p == 1:
-        return op.ReduceL1(difference, [-1], keepdims=0)  # type: ignore[no-any-return]
+        return op.ReduceL1(difference, [-1], keepdims=0)
     if p == 2:
-        return op.ReduceL2(difference, [-1], keepdims=0)  # type: ignore[no-any-return]
+        return op.ReduceL2(difference, [-1], keepdims=0)
     size = op.Abs(difference)
     dtype = a.dtype or _FLOAT
     if p == 0:
-        return op.ReduceSum(op.cast(op.Greater(size, 0), dtype), [-1], keepdims=0)  # type: ignore[no-any-return]
+        return op.ReduceSum(op.cast(op.Greater(size, 0), dtype), [-1], keepdims=0)
     if p == float("inf"):
-        return op.ReduceMax(size, [-1], keepdims=0)  # type: ignore[no-any-return]
+        return op.ReduceMax(size, [-1], keepdims=0)
     total = op.ReduceSum(op.Pow(size, op.constant(p, dtype)), [-1], keepdims=0)
-    return op.Pow(total, op.constant(1.0 / p, dtype))  # type: ignore[no-any-return]
+    return op.Pow(total, op.constant(1.0 / p, dtype))
 
 
 def _by_products(op: Emitter, a: ir.Value, b: ir.Value, compute_mode: int | None) -> bool:
@@ -277,7 +277,7 @@ def _euclidean(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
     swap = [*range(rank - 2), rank - 1, rank - 2]
     products = op.MatMul(op.Mul(a, op.constant(-2.0, a.dtype)), op.transpose(b, swap))
     total = op.Add(op.Add(products, squares_a), op.transpose(squares_b, swap))
-    return op.Sqrt(op.Max(total, op.constant(0.0, a.dtype)))  # type: ignore[no-any-return]
+    return op.Sqrt(op.Max(total, op.constant(0.0, a.dtype)))
 
 
 # -- determinants ------------------------------------------------------------------------------------------------------

@@ -53,11 +53,11 @@ def filled(op: Emitter, dims: Sequence[Dim] | ir.Value, number: Any) -> ir.Value
     else:
         sizes = op.vector(dims)
     if not isinstance(number, int | float):
-        return op.Expand(op.operand(number, dtype), sizes)  # type: ignore[no-any-return]
+        return op.Expand(op.operand(number, dtype), sizes)
     if dtype == ir.DataType.BFLOAT16:
-        return op.Expand(op.scalar(number, dtype), sizes)  # type: ignore[no-any-return]
+        return op.Expand(op.scalar(number, dtype), sizes)
     value = ir.tensor(torch.full((1,), number, dtype=to_torch_dtype(dtype)).numpy())
-    return op.ConstantOfShape(sizes, value=value)  # type: ignore[no-any-return]
+    return op.ConstantOfShape(sizes, value=value)
 
 
 @lowers("aten.zeros.default")

@@ -10,7 +10,6 @@ import onnx_ir as ir
 from graphforge.frontend.aten.compare import choose
 from graphforge.frontend.aten.view import broadcast_sizes, merged
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import has_kernel
 from graphforge.frontend.rules import lowers
 
 __all__ = ["compressed", "nonzero_rows"]
@@ -26,7 +25,7 @@ def compressed(op: Emitter, x: ir.Value, mask: ir.Value, axis: int) -> ir.Value:
 
 def nonzero_rows(op: Emitter, x: ir.Value) -> ir.Value:
     """Positions of the elements that are not zero: int64 [rank, count]."""
-    return op.NonZero(x if x.dtype is not None and has_kernel("NonZero", x.dtype) else op.cast(x, _BOOL))
+    return op.NonZero(x)
 
 
 @lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")

@@ -197,8 +197,8 @@ def unfold(op: Emitter, x: ir.Value, dimension: int, size: int, step: int) -> ir
             dims = op.dims(x)
             windows = op.reshape(x, [*dims[:axis], count, size, *dims[axis + 1 :]])
         else:
-            starts = np.arange(count, dtype=np.int64) * step
-            windows = op.Gather(x, starts[:, None] + offsets[None, :], axis=axis)
+            fixed = np.arange(count, dtype=np.int64) * step
+            windows = op.Gather(x, fixed[:, None] + offsets[None, :], axis=axis)
     else:
         end = op.Sub(length.scalar(op), size - 1)
         starts = op.Unsqueeze(op.Range(op.constant(0), end, op.constant(step)), [1])

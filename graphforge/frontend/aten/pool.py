@@ -348,7 +348,7 @@ def _adaptive_avg_pool(op: Emitter, x: ir.Value, sizes: Sequence[Dim]) -> ir.Val
         x = op.cast(x, _FLOAT)  # so that the averaging matrices are exact enough
     axes = len(sizes)
     if all(size == 1 for size in sizes):
-        if op.rank(x) == axes + 2 and x.dtype != ir.DataType.DOUBLE:
+        if op.rank(x) == axes + 2:
             pooled: ir.Value = op.GlobalAveragePool(x)
             return pooled
         pooled = op.ReduceMean(x, list(range(-axes, 0)), keepdims=1)

@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from graphforge.frontend.aten.create import filled
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import run
 from graphforge.frontend.rules import lowers, means_the_same
 
 __all__: list[str] = []
@@ -42,14 +41,14 @@ for _name, _twin in _TWINS.items():
 @lowers("prims.div.default")
 def div(op: Emitter, x: ir.Value, y: ir.Value) -> ir.Value:
     """x / y, which truncates on integers as ONNX's does."""
-    return run(op, "Div", x, y)
+    return op.Div(x, y)
 
 
 def _reduction(op_type: str, x: ir.Value, dims: Sequence[int] | None, op: Emitter) -> ir.Value:
     x = op.cast(x, op.dtype_of())
     if op.rank(x) == 0 or (dims is not None and not dims):
         return x  # here no axes are no axes
-    return run(op, op_type, x, None if dims is None else list(dims), keepdims=0)
+    return op.single(op_type, x, None if dims is None else list(dims), keepdims=0)
 
 
 @lowers("prims.sum.default")

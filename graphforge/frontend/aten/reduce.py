@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from graphforge.frontend.aten.compare import truth
 from graphforge.frontend.emitter import Emitter, SymbolicScalar
-from graphforge.frontend.kernels import HALVES, is_float, run
 from graphforge.frontend.rules import lowers
+from graphforge.ir.dtypes import HALVES, is_float
 
 __all__: list[str] = []
 
@@ -41,7 +41,7 @@ def _axes(op: Emitter, x: ir.Value, dim: Axes) -> list[int] | None:
 def _reduce(op: Emitter, op_type: str, x: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
     if op.rank(x) == 0 and op_type in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"):
         return x
-    return run(op, op_type, x, axes, keepdims=int(keepdim))
+    return op.single(op_type, x, axes, keepdims=int(keepdim))
 
 
 def _count(op: Emitter, x: ir.Value, axes: list[int] | None, dtype: ir.DataType) -> float | ir.Value:
@@ -84,7 +84,7 @@ def mean(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *, d
 
 def _average(op: Emitter, x: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
     if any(op.size(x, axis) == 0 for axis in (range(op.rank(x)) if axes is None else axes)):
-        return run(op, "Div", _reduce(op, "ReduceSum", x, axes, keepdim), 0.0)  # ONNX Runtime's ReduceMean says 0
+        return op.Div(_reduce(op, "ReduceSum", x, axes, keepdim), 0.0)  # ONNX Runtime's ReduceMean says 0
     return _reduce(op, "ReduceMean", x, axes, keepdim)
 
 
@@ -99,13 +99,13 @@ def nanmean(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *
     """The mean of what is not NaN."""
     x = op.cast(x, op.dtype_of())
     axes = _axes(op, x, dim)
-    numbers = op.Cast(op.Not(run(op, "IsNaN", x)), to=x.dtype)
+    numbers = op.Cast(op.Not(op.IsNaN(x)), to=x.dtype)
     total = _reduce(op, "ReduceSum", _without_nan(op, x), axes, keepdim)
-    return run(op, "Div", total, _reduce(op, "ReduceSum", numbers, axes, keepdim))
+    return op.Div(total, _reduce(op, "ReduceSum", numbers, axes, keepdim))
 
 
 def _without_nan(op: Emitter, x: ir.Value) -> ir.Value:
-    return run(op, "Where", run(op, "IsNaN", x), 0.0, x) if is_float(x.dtype) else x
+    return op.Where(op.IsNaN(x), 0.0, x) if is_float(x.dtype) else x
 
 
 @lowers("aten.prod.default")
@@ -129,7 +129,7 @@ def cumsum(op: Emitter, x: ir.Value, dim: int, *, dtype: Any = None) -> ir.Value
     x = op.cast(x, op.dtype_of())
     if op.rank(x) == 0:
         return x
-    return run(op, "CumSum", x, op.constant(dim % op.rank(x), _INT64))
+    return op.CumSum(x, op.constant(dim % op.rank(x), _INT64))
 
 
 @lowers("aten.cumprod.default")
@@ -138,7 +138,7 @@ def cumprod(op: Emitter, x: ir.Value, dim: int, *, dtype: Any = None) -> ir.Valu
     x = op.cast(x, op.dtype_of())
     if op.rank(x) == 0:
         return x
-    return run(op, "CumProd", x, op.constant(dim % op.rank(x), _INT64))
+    return op.CumProd(x, op.constant(dim % op.rank(x), _INT64))
 
 
 @lowers("aten.count_nonzero.default", "aten.count_nonzero.dim_IntList")
@@ -192,9 +192,9 @@ def _argument(op: Emitter, op_type: str, x: ir.Value, dim: int | None, keepdim: 
     if x.dtype == _BOOL:
         x = op.cast(x, ir.DataType.UINT8)
     if dim is not None:
-        return run(op, op_type, x, axis=dim % rank, keepdims=int(keepdim))
+        return op.single(op_type, x, axis=dim % rank, keepdims=int(keepdim))
     flat = x if rank == 1 else op.Reshape(x, [-1])
-    found = run(op, op_type, flat, axis=0, keepdims=int(keepdim))
+    found = op.single(op_type, flat, axis=0, keepdims=int(keepdim))
     return op.Reshape(found, [1] * rank) if keepdim and rank > 1 else found
 
 
@@ -266,17 +266,17 @@ def _variance(
     x = op.cast(x, _FLOAT if dtype in HALVES else dtype)
     axes = _axes(op, x, dim)
     center = _average(op, x, axes, True)
-    distance = run(op, "Sub", x, center)
+    distance = op.Sub(x, center)
     count = _count(op, x, axes, x.dtype or _FLOAT)
     if correction == 0 and not _is_empty(count):
-        spread = run(op, "ReduceMean", run(op, "Mul", distance, distance), axes, keepdims=int(keepdim))
+        spread = op.ReduceMean(op.Mul(distance, distance), axes, keepdims=int(keepdim))
     else:
-        total = run(op, "ReduceSumSquare", distance, axes, keepdims=int(keepdim))
+        total = op.ReduceSumSquare(distance, axes, keepdims=int(keepdim))
         if isinstance(count, ir.Value):
-            freedom: float | ir.Value = run(op, "Max", run(op, "Sub", count, float(correction)), 0.0)
+            freedom: float | ir.Value = op.Max(op.Sub(count, float(correction)), 0.0)
         else:
             freedom = max(count - correction, 0.0)
-        spread = run(op, "Div", total, freedom)
+        spread = op.Div(total, freedom)
     if keepdim or op.rank(x) == 0:
         average = center
     elif axes is None:
@@ -317,7 +317,7 @@ def var(op: Emitter, *arguments: Any, **keywords: Any) -> ir.Value:
 @lowers("aten.std.default", "aten.std.dim", "aten.std.correction")
 def std(op: Emitter, *arguments: Any, **keywords: Any) -> ir.Value:
     """Root of the variance."""
-    return run(op, "Sqrt", _spread(op, arguments, keywords)[0])
+    return op.Sqrt(_spread(op, arguments, keywords)[0])
 
 
 @lowers("aten.var_mean.default", "aten.var_mean.dim", "aten.var_mean.correction")
@@ -330,7 +330,7 @@ def var_mean(op: Emitter, *arguments: Any, **keywords: Any) -> tuple[ir.Value, i
 def std_mean(op: Emitter, *arguments: Any, **keywords: Any) -> tuple[ir.Value, ir.Value]:
     """Standard deviation and mean."""
     spread, average = _spread(op, arguments, keywords)
-    return run(op, "Sqrt", spread), average
+    return op.Sqrt(spread), average
 
 
 # -- norms and exponentials --------------------------------------------------------------------------------------------
@@ -341,19 +341,19 @@ def _norm(op: Emitter, x: ir.Value, order: float, dim: Axes, keepdim: bool) -> i
     result = op.dtype_of()
     x = op.cast(x, _FLOAT if result in HALVES else result)
     axes = _axes(op, x, dim)
-    keep = {"keepdims": int(keepdim)}
+    keep = int(keepdim)
     if order == 2:
-        return run(op, "ReduceL2", x, axes, **keep)
+        return op.ReduceL2(x, axes, keepdims=keep)
     if order == 1:
-        return run(op, "ReduceL1", x, axes, **keep)
-    size = run(op, "Abs", x)
+        return op.ReduceL1(x, axes, keepdims=keep)
+    size = op.Abs(x)
     if math.isinf(order):
-        return run(op, "ReduceMax" if order > 0 else "ReduceMin", size, axes, **keep)
+        return op.single("ReduceMax" if order > 0 else "ReduceMin", size, axes, keepdims=keep)
     if order == 0:
-        present = op.cast(op.Not(run(op, "Equal", x, 0.0)), x.dtype or result)
-        return run(op, "ReduceSum", present, axes, **keep)
-    total = run(op, "ReduceSum", run(op, "Pow", size, float(order)), axes, **keep)
-    return run(op, "Pow", total, 1.0 / order)
+        present = op.cast(op.Not(op.Equal(x, 0.0)), x.dtype or result)
+        return op.ReduceSum(present, axes, keepdims=keep)
+    total = op.ReduceSum(op.Pow(size, op.scalar(float(order), x.dtype)), axes, keepdims=keep)
+    return op.Pow(total, op.scalar(1.0 / order, x.dtype))
 
 
 @lowers("aten.linalg_vector_norm.default")
@@ -382,7 +382,7 @@ def norm_dim(
 def dist(op: Emitter, x: ir.Value, y: ir.Value, p: float = 2) -> ir.Value:
     """The norm of the difference."""
     dtype = op.dtype_of()
-    return _norm(op, run(op, "Sub", op.cast(x, dtype), op.cast(y, dtype)), p, None, False)
+    return _norm(op, op.Sub(op.cast(x, dtype), op.cast(y, dtype)), p, None, False)
 
 
 @lowers("aten.logsumexp.default", "aten.special_logsumexp.default")
@@ -391,4 +391,4 @@ def logsumexp(op: Emitter, x: ir.Value, dim: Axes, keepdim: bool = False) -> ir.
     x = op.cast(x, op.dtype_of())
     if op.rank(x) == 0:
         return x
-    return run(op, "ReduceLogSumExp", x, _axes(op, x, dim), keepdims=int(keepdim))
+    return op.ReduceLogSumExp(x, _axes(op, x, dim), keepdims=int(keepdim))

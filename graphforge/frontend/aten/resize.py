@@ -102,7 +102,7 @@ def _scaled_size(have: Dim, factor: float, label: str) -> SymbolicScalar:
     def make(op: Emitter) -> ir.Value:
         size = op.scalar(have, _INT64)
         if factor == int(factor):
-            return op.Mul(size, int(factor))  # type: ignore[no-any-return]
+            return op.Mul(size, int(factor))
         return op.cast(op.Floor(op.Mul(op.cast(size, _DOUBLE), factor)), _INT64)
 
     return SymbolicScalar(label, scalar=make)

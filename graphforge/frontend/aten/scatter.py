@@ -12,8 +12,8 @@ import onnx_ir as ir
 from graphforge.frontend.aten.replace import diagonal_replaced, select_replaced, slice_replaced
 from graphforge.frontend.aten.view import strided_positions
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import HALVES
 from graphforge.frontend.rules import lowers
+from graphforge.ir.dtypes import HALVES
 
 __all__ = ["neutral_of", "reduced_in"]
 

@@ -11,8 +11,8 @@ from graphforge.frontend.aten.mask import compressed, nonzero_rows
 from graphforge.frontend.aten.scatter import neutral_of
 from graphforge.frontend.aten.view import empty, merged
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import is_float
 from graphforge.frontend.rules import lowers
+from graphforge.ir.dtypes import is_float
 
 __all__ = ["top"]
 

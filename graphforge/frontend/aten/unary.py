@@ -9,8 +9,9 @@ from typing import Final
 import onnx_ir as ir
 
 from graphforge.frontend.emitter import Emitter
-from graphforge.frontend.kernels import HALVES, is_float, run, working_dtype
 from graphforge.frontend.rules import lowers
+from graphforge.frontend.working import working_dtype
+from graphforge.ir.dtypes import HALVES, is_float
 
 __all__: list[str] = []
 
@@ -40,63 +41,9 @@ _DIRECT: Final = {
 }
 
 
-def _tan(op: Emitter, x: ir.Value) -> ir.Value:
-    return run(op, "Div", run(op, "Sin", x), run(op, "Cos", x))
-
-
-def _sinh(op: Emitter, x: ir.Value) -> ir.Value:
-    half = run(op, "Exp", run(op, "Mul", run(op, "Abs", x), 0.5))  # its square overflows no sooner than sinh does
-    size = run(
-        op, "Sub", run(op, "Mul", run(op, "Mul", half, 0.5), half), run(op, "Div", 0.5, run(op, "Mul", half, half))
-    )
-    return run(op, "Mul", run(op, "Sign", x), size)
-
-
-def _cosh(op: Emitter, x: ir.Value) -> ir.Value:
-    half = run(op, "Exp", run(op, "Mul", run(op, "Abs", x), 0.5))
-    return run(
-        op, "Add", run(op, "Mul", run(op, "Mul", half, 0.5), half), run(op, "Div", 0.5, run(op, "Mul", half, half))
-    )
-
-
-def _asinh(op: Emitter, x: ir.Value) -> ir.Value:
-    size = run(op, "Abs", x)
-    # where the square would overflow, 1 is lost in it anyway: log(2) + log(x)
-    large = run(op, "Greater", size, 1e150)
-    small = run(op, "Where", large, 1.0, size)
-    root = run(op, "Sqrt", run(op, "Add", run(op, "Mul", small, small), 1.0))
-    value = run(op, "Log", run(op, "Add", small, root))
-    value = run(op, "Where", large, run(op, "Add", run(op, "Log", size), math.log(2)), value)
-    return run(op, "Mul", run(op, "Sign", x), value)
-
-
-def _acosh(op: Emitter, x: ir.Value) -> ir.Value:
-    # sqrt(x - 1) * sqrt(x + 1) does not overflow where x * x - 1 would
-    root = run(op, "Mul", run(op, "Sqrt", run(op, "Sub", x, 1.0)), run(op, "Sqrt", run(op, "Add", x, 1.0)))
-    return run(op, "Log", run(op, "Add", x, root))
-
-
-def _atanh(op: Emitter, x: ir.Value) -> ir.Value:
-    return run(op, "Mul", run(op, "Log", run(op, "Div", run(op, "Add", x, 1.0), run(op, "Sub", 1.0, x))), 0.5)
-
-
-# ONNX Runtime has no kernels of these for doubles, but of what they are made of.
-_IN_DOUBLE: Final[dict[str, Callable[[Emitter, ir.Value], ir.Value]]] = {
-    "Acosh": _acosh,
-    "Asinh": _asinh,
-    "Atanh": _atanh,
-    "Cosh": _cosh,
-    "Sinh": _sinh,
-    "Tan": _tan,
-}
-
-
 def _direct(op_type: str) -> Callable[[Emitter, ir.Value], ir.Value]:
     def rule(op: Emitter, x: ir.Value) -> ir.Value:
-        x = _floating(op, x)
-        if x.dtype == ir.DataType.DOUBLE and op_type in _IN_DOUBLE:
-            return _IN_DOUBLE[op_type](op, x)
-        return run(op, op_type, x)
+        return op.single(op_type, op.cast(x, op.dtype_of()))
 
     rule.__name__ = op_type.lower()
     rule.__doc__ = f"ONNX {op_type}."
@@ -116,59 +63,59 @@ def absolute(op: Emitter, x: ir.Value) -> ir.Value:
     """Abs; bools and unsigned integers have nothing to lose."""
     if x.dtype == _BOOL:
         return x
-    return run(op, "Abs", x)
+    return op.Abs(x)
 
 
 @lowers("aten.neg.default", "aten.negative.default")
 def negative(op: Emitter, x: ir.Value) -> ir.Value:
     """Neg; unsigned integers wrap."""
-    return run(op, "Neg", x)
+    return op.Neg(x)
 
 
 @lowers("aten.sign.default", "aten.sgn.default")
 def sign(op: Emitter, x: ir.Value) -> ir.Value:
     """Sign.  Of NaN, torch says 0 and ONNX does not say."""
-    return x if x.dtype == _BOOL else run(op, "Sign", x)
+    return x if x.dtype == _BOOL else op.Sign(x)
 
 
 @lowers("aten.rsqrt.default")
 def rsqrt(op: Emitter, x: ir.Value) -> ir.Value:
     """1 / sqrt(x)."""
-    return run(op, "Reciprocal", run(op, "Sqrt", _floating(op, x)))
+    return op.Reciprocal(op.Sqrt(_floating(op, x)))
 
 
 @lowers("aten.square.default")
 def square(op: Emitter, x: ir.Value) -> ir.Value:
     """x * x."""
     x = _floating(op, x)
-    return run(op, "Mul", x, x)
+    return op.Mul(x, x)
 
 
 @lowers("aten.exp2.default", "aten.special_exp2.default")
 def exp2(op: Emitter, x: ir.Value) -> ir.Value:
     """2 ** x."""
     x = _floating(op, x)
-    return run(op, "Pow", 2.0, x)
+    return op.Pow(op.scalar(2.0, x.dtype), x)
 
 
 @lowers("aten.expm1.default", "aten.special_expm1.default")
 def expm1(op: Emitter, x: ir.Value) -> ir.Value:
     """exp(x) - 1 = tanh(x / 2) * (exp(x) + 1), which keeps its digits near 0."""
     x = _floating(op, x)
-    half = run(op, "Tanh", run(op, "Mul", x, 0.5))
-    return run(op, "Mul", half, run(op, "Add", run(op, "Exp", x), 1.0))
+    half = op.Tanh(op.Mul(x, 0.5))
+    return op.Mul(half, op.Add(op.Exp(x), 1.0))
 
 
 @lowers("aten.log2.default")
 def log2(op: Emitter, x: ir.Value) -> ir.Value:
     """log(x) / log(2)."""
-    return run(op, "Div", run(op, "Log", _floating(op, x)), math.log(2))
+    return op.Div(op.Log(_floating(op, x)), math.log(2))
 
 
 @lowers("aten.log10.default")
 def log10(op: Emitter, x: ir.Value) -> ir.Value:
     """log(x) / log(10)."""
-    return run(op, "Div", run(op, "Log", _floating(op, x)), math.log(10))
+    return op.Div(op.Log(_floating(op, x)), math.log(10))
 
 
 @lowers("aten.log1p.default", "aten.special_log1p.default")
@@ -179,29 +126,29 @@ def log1p(op: Emitter, x: ir.Value) -> ir.Value:
     theorem 4.
     """
     x = _floating(op, x)
-    u = run(op, "Add", x, 1.0)
-    log = run(op, "Log", u)
-    ratio = run(op, "Div", x, run(op, "Sub", u, 1.0))
+    u = op.Add(x, 1.0)
+    log = op.Log(u)
+    ratio = op.Div(x, op.Sub(u, 1.0))
     # where u rounds to 1 (0 / 0) or is infinite (inf / inf) the ratio means nothing
-    small = run(op, "Equal", u, 1.0)
-    large = run(op, "Equal", u, x)
-    precise = run(op, "Mul", log, ratio)
-    return run(op, "Where", small, x, run(op, "Where", large, log, precise))
+    small = op.Equal(u, 1.0)
+    large = op.Equal(u, x)
+    precise = op.Mul(log, ratio)
+    return op.Where(small, x, op.Where(large, log, precise))
 
 
 @lowers("aten.erfc.default", "aten.special_erfc.default")
 def erfc(op: Emitter, x: ir.Value) -> ir.Value:
     """1 - erf(x)."""
-    return run(op, "Sub", 1.0, run(op, "Erf", _floating(op, x)))
+    return op.Sub(1.0, op.Erf(_floating(op, x)))
 
 
 @lowers("aten.sinc.default", "aten.special_sinc.default")
 def sinc(op: Emitter, x: ir.Value) -> ir.Value:
     """sin(pi x) / (pi x), and 1 at 0."""
     x = _floating(op, x)
-    angle = run(op, "Mul", x, math.pi)
-    ratio = run(op, "Div", run(op, "Sin", angle), angle)
-    return run(op, "Where", run(op, "Equal", x, 0.0), 1.0, ratio)
+    angle = op.Mul(x, math.pi)
+    ratio = op.Div(op.Sin(angle), angle)
+    return op.Where(op.Equal(x, 0.0), 1.0, ratio)
 
 
 @lowers("aten.logit.default", "aten.special_logit.default")
@@ -209,20 +156,20 @@ def logit(op: Emitter, x: ir.Value, eps: float | None = None) -> ir.Value:
     """log(x / (1 - x)) of x kept ``eps`` away from 0 and 1."""
     x = _floating(op, x)
     if eps is not None and eps >= 0:
-        x = run(op, "Min", run(op, "Max", x, eps), 1 - eps)
-    return run(op, "Log", run(op, "Div", x, run(op, "Sub", 1.0, x)))
+        x = op.Min(op.Max(x, eps), 1 - eps)
+    return op.Log(op.Div(x, op.Sub(1.0, x)))
 
 
 @lowers("aten.deg2rad.default")
 def deg2rad(op: Emitter, x: ir.Value) -> ir.Value:
     """x * pi / 180."""
-    return run(op, "Mul", _floating(op, x), math.pi / 180)
+    return op.Mul(_floating(op, x), math.pi / 180)
 
 
 @lowers("aten.rad2deg.default")
 def rad2deg(op: Emitter, x: ir.Value) -> ir.Value:
     """x * 180 / pi."""
-    return run(op, "Mul", _floating(op, x), 180 / math.pi)
+    return op.Mul(_floating(op, x), 180 / math.pi)
 
 
 # -- rounding ----------------------------------------------------------------------------------------------------------
@@ -230,7 +177,7 @@ def rad2deg(op: Emitter, x: ir.Value) -> ir.Value:
 
 def _rounding(op_type: str) -> Callable[[Emitter, ir.Value], ir.Value]:
     def rule(op: Emitter, x: ir.Value) -> ir.Value:
-        return run(op, op_type, x) if is_float(x.dtype) else x
+        return op.single(op_type, x) if is_float(x.dtype) else x
 
     rule.__name__ = op_type.lower()
     rule.__doc__ = f"ONNX {op_type}; integers are round already."
@@ -247,12 +194,12 @@ def round_decimals(op: Emitter, x: ir.Value, *, decimals: int) -> ir.Value:
     if not is_float(x.dtype):
         return x
     if decimals == 0:
-        return run(op, "Round", x)
+        return op.Round(x)
     scale = 10.0 ** abs(decimals)
     inward, outward = ("Mul", "Div") if decimals > 0 else ("Div", "Mul")
     dtype = _FLOAT if x.dtype in HALVES and scale > 1000 else x.dtype
     assert dtype is not None
-    return run(op, outward, run(op, "Round", run(op, inward, op.cast(x, dtype), scale)), scale)
+    return op.single(outward, op.Round(op.single(inward, op.cast(x, dtype), scale)), scale)
 
 
 @lowers("aten.trunc.default", "aten.fix.default")
@@ -261,13 +208,13 @@ def trunc(op: Emitter, x: ir.Value) -> ir.Value:
     if not is_float(x.dtype):
         return x
     x = _floating(op, x)
-    return run(op, "Mul", run(op, "Sign", x), run(op, "Floor", run(op, "Abs", x)))
+    return op.Mul(op.Sign(x), op.Floor(op.Abs(x)))
 
 
 @lowers("aten.frac.default")
 def frac(op: Emitter, x: ir.Value) -> ir.Value:
     """x - trunc(x)."""
-    return run(op, "Mod", x, 1.0, fmod=1)
+    return op.Mod(x, 1.0, fmod=1)
 
 
 # -- special values ----------------------------------------------------------------------------------------------------
@@ -275,39 +222,39 @@ def frac(op: Emitter, x: ir.Value) -> ir.Value:
 
 def never(op: Emitter, x: ir.Value) -> ir.Value:
     """False in the shape of ``x``, which contains no NaN."""
-    return op.Xor(x, x) if x.dtype == _BOOL else run(op, "Less", x, x)
+    return op.Xor(x, x) if x.dtype == _BOOL else op.Less(x, x)
 
 
 @lowers("aten.isnan.default")
 def isnan(op: Emitter, x: ir.Value) -> ir.Value:
     """IsNaN; no integer is."""
-    return run(op, "IsNaN", x) if is_float(x.dtype) else never(op, x)
+    return op.IsNaN(x) if is_float(x.dtype) else never(op, x)
 
 
 @lowers("aten.isinf.default")
 def isinf(op: Emitter, x: ir.Value) -> ir.Value:
     """IsInf; no integer is."""
-    return run(op, "IsInf", x) if is_float(x.dtype) else never(op, x)
+    return op.IsInf(x) if is_float(x.dtype) else never(op, x)
 
 
 @lowers("aten.isposinf.default")
 def isposinf(op: Emitter, x: ir.Value) -> ir.Value:
     """Positive infinity only."""
-    return run(op, "IsInf", x, detect_negative=0) if is_float(x.dtype) else never(op, x)
+    return op.IsInf(x, detect_negative=0) if is_float(x.dtype) else never(op, x)
 
 
 @lowers("aten.isneginf.default")
 def isneginf(op: Emitter, x: ir.Value) -> ir.Value:
     """Negative infinity only."""
-    return run(op, "IsInf", x, detect_positive=0) if is_float(x.dtype) else never(op, x)
+    return op.IsInf(x, detect_positive=0) if is_float(x.dtype) else never(op, x)
 
 
 @lowers("aten.isfinite.default")
 def isfinite(op: Emitter, x: ir.Value) -> ir.Value:
     """|x| < inf, which NaN is not."""
     if is_float(x.dtype):
-        return run(op, "Less", run(op, "Abs", x), math.inf)
-    return op.Not(never(op, x))  # type: ignore[no-any-return]
+        return op.Less(op.Abs(x), math.inf)
+    return op.Not(never(op, x))
 
 
 @lowers("aten.nan_to_num.default")
@@ -317,14 +264,14 @@ def nan_to_num(
     """NaN and infinities replaced, by 0 and the dtype's extremes unless told."""
     if not is_float(x.dtype):
         return x
-    replaced = run(op, "Where", run(op, "IsNaN", x), 0.0 if nan is None else nan, x)
+    replaced = op.Where(op.IsNaN(x), 0.0 if nan is None else nan, x)
     if posinf is None and neginf is None:
         largest = _largest(x.dtype)
-        return run(op, "Clip", replaced, -largest, largest)
+        return op.Clip(replaced, -largest, largest)
     upper = _largest(x.dtype) if posinf is None else posinf
     lower = -_largest(x.dtype) if neginf is None else neginf
-    replaced = run(op, "Where", run(op, "IsInf", x, detect_negative=0), upper, replaced)
-    return run(op, "Where", run(op, "IsInf", x, detect_positive=0), lower, replaced)
+    replaced = op.Where(op.IsInf(x, detect_negative=0), upper, replaced)
+    return op.Where(op.IsInf(x, detect_positive=0), lower, replaced)
 
 
 def _largest(dtype: ir.DataType | None) -> float:
@@ -342,18 +289,18 @@ def signbit(op: Emitter, x: ir.Value) -> ir.Value:
     """Whether the sign bit is set; 1/x tells -0 from 0."""
     if x.dtype == _BOOL:
         return never(op, x)
-    below = run(op, "Less", x, 0)
+    below = op.Less(x, 0)
     if not is_float(x.dtype):
         return below
-    return op.Or(below, run(op, "Less", run(op, "Reciprocal", x), 0.0))  # type: ignore[no-any-return]
+    return op.Or(below, op.Less(op.Reciprocal(x), 0.0))
 
 
 @lowers("aten.angle.default")
 def angle(op: Emitter, x: ir.Value) -> ir.Value:
     """pi where a real number is negative, 0 elsewhere, NaN where it is NaN."""
     x = _floating(op, x)
-    below = run(op, "Where", run(op, "Less", x, 0.0), math.pi, op.scalar(0.0, x.dtype))
-    return run(op, "Where", run(op, "IsNaN", x), x, below)
+    below = op.Where(op.Less(x, 0.0), math.pi, op.scalar(0.0, x.dtype))
+    return op.Where(op.IsNaN(x), x, below)
 
 
 # -- bits and logic ----------------------------------------------------------------------------------------------------
@@ -370,5 +317,5 @@ def bitwise_not(op: Emitter, x: ir.Value) -> ir.Value:
 def logical_not(op: Emitter, x: ir.Value) -> ir.Value:
     """Whether x is zero."""
     if x.dtype == _BOOL:
-        return op.Not(x)  # type: ignore[no-any-return]
-    return run(op, "Equal", x, 0)
+        return op.Not(x)
+    return op.Equal(x, 0)

@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from graphforge.frontend.aten._windows import per_axis
 from graphforge.frontend.emitter import Dim, Emitter
-from graphforge.frontend.kernels import run
 from graphforge.frontend.rules import lowers
 
 __all__ = ["blocks"]
@@ -39,7 +38,7 @@ def blocks(
     """[N, C, kernel..., blocks...] of [N, C, spatial...]; ``pads`` as ONNX has them, all begins and then all ends."""
     axes = len(kernel)
     if any(pads):
-        x = run(op, "Pad", x, [0, 0, *pads[:axes], 0, 0, *pads[axes:]])
+        x = op.Pad(x, [0, 0, *pads[:axes], 0, 0, *pads[axes:]])
     for axis in range(axes):
         # axes before this one have become two already
         position = 2 + 2 * axis

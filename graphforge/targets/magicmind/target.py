@@ -37,15 +37,20 @@ class MagicMindTarget:
         """From CANONICAL to opset 11 with constants that fit 32 bits."""
         from graphforge.passes.clamp_nms_limit import ClampNmsLimit
         from graphforge.passes.clamp_slice_bounds import ClampSliceBounds
+        from graphforge.passes.compute_where_kernels_are import ComputeWhereKernelsAre
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.targets.onnx.target import RUNTIME
         from graphforge.targets.semantic import semantic_passes
 
         read_options(options)
         # The constants that these leave behind unused would still be converted to 32 bits.
         return [
             *semantic_passes(options, outputs="padded"),
+            # which element types an MLU takes is not public; ONNX Runtime makes the reference and checks the file
+            ComputeWhereKernelsAre(RUNTIME),
             LegaliseOpset(opset=OPSET),
+            ComputeWhereKernelsAre(RUNTIME),
             ClampSliceBounds(),
             ClampNmsLimit(),
             EliminateDeadCode(),

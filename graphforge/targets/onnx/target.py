@@ -79,14 +79,17 @@ class OnnxTarget:
         return opset
 
     def pipeline(self, options: TargetOptions) -> list[Pass]:
-        """Lower the graph to the opset, and fold what the lower forms compute from constants."""
+        """Compute where kernels are, lower the graph to the opset, fold what the lower forms compute of constants."""
+        from graphforge.passes.compute_where_kernels_are import ComputeWhereKernelsAre
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
         from graphforge.targets.semantic import semantic_passes
 
         legalise = LegaliseOpset(opset=self.opset(options), runtime=RUNTIME if options.opset is None else "")
-        return [*semantic_passes(options), legalise, FoldConstants(), EliminateDeadCode()]
+        # A file made from another keeps its element types.  Twice: older versions have kernels for less.
+        kernels = () if self.keep_names else (ComputeWhereKernelsAre(RUNTIME),)
+        return [*semantic_passes(options), *kernels, legalise, *kernels, FoldConstants(), EliminateDeadCode()]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write the file (and ``FILE.data`` above 1.9 GB of weights)."""

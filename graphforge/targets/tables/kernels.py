@@ -12,46 +12,9 @@ from typing import Final
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
+from graphforge.ir.dtypes import SUBSTITUTES, dtype_name
 
-__all__ = ["Kernels", "is_exact"]
-
-_D = ir.DataType
-
-# Where to compute instead, the first that has a kernel.
-_INSTEAD: Final[dict[ir.DataType, tuple[ir.DataType, ...]]] = {
-    _D.BFLOAT16: (_D.FLOAT,),
-    _D.FLOAT16: (_D.FLOAT,),
-    _D.DOUBLE: (_D.FLOAT,),
-    _D.FLOAT: (_D.DOUBLE,),
-    _D.BOOL: (_D.UINT8, _D.INT32, _D.INT64, _D.FLOAT),
-    _D.INT8: (_D.INT32, _D.INT64, _D.FLOAT),
-    _D.INT16: (_D.INT32, _D.INT64, _D.FLOAT),
-    _D.UINT8: (_D.INT32, _D.INT64, _D.FLOAT),
-    _D.UINT16: (_D.INT32, _D.INT64, _D.FLOAT),
-    _D.INT32: (_D.INT64, _D.DOUBLE, _D.FLOAT),
-    _D.UINT32: (_D.INT64, _D.DOUBLE, _D.FLOAT),
-    _D.INT64: (_D.DOUBLE, _D.FLOAT),
-    _D.UINT64: (_D.INT64, _D.DOUBLE, _D.FLOAT),
-}
-
-# Pairs (asked for, computed in) by which digits can be lost.
-_LOSSY: Final = frozenset(
-    {
-        (_D.DOUBLE, _D.FLOAT),
-        (_D.INT32, _D.FLOAT),
-        (_D.UINT32, _D.FLOAT),
-        (_D.INT64, _D.FLOAT),
-        (_D.INT64, _D.DOUBLE),
-        (_D.UINT64, _D.INT64),
-        (_D.UINT64, _D.DOUBLE),
-        (_D.UINT64, _D.FLOAT),
-    }
-)
-
-
-def is_exact(asked: ir.DataType, computed: ir.DataType) -> bool:
-    """Whether every value of the one dtype is a value of the other."""
-    return (asked, computed) not in _LOSSY
+__all__ = ["Kernels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +24,23 @@ class Kernels:
     Attributes:
         rows: ``Clip``, or ``Clip-11`` where that version differs from the newer ones -> the element types computed; an
             operator without a row computes whatever its schema admits.
+        operators: those with a row for some version.
     """
 
     rows: Mapping[str, frozenset[ir.DataType]] = field(default_factory=dict)
+    operators: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operators", frozenset(name.partition("-")[0] for name in self.rows))
 
     def row(self, op_type: str, version: int | None = None) -> frozenset[ir.DataType] | None:
         """The element types that the operator (of this version, as in ``Clip-11``) computes; None is all of them."""
         own = self.rows.get(f"{op_type}-{version}") if version is not None else None
         return self.rows.get(op_type) if own is None else own
+
+    def restricts(self, op_type: str) -> bool:
+        """Whether some version of the operator lacks a kernel for something; False is quick to know."""
+        return op_type in self.operators
 
     def has(self, op_type: str, dtype: ir.DataType, version: int | None = None) -> bool:
         """Whether the operator computes values of the dtype."""
@@ -79,10 +51,10 @@ class Kernels:
         """The dtype to compute in where ``dtype`` has no kernel; None where it has, or where nothing else has."""
         if self.has(op_type, dtype, version):
             return None
-        return next((other for other in _INSTEAD.get(dtype, ()) if self.has(op_type, other, version)), None)
+        return next((other for other in SUBSTITUTES.get(dtype, ()) if self.has(op_type, other, version)), None)
 
 
-_NAMES: Final = {dtype.numpy().name: dtype for dtype in _INSTEAD}
+_NAMES: Final = {dtype_name(dtype): dtype for dtype in SUBSTITUTES}
 
 
 def rows_of(written: Mapping[str, str]) -> Iterable[tuple[str, frozenset[ir.DataType]]]:

@@ -43,9 +43,11 @@ class TensorRTTarget:
 
     def pipeline(self, options: TargetOptions) -> list[Pass]:
         """From CANONICAL to what the parser reads."""
+        from graphforge.passes.compute_where_kernels_are import ComputeWhereKernelsAre
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.targets.onnx.target import RUNTIME
         from graphforge.targets.semantic import semantic_passes
 
         wanted = read_options(options)
@@ -53,7 +55,10 @@ class TensorRTTarget:
         return [
             # it has no NMS kernel, and fixed shapes only
             *semantic_passes(options, outputs="padded", nms="portable", fixed_shapes=True, roi_align=roi_align),
+            # which element types its own kernels take is not documented; this file is what ONNX Runtime checks
+            ComputeWhereKernelsAre(RUNTIME),
             LegaliseOpset(opset=wanted.opset),
+            ComputeWhereKernelsAre(RUNTIME),
             FoldConstants(),
             EliminateDeadCode(),
         ]
