@@ -26,7 +26,7 @@ CANNOT_FOLD = frozenset(
     "SequenceMap Constant Optional OptionalGetElement OptionalHasElement".split()
 )
 
-# Evaluated by onnx's reference implementation: rare in constant subgraphs, exact, and not worth a rule of our own.
+# Evaluated by onnx's reference implementation: rare in constant subgraphs, exact, and not worth a kernel of our own.
 _BY_REFERENCE = frozenset(
     "ArgMax ArgMin Conv CumSum CumProd DepthToSpace EyeLike GatherElements IsInf IsNaN LogSoftmax MatMul OneHot "
     "QuantizeLinear DequantizeLinear ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare ScatterElements "
@@ -37,8 +37,8 @@ _BY_REFERENCE = frozenset(
 
 
 def can_evaluate(node: ir.Node) -> bool:
-    """Whether ``evaluate`` has a rule for the operator."""
-    return node.domain == "" and (node.op_type in _RULES or node.op_type in _BY_REFERENCE)
+    """Whether ``evaluate`` has a kernel for the operator."""
+    return node.domain == "" and (node.op_type in _KERNELS or node.op_type in _BY_REFERENCE)
 
 
 def evaluate(node: ir.Node, inputs: Inputs, opset: int) -> list[Array]:
@@ -47,11 +47,11 @@ def evaluate(node: ir.Node, inputs: Inputs, opset: int) -> list[Array]:
     Raises:
         NotEvaluable: they are not well defined, or a runtime may compute them differently.
     """
-    rule = _RULES.get(node.op_type)
+    kernel = _KERNELS.get(node.op_type)
     with np.errstate(all="ignore"):
         try:
-            if rule is not None:
-                result = rule(node, inputs)
+            if kernel is not None:
+                result = kernel(node, inputs)
                 return [_as_array(item) for item in result] if isinstance(result, list) else [_as_array(result)]
             return _by_reference(node, inputs, opset)
         except (ValueError, TypeError, IndexError, NotImplementedError, RuntimeError, OverflowError) as error:
@@ -103,37 +103,37 @@ def _ints(array: Array | None) -> list[int]:
     return [int(item) for item in _need(array).reshape(-1)]
 
 
-Rule: TypeAlias = Callable[[ir.Node, Inputs], Any]
+Kernel: TypeAlias = Callable[[ir.Node, Inputs], Any]
 
 
-def _unary(function: Callable[[Array], Any]) -> Rule:
-    def rule(node: ir.Node, inputs: Inputs) -> Any:
+def _unary(function: Callable[[Array], Any]) -> Kernel:
+    def kernel(node: ir.Node, inputs: Inputs) -> Any:
         array = _need(inputs[0])
         return np.asarray(function(array)).astype(array.dtype, copy=False)
 
-    return rule
+    return kernel
 
 
-def _binary(function: Callable[[Array, Array], Any]) -> Rule:
-    def rule(node: ir.Node, inputs: Inputs) -> Any:
+def _binary(function: Callable[[Array, Array], Any]) -> Kernel:
+    def kernel(node: ir.Node, inputs: Inputs) -> Any:
         left, right = _need(inputs[0]), _need(inputs[1])
         return np.asarray(function(left, right)).astype(left.dtype, copy=False)
 
-    return rule
+    return kernel
 
 
-def _compare(function: Callable[[Array, Array], Any]) -> Rule:
+def _compare(function: Callable[[Array, Array], Any]) -> Kernel:
     return lambda node, inputs: np.asarray(function(_need(inputs[0]), _need(inputs[1])))
 
 
-def _variadic(function: Callable[[Array, Array], Any]) -> Rule:
-    def rule(node: ir.Node, inputs: Inputs) -> Any:
+def _variadic(function: Callable[[Array, Array], Any]) -> Kernel:
+    def kernel(node: ir.Node, inputs: Inputs) -> Any:
         result = _need(inputs[0])
         for other in inputs[1:]:
             result = np.asarray(function(result, _need(other))).astype(result.dtype, copy=False)
         return result
 
-    return rule
+    return kernel
 
 
 def _divide(node: ir.Node, inputs: Inputs) -> Any:
@@ -310,8 +310,8 @@ def _clip(node: ir.Node, inputs: Inputs) -> Any:
     return array if high is None else np.minimum(array, high)
 
 
-def _reduce(function: Callable[..., Any]) -> Rule:
-    def rule(node: ir.Node, inputs: Inputs) -> Any:
+def _reduce(function: Callable[..., Any]) -> Kernel:
+    def kernel(node: ir.Node, inputs: Inputs) -> Any:
         array = _need(inputs[0])
         axes = tuple(_ints(inputs[1])) if len(inputs) > 1 and inputs[1] is not None else None
         if axes is None or not axes:
@@ -322,7 +322,7 @@ def _reduce(function: Callable[..., Any]) -> Rule:
             array.dtype
         )
 
-    return rule
+    return kernel
 
 
 def _range(node: ir.Node, inputs: Inputs) -> Any:
@@ -375,7 +375,7 @@ _UNARY: dict[str, Callable[[Array], Any]] = {
     "Identity": lambda array: array,
 }
 
-_RULES: dict[str, Rule] = {
+_KERNELS: dict[str, Kernel] = {
     **{name: _unary(function) for name, function in _UNARY.items()},
     "Add": _binary(np.add),
     "Sub": _binary(np.subtract),

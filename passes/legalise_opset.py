@@ -8,7 +8,7 @@ from typing import ClassVar
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.ir import HOME_OPSET, Graph, here, nodes_of
 from graphforge.ir.versions import ir_version_for, versions_of
-from graphforge.passes.opset.engine import LOWEST_OPSET, lower_graph, rules_of
+from graphforge.passes.opset.engine import LOWEST_OPSET, lower_graph, steps_down_of
 from graphforge.passes.opset.step import NoLowerForm, Step
 from graphforge.targets.tables import Facts, facts_of
 from graphforge.transform import Pass, Rewriter
@@ -83,7 +83,7 @@ class LegaliseOpset(Pass):
             op = rewriter.builder(node)
             op.opset = target
             try:
-                values = rules_of(facts.older_form[node.op_type])[node.op_type](Step(node, target, rewriter, op))
+                values = steps_down_of(facts.older_form[node.op_type])[node.op_type](Step(node, target, rewriter, op))
             except NoLowerForm:
                 continue
             if values is not None:

@@ -28,10 +28,10 @@ class RemoveIdentities(Pass):
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Remove them from the graph and its bodies."""
         for node in nodes_of(graph):
-            rule = _RULES.get(node.op_type) if node.domain == "" else None
-            if rule is None:
+            equal_to = _EQUALS.get(node.op_type) if node.domain == "" else None
+            if equal_to is None:
                 continue
-            found = rule(node)
+            found = equal_to(node)
             if isinstance(found, str):
                 if found:
                     rewriter.declined(found, node)
@@ -50,7 +50,7 @@ def _remove(node: Node, same: Value, rewriter: Rewriter) -> None:
     rewriter.replace(node, [same, *[None] * (len(node.outputs) - 1)])
 
 
-# A rule returns the value that the node's first output equals, or why it is not so ("" when nothing is worth saying).
+# A test returns the value that the node's first output equals, or why it is not so ("" when nothing is worth saying).
 Found: TypeAlias = Value | str
 
 
@@ -193,7 +193,7 @@ def _clip(node: Node) -> Found:
 def _neutral(number: float, *, either_side: bool) -> Callable[[Node], Found]:
     """x + 0, 0 + x, x - 0, x * 1, 1 * x, x / 1."""
 
-    def rule(node: Node) -> Found:
+    def test(node: Node) -> Found:
         for kept, constant in ((0, 1), (1, 0)) if either_side else ((0, 1),):
             source, other = node.inputs[kept], node.inputs[constant]
             if source is None or other is None or other.const_value is None or source.const_value is not None:
@@ -208,7 +208,7 @@ def _neutral(number: float, *, either_side: bool) -> Callable[[Node], Found]:
             return f"{node.op_type} with {number} broadcasts, or the shape is unknown"
         return ""
 
-    return rule
+    return test
 
 
 def _all_are(array: np.ndarray, number: float) -> bool:
@@ -289,7 +289,7 @@ def _resize(node: Node) -> Found:
 def _twice(inner_op: str) -> Callable[[Node], Found]:
     """An operator that undoes itself."""
 
-    def rule(node: Node) -> Found:
+    def test(node: Node) -> Found:
         source = node.inputs[0]
         producer = None if source is None else source.producer()
         if (
@@ -301,7 +301,7 @@ def _twice(inner_op: str) -> Callable[[Node], Found]:
             return ""
         return producer.inputs[0] or ""
 
-    return rule
+    return test
 
 
 def _idempotent(node: Node) -> Found:
@@ -312,7 +312,7 @@ def _idempotent(node: Node) -> Found:
     return source
 
 
-_RULES: dict[str, Callable[[Node], Found]] = {
+_EQUALS: dict[str, Callable[[Node], Found]] = {
     "Identity": _identity,
     "Dropout": _dropout,
     "Cast": _cast,

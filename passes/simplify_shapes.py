@@ -30,9 +30,9 @@ class SimplifyShapes(Pass):
 def _graph(graph: Graph, rewriter: Rewriter, values: ShapeValues) -> None:
     for node in graph:
         if node.domain == "":
-            rule = _RULES.get(node.op_type)
-            if rule is not None:
-                rule(node, rewriter, values)
+            simplify = _SIMPLIFICATIONS.get(node.op_type)
+            if simplify is not None:
+                simplify(node, rewriter, values)
             if node.graph is not None:
                 values.visit(node)
         if node.attributes:
@@ -129,7 +129,7 @@ def _set_constant(node: Node, index: int, target: list[int], rewriter: Rewriter)
     rewriter.set_input(node, index, rewriter.constant(np.array(target, dtype=dtype)))
 
 
-_RULES: dict[str, Callable[[Node, Rewriter, ShapeValues], None]] = {
+_SIMPLIFICATIONS: dict[str, Callable[[Node, Rewriter, ShapeValues], None]] = {
     "Reshape": _reshape,
     "Expand": _expand,
     "Slice": _slice,

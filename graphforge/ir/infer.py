@@ -121,6 +121,8 @@ def _int_attribute(node: ir.Node, name: str, default: int) -> int:
 
 
 Inferred: TypeAlias = tuple[ir.DataType | None, list[Dim] | None]
+# Type and dims of a node's first output, None where they cannot be said.
+ShapeRule: TypeAlias = Callable[[ir.Node], Inferred | None]
 
 
 def _same_as_first(node: ir.Node) -> Inferred | None:
@@ -373,7 +375,7 @@ def _gemm(node: ir.Node) -> Inferred | None:
     return left.dtype, [rows, b[0 if _int_attribute(node, "transB", 0) else 1]]
 
 
-_RULES: dict[str, Callable[[ir.Node], Inferred | None]] = {
+_SHAPE_RULES: dict[str, ShapeRule] = {
     **dict.fromkeys(
         "Relu Sigmoid Tanh Exp Log Sqrt Neg Abs Erf Floor Ceil Round Identity Not Softmax LogSoftmax Gelu "
         "HardSigmoid HardSwish Elu Selu Celu LeakyRelu Softplus Softsign Mish Swish Sin Cos Tan Sinh Cosh Asin Acos "
@@ -417,7 +419,7 @@ def infer_node(node: ir.Node, opset: int) -> None:
     if all(value.dtype is not None and value.shape is not None for value in node.outputs):
         return
     if node.domain in ("", "ai.onnx"):
-        rule = _RULES.get(node.op_type)
+        rule = _SHAPE_RULES.get(node.op_type)
         # The rules speak of tensors; a sequence's element type is not the type of the value.
         if rule is not None and all(
             value is None or value.type is None or isinstance(value.type, ir.TensorType) for value in node.inputs

@@ -1,8 +1,8 @@
-"""What changed in ONNX's operators from opset 6 to the home opset, as rules that bring one node over one change.
+"""What changed in ONNX's operators from opset 6 to the home opset, as steps that bring one node over one change.
 
-A rule is for one operator and the version that brought the change.  It edits the node in place and returns None, or
-builds something else in the home opset and returns the values that replace the node's outputs.  Changes that only
-admitted more types need no rule.
+A step (`Raise`) is for one operator and the version that brought the change.  It edits the node in place and returns
+None, or builds something else in the home opset and returns the values that replace the node's outputs.  Changes that
+only admitted more types need no step.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from graphforge.ir import Builder, constant_of, schema_of
 from graphforge.ir.describe import describe
 from graphforge.onnx_io.scan_8 import scan_9_from_8
 
-__all__ = ["RAISES", "Rule"]
+__all__ = ["RAISES", "Raise"]
 
 Values: TypeAlias = list[ir.Value | None]
-Rule: TypeAlias = Callable[[ir.Node, Builder], Values | None]
+Raise: TypeAlias = Callable[[ir.Node, Builder], Values | None]
 
 
 def _ints(node: ir.Node, name: str) -> list[int] | None:
@@ -70,10 +70,10 @@ def _is_read(value: ir.Value) -> bool:
     return bool(value._uses) or value.is_graph_output()
 
 
-def _attributes_to_inputs(*moves: tuple[str, int]) -> Rule:
+def _attributes_to_inputs(*moves: tuple[str, int]) -> Raise:
     """Attributes that became inputs: (attribute, position) each; an absent one stays absent."""
 
-    def rule(node: ir.Node, op: Builder) -> None:
+    def raised(node: ir.Node, op: Builder) -> None:
         for name, position in moves:
             attribute = node.attributes.get(name)
             if attribute is None:
@@ -88,26 +88,26 @@ def _attributes_to_inputs(*moves: tuple[str, int]) -> Rule:
                 _set_input(node, position, op.constant([int(item) for item in items]))
             _drop(node, name)
 
-    return rule
+    return raised
 
 
-def _dropped(*names: str) -> Rule:
+def _dropped(*names: str) -> Raise:
     """Attributes that are gone and said nothing that still matters."""
 
-    def rule(node: ir.Node, op: Builder) -> None:
+    def raised(node: ir.Node, op: Builder) -> None:
         _drop(node, *names)
 
-    return rule
+    return raised
 
 
-def _with_default(name: str, value: str | int) -> Rule:
+def _with_default(name: str, value: str | int) -> Raise:
     """The default changed: spell out the old one."""
 
-    def rule(node: ir.Node, op: Builder) -> None:
+    def raised(node: ir.Node, op: Builder) -> None:
         if name not in node.attributes:
             node.attributes[name] = ir.convenience.convert_attribute(name, value)
 
-    return rule
+    return raised
 
 
 def _numpy_broadcast(node: ir.Node, op: Builder) -> None:
@@ -290,8 +290,8 @@ _REDUCTIONS = dict.fromkeys(
 _COERCED = dict.fromkeys("Softmax LogSoftmax Hardmax".split(), ((13, _coerced_axis),))
 _RECURRENT = dict.fromkeys("RNN LSTM GRU".split(), ((7, _dropped("output_sequence")),))
 
-# Operator -> (version that brought the change, rule), rising.
-RAISES: dict[str, tuple[tuple[int, Rule], ...]] = {
+# Operator -> (version that brought the change, step), rising.
+RAISES: dict[str, tuple[tuple[int, Raise], ...]] = {
     **_BROADCAST_7,
     **_REDUCTIONS,
     **_COERCED,

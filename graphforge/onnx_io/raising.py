@@ -1,4 +1,4 @@
-"""Bring every node of an imported file to the home opset: older forms by rules, newer ones where they mean the same."""
+"""Bring every node of an imported file to the home opset: older forms by steps, newer ones where they mean the same."""
 
 from __future__ import annotations
 
@@ -119,10 +119,10 @@ def _raised(node: ir.Node, op: Builder, version: int) -> list[ir.Value | None] |
             f"{describe(node)} is written in opset {version}; it has changed at opset {history[0]}",
             f"files from opset {_FIRST_COVERED} on can be read; export this one again",
         )
-    for since, rule in RAISES.get(node.op_type, ()):
+    for since, step in RAISES.get(node.op_type, ()):
         if since <= version:
             continue
-        values = rule(node, op)
+        values = step(node, op)
         if values is not None:
             return values
     return None

@@ -69,13 +69,13 @@ class ShapeValues:
         """Work out what the node's outputs hold; returns whether something came of it."""
         if node.domain != "":
             return False
-        rule = _RULES.get(node.op_type)
-        if rule is None:
+        trace = _TRACED.get(node.op_type)
+        if trace is None:
             return False
         output = node.outputs[0]
         if output.dtype is not None and output.dtype not in _INTEGERS:
             return False
-        found = rule(self, node)
+        found = trace(self, node)
         if found is None or len(found) > _LONGEST:
             return False
         if output.shape is not None:
@@ -355,14 +355,14 @@ def _rank(value: ir.Value | None) -> int | None:
     return None if value.const_value is None else len(value.const_value.shape)
 
 
-Rule: TypeAlias = Callable[[ShapeValues, ir.Node], Elements | None]
+Trace: TypeAlias = Callable[[ShapeValues, ir.Node], Elements | None]
 
 
-def _binary(operation: Callable[[Element, Element], Element | None]) -> Rule:
+def _binary(operation: Callable[[Element, Element], Element | None]) -> Trace:
     return lambda values, node: _elementwise(values, node, operation) if len(node.inputs) == 2 else None
 
 
-_RULES: dict[str, Rule] = {
+_TRACED: dict[str, Trace] = {
     "Shape": _shape,
     "Size": _size,
     "Gather": _gather,

@@ -1,4 +1,4 @@
-"""Ragged tensors in fixed shapes: what a ragged axis is (``rows``) and what each operator does to one (``rules``)."""
+"""Ragged tensors in fixed shapes: what a ragged axis is (``rows``) and what each operator does to one (``table``)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What the rules share: the table they stand in, and what most of them do with a ragged tensor."""
+"""What the boundings share: the table they stand in, and what most of them do with a ragged tensor."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -12,15 +12,17 @@ import onnx_ir as ir
 from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows
 from graphforge.passes.bounding.walk import Walk
 
-__all__ = ["RULES", "data_of", "filled", "hand_over", "row_by_row", "rows_of", "rule"]
+__all__ = ["BOUNDINGS", "Bounding", "bounds", "data_of", "filled", "hand_over", "row_by_row", "rows_of"]
 
-RULES: dict[str, Callable[[Walk, ir.Node], None]] = {}
+Bounding: TypeAlias = Callable[[Walk, ir.Node], None]
+
+BOUNDINGS: dict[str, Bounding] = {}
 
 
-def rule(*names: str) -> Callable[[Callable[[Walk, ir.Node], None]], Callable[[Walk, ir.Node], None]]:
-    def register(function: Callable[[Walk, ir.Node], None]) -> Callable[[Walk, ir.Node], None]:
+def bounds(*names: str) -> Callable[[Bounding], Bounding]:
+    def register(function: Bounding) -> Bounding:
         for name in names:
-            RULES[name] = function
+            BOUNDINGS[name] = function
         return function
 
     return register

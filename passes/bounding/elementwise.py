@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from graphforge.passes.bounding.common import rule
+from graphforge.passes.bounding.common import bounds
 from graphforge.passes.bounding.rows import Extent, Refusal, Rows
 from graphforge.passes.bounding.walk import Walk
 
@@ -22,7 +22,7 @@ _ELEMENTWISE = (
 ).split()
 
 
-@rule(*_ELEMENTWISE)
+@bounds(*_ELEMENTWISE)
 def _elementwise(walk: Walk, node: ir.Node) -> None:
     ragged = [walk.ragged.get(value) if value is not None else None for value in node.inputs]
     if not any(ragged):

@@ -7,14 +7,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphforge.passes.bounding.common import data_of, filled, hand_over, row_by_row, rows_of, rule
+from graphforge.passes.bounding.common import bounds, data_of, filled, hand_over, row_by_row, rows_of
 from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows
 from graphforge.passes.bounding.walk import Walk
 
 __all__: list[str] = []
 
 
-@rule("Gather")
+@bounds("Gather")
 def _gather(walk: Walk, node: ir.Node) -> None:
     data, indices = data_of(node), data_of(node, 1)
     op = walk.op
@@ -69,7 +69,7 @@ def _from_the_end(walk: Walk, indices: ir.Value, rows: Rows) -> ir.Value:
     return counted
 
 
-@rule("GatherND")
+@bounds("GatherND")
 def _gather_nd(walk: Walk, node: ir.Node) -> None:
     data, indices = data_of(node), data_of(node, 1)
     source, picks = walk.ragged.get(data), walk.ragged.get(indices)
@@ -86,14 +86,14 @@ def _gather_nd(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], result, picks.axis, picks.rows)
 
 
-@rule("GatherElements")
+@bounds("GatherElements")
 def _gather_elements(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     axis = node.attributes.get_int("axis", 0) % len(walk.shape(value))
     row_by_row(walk, node, lambda ragged: ragged, allowed=lambda ragged: ragged != axis)
 
 
-@rule("TopK")
+@bounds("TopK")
 def _top_k(walk: Walk, node: ir.Node) -> None:
     value, k = data_of(node), data_of(node, 1)
     shape = walk.shape(value)
@@ -126,7 +126,7 @@ def _top_k(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[1], results[1], axis, rows, into=into)
 
 
-@rule("Slice")
+@bounds("Slice")
 def _slice(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     starts, ends = walk.elements(node.inputs[1]), walk.elements(node.inputs[2])
@@ -222,7 +222,7 @@ def _slice_to_size(
     walk.set(node.outputs[0], dense, axis, rows)
 
 
-@rule("Split")
+@bounds("Split")
 def _split(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     known = walk.ragged.get(value)
@@ -253,7 +253,7 @@ def _split(walk: Walk, node: ir.Node) -> None:
         walk.set(old, dense, axis, part)
 
 
-@rule("Concat")
+@bounds("Concat")
 def _concat(walk: Walk, node: ir.Node) -> None:
     inputs = [value for value in node.inputs if value is not None]
     known = [walk.ragged.get(value) for value in inputs]

@@ -6,14 +6,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphforge.passes.bounding.common import data_of, filled, hand_over, row_by_row, rule
+from graphforge.passes.bounding.common import bounds, data_of, filled, hand_over, row_by_row
 from graphforge.passes.bounding.rows import Refusal
 from graphforge.passes.bounding.walk import Walk
 
 __all__: list[str] = []
 
 
-@rule(
+@bounds(
     "Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "BatchNormalization",
     "InstanceNormalization", "GroupNormalization", "Resize", "DepthToSpace", "SpaceToDepth", "GridSample",
     "graphforge::MultiScaleRoiAlign", "graphforge::HeatmapsToKeypoints", "LRN", "LpPool", "GlobalLpPool",
@@ -23,21 +23,21 @@ def _batch(walk: Walk, node: ir.Node) -> None:
     row_by_row(walk, node, lambda axis: axis, allowed=lambda axis: axis == 0)
 
 
-@rule("RoiAlign", "MaxRoiPool")
+@bounds("RoiAlign", "MaxRoiPool")
 def _roi_align(walk: Walk, node: ir.Node) -> None:
     if node.inputs[0] in walk.ragged:
         raise Refusal(f"{node.op_type} pools from a batch whose size depends on data")
     row_by_row(walk, node, lambda axis: axis, allowed=lambda axis: axis == 0)
 
 
-@rule("Gemm")
+@bounds("Gemm")
 def _gemm(walk: Walk, node: ir.Node) -> None:
     if any(value in walk.ragged for value in node.inputs[1:]) or node.attributes.get_int("transA", 0) != 0:
         raise Refusal("Gemm adds over an axis whose size depends on data")
     row_by_row(walk, node, lambda axis: axis, allowed=lambda axis: axis == 0)
 
 
-@rule("MatMul")
+@bounds("MatMul")
 def _mat_mul(walk: Walk, node: ir.Node) -> None:
     left, right = data_of(node), data_of(node, 1)
     ranks = len(walk.shape(left)), len(walk.shape(right))
@@ -56,7 +56,7 @@ def _mat_mul(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], result, place, next(one.rows for one in known if one is not None))
 
 
-@rule("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "Hardmax", "LpNormalization")
+@bounds("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "Hardmax", "LpNormalization")
 def _along_axis(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     known = walk.ragged.get(value)
@@ -69,7 +69,7 @@ def _along_axis(walk: Walk, node: ir.Node) -> None:
     row_by_row(walk, node, lambda ragged: ragged, allowed=lambda ragged: True)
 
 
-@rule("Pad")
+@bounds("Pad")
 def _pad(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     known, pads = walk.ragged.get(value), walk.vector_of(node.inputs[1])
@@ -84,7 +84,7 @@ def _pad(walk: Walk, node: ir.Node) -> None:
     row_by_row(walk, node, lambda ragged: ragged, allowed=lambda ragged: True)
 
 
-@rule("Tile")
+@bounds("Tile")
 def _tile(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     known, repeats = walk.ragged.get(value), walk.vector_of(node.inputs[1])
@@ -93,14 +93,14 @@ def _tile(walk: Walk, node: ir.Node) -> None:
     row_by_row(walk, node, lambda ragged: ragged, allowed=lambda ragged: True)
 
 
-@rule("OneHot")
+@bounds("OneHot")
 def _one_hot(walk: Walk, node: ir.Node) -> None:
     if node.attributes.get_int("axis", -1) != -1:
         raise Refusal("OneHot in the middle of a tensor whose size depends on data")
     row_by_row(walk, node, lambda axis: axis, allowed=lambda axis: True)
 
 
-@rule("CumSum")
+@bounds("CumSum")
 def _cum_sum(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     known, axis = walk.ragged.get(value), walk.single(node.inputs[1])
@@ -126,7 +126,7 @@ _NEUTRAL: dict[str, Any] = {
 }
 
 
-@rule(*_NEUTRAL)
+@bounds(*_NEUTRAL)
 def _reduce(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     known = walk.ragged.get(value)
@@ -152,7 +152,7 @@ def _reduce(walk: Walk, node: ir.Node) -> None:
     hand_over(walk, node.outputs[0], result)
 
 
-@rule("ArgMax", "ArgMin")
+@bounds("ArgMax", "ArgMin")
 def _arg_reduce(walk: Walk, node: ir.Node) -> None:
     """The best class of each row; the best row of all would need its rank among the valid ones."""
     value = data_of(node)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.passes.bounding.common import data_of, rows_of, rule
+from graphforge.passes.bounding.common import bounds, data_of, rows_of
 from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows
 from graphforge.passes.bounding.walk import Walk
 
@@ -17,7 +17,7 @@ __all__: list[str] = []
 _INT = ir.DataType.INT64
 
 
-@rule("Transpose")
+@bounds("Transpose")
 def _transpose(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     rank = len(walk.shape(value))
@@ -27,7 +27,7 @@ def _transpose(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], result, perm.index(known.axis), known.rows, into=known.into)
 
 
-@rule("Unsqueeze", "Squeeze")
+@bounds("Unsqueeze", "Squeeze")
 def _squeeze(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     if value in walk.extents:
@@ -52,7 +52,7 @@ def _squeeze(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], result, axis, known.rows, into=known.into, iota=known.iota)
 
 
-@rule("Reshape", "Flatten")
+@bounds("Reshape", "Flatten")
 def _reshape(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     if value in walk.extents:
@@ -117,7 +117,7 @@ def _split_or_merged(walk: Walk, rows: Rows, after: int, new_after: int) -> Rows
     raise Refusal("Reshape cuts an axis whose size depends on data")
 
 
-@rule("Shape")
+@bounds("Shape")
 def _shape(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     known = walk.ragged.get(value)
@@ -134,7 +134,7 @@ def _shape(walk: Walk, node: ir.Node) -> None:
     walk.set_size(node.outputs[0], now, sizes[start:end])
 
 
-@rule("Size")
+@bounds("Size")
 def _size(walk: Walk, node: ir.Node) -> None:
     value = data_of(node)
     known = walk.ragged[value]
@@ -147,7 +147,7 @@ def _size(walk: Walk, node: ir.Node) -> None:
     )
 
 
-@rule("ConstantOfShape", "Expand")
+@bounds("ConstantOfShape", "Expand")
 def _expand(walk: Walk, node: ir.Node) -> None:
     target = walk.elements(node.inputs[-1])
     if target is None:
@@ -178,7 +178,7 @@ def _expand(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], result, axis, rows)
 
 
-@rule("Range")
+@bounds("Range")
 def _range(walk: Walk, node: ir.Node) -> None:
     start, limit, delta = (walk.single(value) for value in node.inputs)
     if start != 0 or delta != 1 or not isinstance(limit, Extent):

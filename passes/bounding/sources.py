@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.passes.bounding.common import data_of, rule
+from graphforge.passes.bounding.common import bounds, data_of
 from graphforge.passes.bounding.rows import Refusal, Rows
 from graphforge.passes.bounding.walk import Walk
 
@@ -17,7 +17,7 @@ __all__: list[str] = []
 _MAX = 2**63 - 1
 
 
-@rule("NonZero")
+@bounds("NonZero")
 def _non_zero(walk: Walk, node: ir.Node) -> None:
     """Of a vector: the mask itself says which positions count."""
     mask = data_of(node)
@@ -40,7 +40,7 @@ def _non_zero_of_grid(walk: Walk, node: ir.Node, mask: ir.Value) -> None:
     walk.set(node.outputs[0], walk.op.constant(positions), 1, walk.rows.masked(walk.op, flat, size))
 
 
-@rule("Compress")
+@bounds("Compress")
 def _compress(walk: Walk, node: ir.Node) -> None:
     data, mask = data_of(node), data_of(node, 1)
     rows, size = _picked(walk, mask)
@@ -74,7 +74,7 @@ def _picked(walk: Walk, mask: ir.Value) -> tuple[Rows, int]:
     return walk.rows.masked(walk.op, dense, size, known.rows if known is not None else None), size
 
 
-@rule("graphforge::BatchedNMS")
+@bounds("graphforge::BatchedNMS")
 def _batched_nms(walk: Walk, node: ir.Node) -> None:
     """MulticlassNMS of one image, whose masked boxes are no candidates."""
     op = walk.op
@@ -106,7 +106,7 @@ def _batched_nms(walk: Walk, node: ir.Node) -> None:
     walk.set(node.outputs[0], kept, 0, result, into=rows)
 
 
-@rule("graphforge::SoftNMS", "graphforge::NMSRotated")
+@bounds("graphforge::SoftNMS", "graphforge::NMSRotated")
 def _picking_nms(walk: Walk, node: ir.Node) -> None:
     """The same node, to which -inf is not a candidate; what it picked is filled up to the number of boxes."""
     op = walk.op

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -43,7 +43,7 @@ class Walk:
         Raises:
             Refusal: it has, and cannot be carried.
         """
-        from graphforge.passes.bounding.rules import RULES, SOURCES
+        from graphforge.passes.bounding.table import BOUNDINGS, SOURCES
 
         self.op = op
         touched = [value for value in node.inputs if value is not None and self.is_touched(value)]
@@ -54,10 +54,10 @@ class Walk:
                         raise Refusal("its body reads a tensor whose size depends on data")
             return False
         name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-        rule: Callable[[Walk, ir.Node], None] | None = RULES.get(name)
-        if rule is None:
+        bounding = BOUNDINGS.get(name)
+        if bounding is None:
             raise Refusal(f"{name} cannot be expressed for a tensor whose size depends on data")
-        rule(self, node)
+        bounding(self, node)
         return True
 
     # -- reading -----------------------------------------------------------------------------------------------------

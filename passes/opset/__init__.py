@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from graphforge.passes.opset.engine import Obstacle, lower_graph
-from graphforge.passes.opset.step import NoLowerForm, Rule, Step, Values
+from graphforge.passes.opset.step import NoLowerForm, Step, StepDown, Values
 
-__all__ = ["NoLowerForm", "Obstacle", "Rule", "Step", "Values", "lower_graph"]
+__all__ = ["NoLowerForm", "Obstacle", "Step", "StepDown", "Values", "lower_graph"]

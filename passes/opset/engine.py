@@ -1,4 +1,4 @@
-"""Walks a graph down the opsets, one version at a time: a rule, ONNX's own definition, a wider type, or an obstacle."""
+"""Walks a graph down the opsets, version by version: our step, ONNX's own definition, a wider type, or an obstacle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphforge.ir import HOME_OPSET, schema_of
 from graphforge.ir.describe import describe
 from graphforge.ir.versions import Conflict, ConflictKind, changed_at, conflict_of, expand_function
 from graphforge.passes.opset.retire import retire_types
-from graphforge.passes.opset.step import NoLowerForm, Rule, Step, Values
+from graphforge.passes.opset.step import NoLowerForm, Step, StepDown, Values
 from graphforge.passes.opset.widen import widened
 from graphforge.transform import Rewriter, bodies_of
 
@@ -62,11 +62,11 @@ def lower_graph(rewriter: Rewriter, opset: int) -> list[Obstacle]:
 
 
 @functools.cache
-def rules_of(version: int) -> Mapping[str, Rule]:
-    """What opset ``version`` brought, said in the opset before it: operator -> rule."""
+def steps_down_of(version: int) -> Mapping[str, StepDown]:
+    """What opset ``version`` brought, said in the opset before it: operator -> step."""
     module = importlib.import_module(f"graphforge.passes.opset.lower_{version}")
-    rules: Mapping[str, Rule] = module.RULES
-    return rules
+    steps: Mapping[str, StepDown] = module.STEPS_DOWN
+    return steps
 
 
 class _Descent:
@@ -82,7 +82,7 @@ class _Descent:
 
     def step(self, version: int) -> None:
         """Bring every node from ``version`` to ``version - 1``."""
-        rules = rules_of(version)
+        steps = steps_down_of(version)
         for node, reason in retire_types(self.rewriter, version):
             self._report(node, version, NoLowerForm(reason))
         for op_type in sorted(changed_at(version)):
@@ -90,7 +90,7 @@ class _Descent:
                 if node.graph is None or node in self.gone:
                     continue
                 if node not in self.obstacles:
-                    self._lower(node, version, rules)
+                    self._lower(node, version, steps)
                 self._enlist(node)
 
     def _enlist(self, node: ir.Node) -> None:
@@ -104,14 +104,14 @@ class _Descent:
             if conflict is not None:
                 self._report(node, opset + 1, NoLowerForm(conflict.text))
 
-    def _lower(self, node: ir.Node, version: int, rules: Mapping[str, Rule]) -> None:
-        if node.op_type not in rules and conflict_of(node, version - 1) is None:
+    def _lower(self, node: ir.Node, version: int, steps: Mapping[str, StepDown]) -> None:
+        if node.op_type not in steps and conflict_of(node, version - 1) is None:
             return  # the change only admitted more than this node uses
         op = self.rewriter.builder(node)
         op.opset = version - 1
         step = Step(node, version - 1, self.rewriter, op)
         try:
-            values = self._values(step, version, rules)
+            values = self._values(step, version, steps)
         except NoLowerForm as failure:
             for made in reversed(op.created):
                 if made.graph is not None:
@@ -130,13 +130,13 @@ class _Descent:
         for made in made_nodes:
             # ONNX's own definitions are written in the version itself: they may use what it brought.
             if made.graph is not None and made.domain == "" and made.op_type in changed_at(version):
-                self._lower(made, version, rules)
+                self._lower(made, version, steps)
             self._enlist(made)
 
-    def _values(self, step: Step, version: int, rules: Mapping[str, Rule]) -> Values | None:
-        rule = rules.get(step.node.op_type)
-        if rule is not None:
-            values = rule(step)
+    def _values(self, step: Step, version: int, steps: Mapping[str, StepDown]) -> Values | None:
+        own = steps.get(step.node.op_type)
+        if own is not None:
+            values = own(step)
             if values is not None:
                 return values
         _drop_defaults(step, version)
@@ -162,7 +162,7 @@ def _drop_defaults(step: Step, version: int) -> None:
 
 
 def _around(step: Step, version: int, conflict: Conflict) -> Values:
-    """Values for a node that has no rule: in a wider type, or as ONNX's own definition has it."""
+    """Values for a node that has no step of its own: in a wider type, or as ONNX's own definition has it."""
     if conflict.kind == ConflictKind.TYPE:
         values = widened(step, conflict)
         if values is not None:

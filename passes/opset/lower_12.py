@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.passes.opset.einsum import einsum
-from graphforge.passes.opset.step import HALF_FLOATS, Rule, Step, Values
+from graphforge.passes.opset.step import HALF_FLOATS, Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *HALF_FLOATS)
 
@@ -114,7 +114,7 @@ def _pow(step: Step) -> Values | None:
     return [result if result is not base else op.Identity(base)]
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "ArgMax": _arg_extreme,
     "ArgMin": _arg_extreme,
     "Clip": _clip,

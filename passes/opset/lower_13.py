@@ -9,9 +9,9 @@ import onnx_ir as ir
 from graphforge.passes.opset.quantize import dequantize_13, quantize_13
 from graphforge.passes.opset.reduce import reduce_axes_to_attribute
 from graphforge.passes.opset.resize import resize_13
-from graphforge.passes.opset.step import Rule, Step, Values
+from graphforge.passes.opset.step import Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _axes(step: Step) -> Values | None:
@@ -47,7 +47,7 @@ def _split(step: Step) -> Values | None:
     return parts
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "DequantizeLinear": dequantize_13,
     "Hardmax": _softmax,
     "LogSoftmax": _softmax,

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from graphforge.passes.opset.casts import cast_like
-from graphforge.passes.opset.step import Rule, Step, Values
+from graphforge.passes.opset.step import Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _batch_normalization(step: Step) -> Values | None:
@@ -38,7 +38,7 @@ def _shape(step: Step) -> Values | None:
     return [step.op.Slice(whole, [start], [end], [0])]
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "BatchNormalization": _batch_normalization,
     "CastLike": cast_like,
     "Optional": _optional,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from graphforge.passes.opset.grid_sample import grid_sample
 from graphforge.passes.opset.scatter import scatter_reducing
-from graphforge.passes.opset.step import Rule, Step, Values
+from graphforge.passes.opset.step import Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _roi_align(step: Step) -> Values | None:
@@ -29,7 +29,7 @@ def _scatter(step: Step) -> Values | None:
     return None
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "GridSample": grid_sample,
     "RoiAlign": _roi_align,
     "ScatterElements": _scatter,

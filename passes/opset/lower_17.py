@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.passes.opset.fourier import dft, stft
-from graphforge.passes.opset.step import HALF_FLOATS, Rule, Step, Values
+from graphforge.passes.opset.step import HALF_FLOATS, Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _layer_normalization(step: Step) -> Values:
@@ -74,7 +74,7 @@ def _mel_matrix(bins: int, length: int, rate: int, low: float, high: float) -> n
     return matrix
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "DFT": dft,
     "LayerNormalization": _layer_normalization,
     "MelWeightMatrix": _mel_weights,

@@ -12,9 +12,9 @@ from graphforge.passes.opset.pool import pool_by_convolution
 from graphforge.passes.opset.reduce import reduce_axes_to_attribute
 from graphforge.passes.opset.resize import resize_18
 from graphforge.passes.opset.scatter import scatter_reducing
-from graphforge.passes.opset.step import HALF_FLOATS, Rule, Step, Values
+from graphforge.passes.opset.step import HALF_FLOATS, Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _mish(step: Step) -> Values:
@@ -140,7 +140,7 @@ _REDUCTIONS = (
     "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSumSquare".split()
 )
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     **dict.fromkeys(_REDUCTIONS, reduce_axes_to_attribute),
     "BitwiseAnd": bitwise,
     "BitwiseNot": bitwise_not,

@@ -12,9 +12,9 @@ from graphforge.passes.opset.deform_conv import deform_conv
 from graphforge.passes.opset.pool import pool_by_convolution
 from graphforge.passes.opset.quantize import dequantize_19, quantize_19
 from graphforge.passes.opset.resize import resize_19
-from graphforge.passes.opset.step import Rule, Step, Values
+from graphforge.passes.opset.step import Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _average_pool(step: Step) -> Values | None:
@@ -71,7 +71,7 @@ def _wrapped(step: Step, x: ir.Value, axis: int, before: int, after: int) -> ir.
     return joined
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "AveragePool": _average_pool,
     "Cast": _cast,
     "CastLike": cast_like,

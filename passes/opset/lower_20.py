@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 
 from graphforge.passes.opset.grid_sample import grid_sample
-from graphforge.passes.opset.step import Rule, Step, Values
+from graphforge.passes.opset.step import Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _gelu(step: Step) -> Values:
@@ -71,7 +71,7 @@ def _text(step: Step) -> Values | None:
     step.fail("no older operator does this", "do it before the model runs")
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "AffineGrid": _affine_grid,
     "DFT": _dft,
     "Gelu": _gelu,

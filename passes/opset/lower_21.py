@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from graphforge.passes.opset.casts import cast_like
 from graphforge.passes.opset.quantize import dequantize_21, quantize_21
-from graphforge.passes.opset.step import HALF_FLOATS, Rule, Step, Values
+from graphforge.passes.opset.step import HALF_FLOATS, Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _group_normalization(step: Step) -> Values:
@@ -55,7 +55,7 @@ def _shape_of(step: Step, x: ir.Value) -> ir.Value | np.ndarray:
     return shape
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "CastLike": cast_like,
     "DequantizeLinear": dequantize_21,
     "GroupNormalization": _group_normalization,

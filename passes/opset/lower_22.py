@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphforge.passes.opset.step import Rule, Step, Values
+from graphforge.passes.opset.step import Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _pool(step: Step) -> Values | None:
@@ -49,4 +49,4 @@ def _pool(step: Step) -> Values | None:
     return None
 
 
-RULES: Mapping[str, Rule] = {"AveragePool": _pool, "MaxPool": _pool}
+STEPS_DOWN: Mapping[str, StepDown] = {"AveragePool": _pool, "MaxPool": _pool}

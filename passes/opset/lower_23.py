@@ -9,9 +9,9 @@ import onnx_ir as ir
 from graphforge.passes.opset.attention import attention
 from graphforge.passes.opset.casts import cast_like
 from graphforge.passes.opset.quantize import dequantize_23, quantize_23
-from graphforge.passes.opset.step import HALF_FLOATS, Rule, Step, Values
+from graphforge.passes.opset.step import HALF_FLOATS, Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _rms_normalization(step: Step) -> Values:
@@ -32,7 +32,7 @@ def _rms_normalization(step: Step) -> Values:
     return [op.Mul(normal, step.need(1))]
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "Attention": attention,
     "CastLike": cast_like,
     "DequantizeLinear": dequantize_23,

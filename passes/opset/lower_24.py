@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from graphforge.passes.opset.casts import cast_like
-from graphforge.passes.opset.step import Rule, Step, Values
+from graphforge.passes.opset.step import Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _swish(step: Step) -> Values:
@@ -42,7 +42,7 @@ def _tensor_scatter(step: Step) -> Values:
     return [op.ScatterElements(cache, op.Expand(offsets, shape), update, axis=axis)]
 
 
-RULES: Mapping[str, Rule] = {
+STEPS_DOWN: Mapping[str, StepDown] = {
     "Cast": _cast,
     "CastLike": cast_like,
     "Swish": _swish,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphforge.passes.opset.casts import cast_like
-from graphforge.passes.opset.step import Rule
+from graphforge.passes.opset.step import StepDown
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
-RULES: Mapping[str, Rule] = {"CastLike": cast_like}
+STEPS_DOWN: Mapping[str, StepDown] = {"CastLike": cast_like}

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.ir import Builder
-from graphforge.passes.opset.step import Rule, Step, Values
+from graphforge.passes.opset.step import Step, StepDown, Values
 
-__all__ = ["RULES"]
+__all__ = ["STEPS_DOWN"]
 
 
 def _cum_prod(step: Step) -> Values:
@@ -65,4 +65,4 @@ def _bit_cast(step: Step) -> Values:
     return [step.op.Cast(shifted, to=target.value)]
 
 
-RULES: Mapping[str, Rule] = {"CumProd": _cum_prod, "BitCast": _bit_cast}
+STEPS_DOWN: Mapping[str, StepDown] = {"CumProd": _cum_prod, "BitCast": _bit_cast}

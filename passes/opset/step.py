@@ -1,4 +1,4 @@
-"""Step: one node on its way over one version, with what a rule wants to know about it and may do to it."""
+"""Step: one node on its way over one version, with what the step wants to know about it and may do to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx_ir as ir
 from graphforge.ir import Operand, constant_of
 from graphforge.transform import Rewriter, RewriterBuilder
 
-__all__ = ["NoLowerForm", "Rule", "Step", "Values"]
+__all__ = ["NoLowerForm", "Step", "StepDown", "Values"]
 
 Values: TypeAlias = Sequence["ir.Value | None"]
 """What replaces the node, one value for each of its outputs."""
@@ -125,7 +125,7 @@ class Step:
         value = self.node.outputs[output]
         return bool(value._uses) or value.is_graph_output()
 
-    # What the rule does
+    # What is done to it
 
     def fail(self, reason: str, cure: str = "") -> NoReturn:
         """Say that there is no lower form."""
@@ -173,5 +173,5 @@ class Step:
         return cast
 
 
-Rule: TypeAlias = Callable[[Step], "Values | None"]
+StepDown: TypeAlias = Callable[[Step], "Values | None"]
 """Returns what replaces the node, or None when the node stays, perhaps edited in place.  Raises NoLowerForm."""

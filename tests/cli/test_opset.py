@@ -14,7 +14,7 @@ import pytest
 
 from graphforge.cli.main import run
 from graphforge.passes.opset import Step
-from graphforge.passes.opset.engine import rules_of
+from graphforge.passes.opset.engine import steps_down_of
 
 ROI = """
 <ir_version: 8, opset_import: ["" : 16]>
@@ -222,8 +222,8 @@ def test_disproved_opset_ends_with_1(
         (value,) = grid_sample(step)
         return [step.op.Mul(value, np.array(0.5, np.float32))]
 
-    monkeypatch.setattr(lower_16, "RULES", {**lower_16.RULES, "GridSample": halved})
-    monkeypatch.setattr("graphforge.passes.opset.engine.rules_of", rules_of.__wrapped__)
+    monkeypatch.setattr(lower_16, "STEPS_DOWN", {**lower_16.STEPS_DOWN, "GridSample": halved})
+    monkeypatch.setattr("graphforge.passes.opset.engine.steps_down_of", steps_down_of.__wrapped__)
     assert run(["opset", *SAMPLER, "--prove", "--target", "onnxruntime"]) == 1
     printed = capsys.readouterr().out
     assert "opset 15 at example (given): output" in printed

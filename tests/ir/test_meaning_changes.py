@@ -12,14 +12,14 @@ from graphforge.ir.meaning_changes import MEANING_CHANGES, MeaningChange, spoken
 from graphforge.ir.versions import versions_of
 from graphforge.onnx_io.older import RAISES
 from graphforge.opsets.audit import LOWEST
-from graphforge.passes.opset.engine import LOWEST_OPSET, rules_of
+from graphforge.passes.opset.engine import LOWEST_OPSET, steps_down_of
 
 ENTRIES = {(change.operator, change.version): change for change in MEANING_CHANGES}
 EACH = pytest.mark.parametrize("change", MEANING_CHANGES, ids=lambda change: f"{change.operator}-{change.version}")
 
 
 def lowering_steps() -> set[tuple[str, int]]:
-    return {(operator, v) for v in range(LOWEST_OPSET + 1, HOME_OPSET + 1) for operator in rules_of(v)}
+    return {(operator, v) for v in range(LOWEST_OPSET + 1, HOME_OPSET + 1) for operator in steps_down_of(v)}
 
 
 def raising_steps() -> set[tuple[str, int]]:

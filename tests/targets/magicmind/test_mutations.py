@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphforge.targets.magicmind.lint import RULES, Severity, lint, sorted_rules
+from graphforge.targets.magicmind.lint import CHECKS, Severity, lint, sorted_checks
 from tests.targets.magicmind.bundles import (
     dynamic_bundle,
     edit_json,
@@ -563,10 +563,10 @@ def _checks(script: str) -> list[tuple[str, str, str]]:
     return found
 
 
-CHECKS = [*_checks("build_mm.py"), *_checks("run_mm.py")]
+SCRIPT_CHECKS = [*_checks("build_mm.py"), *_checks("run_mm.py")]
 
 
-@pytest.mark.parametrize(("script", "whole", "bare"), CHECKS, ids=lambda text: text[:60])
+@pytest.mark.parametrize(("script", "whole", "bare"), SCRIPT_CHECKS, ids=lambda text: text[:60])
 def test_unchecked_status_is_noticed(script: str, whole: str, bare: str, bases: Path, tmp_path: Path) -> None:
     folder = broken(bases, "pinned", tmp_path)
     edit_text(folder, script, whole, bare)
@@ -587,7 +587,7 @@ def test_calibration_on_a_remote_device(bases: Path, tmp_path: Path, monkeypatch
 
 
 def test_every_rule_is_broken_by_a_mutation() -> None:
-    assert {mutation.rule for mutation in MUTATIONS} == set(RULES)
+    assert {mutation.rule for mutation in MUTATIONS} == set(CHECKS)
 
 
 def test_score(capsys: pytest.CaptureFixture[str]) -> None:
@@ -596,11 +596,11 @@ def test_score(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip("no mutation was run in this process")
     with capsys.disabled():
         print("\nmutation score (noticed / made):")
-        for rule in sorted_rules():
+        for check in sorted_checks():
             row = [
-                f"{who} {sum(SCORE[who, rule.id])}/{len(SCORE[who, rule.id])}"
+                f"{who} {sum(SCORE[who, check.id])}/{len(SCORE[who, check.id])}"
                 for who in ("lint", "stand-in")
-                if (who, rule.id) in SCORE
+                if (who, check.id) in SCORE
             ]
-            print(f"  {rule.id:4} {rule.title:62} {', '.join(row)}")
+            print(f"  {check.id:4} {check.title:62} {', '.join(row)}")
     assert all(all(results) for results in SCORE.values())

@@ -9,11 +9,11 @@ from pathlib import Path
 from graphforge.errors import GraphForgeError
 from graphforge.onnx_io.safety import read_model_proto
 
-# Importing them registers their rules.
+# Importing them registers their checks.
 from graphforge.targets.magicmind.lint import calibration, config, graph, scripts
-from graphforge.targets.magicmind.lint.finding import RULES, Finding, LintRule, Severity, Subject
+from graphforge.targets.magicmind.lint.finding import CHECKS, Check, Finding, Severity, Subject
 
-__all__ = ["RULES", "Finding", "LintRule", "Severity", "Subject", "lint", "refuse_errors", "sorted_rules", "summarise"]
+__all__ = ["CHECKS", "Check", "Finding", "Severity", "Subject", "lint", "refuse_errors", "sorted_checks", "summarise"]
 
 _ROOMS = (graph, config, calibration, scripts)
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
@@ -22,19 +22,19 @@ _MAX_SHOWN = 10
 
 
 def lint(path: Path) -> list[Finding]:
-    """Findings about an ONNX file or a bundle folder, errors first, otherwise in the order of the rules.
+    """Findings about an ONNX file or a bundle folder, errors first, otherwise in the order of the checks.
 
     Raises:
         GraphForgeError: the path is neither, or cannot be read.
     """
     subject = _subject(path)
-    findings = [finding for rule in sorted_rules() for finding in rule.check(subject)]
+    findings = [finding for check in sorted_checks() for finding in check.run(subject)]
     return sorted(findings, key=lambda finding: _ORDER[finding.severity])
 
 
-def sorted_rules() -> list[LintRule]:
-    """All rules: graph, configuration, calibration, scripts, each by number."""
-    return sorted(RULES.values(), key=lambda rule: ("GCKS".index(rule.id[0]), int(rule.id[1:])))
+def sorted_checks() -> list[Check]:
+    """All checks: graph, configuration, calibration, scripts, each by number."""
+    return sorted(CHECKS.values(), key=lambda check: ("GCKS".index(check.id[0]), int(check.id[1:])))
 
 
 def refuse_errors(findings: Sequence[Finding]) -> None:

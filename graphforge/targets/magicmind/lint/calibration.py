@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphforge.targets.magicmind.calibration import FEW_SAMPLES
-from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, rule
+from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, checks
 
 __all__: list[str] = []
 
@@ -18,7 +18,7 @@ def _streams(subject: Subject) -> list[dict[str, Any]]:
     return list(calibration["inputs"]) if calibration else []
 
 
-@rule("K1", "O", "shape, type and order of the samples")
+@checks("K1", "O", "shape, type and order of the samples")
 def _samples(subject: Subject) -> Iterator[Finding]:
     assert subject.folder is not None or not _streams(subject), "calibration data only exist in a bundle"
     feeds = set()
@@ -51,7 +51,7 @@ def _samples(subject: Subject) -> Iterator[Finding]:
         yield Finding("K1", Severity.ERROR, "O", f"the streams have different numbers of feeds: {sorted(feeds)}")
 
 
-@rule("K2", "O", "whole batches")
+@checks("K2", "O", "whole batches")
 def _batches(subject: Subject) -> Iterator[Finding]:
     for stream in _streams(subject):
         count, batch = len(stream["files"]), stream["files_per_feed"]
@@ -63,7 +63,7 @@ def _batches(subject: Subject) -> Iterator[Finding]:
             yield Finding("K2", Severity.WARNING, "O", message, f"input {stream['index']}")
 
 
-@rule("K3", "I", "normalised values")
+@checks("K3", "I", "normalised values")
 def _normalised(subject: Subject) -> Iterator[Finding]:
     if subject.setting("insert_bn_before_firstnode") is not None:
         return
@@ -79,7 +79,7 @@ def _normalised(subject: Subject) -> Iterator[Finding]:
                 break
 
 
-@rule("K4", "I", "enough samples")
+@checks("K4", "I", "enough samples")
 def _enough(subject: Subject) -> Iterator[Finding]:
     for stream in _streams(subject)[:1]:
         if len(stream["files"]) < FEW_SAMPLES:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, rule
+from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, checks
 from graphforge.targets.magicmind.options import ARCHS, PRECISIONS
 
 __all__: list[str] = []
@@ -54,7 +54,7 @@ def _error(identity: str, tag: str, message: str, fix: str = "") -> Finding:
     return Finding(identity, Severity.ERROR, tag, message, _FILE, fix)
 
 
-@rule("C1", "D,I", "strict JSON with documented keys")
+@checks("C1", "D,I", "strict JSON with documented keys")
 def _schema(subject: Subject) -> Iterator[Finding]:
     if subject.config is None:
         return
@@ -90,7 +90,7 @@ def _unknown(given: Mapping[str, Any], known: Mapping[str, Any], path: tuple[str
             yield from _unknown(value, kind, (*path, key))
 
 
-@rule("C2", "D", "values of enumerations")
+@checks("C2", "D", "values of enumerations")
 def _enumerations(subject: Subject) -> Iterator[Finding]:
     for keys, choices in _CHOICES.items():
         value = subject.setting(*keys)
@@ -98,7 +98,7 @@ def _enumerations(subject: Subject) -> Iterator[Finding]:
             yield _error("C2", "D", f"{'.'.join(keys)} is {value!r}, expected one of {', '.join(choices)}")
 
 
-@rule("C3", "D", "architectures")
+@checks("C3", "D", "architectures")
 def _archs(subject: Subject) -> Iterator[Finding]:
     archs = subject.setting("archs", default=[])
     for entry in archs if isinstance(archs, list) else []:
@@ -122,7 +122,7 @@ def _archs(subject: Subject) -> Iterator[Finding]:
             yield Finding("C3", Severity.NOTE, "D", message, _FILE)
 
 
-@rule("C4", "D,I", "dim_range is well formed")
+@checks("C4", "D,I", "dim_range is well formed")
 def _dim_range(subject: Subject) -> Iterator[Finding]:
     ranges = subject.setting("dim_range", default={})
     inputs = [value for value in subject.model.graph.inputs if not value.is_initializer()]
@@ -146,7 +146,7 @@ def _dim_range(subject: Subject) -> Iterator[Finding]:
             yield _error("C4", "I", f"dim_range {key}: the dims set at build, {dims}, lie outside {low}..{high}")
 
 
-@rule("C6", "D,O", "several varying dims")
+@checks("C6", "D,O", "several varying dims")
 def _varying(subject: Subject) -> Iterator[Finding]:
     ranges = subject.setting("dim_range", default={})
     for key, given in ranges.items() if isinstance(ranges, dict) else []:
@@ -158,7 +158,7 @@ def _varying(subject: Subject) -> Iterator[Finding]:
             yield Finding("C6", Severity.NOTE, "D,O", message, _FILE)
 
 
-@rule("C7", "O", "immutable shapes are static")
+@checks("C7", "O", "immutable shapes are static")
 def _immutable(subject: Subject) -> Iterator[Finding]:
     if subject.config is None or subject.setting("graph_shape_mutable", default=True) is not False:
         return
@@ -171,7 +171,7 @@ def _immutable(subject: Subject) -> Iterator[Finding]:
             yield _error("C7", "O", f"input {value.name!r} has dynamic dims, but graph_shape_mutable is false")
 
 
-@rule("C8", "O", "dynamic dims have a range")
+@checks("C8", "O", "dynamic dims have a range")
 def _covered(subject: Subject) -> Iterator[Finding]:
     if subject.config is None or subject.setting("graph_shape_mutable", default=True) is not True:
         return
@@ -183,7 +183,7 @@ def _covered(subject: Subject) -> Iterator[Finding]:
             yield _error("C8", "O", f"input {value.name!r} has dynamic dims and no dim_range")
 
 
-@rule("C9", "D", "quantised precision is calibrated")
+@checks("C9", "D", "quantised precision is calibrated")
 def _calibrated(subject: Subject) -> Iterator[Finding]:
     precision = str(subject.setting("precision_config", "precision_mode", default=""))
     if not precision.startswith("qint") or subject.bundle is None:
@@ -199,7 +199,7 @@ def _calibrated(subject: Subject) -> Iterator[Finding]:
         yield _error("C9", "D", f"{precision} has {streams} calibration streams for {wanted} inputs")
 
 
-@rule("C10", "D", "EQNM is symmetric")
+@checks("C10", "D", "EQNM is symmetric")
 def _eqnm(subject: Subject) -> Iterator[Finding]:
     calibration = (subject.bundle or {}).get("calibration") or {}
     is_asymmetric = subject.setting("precision_config", "activation_quant_algo") == "asymmetric"
@@ -207,7 +207,7 @@ def _eqnm(subject: Subject) -> Iterator[Finding]:
         yield _error("C10", "D", "EQNM works with symmetric activations only")
 
 
-@rule("C11", "D,I", "insert_bn_before_firstnode")
+@checks("C11", "D,I", "insert_bn_before_firstnode")
 def _insert_bn(subject: Subject) -> Iterator[Finding]:
     inserted = subject.setting("insert_bn_before_firstnode", default={})
     inputs = [value for value in subject.model.graph.inputs if not value.is_initializer()]
@@ -227,7 +227,7 @@ def _insert_bn(subject: Subject) -> Iterator[Finding]:
             yield _error("C11", "D", f"insert_bn {key}: the first layer is not a Conv")
 
 
-@rule("C12", "D", "layout conversions")
+@checks("C12", "D", "layout conversions")
 def _layouts(subject: Subject) -> Iterator[Finding]:
     for what, values in (
         ("convert_input_layout", subject.model.graph.inputs),
@@ -247,7 +247,7 @@ def _layouts(subject: Subject) -> Iterator[Finding]:
                 yield _error("C12", "D", f"{what} {key}: {ends[0]} on a value of rank {len(shape)}")
 
 
-@rule("C13", "D,O", "64-bit conversion is on")
+@checks("C13", "D,O", "64-bit conversion is on")
 def _converts(subject: Subject) -> Iterator[Finding]:
     if subject.config is None:
         return
@@ -256,7 +256,7 @@ def _converts(subject: Subject) -> Iterator[Finding]:
         yield _error("C13", "D,O", message, "set it to true")
 
 
-@rule("C15", "D", "cross compiler for the edge chip")
+@checks("C15", "D", "cross compiler for the edge chip")
 def _toolchain(subject: Subject) -> Iterator[Finding]:
     archs = subject.setting("archs", default=[])
     names = [
@@ -266,7 +266,7 @@ def _toolchain(subject: Subject) -> Iterator[Finding]:
         yield _error("C15", "D", "arch tp_322 without cross_compile_toolchain_path")
 
 
-@rule("C16", "O", "sensitive operators under force_float16")
+@checks("C16", "O", "sensitive operators under force_float16")
 def _sensitive(subject: Subject) -> Iterator[Finding]:
     if subject.setting("precision_config", "precision_mode") != "force_float16":
         return

@@ -1,4 +1,4 @@
-"""What the linter says: findings, and the rules they come from."""
+"""What the linter says: findings, and the checks they come from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from graphforge.ir import infer_node, operator_name, origin_text, origins_of
 from graphforge.onnx_io.origins import read_origins
 
-__all__ = ["RULES", "TAGS", "Finding", "LintRule", "NodePlace", "Severity", "Subject", "node_place", "rule"]
+__all__ = ["CHECKS", "TAGS", "Check", "Finding", "NodePlace", "Severity", "Subject", "checks", "node_place"]
 
 # What a rule rests on.
 TAGS = {"D": "documented", "O": "observed", "I": "inferred"}
@@ -135,28 +135,28 @@ class Subject:
         return value
 
 
-Check: TypeAlias = Callable[[Subject], Iterable[Finding]]
+CheckFunction: TypeAlias = Callable[[Subject], Iterable[Finding]]
 
 
 @dataclass(frozen=True, slots=True)
-class LintRule:
-    """One rule: its id, the evidence it rests on, and the check."""
+class Check:
+    """One check: the id of the rule it holds a model to, the evidence for it, and what is run."""
 
     id: str
     tag: str
     title: str
-    check: Check
+    run: CheckFunction
 
 
-RULES: dict[str, LintRule] = {}
+CHECKS: dict[str, Check] = {}
 
 
-def rule(identity: str, tag: str, title: str) -> Callable[[Check], Check]:
+def checks(identity: str, tag: str, title: str) -> Callable[[CheckFunction], CheckFunction]:
     """Register a check under its id."""
 
-    def register(check: Check) -> Check:
-        assert identity not in RULES, f"rule {identity} is defined twice"
-        RULES[identity] = LintRule(identity, tag, title, check)
+    def register(check: CheckFunction) -> CheckFunction:
+        assert identity not in CHECKS, f"check {identity} is defined twice"
+        CHECKS[identity] = Check(identity, tag, title, check)
         return check
 
     return register

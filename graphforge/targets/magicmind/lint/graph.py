@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from graphforge.ir import constant_of, schema_of
 from graphforge.onnx_io.checking import complaint_about
-from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, node_place, rule
+from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, checks, node_place
 from graphforge.targets.magicmind.operators import EVIDENCED, FRAGILE, REFUSED
 from graphforge.targets.magicmind.options import OPSET
 
@@ -21,7 +21,7 @@ _LIMIT_BYTES = 2**31
 _LOWER = f"lower the model: a compilation for the target magicmind writes opset {OPSET}"
 
 
-@rule("G1", "D,O", "opset of the default domain")
+@checks("G1", "D,O", "opset of the default domain")
 def _opset(subject: Subject) -> Iterator[Finding]:
     opset = subject.opset
     if opset == OPSET:
@@ -36,7 +36,7 @@ def _opset(subject: Subject) -> Iterator[Finding]:
         yield Finding("G1", Severity.WARNING, "I", f"{message}; {opset} was never seen", fix=_LOWER)
 
 
-@rule("G2", "I", "default domain only")
+@checks("G2", "I", "default domain only")
 def _domains(subject: Subject) -> Iterator[Finding]:
     fix = "decompose it into ONNX operators, or keep that part out of the model"
     for node in subject.nodes():
@@ -47,7 +47,7 @@ def _domains(subject: Subject) -> Iterator[Finding]:
         yield Finding("G2", Severity.ERROR, "I", f"local function {function.domain}::{function.name}", fix=fix)
 
 
-@rule("G3", "D", "axes as attributes")
+@checks("G3", "D", "axes as attributes")
 def _attribute_forms(subject: Subject) -> Iterator[Finding]:
     for node in subject.nodes():
         if node.op_type in ("Squeeze", "Unsqueeze", "ReduceSum", "Split") and len(node.inputs) > 1:
@@ -55,7 +55,7 @@ def _attribute_forms(subject: Subject) -> Iterator[Finding]:
             yield Finding("G3", Severity.ERROR, "D", message, node_place(node), _LOWER)
 
 
-@rule("G4", "D", "64-bit types")
+@checks("G4", "D", "64-bit types")
 def _wide_types(subject: Subject) -> Iterator[Finding]:
     converts = subject.setting("opt_config", "type64to32_conversion", default=subject.config is None)
     seen_int64 = False
@@ -73,7 +73,7 @@ def _wide_types(subject: Subject) -> Iterator[Finding]:
         yield Finding("G4", Severity.ERROR, "D", message, "build_config.json", "set it to true")
 
 
-@rule("G5", "D,O", "integer inputs")
+@checks("G5", "D,O", "integer inputs")
 def _wide_inputs(subject: Subject) -> Iterator[Finding]:
     for value in subject.model.graph.inputs:
         if value.dtype == ir.DataType.INT64:
@@ -81,7 +81,7 @@ def _wide_inputs(subject: Subject) -> Iterator[Finding]:
             yield Finding("G5", Severity.WARNING, "D,O", message, fix="run_mm.py converts the feeds")
 
 
-@rule("G6", "D,I", "constants that fit int32")
+@checks("G6", "D,I", "constants that fit int32")
 def _wide_constants(subject: Subject) -> Iterator[Finding]:
     for value in subject.model.graph.initializers.values():
         if value.dtype not in (ir.DataType.INT64, ir.DataType.UINT64, ir.DataType.UINT32):
@@ -105,7 +105,7 @@ def _wide_constants(subject: Subject) -> Iterator[Finding]:
             yield Finding("G6", severity, "D,I", message, node_place(node), fix)
 
 
-@rule("G7", "D,O,I", "operators with evidence")
+@checks("G7", "D,O,I", "operators with evidence")
 def _operators(subject: Subject) -> Iterator[Finding]:
     unknown: Counter[str] = Counter()
     for node in subject.nodes():
@@ -121,7 +121,7 @@ def _operators(subject: Subject) -> Iterator[Finding]:
         yield Finding("G7", Severity.WARNING, "I", message)
 
 
-@rule("G8", "O", "float32 pins under reduced precision")
+@checks("G8", "O", "float32 pins under reduced precision")
 def _pins(subject: Subject) -> Iterator[Finding]:
     precision = subject.setting("precision_config", "precision_mode", default="force_float32")
     if subject.config is None or precision == "force_float32":
@@ -134,7 +134,7 @@ def _pins(subject: Subject) -> Iterator[Finding]:
             yield Finding("G8", Severity.WARNING, "O", message, node_place(node), "name the node in pins")
 
 
-@rule("G9", "O", "control flow and recurrence")
+@checks("G9", "O", "control flow and recurrence")
 def _fragile(subject: Subject) -> Iterator[Finding]:
     found = sorted({node.op_type for node in subject.nodes() if node.op_type in FRAGILE})
     if not found:
@@ -148,7 +148,7 @@ def _fragile(subject: Subject) -> Iterator[Finding]:
         yield Finding("G9", Severity.WARNING, "O", message, "build_config.json")
 
 
-@rule("G10", "I", "Resize modes")
+@checks("G10", "I", "Resize modes")
 def _resize(subject: Subject) -> Iterator[Finding]:
     for node in subject.nodes():
         if node.op_type != "Resize":
@@ -163,7 +163,7 @@ def _resize(subject: Subject) -> Iterator[Finding]:
             yield Finding("G10", Severity.WARNING, "I", message, node_place(node))
 
 
-@rule("G11", "O", "Flatten and Reshape with dynamic dims")
+@checks("G11", "O", "Flatten and Reshape with dynamic dims")
 def _reshapes(subject: Subject) -> Iterator[Finding]:
     for node in subject.nodes():
         data = node.inputs[0] if node.inputs else None
@@ -184,7 +184,7 @@ def _reshapes(subject: Subject) -> Iterator[Finding]:
             yield Finding("G11", Severity.WARNING, "I", message, node_place(node))
 
 
-@rule("G12", "O", "named, unique inputs and outputs")
+@checks("G12", "O", "named, unique inputs and outputs")
 def _names(subject: Subject) -> Iterator[Finding]:
     graph = subject.model.graph
     for what, values in (("input", graph.inputs), ("output", graph.outputs)):
@@ -197,7 +197,7 @@ def _names(subject: Subject) -> Iterator[Finding]:
         yield Finding("G12", Severity.ERROR, "O", "the model has no output")
 
 
-@rule("G13", "D", "operators of the opset")
+@checks("G13", "D", "operators of the opset")
 def _too_new(subject: Subject) -> Iterator[Finding]:
     for node in subject.nodes():
         if node.domain in ("", "ai.onnx") and schema_of(node.op_type, "", subject.opset) is None:
@@ -205,7 +205,7 @@ def _too_new(subject: Subject) -> Iterator[Finding]:
             yield Finding("G13", Severity.ERROR, "D", message, node_place(node), _LOWER)
 
 
-@rule("G14", "I", "one file below 2 GB")
+@checks("G14", "I", "one file below 2 GB")
 def _external(subject: Subject) -> Iterator[Finding]:
     is_external = any(
         isinstance(value.const_value, ir.ExternalTensor) for value in subject.model.graph.initializers.values()
@@ -215,7 +215,7 @@ def _external(subject: Subject) -> Iterator[Finding]:
         yield Finding("G14", Severity.WARNING, "I", message)
 
 
-@rule("G15", "O", "weights are not inputs")
+@checks("G15", "O", "weights are not inputs")
 def _overridable(subject: Subject) -> Iterator[Finding]:
     inputs = [value.name for value in subject.model.graph.inputs if value.is_initializer()]
     if inputs:
@@ -223,7 +223,7 @@ def _overridable(subject: Subject) -> Iterator[Finding]:
         yield Finding("G15", Severity.NOTE, "O", message)
 
 
-@rule("G16", "I", "dims of the model agree with dim_range")
+@checks("G16", "I", "dims of the model agree with dim_range")
 def _ranges(subject: Subject) -> Iterator[Finding]:
     ranges = subject.setting("dim_range", default={})
     inputs = [value for value in subject.model.graph.inputs if not value.is_initializer()]
@@ -238,7 +238,7 @@ def _ranges(subject: Subject) -> Iterator[Finding]:
                 yield Finding("G16", Severity.ERROR, "I", message, "build_config.json")
 
 
-@rule("G17", "O", "a valid ONNX file with unique node names")
+@checks("G17", "O", "a valid ONNX file with unique node names")
 def _valid(subject: Subject) -> Iterator[Finding]:
     complaint = complaint_about(subject.onnx_file)
     if complaint is not None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, rule
+from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, checks
 
 __all__: list[str] = []
 
@@ -41,7 +41,7 @@ def _tree(text: str) -> ast.Module | None:
         return None
 
 
-@rule("S1", "D", "every Status is checked")
+@checks("S1", "D", "every Status is checked")
 def _statuses(subject: Subject) -> Iterator[Finding]:
     for name, text in _scripts(subject):
         tree = _tree(text)
@@ -87,7 +87,7 @@ def _compares_model_to_none(tree: ast.Module) -> bool:
     )
 
 
-@rule("S2", "D", "the order of the steps")
+@checks("S2", "D", "the order of the steps")
 def _order(subject: Subject) -> Iterator[Finding]:
     for name, text in _scripts(subject):
         tree = _tree(text) if name == "build_mm.py" else None
@@ -117,7 +117,7 @@ def _steps(tree: ast.Module, start: str) -> list[str]:
     return list(walk(functions[start], (start,))) if start in functions else []
 
 
-@rule("S3", "O,I", "Python 3.7, with magicmind, numpy and the standard library only")
+@checks("S3", "O,I", "Python 3.7, with magicmind, numpy and the standard library only")
 def _portable(subject: Subject) -> Iterator[Finding]:
     for name, text in _scripts(subject):
         if not text:
@@ -144,7 +144,7 @@ def _imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, "." * node.level + (node.module or "")
 
 
-@rule("S4", "D", "mm_run gets its dims")
+@checks("S4", "D", "mm_run gets its dims")
 def _bench(subject: Subject) -> Iterator[Finding]:
     if subject.folder is None:
         return

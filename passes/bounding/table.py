@@ -1,14 +1,15 @@
 """What each operator does to ragged tensors carried in fixed shapes: the table, filled by one file for each kind.
 
-A rule reads what is known of the inputs from the walk, builds the fixed form, and says what is known of the outputs.
+A bounding reads what is known of the inputs from the walk, builds the fixed form, and says what is known of the
+outputs.
 """
 
 from __future__ import annotations
 
 from graphforge.passes.bounding import elementwise, picking, row_by_row, shapes, sources
-from graphforge.passes.bounding.common import RULES
+from graphforge.passes.bounding.common import BOUNDINGS
 
-__all__ = ["RULES", "SOURCES"]
+__all__ = ["BOUNDINGS", "SOURCES"]
 
 # Operators whose result is ragged although no input is.
 SOURCES = frozenset({"NonZero", "Compress", "BatchedNMS", "SoftNMS", "NMSRotated"})
