@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree
 
 from graphforge.errors import LoweringError
-from graphforge.frontend.rules import rule_for
+from graphforge.frontend.rules import lowering_for
 
 __all__ = ["decompose_call"]
 
@@ -21,7 +21,7 @@ def _table() -> dict[Any, Any]:
     """Every decomposition torch knows, without those of operators that we lower ourselves."""
     from torch._decomp import decomposition_table
 
-    return {target: function for target, function in decomposition_table.items() if rule_for(str(target)) is None}
+    return {target: function for target, function in decomposition_table.items() if lowering_for(str(target)) is None}
 
 
 def decompose_call(

@@ -32,7 +32,7 @@ from graphforge.frontend.control_flow import CONTROL_FLOW
 from graphforge.frontend.declared import declared_for, lower_declared
 from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
 from graphforge.frontend.inverse import written_back
-from graphforge.frontend.rules import rule_for
+from graphforge.frontend.rules import lowering_for
 from graphforge.frontend.symbolic import dim_sources, from_expression, lower_symbolic
 from graphforge.ir import HOME_OPSET, Origin, bodies_of
 from graphforge.ir.names import make_names_unique
@@ -317,11 +317,11 @@ class Scope:
         plain = _plain_scalar(op.result)
         if plain is not None:
             return plain
-        rule = rule_for(name)
+        lowering = lowering_for(name)
         try:
-            if rule is None:
+            if lowering is None:
                 return self.without_rule(node, target, arguments, keywords)
-            result = rule(op, *arguments, **keywords)
+            result = lowering(op, *arguments, **keywords)
         except LoweringError as error:
             raise self.located(error, node) from None
         return self.typed(op, result, node.meta.get("val"))
@@ -433,17 +433,17 @@ class Scope:
         subjects = [self.stored_argument(node.args[at] if isinstance(at, int) else node.kwargs[at]) for at in written]
         if is_out and twin is not None:
             keywords = {key: value for key, value in keywords.items() if key not in written}
-        own_rule = rule_for(str(target)) is not None
-        if own_rule or twin is None or not (is_out or written == (0,)):
+        own_lowering = lowering_for(str(target)) is not None
+        if own_lowering or twin is None or not (is_out or written == (0,)):
             # its own rule, or its decomposition, which writes to our cells by itself
             self.env[node] = self.with_views(
                 node, target, self.lower_call(node, target, arguments, keywords), arguments, keywords
             )
-            if own_rule and written != (0,):
+            if own_lowering and written != (0,):
                 for cell in cells_of(subjects):
                     cell.poison(f"{target} writes to an argument, and what it writes is not followed")
                 return
-            if not own_rule:
+            if not own_lowering:
                 return
             result = _read(self.env[node])
         else:

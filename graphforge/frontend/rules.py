@@ -10,30 +10,30 @@ from typing import Any, TypeVar
 
 from graphforge.errors import InternalError
 
-__all__ = ["LoweringRule", "lowered_operators", "lowers", "means_the_same", "rule_for"]
+__all__ = ["Lowering", "lowered_operators", "lowering_for", "lowers", "means_the_same"]
 
-LoweringRule = Callable[..., Any]
-_Rule = TypeVar("_Rule", bound=LoweringRule)
+Lowering = Callable[..., Any]
+_Lowering = TypeVar("_Lowering", bound=Lowering)
 
-_TABLE: dict[str, LoweringRule] = {}
+_TABLE: dict[str, Lowering] = {}
 _TWINS: dict[str, str] = {}
 _loaded = False
 _loading = threading.RLock()  # the first two models of a server may arrive at once
 
 
-def lowers(*targets: str) -> Callable[[_Rule], _Rule]:
+def lowers(*targets: str) -> Callable[[_Lowering], _Lowering]:
     """Declare that a function lowers these operators, named ``aten.add.Tensor``.
 
     The function receives the ``Emitter`` and then the operator's arguments as the captured program has them:
     ``ir.Value`` for tensors, ``SymbolicScalar`` for sizes known at run time only, Python values for the rest.
     It returns a value, or a tuple of values for an operator with several results.
-    In-place variants (``aten.add_.Tensor``) need no rule of their own: the driver applies the functional one.
+    In-place variants (``aten.add_.Tensor``) need none of their own: the driver applies the functional one.
 
     Raises:
         InternalError: an operator is declared twice.
     """
 
-    def register(function: _Rule) -> _Rule:
+    def register(function: _Lowering) -> _Lowering:
         for target in targets:
             if target in _TABLE:
                 raise InternalError(f"two lowerings of {target}: {_TABLE[target].__module__} and {function.__module__}")
@@ -44,7 +44,7 @@ def lowers(*targets: str) -> Callable[[_Rule], _Rule]:
 
 
 def means_the_same(target: str, twin: str) -> None:
-    """Declare that an operator takes the same arguments and means the same as another one, whose rule serves both."""
+    """Declare that an operator takes the same arguments and means the same as another, whose lowering serves both."""
     _TWINS[target] = twin
 
 
@@ -63,8 +63,8 @@ def _load() -> None:
         _loaded = True
 
 
-def rule_for(target: str) -> LoweringRule | None:
-    """The rule of an operator, None when there is none of ours."""
+def lowering_for(target: str) -> Lowering | None:
+    """The lowering of an operator, None when there is none of ours."""
     _load()
     return _TABLE.get(target)
 

@@ -29,7 +29,7 @@ from torch.utils import _pytree
 from graphforge.errors import LoweringError
 from graphforge.frontend import lower as lower_module
 from graphforge.frontend.captured import Captured
-from graphforge.frontend.rules import rule_for
+from graphforge.frontend.rules import lowering_for
 from graphforge.ir.detour import roundings_of_outputs
 from graphforge.passes.compute_where_kernels_are import runnable
 from graphforge.spec import ShapeSpec, TensorSpec
@@ -264,7 +264,7 @@ def _recording(reached: set[str]) -> Iterator[None]:
     """Note every rule that lowering asks for; make the stock translation unavailable."""
 
     def recorded(target: str) -> Any:
-        rule = rule_for(target)
+        rule = lowering_for(target)
         if rule is not None:
             reached.add(target)
         return rule
@@ -273,7 +273,7 @@ def _recording(reached: set[str]) -> Iterator[None]:
         raise _Outside(str(target))
 
     with (
-        mock.patch.object(lower_module, "rule_for", recorded),
+        mock.patch.object(lower_module, "lowering_for", recorded),
         mock.patch("graphforge.frontend.stock.translate_call", refuse),
     ):
         yield

@@ -20,7 +20,7 @@ class _Met(dict[str, str]):
 
     def items(self) -> dict_items[str, str]:
         def ask() -> None:
-            self.found = rules.rule_for("prims.abs.default")
+            self.found = rules.lowering_for("prims.abs.default")
 
         other = threading.Thread(target=ask)
         other.start()
@@ -30,9 +30,9 @@ class _Met(dict[str, str]):
 
 
 def test_two_threads_that_ask_first_fill_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    rules.rule_for("prims.abs.default")
+    rules.lowering_for("prims.abs.default")
     twins = _Met(rules._TWINS)
     monkeypatch.setattr(rules, "_TABLE", {name: rule for name, rule in rules._TABLE.items() if name not in twins})
     monkeypatch.setattr(rules, "_TWINS", twins)
     monkeypatch.setattr(rules, "_loaded", False)
-    assert rules.rule_for("prims.abs.default") is rules.rule_for("aten.abs.default")
+    assert rules.lowering_for("prims.abs.default") is rules.lowering_for("aten.abs.default")

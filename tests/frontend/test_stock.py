@@ -10,7 +10,7 @@ import torch
 
 from graphforge.errors import LoweringError
 from graphforge.frontend import decompose, lower
-from graphforge.frontend.rules import rule_for
+from graphforge.frontend.rules import lowering_for
 from tests.frontend.helpers import lower_and_compare, lower_only
 
 
@@ -19,7 +19,7 @@ def without_rules(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make some operators look as if they had no rule, and on demand no decomposition."""
 
     def hide(*names: str, decompositions: bool = True) -> None:
-        monkeypatch.setattr(lower, "rule_for", lambda name: None if name in names else rule_for(name))
+        monkeypatch.setattr(lower, "lowering_for", lambda name: None if name in names else lowering_for(name))
         if not decompositions:
             monkeypatch.setattr(decompose, "decompose_call", lambda *_: None)
 
