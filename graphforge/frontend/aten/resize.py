@@ -112,7 +112,11 @@ def _scaled_size(have: Dim, factor: float, label: str) -> SymbolicScalar:
 
 
 def _single_precision_scale(axis: _Axis) -> np.float32 | None:
-    """A scale with which ONNX, computing floor(size * scale) in single precision, gets torch's size; else None."""
+    """A scale with which floor(size * scale) is torch's size; None when there is none.
+
+    ONNX does not say how that is computed: ONNX Runtime does it in single precision, shape inference in double.  A
+    scale that serves both is preferred; one for the runtime alone gives files that are refused when sizes are fixed.
+    """
     if axis.unchanged:
         return np.float32(1)
     if isinstance(axis.have, int) and isinstance(axis.wanted, int):
@@ -125,10 +129,10 @@ def _single_precision_scale(axis: _Axis) -> np.float32 | None:
     else:
         return None
     nearest = np.float32(exact)
-    for candidate in (nearest, np.nextafter(nearest, np.float32(np.inf)), np.nextafter(nearest, np.float32(0))):
-        if np.array_equal(np.floor(sizes.astype(np.float32) * candidate), wanted):
-            return candidate
-    return None
+    candidates = (nearest, np.nextafter(nearest, np.float32(np.inf)), np.nextafter(nearest, np.float32(0)))
+    for_runtime = [one for one in candidates if np.array_equal(np.floor(sizes.astype(np.float32) * one), wanted)]
+    for_both = [one for one in for_runtime if np.array_equal(np.floor(sizes * np.float64(one)), wanted)]
+    return next(iter((*for_both, *for_runtime)), None)
 
 
 def _resize(op: Emitter, x: ir.Value, axes: Sequence[_Axis], *, by_size: bool = False, **attributes: Any) -> ir.Value:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import onnx
+import onnx_ir
 import pytest
 import torch
 from torch import Tensor
@@ -147,3 +149,14 @@ def test_decomposed_forms(method: str) -> None:
             method=method,
             atol=_ROUGH,
         )
+
+
+@pytest.mark.parametrize("sizes", [(96, 320), (7, 13), (3, 10), (11, 5), (49, 48)])
+def test_the_sizes_are_those_that_shape_inference_finds(sizes: tuple[int, int]) -> None:
+    """It multiplies by the scale in double precision, where 96 * float32(320 / 96) is a little less than 320."""
+    have, wanted = sizes
+    for form in ({"size": wanted}, {"scale_factor": wanted / have}):
+        got = lower_and_compare(
+            lambda x, f=form: functional.interpolate(x, mode="bilinear", **f), (_image(1, 1, have, have),), atol=_ROUGH
+        )
+        onnx.checker.check_model(onnx_ir.to_proto(got.model), full_check=True)
