@@ -165,7 +165,11 @@ def _compile(
         if report is not None and not report.passed:
             kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""
             raise report.error().with_notes(
-                *journal.notes, kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}"
+                *journal.notes,
+                f"{argument('check_passes', True)} names the first pass that changes a result"
+                if (options.passes or options.pipeline is not None) and not options.check_passes
+                else "",
+                kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}",
             )
         write_json(staged / "manifest.json", manifest)
     return Bundle(folder, manifest)

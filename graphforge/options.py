@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.prepare import canonical_passes
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ def plan(options: CompileOptions) -> Plan:
     from graphforge.verify.tolerance import as_tolerances
 
     as_tolerances(options.tolerances)  # what cannot be meant is told before any work
+    if type(options.seed) is not int:
+        raise UsageError(f"{argument('seed')}: expected a whole number, got {options.seed!r}")
+    for name in ("verify", "check_passes", "verify_each", "keep_unverified"):
+        if not isinstance(getattr(options, name), bool):
+            raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
     target = options.target
     if isinstance(target, str):
         target = get_target(target)

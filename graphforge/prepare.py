@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,11 @@ def _described_inputs(inputs: Any) -> Any:
     from graphforge.spec import ShapeSpec, parse_input
 
     texts = [inputs] if isinstance(inputs, str) else inputs
+    if isinstance(texts, list | tuple) and len(texts) > 1 and all(type(size) is int for size in texts):
+        raise UsageError(
+            f"inputs: expected tensors, or text that describes them, got the sizes {tuple(texts)}",
+            f"a shape is given with the input's name: inputs='x:{'x'.join(str(size) for size in texts)}'",
+        )
     if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
         return inputs
     return ShapeSpec(tuple(parse_input(text) for text in texts))
@@ -99,8 +105,8 @@ def load(model: ModelLike) -> LoadedModel:
     """
     from graphforge.frontend.load import LoadedModel, load_model
 
-    if isinstance(model, str | Path):
-        return load_model(str(model))
+    if isinstance(model, str | os.PathLike):
+        return load_model(os.fspath(model))
     return model if isinstance(model, LoadedModel) else _loaded_from_object(model)
 
 
@@ -113,6 +119,10 @@ def _loaded_from_object(model: Any) -> LoadedModel:
         return LoadedModel("<ExportedProgram>", program=model, record={"spec": None})
     if isinstance(model, torch.nn.Module):
         return LoadedModel(f"<{type(model).__name__}>", module=model, record={"spec": None})
+    if isinstance(model, type):
+        raise UsageError(
+            f"expected a model, got the class {model.__name__}", f"make one of it: {model.__name__}(), in eval mode"
+        )
     raise UsageError(
         f"expected an nn.Module, an ExportedProgram or a model spec, got {type(model).__name__}",
         "wrap a function in an nn.Module whose forward calls it",

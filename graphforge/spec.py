@@ -105,7 +105,10 @@ class ShapeSpec:
             for axis, dim in wanted.get(tensor.name, {}).items():
                 rank = len(tensor.shape)
                 if not -rank <= axis < rank:
-                    raise UsageError(f"input {tensor.name!r} has {rank} dims, so axis {axis} does not exist")
+                    raise UsageError(
+                        f"input {tensor.name!r} has {rank} dims, so axis {axis} does not exist",
+                        f"axes count from 0, so its last one is {rank - 1}" if rank else "it is a single number",
+                    )
                 axis %= rank
                 if tensor.shape[axis] not in dim:
                     raise UsageError(

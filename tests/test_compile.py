@@ -15,6 +15,7 @@ import torch
 import graphforge
 from graphforge.errors import GraphForgeError, UsageError, VerificationError
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec
+from graphforge.user_code import shown_path
 
 
 class Net(torch.nn.Module):
@@ -162,12 +163,14 @@ def test_a_wrong_pass_is_caught_and_nothing_is_claimed(net: Net, tmp_path: Path)
         graphforge.compile(net, torch.randn(2, 3, 8, 8), passes=[Wrong()], output=tmp_path / "out")
     assert "output" in str(failure.value)
     assert "first suspect" in str(failure.value)
+    assert "check_passes=True names the first pass that changes a result" in failure.value.notes
     assert list(tmp_path.iterdir()) == []
 
 
 def test_check_passes_names_the_guilty_pass(net: Net, tmp_path: Path) -> None:
-    with pytest.raises(GraphForgeError, match="wrong"):
+    with pytest.raises(GraphForgeError, match="wrong") as failure:
         graphforge.compile(net, torch.randn(2, 3, 8, 8), passes=[Wrong()], check_passes=True, output=tmp_path / "out")
+    assert f"class Wrong in {shown_path(__file__)}:" in failure.value.notes[-1]
     assert list(tmp_path.iterdir()) == []
 
 

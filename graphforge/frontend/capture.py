@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -115,6 +116,10 @@ def _told_once(failures: Mapping[str, str]) -> Iterator[str]:
         yield f"{name}: {reason}" if same == name else f"{name}: the same as {same}"
 
 
+def _unsaid(*told: object, **how: object) -> None:
+    """What stands for `print` in torch's exporter, which prints the graph so far when a capture fails."""
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     loggers = [
@@ -125,9 +130,12 @@ def _quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.CRITICAL + 1)  # what fails is told once, by us, with its reason
+        exporter = vars(import_module("torch.export._trace"))
+        exporter["print"] = _unsaid
         try:
             yield
         finally:
+            exporter.pop("print", None)
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
 

@@ -108,7 +108,7 @@ def _resolve(spec: str, kwargs: dict[str, Any]) -> LoadedModel:
         return _from_file(spec, suffix, kwargs)
     head, colon, name = spec.rpartition(":")
     if not colon or not head or not name:
-        raise GraphForgeError(f"cannot read model {spec!r}", f"a model is one of: {_FORMS}")
+        raise GraphForgeError(f"cannot read model {spec!r}", _nearly(Path(spec)), f"a model is one of: {_FORMS}")
     if head == "torchvision":
         return _from_torchvision(spec, name, kwargs)
     if head == "timm":
@@ -116,6 +116,16 @@ def _resolve(spec: str, kwargs: dict[str, Any]) -> LoadedModel:
     if head.endswith(".py"):
         return _from_callable(spec, _import_file(Path(head)), name, kwargs)
     return _from_callable(spec, _import_module(head), name, kwargs)
+
+
+def _nearly(path: Path) -> str:
+    """What is missing where a model's text is the path of something that holds one; "" for all else."""
+    if path.suffix == ".py" and path.is_file():
+        return f"name what builds the model in it, for example {path}:build"
+    if (path / "manifest.json").is_file():
+        files = sorted(str(file) for file in path.glob("*.onnx"))
+        return "it is a bundle" + (f", and its model is {' or '.join(files)}" if files else " without an ONNX file")
+    return ""
 
 
 def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any]) -> LoadedModel:
@@ -251,7 +261,11 @@ def _from_callable(spec: str, module: Any, name: str, kwargs: dict[str, Any]) ->
         else:
             example = (tuple(given) if isinstance(given, tuple | list) else (given,), {})
     if not isinstance(built, torch.nn.Module):
-        raise GraphForgeError(f"{spec!r} gave a {type(built).__name__}, expected an nn.Module or (nn.Module, inputs)")
+        raise GraphForgeError(
+            f"{spec!r} gave {'nothing' if built is None else f'a {type(built).__name__}'}, "
+            "expected an nn.Module or (nn.Module, inputs)",
+            "end it with a return of the model" if built is None else "",
+        )
     return LoadedModel(spec, module=built, example=example)
 
 

@@ -13,6 +13,7 @@ from graphforge.verify.pages import write_page_to
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from graphforge.opsets.answer import Fit, Lack, OpsetAnswer
     from graphforge.targets.support import Runtime
@@ -69,13 +70,22 @@ def _operators_table(answer: OpsetAnswer) -> Any:
     return table
 
 
-def _print_matrix(console: Console, answer: OpsetAnswer) -> None:
+def _matrix_tables(console: Console, answer: OpsetAnswer, cells: Sequence[Cell]) -> list[Table]:
+    """The matrix in as few tables, one below the other, as keep every name and mark whole at the console's width."""
+    unbounded = console.options.update(max_width=10_000)
+    for count in range(1, len(cells) + 1):
+        size = -(-len(cells) // count)
+        tables = [_matrix_table(answer, cells[start : start + size]) for start in range(0, len(cells), size)]
+        if all(console.measure(table, options=unbounded).maximum <= console.width for table in tables):
+            break
+    return tables
+
+
+def _matrix_table(answer: OpsetAnswer, cells: Sequence[Cell]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
-    assert answer.matrix is not None
-    cells = answer.matrix.cells
     table = Table(title="opsets", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
     for cell in cells:
@@ -86,7 +96,16 @@ def _print_matrix(console: Console, answer: OpsetAnswer) -> None:
     table.add_section()
     for fit in answer.fits:
         table.add_row(escape(fit.runtime.title), *(_fit_mark(fit, cell) for cell in cells))
-    console.print(table)
+    return table
+
+
+def _print_matrix(console: Console, answer: OpsetAnswer) -> None:
+    from rich.markup import escape
+
+    assert answer.matrix is not None
+    cells = answer.matrix.cells
+    for table in _matrix_tables(console, answer, cells):
+        console.print(table)
     legend = "yes: legal as it stands   low: legal after legalisation   no: impossible"
     console.print(f"{legend}   .: not read there   -N: lacks N operators   ?: not documented", style="dim")
     for rewrite in (rewrite for cell in cells for rewrite in cell.step if cell.state is State.LEGALISED):

@@ -91,6 +91,9 @@ class Pipeline(Sequence[Pass]):
                 raise UsageError(
                     f"a pipeline is made of passes, got {item!r}",
                     "a pass is an instance of a subclass of graphforge.transform.Pass",
+                    "graphforge.transform.load_pass_from_file('FILE.py:Class') reads one from a file"
+                    if isinstance(item, str)
+                    else "",
                 )
 
     @classmethod

@@ -22,7 +22,7 @@ from graphforge.user_code import is_ours, shown_path
 if TYPE_CHECKING:
     from graphforge.transform.pipeline import PassRecord
 
-__all__ = ["VerifyGraph", "check_level", "written_in"]
+__all__ = ["VerifyGraph", "check_level", "whose", "written_in"]
 
 
 def written_in(thing: object) -> str:
@@ -33,6 +33,11 @@ def written_in(thing: object) -> str:
     except (OSError, TypeError):  # typed at a prompt: there is no file
         place = kind.__module__
     return f"class {kind.__qualname__} in {place}"
+
+
+def whose(pass_: Pass) -> str:
+    """Where a pass is written that is not ours, told as a note; "" for one of ours."""
+    return "" if is_ours(type(pass_).__module__) else f"the pass is {written_in(pass_)}"
 
 
 def check_level(model: ir.Model, level: Level | None, stage: str, *, owner: object = None) -> None:
@@ -104,6 +109,6 @@ class VerifyGraph:
         raise GraphForgeError(
             message,
             *problems[1:],
-            f"the pass is {written_in(pass_)}",
+            whose(pass_),
             "nodes made by rewriter.builder(node) and put in place by rewriter.replace keep order, uses and types true",
         )

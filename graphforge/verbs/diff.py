@@ -51,6 +51,11 @@ def diff(
     from graphforge.runners.eager import EagerRunner
     from graphforge.verify.diff import diff_modules
 
+    if not isinstance(against, str | os.PathLike):
+        raise UsageError(
+            f"against: expected a bundle or a path, got {type(against).__name__}",
+            "the order is diff(model, bundle, inputs)",
+        )
     with declarations(substitutes, custom_ops):
         if not Path(against).exists():
             raise UsageError(

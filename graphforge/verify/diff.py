@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     import onnx
     import torch
     from rich.console import Console
+    from rich.table import Table
 
 __all__ = ["DiffReport", "ModuleDiff", "diff_modules", "short_source"]
+
+_COLUMNS = ("", "module", "class", "source", "shape", "max abs", "max rel", "status")
+# What a terminal goes without that is too narrow for all columns: broken words in every cell tell less.
+_LEFT_OUT = ("class", "shape")
 
 # Values held at once on each side; above that the work is done in pieces.
 _MEMORY = 1 << 30
@@ -142,10 +147,29 @@ class DiffReport(Shown):
     def render(self, console: Console, *, merged: bool = False) -> None:
         """Print the table; ``merged`` shows the modules without a counterpart as well."""
         from rich.markup import escape
+
+        table = self._table(_COLUMNS, merged=merged)
+        if console.measure(table, options=console.options.update(max_width=10_000)).maximum > console.width:
+            table = self._table([name for name in _COLUMNS if name not in _LEFT_OUT], merged=merged)
+        console.print(table)
+        hidden = sum(row.status == "merged" for row in self.rows)
+        if hidden and not merged:
+            what = "1 module output is" if hidden == 1 else f"{hidden} module outputs are"
+            console.print(f"{what} merged into later nodes and not shown")
+        for note in self.notes:
+            console.print(f"note: {escape(note)}", highlight=False)
+        first = self.first_departure
+        if first is not None:
+            console.print(f"first departure: {escape(self.describe_first_departure())}", highlight=False)
+        elif self.agrees:
+            console.print("no module departs")
+
+    def _table(self, columns: Sequence[str], *, merged: bool) -> Table:
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(title="module outputs, eager against artifact", title_justify="left")
-        for name in ("", "module", "class", "source", "shape", "max abs", "max rel", "status"):
+        for name in columns:
             table.add_column(name, justify="right" if name.startswith("max") else "left", overflow="fold")
         first = self.first_departure
         colours = {"equal": "green", "departs": "red", "merged": "dim", "uncertain": "yellow"}
@@ -157,27 +181,18 @@ class DiffReport(Shown):
             name = escape(row.module or "(model)")
             name += f" call {row.call + 1}" if row.call else ""
             name += f" [{row.tensor}]" if row.tensor else ""
-            table.add_row(
-                "[red]>>[/red]" if row is first else "",
-                name,
-                row.module_class.rpartition(".")[2],
-                escape(short_source(row.source)),
-                "x".join(map(str, comparison.shape)) if comparison is not None else "",
-                f"{comparison.max_abs:.3g}" if comparison is not None and measured else "-",
-                f"{comparison.max_rel:.2g}" if comparison is not None and measured else "-",
-                f"[{colours[row.status]}]{row.status}[/]" + (f" ({escape(row.note)})" if row.note else ""),
-            )
-        console.print(table)
-        hidden = sum(row.status == "merged" for row in self.rows)
-        if hidden and not merged:
-            what = "1 module output is" if hidden == 1 else f"{hidden} module outputs are"
-            console.print(f"{what} merged into later nodes and not shown")
-        for note in self.notes:
-            console.print(f"note: {escape(note)}", highlight=False)
-        if first is not None:
-            console.print(f"first departure: {escape(self.describe_first_departure())}", highlight=False)
-        elif self.agrees:
-            console.print("no module departs")
+            told = {
+                "": "[red]>>[/red]" if row is first else "",
+                "module": name,
+                "class": row.module_class.rpartition(".")[2],
+                "source": escape(short_source(row.source)),
+                "shape": "x".join(map(str, comparison.shape)) if comparison is not None else "",
+                "max abs": f"{comparison.max_abs:.3g}" if comparison is not None and measured else "-",
+                "max rel": f"{comparison.max_rel:.2g}" if comparison is not None and measured else "-",
+                "status": f"[{colours[row.status]}]{row.status}[/]" + (f" ({escape(row.note)})" if row.note else ""),
+            }
+            table.add_row(*(told[column] for column in columns))
+        return table
 
 
 def short_source(source: str) -> str:
@@ -423,9 +438,14 @@ def _run_with_outputs(
         name=runner.name,
     ) as session:
         names = session.input_names
-        if not set(names) <= set(feeds) and len(names) == len(feeds):
-            feeds = dict(zip(names, feeds.values(), strict=True))
-        return session.run(feeds)
+        if set(names) <= set(feeds):
+            return session.run(feeds)
+        try:
+            return session.run(dict(zip(names, feeds.values(), strict=False)))
+        except GraphForgeError as error:
+            raise error.with_notes(
+                f"the file takes {', '.join(names)}, the model {', '.join(feeds)}: was it compiled from this model?"
+            ) from error
 
 
 def _pieces(

@@ -15,6 +15,7 @@ from graphforge.runners.arrays import Array
 from graphforge.runners.inputs import random_feeds
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.spec import ShapeSpec, TensorSpec
+from graphforge.transform.seams import whose
 from graphforge.verify.tolerance import Tolerances, for_model
 from graphforge.verify.verify import compare_outputs
 
@@ -70,7 +71,7 @@ class NumericCheck:
             return
         assert self._expected is not None
         assert self.feeds is not None
-        way_out = f"leave the pass out, or report it with: {argument('pipeline', record.spec)}"
+        way_out = whose(pass_) or f"leave the pass out, or report it with: {argument('pipeline', record.spec)}"
         try:
             found = run_as_written(model, self.feeds)
         except GraphForgeError as error:

@@ -174,6 +174,8 @@ def profile(
     Raises:
         GraphForgeError: the artifact does not run.
     """
+    if runs < 1 or warmup < 0:
+        raise UsageError(f"runs={runs}, warmup={warmup}: expected at least one timed run and no fewer than 0 before it")
     threads = usable_cpus() if threads is None else threads
     with OnnxRuntimeRunner(path, threads=threads) as artifact:
         feeds = _feeds(manifest, eager, artifact, sizes or {}, seed)

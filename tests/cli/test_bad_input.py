@@ -197,6 +197,18 @@ CASES: dict[str, Case] = {
     ),
     # -- the model -----------------------------------------------------------------------------------------------------
     "unknown_model_spec": Case(_compile("resnet50", *X), "cannot read model 'resnet50'", "a model is one of: "),
+    "file_without_callable": Case(
+        _compile("net.py", *X),
+        "cannot read model 'net.py'",
+        "name what builds the model in it, for example net.py:build",
+        files={"net.py": NET},
+    ),
+    "builder_without_return": Case(
+        _compile("net.py:build", *X),
+        "'net.py:build' gave nothing, expected an nn.Module or \\(nn.Module, inputs\\)",
+        "end it with a return of the model",
+        files={"net.py": "def build():\n    pass\n"},
+    ),
     "missing_file": Case(_compile("gone.onnx"), "model file 'gone.onnx' does not exist", "a model is one of: "),
     "missing_module": Case(
         _compile("no_such_package.nets:build", *X), "there is no module 'no_such_package'", "a model is one of: "

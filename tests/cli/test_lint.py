@@ -99,7 +99,12 @@ def test_broken_configuration_is_found_in_its_file(tmp_path: Path, capsys: pytes
         (["model.onnx"], "missing option '--target'", "see `graphforge lint --help`", 2),
         (["gone.onnx", "--target", "magicmind"], "gone.onnx does not exist", "give an ONNX file or", 1),
         (["text.onnx", "--target", "magicmind"], "text.onnx is not an ONNX model", "fetch or export", 1),
-        ([".", "--target", "magicmind"], ". is not a readable MagicMind bundle", "a bundle is the folder that", 1),
+        (
+            [".", "--target", "magicmind"],
+            ". is not a MagicMind bundle",
+            "compile it with --target magicmind, or lint ",
+            1,
+        ),
     ],
 )
 def test_what_cannot_be_linted_is_refused(

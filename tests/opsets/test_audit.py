@@ -14,6 +14,7 @@ import pytest
 from onnx.backend.test.loader import load_model_tests
 from rich.console import Console
 
+import graphforge
 from graphforge.errors import GraphForgeError
 from graphforge.opsets.audit import OpsetReport, _without_defaults, opset_report, opset_report_of_file
 from graphforge.runners.arrays import Array
@@ -183,3 +184,18 @@ def test_onnxs_own_node_cases_give_the_same_at_the_opset_that_is_named() -> None
         assert all(same(outputs[name], expected[name]) for name in expected), case.name
         lowered += 1
     assert lowered > 35
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_every_runtime_and_opset_is_named_whatever_the_width(width: int, tmp_path: Path) -> None:
+    answer = graphforge.opset(small.write_net(small.net(), tmp_path / "net.onnx"))
+    text = io.StringIO()
+    answer.render(Console(file=text, width=width))
+    lines = text.getvalue().splitlines()
+    told = [line.split() for line in lines]
+    heads = [words for words in told if words and all(word.isdigit() for word in words)]
+    assert answer.matrix is not None
+    assert [int(word) for words in heads for word in words] == [cell.opset for cell in answer.matrix.cells]
+    for fit in answer.fits:
+        assert len([line for line in lines if line.strip().startswith(f"{fit.runtime.title} ")]) >= len(heads)
+    assert "…" not in text.getvalue()

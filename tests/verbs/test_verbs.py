@@ -230,3 +230,70 @@ def test_verbs_take_declarations_that_end_with_the_call(tmp_path: Path) -> None:
     assert graphforge.diff(model, bundle, "x:2x3", substitutes=mine).agrees
     with pytest.raises(GraphForgeError, match="could not be captured"):
         graphforge.inspect(model, "x:2x3")
+
+
+untyped: Any = graphforge  # what a type checker would refuse is what is tried here
+
+WRONG: dict[str, tuple[Callable[[str, Any], Any], str, str]] = {
+    "sizes for inputs": (
+        lambda model, _: untyped.compile(model, (2, 3, 8, 8)),
+        "expected tensors, or text that describes them, got the sizes (2, 3, 8, 8)",
+        "inputs='x:2x3x8x8'",
+    ),
+    "a class for a model": (
+        lambda *_: untyped.compile(torch.nn.Linear, INPUT),
+        "expected a model, got the class Linear",
+        "make one of it: Linear()",
+    ),
+    "a bundle for a model": (
+        lambda _, bundle: untyped.inspect(bundle),
+        "cannot read model",
+        "its model is {folder}/out/model.onnx",
+    ),
+    "a pass's text": (
+        lambda model, _: untyped.compile(model, INPUT, passes=["mine.py:Mine"]),
+        "a pipeline is made of passes, got 'mine.py:Mine'",
+        "load_pass_from_file",
+    ),
+    "inputs before the bundle": (
+        lambda model, bundle: untyped.diff(model, np.ones(3), bundle),
+        "against: expected a bundle or a path, got ndarray",
+        "the order is diff(model, bundle, inputs)",
+    ),
+    "no runs": (lambda _, bundle: untyped.profile(bundle, runs=0), "runs=0", "at least one timed run"),
+    "a word for a switch": (
+        lambda model, _: untyped.compile(model, INPUT, verify="no"),
+        "verify: expected True or False, got 'no'",
+        "",
+    ),
+    "a word for a seed": (
+        lambda model, _: untyped.compile(model, INPUT, seed="a"),
+        "seed: expected a whole number, got 'a'",
+        "",
+    ),
+    "an axis that is not there": (
+        lambda model, _: untyped.compile(model, INPUT, dynamic_shapes={"image": {4: (1, 8)}}),
+        "input 'image' has 4 dims, so axis 4 does not exist",
+        "its last one is 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_typical_mistakes_are_told_with_a_way_out(name: str, folder: Path) -> None:
+    call, message, way_out = WRONG[name]
+    with pytest.raises(GraphForgeError) as failure:
+        call(f"{folder}/net.py:build", graphforge.Bundle.open(folder / "out"))
+    assert message in failure.value.message
+    assert way_out.format(folder=folder) in str(failure.value)
+
+
+def test_diff_with_a_bundle_of_another_model_says_which_inputs_each_takes(folder: Path, tmp_path: Path) -> None:
+    other = graphforge.compile(
+        torch.nn.Sequential(torch.nn.Embedding(9, 4)),
+        (torch.zeros(2, 3, dtype=torch.int64),),
+        output=tmp_path / "other",
+    )
+    with pytest.raises(GraphForgeError) as failure:
+        graphforge.diff(f"{folder}/net.py:build", other, INPUT)
+    assert failure.value.notes[-1] == "the file takes input, the model image: was it compiled from this model?"

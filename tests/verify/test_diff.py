@@ -344,3 +344,19 @@ def test_report_prints_and_is_json(tmp_path: Path) -> None:
     assert "first departure: head (Linear)" in text.getvalue()
     parsed = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert parsed["first_departure"]["module"] == "head"
+
+
+def test_a_narrow_terminal_keeps_words_whole_and_goes_without_the_class(tmp_path: Path) -> None:
+    model = small.net()
+    runner = small.eager(model, 2, 3, 8, 8)
+    report = diff_modules(runner, small.write_net(model, tmp_path / "net.onnx"), runner.example())
+    told = {}
+    for width in (70, 200):
+        text = io.StringIO()
+        report.render(Console(file=text, width=width))
+        told[width] = text.getvalue()
+    assert "class" in told[200]
+    assert "class" not in told[70]
+    for row in report.rows:
+        if row.status != "merged":
+            assert (row.module or "(model)") in told[70]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, argument
 from graphforge.onnx_io.safety import read_model_proto
 
 # Importing them registers their checks.
@@ -67,6 +67,12 @@ def _subject(path: Path) -> Subject:
         return Subject(path)
     if not path.is_dir():
         raise GraphForgeError(f"{path} does not exist", "give an ONNX file or the folder of a MagicMind bundle")
+    if not (path / "bundle.json").is_file():
+        files = sorted(str(file) for file in path.glob("*.onnx"))
+        raise GraphForgeError(
+            f"{path} is not a MagicMind bundle: it has no bundle.json",
+            f"compile it with {argument('target', 'magicmind')}" + (f", or lint {' or '.join(files)}" if files else ""),
+        )
     try:
         bundle = json.loads((path / "bundle.json").read_text(encoding="utf-8"))
         settings = json.loads((path / bundle["config"]["file"]).read_text(encoding="utf-8"))
