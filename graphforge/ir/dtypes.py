@@ -1,4 +1,4 @@
-"""Facts about element types: kinds, which hold the values of which, and where to compute what has no form in one."""
+"""Facts about element types: kinds, which hold the values of which, and where to compute what cannot be computed in one."""
 
 from __future__ import annotations
 
