@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from graphforge.ir.bodies import bodies_of, nodes_of
 from graphforge.ir.builder import HOME_OPSET
+from graphforge.ir.describe import operator_name
 from graphforge.ir.infer import schema_of
 from graphforge.ir.origin import Origin, origins_of
 
@@ -189,7 +190,7 @@ def _rows(graph: ir.Graph | ir.Function, depth: int, opset: int) -> Iterator[Row
 def row_of(node: ir.Node, *, depth: int = 0, opset: int = HOME_OPSET, wanted: str | None = None) -> Row:
     """One node, ready to be laid out; the ``wanted`` attribute is shown whatever it says."""
     shown = [value for value in node.outputs if value.name or value.type is not None]
-    spans = [Span(f"{node.domain}::{node.op_type}" if node.domain else node.op_type, "operator"), Span("(")]
+    spans = [Span(operator_name(node), "operator"), Span("(")]
     operands: dict[int, int] = {}
     attributes: dict[str, int] = {}
     for position, value in enumerate(node.inputs):

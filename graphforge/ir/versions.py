@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.ir.bodies import infer_bodies
+from graphforge.ir.bodies import bodies_of, infer_bodies
 from graphforge.ir.builder import Builder
 from graphforge.ir.describe import describe
 from graphforge.ir.infer import schema_of
@@ -279,17 +279,9 @@ def _copy_into(builder: Builder, inner: ir.Node, new: dict[ir.Value, ir.Value | 
     if inner.op_type == "Constant" and inner.domain == "":
         new[inner.outputs[0]] = builder.constant(tensor_of_constant_node(inner))
         return
-    for attribute in inner.attributes.values():
-        bodies = (
-            [attribute.as_graph()]
-            if attribute.type == ir.AttributeType.GRAPH
-            else attribute.as_graphs()
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for body in bodies:
-            _bind_outer_values(body, new)
-            _lift_constants(body, builder)
+    for body in bodies_of(inner):
+        _bind_outer_values(body, new)
+        _lift_constants(body, builder)
     inputs = [None if value is None else new[value] for value in inner.inputs]
     attributes: dict[str, Any] = dict(inner.attributes.items())
     inner.attributes.clear()  # a body may belong to one node only

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from graphforge.ir import Builder, bodies_of, constant_of
+from graphforge.ir import Builder, bodies_of, constant_of, operator_name
 from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows, RowsTable
 from graphforge.transform import Rewriter
 
@@ -53,7 +53,7 @@ class Walk:
                     if any(value is not None and self.is_touched(value) for value in inner.inputs):
                         raise Refusal("its body reads a tensor whose size depends on data")
             return False
-        name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        name = operator_name(node)
         bounding = BOUNDINGS.get(name)
         if bounding is None:
             raise Refusal(f"{name} cannot be expressed for a tensor whose size depends on data")

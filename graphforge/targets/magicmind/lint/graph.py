@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from graphforge.ir import constant_of, schema_of
+from graphforge.ir import constant_of, operator_name, schema_of
 from graphforge.onnx_io.checking import complaint_about
 from graphforge.targets.magicmind.lint.finding import Finding, Severity, Subject, checks, node_place
 from graphforge.targets.magicmind.operators import EVIDENCED, FRAGILE, REFUSED
@@ -41,7 +41,7 @@ def _domains(subject: Subject) -> Iterator[Finding]:
     fix = "decompose it into ONNX operators, or keep that part out of the model"
     for node in subject.nodes():
         if node.domain not in ("", "ai.onnx"):
-            message = f"operator {node.domain}::{node.op_type}: nothing public maps custom domains to plugins"
+            message = f"operator {operator_name(node)}: nothing public maps custom domains to plugins"
             yield Finding("G2", Severity.ERROR, "I", message, node_place(node), fix)
     for function in subject.model.functions.values():
         yield Finding("G2", Severity.ERROR, "I", f"local function {function.domain}::{function.name}", fix=fix)
