@@ -32,7 +32,6 @@ class ComputeWhereKernelsAre(Pass):
     """
 
     name: ClassVar[str] = "compute-where-kernels-are"
-    edits_through_rewriter: ClassVar[bool] = True
     runtime: str = "onnxruntime"
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
