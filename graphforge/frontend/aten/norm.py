@@ -426,7 +426,7 @@ def instance_norm(
 def _instance_norm_by_hand(
     op: Emitter, x: ir.Value, weight: ir.Value | None, bias: ir.Value | None, eps: float
 ) -> ir.Value:
-    """For dtypes that ONNX Runtime's InstanceNormalization does not take."""
+    """For doubles: the epsilon of InstanceNormalization is an attribute, and single precision."""
     rank = op.rank(x)
     axes = list(range(2, rank))
     centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))

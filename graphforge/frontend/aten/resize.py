@@ -390,7 +390,7 @@ def _antialias_weights(matrix: np.ndarray, centres: np.ndarray, stretch: float, 
 def _by_matrices(
     op: Emitter, x: ir.Value, axes: Sequence[_Axis], mode: str, *, align_corners: bool, antialias: bool
 ) -> ir.Value:
-    """One product with a matrix of weights for each axis: for doubles, which ONNX Runtime's Resize does not take."""
+    """One product with a matrix of weights for each axis: for doubles, whose scales Resize takes as float32."""
     rank = op.rank(x)
     for position, axis in enumerate(axes, start=2):
         if axis.unchanged:
