@@ -79,10 +79,14 @@ def plan(options: CompileOptions) -> Plan:
     """
     from graphforge.targets import get_target, options_for
     from graphforge.targets.contract import asking, check_contract
-    from graphforge.transform import PrintAfter
+    from graphforge.transform import Pass, PrintAfter
     from graphforge.verify.tolerance import as_tolerances
 
     as_tolerances(options.tolerances)  # what cannot be meant is told before any work
+    if isinstance(options.passes, str | Pass):
+        raise UsageError(
+            f"passes: expected a list of passes, got {options.passes!r}", "put it into a list: passes=[...]"
+        )
     if type(options.seed) is not int:
         raise UsageError(f"{argument('seed')}: expected a whole number, got {options.seed!r}")
     for name in ("verify", "check_passes", "verify_each", "keep_unverified"):

@@ -76,7 +76,7 @@ class Finding:
 def command(as_json: bool) -> int:
     """Say what is installed, what works here, and what to do about the rest.
 
-    Nothing is only looked up: ONNX Runtime loads models of one opset after another, torchvision's library is loaded,
+    Everything is tried, not looked up: ONNX Runtime loads models of one opset after another, torchvision's library is loaded,
     every target is asked whether it can work.  Ends with exit code 1 when something graphforge needs is broken.
 
     \b

@@ -1,4 +1,4 @@
-"""Facts about element types: kinds, which hold the values of which, where to compute what cannot be computed in one."""
+"""Facts about element types: kinds, which hold the values of which, and where to compute what one of them cannot."""
 
 from __future__ import annotations
 

@@ -69,6 +69,7 @@ def runtimes(target: str | None = None) -> list[Runtime]:
         raise UsageError(
             f"nothing is known of target {target!r}",
             f"did you mean {close[0]!r}?" if close else "",
+            "here a target is what runs the file: onnxruntime for most" if target == "onnx" else "",
             f"known: {', '.join(TARGETS)}",
         )
     found = []

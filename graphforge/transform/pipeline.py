@@ -88,9 +88,12 @@ class Pipeline(Sequence[Pass]):
         self._passes = tuple(passes)
         for item in self._passes:
             if not isinstance(item, Pass):
+                shown = f"the class {item.__name__}" if isinstance(item, type) else repr(item)
                 raise UsageError(
-                    f"a pipeline is made of passes, got {item!r}",
-                    "a pass is an instance of a subclass of graphforge.transform.Pass",
+                    f"a pipeline is made of passes, got {shown}",
+                    f"make one of it: {item.__name__}()"
+                    if isinstance(item, type)
+                    else "a pass is an instance of a subclass of graphforge.transform.Pass",
                     "graphforge.transform.load_pass_from_file('FILE.py:Class') reads one from a file"
                     if isinstance(item, str)
                     else "",

@@ -255,6 +255,21 @@ WRONG: dict[str, tuple[Callable[[str, Any], Any], str, str]] = {
         "a pipeline is made of passes, got 'mine.py:Mine'",
         "load_pass_from_file",
     ),
+    "a class of a pass": (
+        lambda model, _: untyped.compile(model, INPUT, passes=[graphforge.Pass]),
+        "a pipeline is made of passes, got the class Pass",
+        "make one of it: Pass()",
+    ),
+    "a pass that is in no list": (
+        lambda model, _: untyped.compile(model, INPUT, passes="mine.py:Mine"),
+        "passes: expected a list of passes, got 'mine.py:Mine'",
+        "passes=[...]",
+    ),
+    "what compile calls the target of opset": (
+        lambda model, _: untyped.opset(model, INPUT, target="onnx"),
+        "nothing is known of target 'onnx'",
+        "here a target is what runs the file: onnxruntime for most",
+    ),
     "inputs before the bundle": (
         lambda model, bundle: untyped.diff(model, np.ones(3), bundle),
         "against: expected a bundle or a path, got ndarray",
