@@ -76,8 +76,8 @@ class Finding:
 def command(as_json: bool) -> int:
     """Say what is installed, what works here, and what to do about the rest.
 
-    Everything is tried, not looked up: ONNX Runtime loads models of one opset after another, torchvision's library is loaded,
-    every target is asked whether it can work.  Ends with exit code 1 when something graphforge needs is broken.
+    Everything is tried, not looked up: ONNX Runtime loads models of one opset after another, torchvision's library is
+    loaded, every target is asked whether it can work.  Ends with exit code 1 when something graphforge needs is broken.
 
     \b
     Examples:
