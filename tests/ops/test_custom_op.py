@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import onnx
@@ -14,19 +13,11 @@ import pytest
 
 import graphforge
 from graphforge.errors import GraphForgeError, UsageError, UserCodeError
-from graphforge.ir import Builder, from_text, infer_node, verify_graph
+from graphforge.ir import Builder, from_text, infer_node
 from graphforge.ops.custom_op import Parameter, TensorFact, custom_op, declared_ops, find_op, withdraw
-from graphforge.passes.register_custom_op import RegisterCustomOp
-from graphforge.transform import Pipeline
+from tests.ops.acme import declare
 
 HEADER = '<ir_version: 10, opset_import: ["" : 26, "acme" : 1]>\n'
-
-
-def sort_shapes(inputs: Sequence[TensorFact | None], attributes: Mapping[str, Any]) -> list[TensorFact]:
-    first = inputs[0]
-    assert first is not None
-    assert attributes["axis"] == -1
-    return [first, TensorFact("int64", first.shape)]
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +26,6 @@ def clean() -> Iterator[None]:
     for op in declared_ops():
         if op.domain == "acme":
             withdraw(op)
-
-
-def declare(**changes: Any) -> Any:
-    settings: dict[str, Any] = {
-        "inputs": ["x", "scale: float", "mask: bool?"],
-        "outputs": ["sorted", "order: int64"],
-        "attributes": {"axis": -1, "mode": str},
-        "shapes": sort_shapes,
-    }
-    return custom_op("acme::ScaledSort", **{**settings, **changes})
 
 
 def test_onnx_knows_the_schema() -> None:
@@ -172,65 +153,3 @@ def test_parameters() -> None:
     assert Parameter.parse("x") == Parameter("x", "T")
     assert Parameter.parse("mask : bool?") == Parameter("mask", "bool", optional=True)
     assert Parameter.parse("rest: T*") == Parameter("rest", "T", variadic=True)
-
-
-GRAPH = 'g (float[N,3] x, float s) => (float[N,3] y) { a, b = acme.ScaledSort<mode="up">(x, s) c = Neg(a) y = Relu(c) }'
-
-
-def test_the_pass_types_nodes_and_imports_the_domain(tmp_path: Path) -> None:
-    file = tmp_path / "ops.py"
-    file.write_text(
-        "from graphforge.ops.custom_op import TensorFact, custom_op\n"
-        "custom_op('acme::ScaledSort', inputs=['x', 'scale: float', 'mask: bool?'],\n"
-        "          outputs=['sorted', 'order: int64'],\n"
-        "          attributes={'axis': -1, 'mode': str}, library='libacme.so',\n"
-        "          shapes=lambda inputs, attributes: [inputs[0], TensorFact('int64', inputs[0].shape)])\n"
-    )
-    model = from_text(HEADER.replace(', "acme" : 1', "") + GRAPH)
-    (record,) = Pipeline([RegisterCustomOp(file=str(file))]).run(model)
-    assert record.changes > 0
-    assert record.notes == ("acme::ScaledSort needs its kernel library in ONNX Runtime: libacme.so",)
-    assert str(model.graph[0].outputs[0].shape) == "[N,3]"
-    assert model.graph.opset_imports["acme"] == 1
-    verify_graph(model)
-    assert Pipeline([RegisterCustomOp()]).run(model)[0].changes == 0
-
-
-def test_the_node_survives_the_default_pipeline_and_the_file(tmp_path: Path) -> None:
-    from graphforge.passes import default_pipeline
-
-    declare()
-    model = from_text(HEADER + GRAPH)
-    Pipeline([RegisterCustomOp(), *default_pipeline()]).run(model)
-    onnx_ir.save(model, tmp_path / "model.onnx")
-    back = onnx.load(tmp_path / "model.onnx")
-    assert ("acme", "ScaledSort") in [(node.domain, node.op_type) for node in back.graph.node]
-    onnx.checker.check_model(back, full_check=True)
-
-
-@pytest.mark.parametrize(
-    ("node", "message"),
-    [
-        ('a = acme.ScaledSort<mode="up">(x)', "has 1 inputs, declared are 2 to 3"),
-        ('a = acme.ScaledSort<mode="up", size=3>(x, s)', "has attribute 'size', declared are axis, mode"),
-        ("a = acme.ScaledSort(x, s)", "lacks attribute 'mode', which has no default"),
-        ("a = acme.Other(x, s)", "operator acme::Other is not declared (declared: acme::ScaledSort)"),
-    ],
-)
-def test_nodes_that_do_not_fit_their_declaration(node: str, message: str) -> None:
-    declare()
-    model = from_text(HEADER + f"g (float[N,3] x, float s) => (float[N,3] y) {{ {node} y = Relu(a) }}")
-    with pytest.raises(GraphForgeError) as caught:
-        Pipeline([RegisterCustomOp(strict=True)]).run(model)
-    assert message in str(caught.value)
-    assert "node 'a'" in str(caught.value)
-
-
-def test_the_file_must_be_there_and_load(tmp_path: Path) -> None:
-    model = from_text(HEADER + "g (float[3] x) => (float[3] y) { y = Relu(x) }")
-    with pytest.raises(UsageError, match="there is no file"):
-        Pipeline([RegisterCustomOp(file="absent.py")]).run(model)
-    broken = tmp_path / "broken.py"
-    broken.write_text("1 / 0")
-    with pytest.raises(GraphForgeError, match="cannot be loaded: ZeroDivisionError"):
-        Pipeline([RegisterCustomOp(file=str(broken))]).run(model)
