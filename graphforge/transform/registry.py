@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeGuard
 
-from graphforge.errors import GraphForgeError, UsageError
+from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.transform.base import Pass
 from graphforge.user_code import user_error
 from graphforge.user_files import load_file
@@ -69,7 +69,7 @@ class PassRegistry:
             raise UsageError(
                 f"no pass is called {name!r}",
                 f"did you mean {' or '.join(near)}?" if near else "",
-                "`graphforge passes` lists them all",
+                f"`graphforge passes` lists them all; your own go along with {argument('passes')}",
             )
         found = self._loaders[name]()
         if found.name != name:
@@ -140,7 +140,9 @@ def load_pass_from_file(spec: str) -> type[Pass]:
     match = re.fullmatch(r"(.+?\.py)(?::([A-Za-z_]\w*))?", spec.strip())
     if match is None:
         raise UsageError(
-            f"cannot read pass {spec!r}", "write it as FILE.py:Class, for example my_passes.py:DropDropout"
+            f"cannot read pass {spec!r}",
+            "write it as FILE.py:Class, for example my_passes.py:DropDropout",
+            f"options go into the pipeline: {argument('pipeline', 'drop-dropout{rate=5}')}" if "{" in spec else "",
         )
     path, wanted = Path(match[1]), match[2]
     if not path.is_file():

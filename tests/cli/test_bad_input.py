@@ -182,6 +182,12 @@ CASES: dict[str, Case] = {
         "did you mean fold-constants",
         2,
     ),
+    "options_beside_a_pass_file": Case(
+        _compile("net.py:build", *X, "--pass", "mine.py:Mine{keep=5}"),
+        "cannot read pass 'mine.py:Mine{keep=5}'",
+        "options go into the pipeline: --pipeline ",
+        2,
+    ),
     "unknown_pass_option": Case(
         _compile("net.py:build", *X, "--pipeline", "fold-constants{sise=3}"),
         "pass fold-constants has no option 'sise'",
