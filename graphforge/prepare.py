@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from graphforge.errors import CaptureError, GraphForgeError, UsageError, argument
+from graphforge.errors import CaptureError, GraphForgeError, InternalError, UsageError, argument
 from graphforge.journal import Journal
 from graphforge.user_code import user_error
 
@@ -327,8 +327,13 @@ def to_ir(
                 raise
         step["nodes"] = len(captured.graph_module.graph.nodes)
     with journal.step("lower") as step:
-        lowered = lower(captured)
-        check_level(lowered.model, Level.CAPTURED, f"capture by {captured.method}")
+        try:
+            lowered = lower(captured)
+            check_level(lowered.model, Level.CAPTURED, f"capture by {captured.method}")
+        except InternalError:  # capture computes nothing, so element types that eager refuses may get this far
+            if prepared.loaded.module is not None:
+                _see_that_it_runs(prepared.loaded.module, prepared.inputs)
+            raise
         step["nodes"] = count_nodes(lowered.model)
     journal.notes += lowered.notes
     return lowered.model, {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +14,7 @@ import torch
 
 import graphforge
 from graphforge.cli.main import run
-from graphforge.errors import GraphForgeError, UserCodeError
+from graphforge.errors import GraphForgeError, UserCodeError, VerificationError
 from graphforge.ir import from_text
 from graphforge.transform import Pipeline, load_pass_from_file
 from graphforge.user_code import place_of
@@ -240,3 +241,47 @@ def test_a_graph_has_nothing_to_substitute(folder: Path, capsys: pytest.CaptureF
     assert run(["compile", "net.py:build", "-o", "out"]) == 0
     assert run(["compile", "out/model.onnx", "--substitute", "mine.py", "-o", "again"]) == 1
     assert "matched nothing: out/model.onnx is a graph already and calls no function" in capsys.readouterr().err
+
+
+class HalfInput(torch.nn.Module):
+    """Half-precision data into a float32 layer: capture lets it pass, eager does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(x.half()).float()
+        return out
+
+
+def test_types_that_only_eager_refuses_are_the_models_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserCodeError, match="the model does not run on these inputs") as failure:
+        graphforge.compile(HalfInput(), torch.ones(2, 4), output=tmp_path / "out")
+    assert any(note.startswith("raised at") and "self.layer(x.half())" in note for note in failure.value.notes)
+
+
+class Named(torch.nn.Module):
+    """Text beside a tensor."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        return {"doubled": x * 2, "name": "hello"}
+
+
+def test_text_among_the_outputs_is_told(tmp_path: Path) -> None:
+    with pytest.raises(GraphForgeError, match="output 'name' of the model is text, 'hello'") as failure:
+        graphforge.compile(Named(), torch.ones(2, 4), output=tmp_path / "out")
+    assert failure.value.notes[0].startswith("leave it out")
+
+
+class Undefined(torch.nn.Module):
+    """NaN everywhere."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log(x - 10)
+
+
+def test_nan_is_not_taken_for_a_random_number(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match="allow_nonfinite") as failure:
+        graphforge.compile(Undefined(), torch.ones(2, 4), output=tmp_path / "out")
+    assert not any("asked twice" in note for note in failure.value.notes)

@@ -184,6 +184,11 @@ class _Lowering:
             if result is None:
                 self.lowered.notes.append(f"output {name!r} is None and is left out")
                 continue
+            if isinstance(result, str):
+                raise GraphForgeError(
+                    f"output {name!r} of the model is text, {result!r}, expected tensors and numbers",
+                    "leave it out, for example in an nn.Module around the model that returns the rest",
+                )
             value = self.op.scalar(result) if not isinstance(result, ir.Value) else result
             # ONNX wants every output to be a value of its own: not an input, not a weight, not another output
             if id(value) in taken or value in inputs or value.is_initializer():

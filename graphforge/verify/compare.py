@@ -172,7 +172,7 @@ def _compare_floats(
         where = list(_unravel(strange_reference, indexed))
         reason = (
             f"the reference itself gives {_number(ref[strange_reference])} at {where}: nothing can be proven "
-            "against it (allow it explicitly if it is meant)"
+            "against it (if it is meant, from Python: tolerances={'allow_nonfinite': True})"
         )
     elif one_sided is not None:
         where = list(_unravel(one_sided, indexed))

@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphforge.errors import GraphForgeError, argument
-from graphforge.passes.compute_where_kernels_are import runnable
 from graphforge.runners.arrays import Array
 from graphforge.runners.inputs import random_feeds
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.spec import ShapeSpec, TensorSpec
-from graphforge.transform.seams import whose
 from graphforge.verify.tolerance import Tolerances, for_model
 from graphforge.verify.verify import compare_outputs
 
@@ -71,6 +69,9 @@ class NumericCheck:
             return
         assert self._expected is not None
         assert self.feeds is not None
+        from graphforge.passes.compute_where_kernels_are import runnable
+        from graphforge.transform.seams import whose
+
         way_out = whose(pass_) or f"leave the pass out, or report it with: {argument('pipeline', record.spec)}"
         try:
             found = run_as_written(model, self.feeds)
@@ -116,5 +117,7 @@ def run_as_written(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]
     Raises:
         GraphForgeError: ONNX Runtime does not load or run it.
     """
+    from graphforge.passes.compute_where_kernels_are import runnable
+
     with OnnxRuntimeRunner(runnable(model), optimize=False) as runner:
         return runner.run(feeds)
