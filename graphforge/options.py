@@ -87,8 +87,8 @@ def plan(options: CompileOptions) -> Plan:
         raise UsageError(
             f"passes: expected a list of passes, got {options.passes!r}", "put it into a list: passes=[...]"
         )
-    if type(options.seed) is not int:
-        raise UsageError(f"{argument('seed')}: expected a whole number, got {options.seed!r}")
+    if type(options.seed) is not int or options.seed < 0:
+        raise UsageError(f"{argument('seed')}: expected a whole number >= 0, got {options.seed!r}")
     for name in ("verify", "check_passes", "verify_each", "keep_unverified"):
         if not isinstance(getattr(options, name), bool):
             raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
@@ -113,6 +113,10 @@ def plan(options: CompileOptions) -> Plan:
         legalising = tuple(target.pipeline(asked))
     planned = Plan(target, asked, tuple(canonical_passes(options.pipeline, options.passes)), legalising)
     for instrument in options.instruments:
+        if not (callable(getattr(instrument, "before", None)) and callable(getattr(instrument, "after", None))):
+            raise UsageError(
+                f"{instrument!r} is not an instrument", "one has the methods before and after, as PrintAfter has"
+            )
         if isinstance(instrument, PrintAfter):
             instrument.refuse_unknown([*planned.canonical, *planned.legalising])
     return planned

@@ -7,7 +7,7 @@ import sysconfig
 import types
 from pathlib import Path
 
-from graphforge.errors import UserCodeError
+from graphforge.errors import InternalError, UserCodeError
 
 __all__ = ["described", "is_installed", "is_ours", "place_of", "shown_path", "user_error"]
 
@@ -26,6 +26,8 @@ def described(error: BaseException) -> str:
     """``Type: text``, cut where it is very long."""
     lines = [line for line in str(error).splitlines() if line.strip()][:_MAX_LINES]
     text = "\n".join(line[:300] for line in lines)
+    if isinstance(error, InternalError):  # what we refuse their code; the name of the class does not help them
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphforge.errors import UsageError
+from graphforge.errors import UsageError, argument
 from graphforge.runners.arrays import Array, dtype_name
 from graphforge.spec import ShapeSpec
 
@@ -30,7 +30,12 @@ def random_feeds(
         sizes: dim name -> size.
         example: arrays to resemble, see ``random_array``; without them floats are standard normal, the rest 0 or 1.
         seed: of the generator.
+
+    Raises:
+        UsageError: the seed is negative.
     """
+    if seed < 0:
+        raise UsageError(f"{argument('seed')}: expected a whole number >= 0, got {seed!r}")
     feeds = {}
     for tensor in spec.inputs:
         generator = _generator(seed, tensor.name, *sizes.values())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError, InternalError
+from graphforge.ir import describe, here, nodes_of
 from graphforge.ir.levels import Level
 from graphforge.ir.verifier import first_problems
 from graphforge.transform.base import Pass
@@ -73,6 +74,7 @@ class VerifyGraph:
 
     each: bool = True
     _checked: bool = field(default=False, repr=False)
+    _unstated: frozenset[str] = field(default=frozenset(), repr=False)
 
     def before(self, pass_: Pass, model: ir.Model) -> None:
         """What somebody else's pass is given is sound, or what we broke would be laid at its door.
@@ -85,6 +87,8 @@ class VerifyGraph:
             if problems:
                 raise InternalError("\n  ".join([f"before pass {pass_.name!r} the graph is not valid", *problems]))
             self._checked = True
+        if not is_ours(type(pass_).__module__):
+            self._unstated = frozenset(_unstated_domains(model))
 
     def after(self, pass_: Pass, model: ir.Model, record: PassRecord) -> None:
         """Check what the pass left.
@@ -102,6 +106,8 @@ class VerifyGraph:
         problems = first_problems(model)
         if not problems:
             self._checked = True
+            if not ours:
+                self._see_that_domains_are_stated(pass_, model)
             return
         message = f"the pass {pass_.name!r} leaves a graph that is not valid: {problems[0]}"
         if ours:
@@ -112,3 +118,25 @@ class VerifyGraph:
             whose(pass_),
             "nodes made by rewriter.builder(node) and put in place by rewriter.replace keep order, uses and types true",
         )
+
+    def _see_that_domains_are_stated(self, pass_: Pass, model: ir.Model) -> None:
+        """The level at the end asks for it; there the target would be named, not the pass."""
+        for domain, node in _unstated_domains(model).items():
+            if domain not in self._unstated:
+                raise GraphForgeError(
+                    f"the pass {pass_.name!r} leaves a graph that is not valid: {describe(node)}: "
+                    f"the model does not say which version of the domain {domain!r} it uses",
+                    here(node),
+                    f"the pass is {written_in(pass_)}",
+                    f"state it in the pass: rewriter.set_opset(1, {domain!r})",
+                )
+
+
+def _unstated_domains(model: ir.Model) -> dict[str, ir.Node]:
+    """Domains whose version the model does not state, each with its first node."""
+    stated = {"", "graphforge", *model.graph.opset_imports, *(one.domain for one in model.functions.values())}
+    found: dict[str, ir.Node] = {}
+    for node in nodes_of(model.graph):
+        if node.domain not in stated:
+            found.setdefault(node.domain, node)
+    return found

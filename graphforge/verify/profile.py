@@ -3,6 +3,9 @@
 The two alternate run by run, so that whatever else the machine does meets both alike.  Timed is the call alone: from
 inputs that lie in memory to outputs that lie in memory; making tensors from arrays and fresh copies of inputs is left
 out on both sides.
+
+Whoever waits for a processor is not slow: where a side had the processors for less than half of its time, the report
+says so.
 """
 
 from __future__ import annotations
@@ -30,6 +33,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["Latency", "ProfileReport", "profile"]
+
+# A side that computes all the time has at least one processor all the time; below this share it mostly waited.
+_COMPUTING = 0.5
+# Shorter measurements say nothing about shares: the clock of a process is read to a few microseconds.
+_LONG_ENOUGH = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,7 @@ class ProfileReport(Shown):
     def summary(self) -> str:
         """``eager 3.1 ms, ONNX Runtime 1.2 ms (median of 100), 2.58 times as fast``."""
         rows = ", ".join(f"{row.name} {row.median:.2f} ms" for row in self.rows)
-        faster = "" if self.speedup is None else f", {self.speedup:.2f} times as fast"
+        faster = "" if self.speedup is None else f", {_three_digits(self.speedup)} times as fast"
         return f"{rows} (median of {self.runs}){faster}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +149,7 @@ class ProfileReport(Shown):
             f"batch: {self.batch}"
         )
         if self.speedup is not None:
-            console.print(f"eager takes {self.speedup:.2f} times as long (median)")
+            console.print(f"eager takes {_three_digits(self.speedup)} times as long (median)")
         for note in self.notes:
             console.print(f"note: {escape(note)}", highlight=False)
 
@@ -183,11 +191,29 @@ def profile(
         if eager is not None:
             sides["eager"] = _eager_side(eager, feeds)
         sides["onnxruntime"] = _artifact_side(artifact, feeds)
-        seconds = _measure(sides, eager, runs, warmup, threads)
+        seconds, busy = _measure(sides, eager, runs, warmup, threads)
     batch = next((array.shape[0] for array in feeds.values() if array.ndim), 1)
     rows = tuple(Latency.of(name, times, batch) for name, times in seconds.items())
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
-    return ProfileReport(rows, shapes, batch, runs, warmup, threads, tuple(notes))
+    waited = [note for name, times in seconds.items() if (note := _waiting(name, sum(times), busy[name], threads))]
+    return ProfileReport(rows, shapes, batch, runs, warmup, threads, (*notes, *waited))
+
+
+def _waiting(name: str, seconds: float, busy: float, threads: int) -> str:
+    """What to say of a side that mostly waited for a processor; empty for one that computed."""
+    if seconds < _LONG_ENOUGH or busy >= _COMPUTING * seconds:
+        return ""
+    alone = "" if threads == 1 else ", or with one thread"
+    return (
+        f"{name} computed in {busy / seconds:.0%} of its time and waited for a processor in the rest: other work keeps "
+        f"this machine busy, and these latencies are not the model's; measure again when it is idle{alone}"
+    )
+
+
+def _three_digits(ratio: float) -> str:
+    """1853.89 as 1,850: more digits than a measurement has."""
+    whole = len(str(int(ratio)))
+    return f"{ratio:.{max(0, 3 - whole)}f}" if whole <= 3 else f"{round(ratio, 3 - whole):,.0f}"
 
 
 def _feeds(
@@ -254,19 +280,24 @@ def _measure(
     runs: int,
     warmup: int,
     threads: int,
-) -> dict[str, list[float]]:
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of every run of each side, and the processor time (of all threads) that all of them together took."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    busy = dict.fromkeys(sides, 0.0)
     with _conditions(eager, threads):
         for number in range(warmup + runs):
             for name, (fresh, call) in sides.items():
                 arguments = fresh()
+                busy_before = time.process_time()
                 start = time.perf_counter()
                 result = call(arguments)
                 elapsed = time.perf_counter() - start
+                worked = time.process_time() - busy_before
                 del result
                 if number >= warmup:
                     seconds[name].append(elapsed)
-    return seconds
+                    busy[name] += worked
+    return seconds, busy
 
 
 @contextmanager

@@ -283,8 +283,23 @@ WRONG: dict[str, tuple[Callable[[str, Any], Any], str, str]] = {
     ),
     "a word for a seed": (
         lambda model, _: untyped.compile(model, INPUT, seed="a"),
-        "seed: expected a whole number, got 'a'",
+        "seed: expected a whole number >= 0, got 'a'",
         "",
+    ),
+    "a negative seed": (
+        lambda model, _: untyped.compile(model, INPUT, seed=-1),
+        "seed: expected a whole number >= 0, got -1",
+        "",
+    ),
+    "a negative seed for another verb": (
+        lambda model, _: untyped.inspect(model, INPUT, level="captured", seed=-1),
+        "seed: expected a whole number >= 0, got -1",
+        "",
+    ),
+    "a name for an instrument": (
+        lambda model, _: untyped.compile(model, INPUT, instruments=["fold-constants"]),
+        "'fold-constants' is not an instrument",
+        "as PrintAfter has",
     ),
     "an axis that is not there": (
         lambda model, _: untyped.compile(model, INPUT, dynamic_shapes={"image": {4: (1, 8)}}),

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.verbs.profile import profile
-from graphforge.verify.profile import Latency
+from graphforge.verify.profile import Latency, _three_digits, _waiting
 from tests.verify import small
 
 
@@ -52,7 +52,7 @@ def test_both_sides_run_in_turn_on_the_same_inputs(tmp_path: Path) -> None:
     assert all(0 < row.minimum <= row.median <= row.p90 <= row.p99 <= row.maximum for row in report.rows)
     assert (report.runs, report.threads, report.batch, report.inputs["x"]) == (5, 1, 2, (2, 3, 8, 8))
     assert report.speedup is not None
-    assert report.notes == ()
+    assert [note for note in report.notes if "waited for a processor" not in note] == []
     assert torch.get_num_threads() == threads
     text = io.StringIO()
     report.render(Console(file=text, width=160))
@@ -99,3 +99,29 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"target": {"name": "tensorrt"}, "inputs": [], "files": ["engine.plan"]}')
     with pytest.raises(GraphForgeError, match=r"contains no ONNX file to run, but engine\.plan"):
         profile(tmp_path)
+
+
+def test_a_side_that_waited_for_a_processor_is_told_with_the_way_out() -> None:
+    """700 ms for half a millisecond of computing was printed as the model's latency on a busy machine."""
+    waiting = _waiting("eager", 0.7, 0.0005, threads=2)
+    assert waiting.startswith("eager computed in 0% of its time and waited for a processor in the rest")
+    assert waiting.endswith("measure again when it is idle, or with one thread")
+    assert _waiting("eager", 0.7, 0.1, threads=1).endswith("measure again when it is idle")
+    assert _waiting("eager", 0.7, 0.6, threads=2) == ""
+    assert _waiting("eager", 0.001, 0.0, threads=2) == ""
+
+
+def test_what_waits_is_noticed(tmp_path: Path) -> None:
+    source = tmp_path / "net.py"
+    source.write_text(
+        "import time\nfrom tests.verify import small\n\n\n"
+        "def build():\n    net = small.net()\n"
+        "    net.register_forward_pre_hook(lambda *_: time.sleep(0.05))\n    return net\n"
+    )
+    report = profile(bundle(tmp_path, spec=f"{source}:build"), runs=2, warmup=1, threads=1)
+    assert [note for note in report.notes if note.startswith("eager computed in")]
+
+
+def test_a_ratio_has_three_digits() -> None:
+    ratios = (0.5, 1.354, 12.34, 123.4, 1853.89)
+    assert [_three_digits(ratio) for ratio in ratios] == ["0.50", "1.35", "12.3", "123", "1,850"]
