@@ -39,7 +39,8 @@ class ComputeWhereKernelsAre(Pass):
         kernels = facts_of(self.runtime).kernels
         casts = _Casts()
         for node in nodes_of(graph):
-            casts.saw(node)
+            if node.op_type == "Cast":
+                casts.saw(node)
             detour = _detour(node, kernels, rewriter.opset)
             if detour is not None and not _write_by_others(node, detour[0], kernels, rewriter):
                 _take(node, *detour, rewriter, casts)
@@ -60,7 +61,7 @@ class _Casts:
 
     def saw(self, node: ir.Node) -> None:
         """Remember a cast that is there already."""
-        if node.op_type != "Cast" or node.domain != "" or not isinstance(node.graph, ir.Graph):
+        if node.domain != "" or not isinstance(node.graph, ir.Graph):
             return
         source, value = node.inputs[0], node.outputs[0]
         if source is not None and value.dtype is not None:
@@ -87,12 +88,12 @@ def runnable(model: ir.Model, runtime: str = "onnxruntime") -> ir.Model:
 
 def _detour(node: ir.Node, kernels: Kernels, opset: int) -> tuple[ir.DataType, ir.DataType] | None:
     """The element type that the node computes in and the one to compute in; None where it runs as it is."""
-    if node.domain != "" or not kernels.restricts(node.op_type):
+    if node.domain != "":
         return None
     position = decides(node.op_type)
     value = node.inputs[position] if position < len(node.inputs) else None
     dtype = None if value is None else value.dtype
-    if dtype is None:
+    if dtype is None or not kernels.may_lack(node.op_type, dtype):
         return None
     schema = schema_of(node.op_type, "", opset)
     instead = kernels.instead(node.op_type, dtype, None if schema is None else schema.since_version)

@@ -24,23 +24,28 @@ class Kernels:
     Attributes:
         rows: ``Clip``, or ``Clip-11`` where that version differs from the newer ones -> the element types computed; an
             operator without a row computes whatever its schema admits.
-        operators: those with a row for some version.
+        everywhere: operator with rows -> the element types that all its versions compute.
     """
 
     rows: Mapping[str, frozenset[ir.DataType]] = field(default_factory=dict)
-    operators: frozenset[str] = field(init=False)
+    everywhere: Mapping[str, frozenset[ir.DataType]] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "operators", frozenset(name.partition("-")[0] for name in self.rows))
+        common: dict[str, frozenset[ir.DataType]] = {}
+        for name, row in self.rows.items():
+            operator = name.partition("-")[0]
+            common[operator] = common.get(operator, row) & row
+        object.__setattr__(self, "everywhere", common)
 
     def row(self, op_type: str, version: int | None = None) -> frozenset[ir.DataType] | None:
         """The element types that the operator (of this version, as in ``Clip-11``) computes; None is all of them."""
         own = self.rows.get(f"{op_type}-{version}") if version is not None else None
         return self.rows.get(op_type) if own is None else own
 
-    def restricts(self, op_type: str) -> bool:
-        """Whether some version of the operator lacks a kernel for something; False is quick to know."""
-        return op_type in self.operators
+    def may_lack(self, op_type: str, dtype: ir.DataType) -> bool:
+        """Whether some version of the operator has no kernel for the dtype; no schema is asked, so it is quick."""
+        common = self.everywhere.get(op_type)
+        return common is not None and dtype not in common
 
     def has(self, op_type: str, dtype: ir.DataType, version: int | None = None) -> bool:
         """Whether the operator computes values of the dtype."""
