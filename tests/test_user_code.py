@@ -285,3 +285,16 @@ def test_nan_is_not_taken_for_a_random_number(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="allow_nonfinite") as failure:
         graphforge.compile(Undefined(), torch.ones(2, 4), output=tmp_path / "out")
     assert not any("asked twice" in note for note in failure.value.notes)
+
+
+class Forgetful(torch.nn.Module):
+    """No return."""
+
+    def forward(self, x: torch.Tensor) -> None:
+        x * 2
+
+
+def test_a_forward_without_a_return_is_told(tmp_path: Path) -> None:
+    with pytest.raises(GraphForgeError, match="the model returns nothing") as failure:
+        graphforge.compile(Forgetful(), torch.ones(2, 4), output=tmp_path / "out")
+    assert failure.value.notes[0].startswith("end its forward with a return")

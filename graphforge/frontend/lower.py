@@ -178,7 +178,10 @@ class _Lowering:
         taken: set[int] = set()
         inputs = set(graph.inputs)
         names = {value.name for value in inputs} | set(self.captured.output_names)
-        for name, result in zip(self.captured.output_names, results, strict=True):
+        told = list(zip(self.captured.output_names, results, strict=True))
+        if all(name is None or result is None for name, result in told):
+            raise GraphForgeError("the model returns nothing", "end its forward with a return of its results")
+        for name, result in told:
             if name is None:
                 continue
             if result is None:
