@@ -68,6 +68,19 @@ class CallInputs:
         args, kwargs = _pytree.tree_unflatten(leaves, self.tree)
         return CallInputs(args, kwargs, self.parameters)
 
+    def apart(self) -> CallInputs:
+        """The same call, with a copy in every place but the first of a tensor that is given several times.
+
+        torch tells inputs apart by identity: it would capture a model that reads one of the places for all of them.
+        """
+        first: dict[int, str] = {}
+        copies = {
+            name: leaf.detach().clone().requires_grad_(leaf.requires_grad)
+            for name, leaf in self.tensors.items()
+            if first.setdefault(id(leaf), name) != name
+        }
+        return self.replaced(copies) if copies else self
+
     def map_leaves(self, function: Callable[[str, Any], Any]) -> tuple[Any, Any]:
         """(args, kwargs) with every leaf replaced by ``function(name, leaf)``."""
         leaves = [function(name, leaf) for name, leaf in zip(self.leaf_names, self.leaves, strict=True)]

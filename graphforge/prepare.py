@@ -164,7 +164,7 @@ def _prepare_torch(
         args = tuple(_as_tensor(value) for value in inputs)
     else:
         args = () if inputs is None else (_as_tensor(inputs),)
-    tree = input_tree(callee, args, kwargs)
+    tree = input_tree(callee, args, kwargs).apart()
     renamed = _renamed(named, args, tree.parameters)
     spec = tree.spec()
     asked = dynamic_shapes
