@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -173,7 +174,7 @@ def staging(folder: Path) -> Iterator[Path]:
         ) from None
     try:
         yield staging
-        os.chmod(staging, 0o777 & ~_umask())
+        os.chmod(staging, _usual_mode(staging))
         retired: Path | None = None
         if folder.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -194,10 +195,13 @@ def staging(folder: Path) -> Iterator[Path]:
                     parent.rmdir()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _usual_mode(folder: Path) -> int:
+    """Who may do what with a new folder.  Tried, not asked: the umask is read by setting it, for all threads."""
+    tried = folder / ".mode"
+    tried.mkdir()
+    mode = stat.S_IMODE(tried.stat().st_mode)
+    tried.rmdir()
+    return mode
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
