@@ -68,6 +68,7 @@ def test_weights_that_share_memory_are_not_read() -> None:
     assert list(model.graph.initializers) == ["a"]
 
 
+@pytest.mark.cost
 def test_many_constants_of_one_shape_take_linear_time() -> None:
     def seconds(count: int) -> float:
         random = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import numpy as np
@@ -70,6 +71,7 @@ def test_generated_graphs(kind: str) -> None:
     assert not any(record.changes for record in Pipeline(default_pipeline()).run(model))
 
 
+@pytest.mark.cost
 def test_the_time_grows_with_the_graph() -> None:
     def seconds(nodes: int) -> float:
         model: onnx_ir.Model = onnx_ir.from_proto(generate("mixed", nodes))
@@ -84,11 +86,22 @@ def test_the_time_grows_with_the_graph() -> None:
     assert seconds(4800) < 20 * small
 
 
-def test_a_model_of_seven_hundred_nodes_takes_no_time() -> None:
+@pytest.mark.cost
+def test_a_node_costs_a_bounded_number_of_calls() -> None:
+    """Counted, not timed: a busy machine makes no difference, one more walk over the whole graph for each pass does."""
     model: onnx_ir.Model = onnx_ir.from_proto(generate("mixed", 700))
     model.graph.opset_imports[""] = HOME_OPSET
-    Pipeline(default_pipeline()).run(onnx_ir.from_proto(generate("mixed", 100)))
-    started = time.process_time()
-    Pipeline(default_pipeline()).run(model)
-    # Measured 0.1 s; what would be noticed in a compilation of a few seconds is 0.5 s.
-    assert time.process_time() - started < 0.5
+    Pipeline(default_pipeline()).run(onnx_ir.from_proto(generate("mixed", 100)))  # what is computed once, is
+    nodes = sum(1 for _ in model.graph.all_nodes())
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        Pipeline(default_pipeline()).run(model)
+    finally:
+        sys.setprofile(None)
+    assert calls / nodes < 800  # 540 were counted

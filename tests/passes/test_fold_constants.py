@@ -209,6 +209,7 @@ def test_an_input_with_a_default_is_no_constant() -> None:
     assert len(model.graph) == 2
 
 
+@pytest.mark.cost
 def test_folding_is_linear() -> None:
     def seconds(length: int) -> float:
         lines = " ".join(f"c{number + 1} = Add(c{number}, one)" for number in range(length))
