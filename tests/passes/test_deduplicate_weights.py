@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import onnx_ir
+import pytest
 
 from graphforge.passes.deduplicate_weights import DeduplicateWeights
 from graphforge.transform import Pipeline
