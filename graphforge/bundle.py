@@ -8,6 +8,7 @@ import platform
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -175,13 +176,8 @@ def staging(folder: Path) -> Iterator[Path]:
     try:
         yield staging
         os.chmod(staging, _usual_mode(staging))
-        retired: Path | None = None
-        if folder.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, retired)
-        os.replace(staging, folder)
-        if retired is not None:
-            shutil.rmtree(retired, ignore_errors=True)
+        with _moving:
+            _put_in_place(staging, folder)
     except OSError as error:
         raise GraphForgeError(
             f"cannot write {str(folder)!r}: {error.strerror}",
@@ -193,6 +189,26 @@ def staging(folder: Path) -> Iterator[Path]:
             for parent in made:  # the innermost first; one that another process uses by now stays
                 with suppress(OSError):
                     parent.rmdir()
+
+
+_moving = threading.Lock()  # two threads that compile to one folder: the later bundle stays
+
+
+def _put_in_place(staging: Path, folder: Path) -> None:
+    """Move the new folder to where it belongs; an earlier one there goes, or comes back if the new one cannot."""
+    if not folder.exists():
+        os.replace(staging, folder)
+        return
+    retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    os.replace(folder, retired)
+    try:
+        os.replace(staging, folder)
+    except OSError:
+        if not folder.exists():
+            os.replace(retired, folder)
+        raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _usual_mode(folder: Path) -> int:
