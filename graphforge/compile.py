@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ __all__ = ["Bundle", "CompileOptions", "compile", "compile_with"]
 
 
 def compile(  # the name a user expects: graphforge.compile(model, inputs)
-    model: torch.nn.Module | torch.export.ExportedProgram | LoadedModel | str | Path,
+    model: torch.nn.Module | torch.export.ExportedProgram | LoadedModel | str | os.PathLike[str],
     inputs: Any = None,
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -176,7 +177,9 @@ def _compile(
 
 
 def _name_of(model: Any) -> str:
-    return str(getattr(model, "spec", model if isinstance(model, str | Path) else type(model).__name__))
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model)
+    return str(getattr(model, "spec", type(model).__name__))
 
 
 def _run_passes(

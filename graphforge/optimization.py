@@ -182,7 +182,9 @@ def optimized_path(path: Path, output: str | Path | None) -> Path:
     if path.suffix != ".onnx":
         raise UsageError(
             f"optimize takes an ONNX file, got {str(path)!r}",
-            f"any other model is compiled: graphforge compile {path}",
+            "name the bundle's model.onnx"
+            if path.is_dir()
+            else f"any other model is compiled: graphforge compile {path}",
         )
     if not path.is_file():
         raise GraphForgeError(f"model file {str(path)!r} does not exist", "the path is taken from the current folder")

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 # A model as every verb takes it: itself, loaded, or by its text or file.
-ModelLike: TypeAlias = "torch.nn.Module | torch.export.ExportedProgram | LoadedModel | str | Path"
+ModelLike: TypeAlias = "torch.nn.Module | torch.export.ExportedProgram | LoadedModel | str | os.PathLike[str]"
 
 
 @dataclass(slots=True)

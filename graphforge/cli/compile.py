@@ -89,7 +89,7 @@ def command(
     """Compile MODEL into a bundle: the artifact and a manifest, verified against the eager model.
 
     MODEL is one of: package.module:callable, path/file.py:callable (it returns an nn.Module, or (nn.Module, inputs)),
-    file.pt2, file.pt (TorchScript), file.onnx, torchvision:NAME, timm:NAME.
+    file.pt2, file.pt (TorchScript), file.onnx, a bundle, torchvision:NAME, timm:NAME.
 
     \b
     Examples:

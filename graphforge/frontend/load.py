@@ -23,7 +23,7 @@ __all__ = ["LoadedModel", "load_checkpoint", "load_model", "parse_kwargs"]
 
 _FORMS = (
     "package.module:callable, path/file.py:callable, file.pt2, file.pt (TorchScript), file.onnx, "
-    "torchvision:NAME or timm:NAME"
+    "a bundle, torchvision:NAME or timm:NAME"
 )
 
 
@@ -103,6 +103,8 @@ def load_model(
 
 
 def _resolve(spec: str, kwargs: dict[str, Any]) -> LoadedModel:
+    if (Path(spec) / "manifest.json").is_file():
+        return _from_file(str(_model_of_bundle(Path(spec))), ".onnx", kwargs)
     suffix = Path(spec).suffix.lower()
     if suffix in (".onnx", ".pt2", ".pt", ".pth", ".ts") and ".py:" not in spec:
         return _from_file(spec, suffix, kwargs)
@@ -122,10 +124,15 @@ def _nearly(path: Path) -> str:
     """What is missing where a model's text is the path of something that holds one; "" for all else."""
     if path.suffix == ".py" and path.is_file():
         return f"name what builds the model in it, for example {path}:build"
-    if (path / "manifest.json").is_file():
-        files = sorted(str(file) for file in path.glob("*.onnx"))
-        return "it is a bundle" + (f", and its model is {' or '.join(files)}" if files else " without an ONNX file")
     return ""
+
+
+def _model_of_bundle(folder: Path) -> Path:
+    """The ONNX file of a bundle: a bundle is a model like any other file."""
+    files = sorted(folder.glob("*.onnx"), key=lambda file: (file.name != "model.onnx", file.name))
+    if not files:
+        raise GraphForgeError(f"bundle {str(folder)!r} contains no ONNX file, so it cannot be read as a model")
+    return files[0]
 
 
 def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any]) -> LoadedModel:

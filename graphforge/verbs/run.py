@@ -102,9 +102,11 @@ def _given(inputs: Any, manifest: Mapping[str, Any]) -> Iterator[Given]:
     if isinstance(inputs, Mapping):
         for name, item in inputs.items():
             items = item if isinstance(item, list | tuple) and all(map(_is_path, item)) else [item]
-            yield from ((str(name), _item(one)) for one in items)
+            yield from ((leaf, _item(one)) for each in items for leaf, one in _leaves(each, str(name)))
         return
     items = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    if any(map(_is_nested, items)):  # a call like that of the model, whose tensors are the bundle's inputs in order
+        items = [one for each in items for _, one in _leaves(each)]
     if items and all(_is_pair(item) for item in items):
         yield from ((name, _item(item)) for name, item in items)
     elif len(items) > 1 and not any(map(_is_path, items)):
@@ -116,6 +118,23 @@ def _given(inputs: Any, manifest: Mapping[str, Any]) -> Iterator[Given]:
         yield from ((name, _item(item)) for name, item in zip(expected, items, strict=True))
     else:
         yield from (("", _item(item)) for item in items)
+
+
+def _is_nested(item: Any) -> bool:
+    """Whether it is a container of tensors, as a model may take them; a list of numbers is an array."""
+    if isinstance(item, Mapping):
+        return True
+    return isinstance(item, list | tuple) and any(hasattr(one, "shape") or _is_nested(one) for one in item)
+
+
+def _leaves(item: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The tensors of a nested input, named as ``compile`` names them: ``x``, ``pair.0``, ``options.mask``."""
+    if not _is_nested(item):
+        yield name, item
+        return
+    parts = item.items() if isinstance(item, Mapping) else enumerate(item)
+    for key, part in parts:
+        yield from _leaves(part, f"{name}.{key}" if name else str(key))
 
 
 def _is_path(item: Any) -> bool:

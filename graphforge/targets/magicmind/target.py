@@ -152,7 +152,7 @@ class MagicMindTarget:
 
     def runs_here(self, folder: Path | None = None) -> str | None:
         """Never: MagicMind runs on an MLU, by the scripts in the bundle."""
-        return "it takes an MLU and MagicMind; ONNX Runtime runs the ONNX file in the bundle instead"
+        return "it needs an MLU and MagicMind; ONNX Runtime runs the ONNX file in the bundle instead"
 
 
 def _about_precision(precision: str) -> list[str]:
