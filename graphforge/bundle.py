@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from graphforge.transform import PassRecord
     from graphforge.verbs.report import Page
 
-__all__ = ["Bundle", "destination", "keep_unverified", "make_manifest", "staging", "write_json"]
+__all__ = ["MANIFEST_SCHEMA", "Bundle", "destination", "keep_unverified", "make_manifest", "staging", "write_json"]
+
+# Of manifest.json; it grows when a key changes its meaning or goes.
+MANIFEST_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -244,6 +247,7 @@ def make_manifest(
         f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.all_nodes()
     )
     content = {
+        "schema": MANIFEST_SCHEMA,
         "graphforge": __version__,
         "model": prepared.loaded.record,
         "target": {

@@ -84,6 +84,7 @@ def test_the_opset_asked_for_is_the_opset_delivered(net: Net, tmp_path: Path, op
     model = onnx.load(bundle.path / "model.onnx")
     assert {item.domain: item.version for item in model.opset_import}[""] == opset
     onnx.checker.check_model(model, full_check=True)
+    assert bundle.manifest["schema"] == 1
     assert bundle.manifest["artifact"]["opset"] == opset
 
 
