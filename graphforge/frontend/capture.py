@@ -79,21 +79,21 @@ def capture(
             failures[name] = "it reads Python's byte code, where the declared substitutions cannot be put in"
             continue
         applied: list[Applied] = []
-        try:
-            notes: list[str] = []
-            with _one_at_a_time, _quiet(), recurrent_shapes(), ExitStack() as aids:
-                if name != "export-strict":  # which reads Python's byte code, where a replaced function is in its way
-                    aids.enter_context(noticing_symbolic_functions(notes))
-                    aids.enter_context(traceable_functions())
-                    applied = aids.enter_context(substituting(substitutions, model))
+        notes: list[str] = []
+        with _one_at_a_time, _quiet(), recurrent_shapes(), ExitStack() as aids:
+            if name != "export-strict":  # which reads Python's byte code, where a replaced function is in its way
+                aids.enter_context(noticing_symbolic_functions(notes))
+                aids.enter_context(traceable_functions())
+                applied = aids.enter_context(substituting(substitutions, model))
+            try:  # around torch's part alone: what fails in ours is no failure of a capture method
                 captured = _CAPTURE[name](model, widened, shapes)
-        except GraphForgeError:
-            raise
-        except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
-            failures[name] = reason_of(error)
-            idle |= {one.substitution.path: one.problem for one in applied if one.problem}
-            needed = needed or any(one.calls and one.substitution.required for one in applied)
-            continue
+            except GraphForgeError:
+                raise
+            except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
+                failures[name] = reason_of(error)
+                idle |= {one.substitution.path: one.problem for one in applied if one.problem}
+                needed = needed or any(one.calls and one.substitution.required for one in applied)
+                continue
         captured.failures = failures
         captured.notes = [*notes, *check_used(applied)]
         if name == "export-strict" and any(one.required for one in substitutions):

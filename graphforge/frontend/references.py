@@ -5,7 +5,7 @@ these are written in, closures, default arguments, bound methods, partials, list
 garbage collector, runs no property, and looks at no more than `MAX_OBJECTS` objects.
 
 Not looked into: torch, numpy, the standard library and GraphForge itself; objects with ``__slots__``; containers of
-more than `MAX_ITEMS` items; whatever is computed only when it is asked for.
+more than `MAX_ITEMS` items; whatever is computed only when it is asked for; objects that raise when they are looked at.
 """
 
 from __future__ import annotations
@@ -144,10 +144,13 @@ class _Walk:
             if len(self._seen) > MAX_OBJECTS:
                 self.found.complete = False
                 return
-            for place in self._places(thing, name):
-                if _is_callable(place.value):
-                    self.found.places.append(place)
-                self._visit(place.value, place.name)
+            try:
+                for place in self._places(thing, name):
+                    if _is_callable(place.value):
+                        self.found.places.append(place)
+                    self._visit(place.value, place.name)
+            except Exception:  # an object of other people's, whose attributes compute, import or refuse: left out
+                continue
 
     def _visit(self, thing: Any, name: str) -> None:
         thing = self._instead.get(id(thing), thing)
@@ -257,8 +260,9 @@ class _Walk:
             yield Place(attributes, key, value, f"{name}.{key}")
 
 
-def _foreign(module: str | None) -> bool:
-    return (module or "builtins").split(".")[0] in _FOREIGN
+def _foreign(module: object) -> bool:
+    """Whether something is of a package that is not looked into; ``__module__`` may be anything, a property too."""
+    return not isinstance(module, str) or module.split(".")[0] in _FOREIGN
 
 
 def _is_callable(value: Any) -> bool:

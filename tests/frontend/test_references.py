@@ -291,3 +291,43 @@ def test_python_modules_are_left_alone(net: Path) -> None:
     with substituting([Substitution("gf_net.pick", tensor_pick)], module):
         pass
     assert before == {name: dict(vars(one)) for name, one in sys.modules.items() if name.startswith("gf_")}
+
+
+class _Lying(type):
+    """A metaclass whose classes have a descriptor for a module name, as some of timm's do."""
+
+    @property
+    def __module__(cls) -> Any:  # type: ignore[override]
+        return type.__dict__["__module__"]
+
+
+class _Odd(metaclass=_Lying):
+    pass
+
+
+class _Refusing:
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("computed on demand, and not today")
+
+
+def _original(x: Tensor) -> Tensor:
+    return x
+
+
+class AmongOddObjects(nn.Module):
+    """Holds objects that cannot be looked at, and a function behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.odd = _Odd()
+        self.refusing = _Refusing()
+        self.held = [_original]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.held[0](x)
+
+
+def test_objects_that_cannot_be_looked_at_are_left_out() -> None:
+    found = references(AmongOddObjects())
+    assert any(place.value is _original for place in found.places)
