@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -59,6 +60,7 @@ def command_under_way(*arguments: str, cwd: Path, pass_fds: tuple[int, ...] = ()
         stderr=subprocess.PIPE,
         text=True,
         pass_fds=pass_fds,
+        preexec_fn=_heed_interruptions,
     )
     limit = threading.Timer(LONGEST_SECONDS, process.kill)
     limit.start()
@@ -69,6 +71,11 @@ def command_under_way(*arguments: str, cwd: Path, pass_fds: tuple[int, ...] = ()
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+def _heed_interruptions() -> None:
+    """What a shell starts in the background ignores SIGINT, and so does all that it starts: not so the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_command(*arguments: str, cwd: Path, timeout: float = LONGEST_SECONDS) -> Outcome:

@@ -348,18 +348,21 @@ def test_a_class_or_a_bare_name_cannot_be_substituted(modules: Any) -> None:
 
 
 def test_a_scope_ends_with_what_was_declared_in_it(modules: Any) -> None:
+    def mine() -> list[Substitution]:  # other tests' modules, and our own, declare for the process
+        return [one for one in declared_substitutions() if one.path.startswith("gf_sub_")]
+
     with graphforge.substitutions(Substitution("gf_sub_library.pick", tensor_pick)):
         substitute("gf_sub_library.double")(abs)
-        assert [one.path for one in declared_substitutions()] == ["gf_sub_library.pick", "gf_sub_library.double"]
+        assert [one.path for one in mine()] == ["gf_sub_library.pick", "gf_sub_library.double"]
         with graphforge.substitutions(Substitution("gf_sub_library.pick", abs)):
-            functions = {one.path: one.function for one in declared_substitutions()}
+            functions = {one.path: one.function for one in mine()}
             assert functions == {"gf_sub_library.pick": abs, "gf_sub_library.double": abs}
         elsewhere: list[Any] = []
-        thread = threading.Thread(target=lambda: elsewhere.extend(declared_substitutions()))
+        thread = threading.Thread(target=lambda: elsewhere.extend(mine()))
         thread.start()
         thread.join()
         assert elsewhere == []
-    assert [one for one in declared_substitutions() if one.path.startswith("gf_sub_")] == []
+    assert mine() == []
 
 
 def test_a_module_imported_inside_a_scope_declares_for_the_process(
