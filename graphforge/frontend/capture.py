@@ -85,7 +85,7 @@ def capture(
                 aids.enter_context(noticing_symbolic_functions(notes))
                 aids.enter_context(traceable_functions())
                 applied = aids.enter_context(substituting(substitutions, model))
-            try:  # around torch's part alone: what fails in ours is no failure of a capture method
+            try:  # around torch's part alone: a failure in ours does not count as one of a capture method
                 captured = _CAPTURE[name](model, widened, shapes)
             except GraphForgeError:
                 raise
