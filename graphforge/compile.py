@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.bundle import Bundle, destination, keep_unverified, make_manifest, staging, write_json
+from graphforge.collector import paused_collector
 from graphforge.declaring import declarations
 from graphforge.errors import InternalError, UserCodeError, argument
 from graphforge.journal import Journal, Progress
@@ -150,29 +152,32 @@ def _compile(
     folder = destination(options.output, _name_of(model))
     prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=options.seed)
     journal.notes += prepared.notes
-    lowered, facts = to_ir(prepared, capture=options.capture, target=planned.target.name, journal=journal)
-    records = _run_passes(lowered, planned, prepared, options, journal)
-    with staging(folder) as staged:
-        with journal.step("emit") as step, asking(planned.target, "the artifact"):
-            emitted = planned.target.emit(lowered, staged, planned.options, prepared.shapes)
-            step["nodes"] = count_nodes(lowered)
-        journal.notes += emitted.notes
-        _check_files(staged, emitted, journal)
-        report = _verify(lowered, prepared, planned.target, staged, options, journal) if options.verify else None
-        outcome = _outcome(report, planned.target, staged, options, journal)
-        manifest = make_manifest(
-            prepared, planned.target, planned.options, emitted, lowered, facts, records, outcome, journal
-        )
-        if report is not None and not report.passed:
-            kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""
-            raise report.error().with_notes(
-                *journal.notes,
-                f"{argument('check_passes', True)} names the first pass that changes a result"
-                if (options.passes or options.pipeline is not None) and not options.check_passes
-                else "",
-                kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}",
+    with ExitStack() as building:
+        building.enter_context(paused_collector())
+        lowered, facts = to_ir(prepared, capture=options.capture, target=planned.target.name, journal=journal)
+        records = _run_passes(lowered, planned, prepared, options, journal)
+        with staging(folder) as staged:
+            with journal.step("emit") as step, asking(planned.target, "the artifact"):
+                emitted = planned.target.emit(lowered, staged, planned.options, prepared.shapes)
+                step["nodes"] = count_nodes(lowered)
+            journal.notes += emitted.notes
+            _check_files(staged, emitted, journal)
+            building.close()  # verification runs the user's model, whose garbage may be large
+            report = _verify(lowered, prepared, planned.target, staged, options, journal) if options.verify else None
+            outcome = _outcome(report, planned.target, staged, options, journal)
+            manifest = make_manifest(
+                prepared, planned.target, planned.options, emitted, lowered, facts, records, outcome, journal
             )
-        write_json(staged / "manifest.json", manifest)
+            if report is not None and not report.passed:
+                kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""
+                raise report.error().with_notes(
+                    *journal.notes,
+                    f"{argument('check_passes', True)} names the first pass that changes a result"
+                    if (options.passes or options.pipeline is not None) and not options.check_passes
+                    else "",
+                    kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}",
+                )
+            write_json(staged / "manifest.json", manifest)
     return Bundle(folder, manifest)
 
 

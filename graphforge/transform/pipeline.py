@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
-import gc
 import re
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 
+from graphforge.collector import paused_collector
 from graphforge.errors import GraphForgeError, InternalError, UsageError
 from graphforge.ir import nodes_of
 from graphforge.ir.names import NameTable, make_names_unique
@@ -123,13 +123,8 @@ class Pipeline(Sequence[Pass]):
             GraphForgeError: a pass that is not ours leaves a graph that is not valid.
         """
         # What passes drop is cyclic, so the collector would walk over the whole graph again and again.
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with paused_collector():
             return self._run(model, (VerifyGraph(each=verify_each), *instruments))
-        finally:
-            if collecting:
-                gc.enable()
 
     def _run(self, model: ir.Model, instruments: Sequence[Instrument]) -> list[PassRecord]:
         records: list[PassRecord] = []

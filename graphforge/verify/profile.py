@@ -10,7 +10,6 @@ says so.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphforge.collector import paused_collector
 from graphforge.errors import UsageError
 from graphforge.runners.arrays import Array, tensor_from_array
 from graphforge.runners.eager import EagerRunner
@@ -303,9 +303,7 @@ def _measure(
 @contextmanager
 def _conditions(eager: EagerRunner | None, threads: int) -> Iterator[None]:
     """Eval mode, no gradients, the threads asked for, no garbage collection in between; all put back afterwards."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with paused_collector():
         if eager is None:
             yield
             return
@@ -318,6 +316,3 @@ def _conditions(eager: EagerRunner | None, threads: int) -> Iterator[None]:
                 yield
         finally:
             torch.set_num_threads(before)
-    finally:
-        if collecting:
-            gc.enable()
