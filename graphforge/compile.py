@@ -242,6 +242,7 @@ def _verify(
     model: ir.Model, prepared: Prepared, target: Target, folder: Path, options: CompileOptions, journal: Journal
 ) -> VerificationReport | None:
     """Compare the artifact with the reference; None when nothing here can run it."""
+    from graphforge.frontend.captured import SIZES_TO_TRY
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.runners.padding import UnpaddedRunner
     from graphforge.verify import verify
@@ -262,6 +263,7 @@ def _verify(
                 example_feeds(prepared),
                 tolerances=for_model(as_tolerances(options.tolerances), model),
                 seed=options.seed,
+                also=model.meta.get(SIZES_TO_TRY, ()),
                 progress=journal.progress,
             )
         finally:

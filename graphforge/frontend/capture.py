@@ -19,7 +19,7 @@ from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.frontend.advice import advice_for, reason_of
 from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
-from graphforge.frontend.promises import check_promises
+from graphforge.frontend.promises import asserted, check_promises, edge_sizes, guarded, small_ranges
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
 from graphforge.frontend.substitutes import load_substitutes
@@ -146,9 +146,9 @@ def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:
     wanted: dict[str, int] = {}
     used = {size for tensor in shapes.inputs for axis, size in enumerate(tensor.shape) if axis not in tensor.dims}
     for name, dim in shapes.dims.items():
-        if sizes[name] > 1:
-            continue
-        larger = [size for size in dim.sizes(limit=16) if size > 1]
+        if sizes[name] // dim.step > 1:
+            continue  # 8 of 8..32/8 is a 1 as well: the size divided by its step
+        larger = [size for size in dim.sizes(limit=16) if size // dim.step > 1]
         # a size that no other dim has, where there is one: equal sizes invite capture to tie dims together
         wanted[name] = next((size for size in larger if size not in used), larger[0] if larger else sizes[name])
     if not wanted:
@@ -172,22 +172,25 @@ def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:
 # -- torch.export ------------------------------------------------------------------------------------------------------
 
 
-def _torch_dims(shapes: ShapeSpec) -> dict[str, Any]:
+def _torch_dims(shapes: ShapeSpec, *, bounded: bool) -> dict[str, Any]:
     dims: dict[str, Any] = {}
     for name, dim in shapes.dims.items():
         if len(dim.sizes(limit=2)) < 2:
             continue  # one size only: static
         low = -(-dim.low // dim.step)
         high = dim.high // dim.step
+        if not bounded:
+            dims[name] = torch.export.Dim.DYNAMIC
+            continue
         base = torch.export.Dim(name if dim.step == 1 else f"{name}_div{dim.step}", min=low, max=high)
         dims[name] = base if dim.step == 1 else dim.step * base
     return dims
 
 
-def _dynamic_shapes(model: Any, inputs: CallInputs, shapes: ShapeSpec) -> Any:
+def _dynamic_shapes(model: Any, inputs: CallInputs, shapes: ShapeSpec, *, bounded: bool) -> Any:
     if not shapes.dims:
         return None
-    dims = _torch_dims(shapes)
+    dims = _torch_dims(shapes, bounded=bounded)
     by_name = {spec.name: spec for spec in shapes.inputs}
 
     def leaf(name: str, value: Any) -> Any:
@@ -215,39 +218,66 @@ def _dynamic_shapes(model: Any, inputs: CallInputs, shapes: ShapeSpec) -> Any:
 
 
 def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, strict: bool = False) -> Captured:
-    def exported(*, deferred: bool) -> torch.export.ExportedProgram:
+    def exported(*, deferred: bool = False, bounded: bool = True) -> torch.export.ExportedProgram:
         return torch.export.export(
             model,
             inputs.args,
             inputs.kwargs,
-            dynamic_shapes=_dynamic_shapes(model, inputs, shapes),
+            dynamic_shapes=_dynamic_shapes(model, inputs, shapes, bounded=bounded),
             strict=strict,
             prefer_deferred_runtime_asserts_over_guards=deferred,
         )
 
-    deferred = False
+    def read(program: torch.export.ExportedProgram) -> Captured:
+        template = Captured(
+            graph_module=program.graph_module,
+            input_names={},
+            weights={},
+            constants={},
+            output_names=[],
+            shapes=shapes,
+            symbols={},
+            method="export-strict" if strict else "export",
+        )
+        captured = captured_from_program(program, template, names=inputs.leaf_names)
+        captured.to_try = edge_sizes(shapes.dims)
+        return captured
+
     try:
-        program = exported(deferred=False)
+        return read(exported())
     except Exception as error:
-        if strict or "Constraints violated" not in str(error) or "generated guard" not in str(error):
+        if strict or not _is_about_sizes(error):
             raise
-        forget_calls()
-        program = exported(deferred=True)
-        deferred = True
-    template = Captured(
-        graph_module=program.graph_module,
-        input_names={},
-        weights={},
-        constants={},
-        output_names=[],
-        shapes=shapes,
-        symbols={},
-        method="export-strict" if strict else "export",
+    # The solver could not prove what it met: as assertions in the program, or as guards without any bounds, they are
+    # proved here, at each promised size.
+    forget_calls()
+    try:
+        captured = read(exported(deferred=True))
+        captured.to_try += check_promises(captured, list(asserted(captured)))
+        return captured
+    except Exception as error:
+        if not _is_about_sizes(error):
+            raise
+    forget_calls()
+    captured = read(exported(bounded=False))
+    captured.to_try += check_promises(
+        captured, [*asserted(captured), *guarded(_shape_environment(captured), captured.symbols)]
     )
-    captured = captured_from_program(program, template, names=inputs.leaf_names)
-    if deferred:
-        check_promises(captured)
     return captured
+
+
+def _is_about_sizes(error: Exception) -> bool:
+    """Whether torch refuses promised sizes, and not the model."""
+    text = str(error)
+    return ("Constraints violated" in text and "generated guard" in text) or "Dim with inconsistent" in text
+
+
+def _shape_environment(captured: Captured) -> Any:
+    for node in captured.graph_module.graph.nodes:
+        fake = node.meta.get("val")
+        if node.name in captured.input_names and isinstance(fake, torch.Tensor):
+            return fake.fake_mode.shape_env  # type: ignore[attr-defined]
+    raise CaptureError("the captured program has no inputs")
 
 
 def captured_from_program(
@@ -384,7 +414,8 @@ def _fake_inputs(inputs: CallInputs, shapes: ShapeSpec) -> tuple[Any, list[Any]]
 def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Captured:
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    _, fakes = _fake_inputs(inputs, shapes)
+    mode, fakes = _fake_inputs(inputs, shapes)
+    symbols = _promised(fakes, shapes)
     function: Callable[..., Any] = interpret(model) if isinstance(model, torch.jit.ScriptModule) else model
     spec: list[_pytree.TreeSpec] = []
 
@@ -402,6 +433,7 @@ def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Cap
                 raise ValueError(
                     f"the model reads dim {dim.name!r} of input {tensor_spec.name!r} as the number {fake.shape[axis]}"
                 )
+    conditions = list(guarded(mode.shape_env, symbols))
     for node in reversed(list(module.graph.nodes)):
         # a script asks tensors for strides and the like, which lead nowhere
         if node.op == "call_function" and not node.users and not is_mutation(node.target):
@@ -421,16 +453,29 @@ def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Cap
         if isinstance(tensor, torch.Tensor):
             key = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
             weights[str(node.target)] = (names.get(key, str(node.target).strip("_")), tensor)
-    return Captured(
+    captured = Captured(
         graph_module=module,
         input_names=input_names,
         weights=weights,
         constants={},
         output_names=list(output_names(spec[-1])),
         shapes=shapes,
-        symbols=_symbols(module, input_names, shapes),
+        symbols=symbols,
         method="trace",
     )
+    # a trace is one run of the model: its guards are all that is known of other sizes
+    captured.to_try = [*edge_sizes(shapes.dims), *check_promises(captured, conditions), *small_ranges(shapes.dims)]
+    return captured
+
+
+def _promised(fakes: Sequence[Any], shapes: ShapeSpec) -> dict[Any, str]:
+    """The symbols of fake inputs, before the model could tie them to anything, and the dims that they stand for."""
+    return {
+        fake.shape[axis].node.expr: dim.name
+        for fake, spec in zip(fakes, shapes.inputs, strict=True)
+        for axis, dim in spec.dims.items()
+        if not isinstance(fake.shape[axis], int)
+    }
 
 
 _CAPTURE: dict[str, Callable[[Any, CallInputs, ShapeSpec], Captured]] = {

@@ -10,7 +10,10 @@ import torch
 
 from graphforge.spec import ShapeSpec
 
-__all__ = ["Captured"]
+__all__ = ["SIZES_TO_TRY", "Captured"]
+
+# Where a lowered model keeps ``Captured.to_try`` for verification.
+SIZES_TO_TRY = "graphforge.sizes_to_try"
 
 
 @dataclass(slots=True)
@@ -30,6 +33,8 @@ class Captured:
         notes: what the user should know about the capture.
         program: the ExportedProgram, when there is one.
         substitutions: functions that others took the place of, and how often each was called.
+        to_try: sizes (of some dims; the others at the example's) where only a run of the model tells whether the
+            program holds.
     """
 
     graph_module: torch.fx.GraphModule
@@ -44,3 +49,4 @@ class Captured:
     program: torch.export.ExportedProgram | None = None
     notes: list[str] = field(default_factory=list)
     substitutions: list[dict[str, Any]] = field(default_factory=list)
+    to_try: list[dict[str, int]] = field(default_factory=list)

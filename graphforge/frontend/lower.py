@@ -27,7 +27,7 @@ from graphforge.frontend.aliasing import (
     shared_argument,
     written_arguments,
 )
-from graphforge.frontend.captured import Captured
+from graphforge.frontend.captured import SIZES_TO_TRY, Captured
 from graphforge.frontend.control_flow import CONTROL_FLOW
 from graphforge.frontend.declared import declared_for, lower_declared
 from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
@@ -112,6 +112,7 @@ class _Lowering:
         if any(bodies_of(node) for node in self.model.graph):
             make_names_unique(self.model)
         self.lowered.notes += sorted(self.op.rounded)
+        self.model.meta[SIZES_TO_TRY] = self.captured.to_try
         return self.lowered
 
     def placeholder(self, node: torch.fx.Node) -> Any:

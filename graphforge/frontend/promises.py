@@ -1,15 +1,20 @@
-"""Conditions on sizes that a capture left to run time: are they true at every promised size?
+"""Conditions on sizes under which a captured program is right: are they true at every promised size?
 
-torch.export refuses a dynamic dim when its solver cannot prove a condition it met on the way, such as
-``2*(h//2) < 1 + h`` of a pooling that rounds up.  Asked to, it writes such conditions into the program as assertions
-instead.  An artifact asserts nothing, so they are checked here, size by size, before the program is taken.
+A capture follows the branches that the example's sizes take.  What it took for granted on the way (`sizes != 1`,
+``2*(h//2) < 1 + h`` of a pooling that rounds up, ``n <= 13`` of an ``if`` in the model) stands in the guards of
+torch's shape environment, or in the program as assertions.  An artifact asserts nothing, so they are checked here,
+size by size, before the program is taken, whichever way it was captured.
+
+Some are taken for granted only because capture treats 0 and 1 apart (`size != 1`: nothing is broadcast).  They say
+nothing about the model; the sizes where they are false are handed to verification, which runs them.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,67 +22,194 @@ import torch
 from graphforge.errors import CaptureError
 from graphforge.frontend.captured import Captured
 from graphforge.spec import DimRange
+from graphforge.user_code import shown_path
 
-__all__ = ["check_promises"]
+__all__ = ["Condition", "asserted", "check_promises", "edge_sizes", "guarded", "small_ranges"]
 
-# Sizes of one dim, or combinations of several, up to which every single one is tried; beyond, a seeded choice.
+# Sizes of one dim, or combinations of several, up to which every single one is tried; beyond, the borders of the
+# condition, both ends, and a seeded choice.
 _EVERY = 4096
+# Sizes that one condition hands to verification, at most; the ends of what there is are among them.
+_TRIED = 12
+# A range of up to so many sizes is run whole where the capture recorded a single run of the model.
+_SMALL = 64
 
 
-def check_promises(captured: Captured) -> None:
-    """Check the assertions on promised sizes in a captured program.
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that a capture took for granted.
 
-    Raises:
-        CaptureError: one is false at a promised size; the notes name condition and sizes.
+    Attributes:
+        expression: a sympy expression over the symbols of sizes.
+        place: where in the user's code, "" where that is not known.
     """
-    names = dict(captured.symbols)
+
+    expression: Any
+    place: str = ""
+
+
+def asserted(captured: Captured) -> Iterator[Condition]:
+    """The conditions that stand in the program as assertions."""
     for node in captured.graph_module.graph.nodes:
         if str(node.target) != "aten._assert_scalar.default":
             continue
         condition = node.args[0].meta.get("val") if isinstance(node.args[0], torch.fx.Node) else None
-        if not isinstance(condition, torch.SymBool):
+        if isinstance(condition, torch.SymBool):
+            yield Condition(condition.node.expr)
+
+
+def guarded(environment: Any, symbols: Mapping[Any, str]) -> Iterator[Condition]:
+    """The guards of a shape environment, and the ranges that it narrowed for lack of a better word for a guard."""
+    import sympy
+    from torch.utils._sympy.numbers import int_oo
+
+    for guard in environment.guards:
+        yield Condition(guard.expr, _place(guard.sloc))
+    for symbol in symbols:
+        known = environment.var_to_range.get(symbol)
+        if known is None:
             continue
-        expression = condition.node.expr
-        symbols = sorted(expression.free_symbols, key=str)
+        if known.upper is not int_oo and known.upper < 2**62:
+            yield Condition(sympy.Le(symbol, known.upper))
+        if known.lower > 2:  # 2 is what capture takes for granted of every size
+            yield Condition(sympy.Ge(symbol, known.lower))
+
+
+def _place(location: Any) -> str:
+    frame = getattr(location, "framework_loc", None)
+    file, line = getattr(frame, "filename", ""), getattr(frame, "lineno", 0)
+    return "" if not file or "/torch/" in file or "/graphforge/" in file else f"{shown_path(file)}:{line}"
+
+
+def check_promises(captured: Captured, conditions: Sequence[Condition]) -> list[dict[str, int]]:
+    """Check conditions at the promised sizes; returns sizes at which only a run of the model can tell.
+
+    Raises:
+        CaptureError: one is false at a promised size; the notes name condition and sizes.
+    """
+    names, dims = captured.symbols, captured.shapes.dims
+    tried: list[dict[str, int]] = []
+    for condition in dict.fromkeys(conditions):
+        symbols = sorted(condition.expression.free_symbols, key=str)
         if not symbols or not all(symbol in names for symbol in symbols):
             continue  # about sizes that depend on data: those are not promised
-        _check(expression, symbols, [names[symbol] for symbol in symbols], captured.shapes.dims)
+        divided = {symbol: _divided(names[symbol], dims) for symbol in symbols}
+        failing = _failing(condition.expression, divided, dims)
+        if _is_about_edges(condition.expression):
+            tried += _spread(list(itertools.islice(failing, _EVERY)))
+            continue
+        for sizes in failing:
+            shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+            raise CaptureError(
+                f"the model behaves otherwise at {shown} than at the example's sizes",
+                f"the captured program holds where {_in_words(condition.expression, names)}"
+                + (f", asked at {condition.place}" if condition.place else ""),
+                "promise a range within which that is true, or compile the sizes apart",
+            )
+    return [dict(sizes) for sizes in dict.fromkeys(tuple(sorted(sizes.items())) for sizes in tried)]
 
 
-def _check(expression: Any, symbols: list[Any], names: list[str], dims: Mapping[str, DimRange]) -> None:
+def edge_sizes(dims: Mapping[str, DimRange]) -> list[dict[str, int]]:
+    """Sizes 0 and 1 of each dim that promises them: capture takes sizes to be larger."""
+    return [
+        {name: size}
+        for name, dim in dims.items()
+        for size in dim.sizes(limit=2)
+        if size // dim.step <= 1 and dim.high > dim.low
+    ]
+
+
+def small_ranges(dims: Mapping[str, DimRange]) -> list[dict[str, int]]:
+    """Every size of each small range, the other dims at the example's."""
+    return [
+        {name: size} for name, dim in dims.items() if len(_sizes(dim)) <= _SMALL for size in dim.sizes(limit=_SMALL)
+    ]
+
+
+def _is_about_edges(expression: Any) -> bool:
+    """Whether a condition only says that some size is not 0 or 1, or not that of another one (nothing is broadcast)."""
+    import sympy
+
+    if isinstance(expression, sympy.Ne):
+        return True
+    if isinstance(expression, sympy.Eq):  # max(1, n) == n, of the strides of something that may be empty
+        return any(
+            str(one.func).rpartition(".")[2].strip("'>") == "Max" and set(one.args) == {sympy.Integer(1), other}
+            for one, other in (expression.args, expression.args[::-1])
+        )
+    strict = isinstance(expression, sympy.Gt | sympy.Lt)
+    if isinstance(expression, sympy.Gt | sympy.Ge):
+        larger, smaller = expression.args
+    elif isinstance(expression, sympy.Lt | sympy.Le):
+        smaller, larger = expression.args
+    else:
+        return False
+    return bool(smaller.is_Integer and not larger.is_Integer and 0 <= int(smaller) + strict <= 2)
+
+
+def _in_words(expression: Any, names: Mapping[Any, str]) -> str:
+    text = str(expression)
+    for symbol in sorted(expression.free_symbols, key=lambda symbol: -len(str(symbol))):
+        text = text.replace(str(symbol), names[symbol])
+    return text
+
+
+def _divided(name: str, dims: Mapping[str, DimRange]) -> tuple[str, int]:
+    """The dim that a symbol stands for, and by what it is divided: a dim, or a dim by its step."""
+    if name in dims:
+        return name, 1
+    base, _, _ = name.rpartition("_div")
+    return base, dims[base].step
+
+
+def _sizes(dim: DimRange) -> range:
+    """The promised sizes, unlisted: there may be a billion of them."""
+    return range(-(-dim.low // dim.step) * dim.step, dim.high + 1, dim.step)
+
+
+def _failing(
+    expression: Any, divided: Mapping[Any, tuple[str, int]], dims: Mapping[str, DimRange]
+) -> Iterator[dict[str, int]]:
+    """The promised sizes at which a condition is false, or cannot be computed."""
     from torch.utils._sympy.interp import sympy_interp
     from torch.utils._sympy.reference import PythonReferenceAnalysis
 
-    ranges = [_values(name, dims) for name in names]
-    for sizes in _combinations(ranges):
-        if not sympy_interp(PythonReferenceAnalysis, dict(zip(symbols, sizes, strict=True)), expression):
-            shown = ", ".join(f"{name} = {size}" for name, size in zip(names, sizes, strict=True))
-            condition = str(expression)
-            for symbol, name in zip(symbols, names, strict=True):
-                condition = condition.replace(str(symbol), name)
-            raise CaptureError(
-                f"the model behaves otherwise at {shown} than at the example's sizes",
-                f"the captured program holds where {condition}",
-                "promise a range within which that is true, or compile the sizes apart",
+    used = {name for name, _ in divided.values()}
+    names = [name for name in dims if name in used]
+    numbers = sorted({abs(int(number)) for number in expression.atoms() if number.is_Integer})
+    for sizes in _combinations([_sizes(dims[name]) for name in names], numbers):
+        at = dict(zip(names, sizes, strict=True))
+        try:
+            holds = sympy_interp(
+                PythonReferenceAnalysis, {symbol: at[name] // by for symbol, (name, by) in divided.items()}, expression
             )
+        except (ArithmeticError, ValueError):  # a division by zero, most of all
+            holds = False
+        if not holds:
+            yield at
 
 
-def _values(name: str, dims: Mapping[str, DimRange]) -> list[int]:
-    """The promised values of a symbol: a dim, or a dim divided by its step."""
-    if name in dims:
-        return dims[name].sizes()
-    base, _, _ = name.rpartition("_div")
-    return [size // dims[base].step for size in dims[base].sizes()]
-
-
-def _combinations(ranges: list[list[int]]) -> Iterator[tuple[int, ...]]:
+def _combinations(ranges: Sequence[range], numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
     total = 1
     for values in ranges:
         total *= len(values)
     if total <= _EVERY:
         yield from itertools.product(*ranges)
         return
+    if len(ranges) == 1:  # a condition changes at the numbers that stand in it, or at multiples of them
+        (values,) = ranges
+        around = (n * times + off for n in numbers for times in (1, 2, 3, values.step) for off in (-2, -1, 0, 1, 2))
+        yield from ((size,) for size in dict.fromkeys(around) if size in values)
+        half = _EVERY // 4
+        yield from ((size,) for size in itertools.chain(values[:half], values[-half:]))
     yield from itertools.product(*((values[0], values[len(values) // 2], values[-1]) for values in ranges))
     draw = random.Random(0)
     for _ in range(_EVERY):
         yield tuple(draw.choice(values) for values in ranges)
+
+
+def _spread(sizes: Sequence[dict[str, int]]) -> list[dict[str, int]]:
+    """At most ``_TRIED`` of them, evenly, both ends among them."""
+    if len(sizes) <= _TRIED:
+        return list(sizes)
+    return [sizes[round(place * (len(sizes) - 1) / (_TRIED - 1))] for place in range(_TRIED)]

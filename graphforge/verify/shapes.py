@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ __all__ = ["SizeAssignment", "SizePlan", "plan_sizes"]
 
 # Assignments may feed this many times the example's elements: cost stays a small multiple of the example's own run.
 _BUDGET_FACTOR = 4
+# What capture asks for may cost so many of the dearest runs that the plan admits.
+_ASKED_FACTOR = 16
 # Below this many input elements a run costs next to nothing, whatever the example was.
 _FREE_ELEMENTS = 1 << 16
 
@@ -23,7 +25,8 @@ class SizeAssignment:
 
     Attributes:
         sizes: dim name -> size.
-        label: what it stands for: ``example``, ``low``, ``odd``, ``high``, one word per dim when they differ.
+        label: what it stands for: ``example``, ``low``, ``odd``, ``high``, ``asked`` (by
+            capture), one word per dim when they differ.
     """
 
     sizes: Mapping[str, int]
@@ -46,7 +49,7 @@ class SizePlan:
     notes: tuple[str, ...] = field(default=())
 
 
-def plan_sizes(spec: ShapeSpec, *, max_elements: int | None = None) -> SizePlan:
+def plan_sizes(spec: ShapeSpec, *, max_elements: int | None = None, also: Sequence[Mapping[str, int]] = ()) -> SizePlan:
     """Choose the sizes to verify at.
 
     Every dynamic dim gets its lowest size, an odd one (an odd multiple of its step) and its highest, as far as these
@@ -57,6 +60,7 @@ def plan_sizes(spec: ShapeSpec, *, max_elements: int | None = None) -> SizePlan:
         spec: the inputs and their dynamic dims.
         max_elements: input elements one assignment may have; None takes four times the example's (at least 65,536).
             The lowest sizes of a dim are tried whatever they cost; above that sizes are capped, and the notes say so.
+        also: further sizes of some dims, the others at the example's, where capture asks for a run.
     """
     example = spec.example_sizes()
     dims = spec.dims
@@ -89,7 +93,35 @@ def plan_sizes(spec: ShapeSpec, *, max_elements: int | None = None) -> SizePlan:
         if all(fitted != known.sizes for known in assignments):
             assignments.append(SizeAssignment(fitted, label))
     assignments.extend(_missing(wanted, assignments, example))
+    assignments.extend(_asked(spec, [{**example, **sizes} for sizes in also], assignments, budget, notes))
     return SizePlan(tuple(assignments), tuple(notes))
+
+
+def _asked(
+    spec: ShapeSpec,
+    asked: Sequence[Mapping[str, int]],
+    known: Sequence[SizeAssignment],
+    budget: int,
+    notes: list[str],
+) -> list[SizeAssignment]:
+    """The sizes that capture asks for, without those that stand in the plan and those that are beyond the budget.
+
+    All of them together may cost ``_ASKED_FACTOR`` budgets; what is beyond is thinned out evenly, and the notes say so.
+    """
+    tried = [assignment.sizes for assignment in known]
+    fresh = [sizes for place, sizes in enumerate(asked) if sizes not in tried and sizes not in asked[:place]]
+    cheap = [sizes for sizes in fresh if _elements(spec, sizes) <= budget]
+    total = sum(_elements(spec, sizes) for sizes in cheap)
+    kept = cheap
+    if total > _ASKED_FACTOR * budget:
+        count = max(2, int(len(cheap) * _ASKED_FACTOR * budget / total))
+        kept = [cheap[round(place * (len(cheap) - 1) / (count - 1))] for place in range(count)]
+    if len(kept) < len(fresh):
+        notes.append(
+            f"of {len(fresh)} sizes that capture could not settle {len(kept)} were tried "
+            f"({budget:,} input elements at most per run)"
+        )
+    return [SizeAssignment(sizes, "asked") for sizes in kept]
 
 
 def _elements(spec: ShapeSpec, sizes: Mapping[str, int]) -> int:

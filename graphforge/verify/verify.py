@@ -203,6 +203,7 @@ def verify(
     seed: int = 0,
     max_elements: int | None = None,
     assignments: Sequence[SizeAssignment] | None = None,
+    also: Sequence[Mapping[str, int]] = (),
     locate: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> VerificationReport:
@@ -217,6 +218,7 @@ def verify(
         seed: of the random inputs.
         max_elements: cap on the input elements of one trial, see ``plan_sizes``.
         assignments: sizes to try instead of the planned ones.
+        also: further sizes of some dims, the others at the example's, that are tried within the same cap.
         locate: on failure, look for the first module that departs (needs an eager reference and an ONNX artifact).
         progress: called with one line before each trial.
 
@@ -227,7 +229,7 @@ def verify(
 
     check_feeds(shapes, example)
     tolerances = tolerances or Tolerances()
-    plan = plan_sizes(shapes, max_elements=max_elements)
+    plan = plan_sizes(shapes, max_elements=max_elements, also=also)
     tried = plan.assignments if assignments is None else tuple(assignments)
     notes = [*(plan.notes if assignments is None else ()), *(f"loosened: {line}" for line in tolerances.loosened)]
     trials: list[Trial] = []

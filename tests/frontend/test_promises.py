@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from graphforge.call import input_tree
 from graphforge.errors import CaptureError
+from graphforge.frontend.capture import capture
+from graphforge.frontend.captured import Captured
+from graphforge.spec import DimRange
 from tests.frontend.helpers import lower_and_compare
 
 _DYNAMIC = {"x": {0: (1, 4), 2: (6, 64), 3: (6, 64)}}
@@ -54,3 +58,79 @@ def test_halves_of_an_odd_size_are_refused() -> None:
         lower_and_compare(forward, (_image(2, 3, 12, 16),), dynamic=_DYNAMIC)
     even: Any = {"x": {0: (1, 4), 2: (6, 64, 2), 3: (6, 64)}}
     lower_and_compare(forward, (_image(2, 3, 12, 16),), dynamic=even, other_inputs=[(_image(1, 3, 64, 7),)])
+
+
+def _captured(forward: Any, example: Tensor, dims: dict[int, DimRange], *, method: str = "auto") -> Captured:
+    class Net(torch.nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return forward(x)
+
+    tree = input_tree(Net(), (example,), {})
+    return capture(Net(), tree, tree.spec().with_dynamic({"x": dims}), method=method)
+
+
+@pytest.mark.parametrize("method", ["auto", "export", "fx", "trace"])
+@pytest.mark.parametrize("high", [40, 100_000])
+def test_no_method_takes_a_branch_that_another_one_refused(method: str, high: int) -> None:
+    """Two rows out of the middle of the range are computed otherwise: no sample of sizes need meet them."""
+
+    def forward(x: Tensor) -> Tensor:
+        return x * 3 if 20 < x.shape[0] < 23 else x + 1
+
+    with pytest.raises(CaptureError) as refused:
+        _captured(forward, torch.rand(5, 2), {0: DimRange("rows", 2, high)}, method=method)
+    if method in ("auto", "trace"):
+        assert "rows = 21" in refused.value.message
+        assert "holds where rows <= 20" in refused.value.notes[0]
+        assert "test_promises.py" in refused.value.notes[0]
+
+
+@pytest.mark.parametrize("method", ["auto", "trace"])
+def test_the_last_of_some_chunks_is_refused_where_their_number_changes(method: str) -> None:
+    with pytest.raises(CaptureError, match="behaves otherwise at rows = 6"):
+        _captured(lambda x: x.chunk(5, 0)[-1], torch.rand(10, 2), {0: DimRange("rows", 5, 48)}, method=method)
+
+
+def test_two_dims_that_a_trace_ties_together_are_refused() -> None:
+    dims = {0: DimRange("a", 2, 6), 1: DimRange("b", 2, 6)}
+    with pytest.raises(CaptureError, match=r"a = 2, b = 3"):
+        _captured(lambda x: x + x.T, torch.rand(4, 4), dims, method="trace")
+
+
+@pytest.mark.parametrize("method", ["auto", "trace"])
+def test_a_size_that_is_not_one_by_chance_is_run_and_not_refused(method: str) -> None:
+    def forward(x: Tensor) -> Tensor:
+        return x[:, 2:] - x[:, :-2] * 2
+
+    captured = _captured(forward, torch.rand(2, 7), {1: DimRange("time", 3, 9)}, method=method)
+    assert {"time": 3} in captured.to_try
+    others = [(torch.rand(2, size),) for size in range(3, 10)]
+    lower_and_compare(forward, (torch.rand(2, 7),), dynamic={"x": {1: (3, 9)}}, other_inputs=others)
+
+
+@pytest.mark.parametrize("length", [8, 9])
+def test_windows_of_a_padded_length_follow_it(length: int) -> None:
+    """Guards of many lines, and a range that torch words wrongly when the example needs padding."""
+
+    def forward(x: Tensor) -> Tensor:
+        missing = -x.shape[1] % 4
+        padded = functional.pad(x, (0, missing))
+        return padded.view(x.shape[0], (x.shape[1] + missing) // 4, 4).amax(-1)
+
+    others = [(torch.rand(2, size),) for size in (1, 2, 4, 5, 12, 23)]
+    lower_and_compare(forward, (torch.rand(2, length),), dynamic={"x": {1: (1, 24)}}, other_inputs=others)
+
+
+def test_an_example_of_one_step_is_made_larger_before_capture() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return x.view(x.shape[0], x.shape[1] // 6, 6).sum(-1)
+
+    others = [(torch.rand(2, size),) for size in (6, 12, 30)]
+    lower_and_compare(forward, (torch.rand(2, 6),), dynamic={"x": {1: (6, 30, 6)}}, other_inputs=others)
+
+
+def test_a_trace_is_tried_at_every_size_of_a_small_range() -> None:
+    captured = _captured(torch.sin, torch.rand(4, 2), {0: DimRange("rows", 2, 20)}, method="trace")
+    assert [sizes["rows"] for sizes in captured.to_try] == list(range(2, 21))
+    captured = _captured(torch.sin, torch.rand(4, 2), {0: DimRange("rows", 0, 10**12)}, method="trace")
+    assert captured.to_try == [{"rows": 0}, {"rows": 1}]

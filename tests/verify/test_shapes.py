@@ -109,3 +109,19 @@ def test_budget_can_be_given() -> None:
 @pytest.mark.parametrize("low", [0, 1])
 def test_the_low_end_is_promised_too(low: int) -> None:
     assert others(spec((4, 4), f"x:0={low}..8"), "x_0")[0] == low
+
+
+def test_what_capture_asks_for_is_tried_within_the_budget() -> None:
+    shapes = spec((1, 100), "x:0=1..1000")
+    sizes = [{"x_0": size} for size in (2, 7, 7, 30, 900)]
+    plan = plan_sizes(shapes, max_elements=50_000, also=sizes)
+    assert [a.sizes["x_0"] for a in plan.assignments if a.label == "asked"] == [2, 7, 30]
+    assert any("of 4 sizes that capture could not settle 3 were tried" in note for note in plan.notes)
+
+
+def test_too_many_sizes_that_capture_asks_for_are_thinned_out_evenly() -> None:
+    shapes = spec((1, 1000), "x:0=1..64")
+    plan = plan_sizes(shapes, max_elements=64_000, also=[{"x_0": size} for size in range(1, 65)])
+    asked = [a.sizes["x_0"] for a in plan.assignments if a.label == "asked"]
+    assert 20 < len(asked) < 60
+    assert sum(asked) * 1000 <= 17 * 64_000
