@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from graphforge.errors import GraphForgeError, argument
 from graphforge.prepare import count_nodes
-from graphforge.runners.recorded import read_manifest
+from graphforge.runners.recorded import MANIFEST_SCHEMA, read_manifest
 from graphforge.shown import Shown
 from graphforge.summary import closeness, print_summary, verdict_of
 from graphforge.targets.options import as_record
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from graphforge.verbs.report import Page
 
 __all__ = ["MANIFEST_SCHEMA", "Bundle", "destination", "keep_unverified", "make_manifest", "staging", "write_json"]
-
-# Of manifest.json; it grows when a key changes its meaning or goes.
-MANIFEST_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -416,11 +416,9 @@ def example_feeds(prepared: Prepared) -> dict[str, Any]:
 def reference_runner(prepared: Prepared) -> Runner:
     """What the artifact is compared with: eager PyTorch, or the ONNX file itself in ONNX Runtime."""
     from graphforge.runners.eager import EagerRunner
-    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 
     if prepared.loaded.onnx_path is not None:
-        runner: Runner = OnnxRuntimeRunner(prepared.loaded.onnx_path, name="original ONNX")
-        return runner
+        return _runner_of_file(prepared.loaded.onnx_path)
     assert prepared.inputs is not None
     module: Any = prepared.loaded.module
     if module is None:
@@ -428,6 +426,21 @@ def reference_runner(prepared: Prepared) -> Runner:
         module = prepared.loaded.program.module()
     eager: Runner = EagerRunner(module, prepared.inputs)
     return eager
+
+
+def _runner_of_file(path: Path) -> Runner:
+    """The file itself; where it keeps shapes in external data, which ONNX Runtime refuses, with these inside."""
+    from graphforge.onnx_io.small_data import with_small_data
+    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+
+    def find_the_rest(options: Any) -> None:
+        folder = str(path.resolve().parent)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+
+    content = with_small_data(path)
+    if content is None:
+        return OnnxRuntimeRunner(path, name="original ONNX")
+    return OnnxRuntimeRunner(content, name="original ONNX", configure=find_the_rest)
 
 
 def count_nodes(model: ir.Model) -> int:

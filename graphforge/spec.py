@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from graphforge.errors import UsageError, argument
 
-__all__ = ["DimRange", "ShapeSpec", "TensorSpec", "parse_dynamic", "parse_input"]
+__all__ = ["DTYPES", "DimRange", "ShapeSpec", "TensorSpec", "parse_dynamic", "parse_input"]
 
-_DTYPES = (
+# torch's names of the element types that an input may have.
+DTYPES = (
     "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool complex64 complex128"
 ).split()
 
@@ -146,8 +147,8 @@ def parse_input(text: str) -> TensorSpec:
         )
     name, shape, dtype = match.groups()
     dtype = dtype or "float32"
-    if dtype not in _DTYPES:
-        raise UsageError(f"input {name!r}: unknown dtype {dtype!r}", f"known: {', '.join(_DTYPES)}")
+    if dtype not in DTYPES:
+        raise UsageError(f"input {name!r}: unknown dtype {dtype!r}", f"known: {', '.join(DTYPES)}")
     sizes = () if shape in ("", "scalar") else tuple(int(size) for size in shape.split("x"))
     return TensorSpec(name, sizes, dtype)
 

@@ -15,13 +15,13 @@ __all__ = ["closeness", "print_summary", "verdict_of"]
 
 def verdict_of(manifest: Mapping[str, Any]) -> str:
     """``verified``, ``not verified`` or ``failed``."""
-    passed: bool | None = manifest["verification"]["passed"]
+    passed: bool | None = manifest.get("verification", {}).get("passed")
     return {True: "verified", None: "not verified"}.get(passed, "failed")
 
 
 def closeness(manifest: Mapping[str, Any]) -> str:
     """How close the outputs came to the reference's: ``max rel 1.2e-06``; "" where nothing was compared."""
-    outputs = [output for trial in manifest["verification"].get("trials", ()) for output in trial["outputs"]]
+    outputs = [output for trial in manifest.get("verification", {}).get("trials", ()) for output in trial["outputs"]]
     if not outputs:
         return ""
     worst = _worst(outputs, "max_rel")

@@ -171,7 +171,7 @@ def _diff() -> None:
 
 def _opset_and_profile() -> None:
     _graphforge("opset", str(OUT / "onet" / "model.onnx"))
-    _graphforge("profile", str(OUT / "onet"), "--runs", "50")
+    _graphforge("profile", str(OUT / "onet"), "scripts/demo.py:onet", "--runs", "50")
 
 
 def main(names: Sequence[str]) -> None:

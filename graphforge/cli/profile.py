@@ -5,29 +5,36 @@ from __future__ import annotations
 import click
 
 from graphforge.cli.console import print_json, progress, stdout
-from graphforge.cli.request import json_option
+from graphforge.cli.request import ModelRequest, json_option, optional_model_options
 
 __all__ = ["command"]
 
 
 @click.command("profile")
 @click.argument("bundle", metavar="BUNDLE")
+@optional_model_options
 @click.option("--runs", type=click.IntRange(min=1), default=100, show_default=True, help="Timed runs of each side.")
 @click.option("--warmup", type=click.IntRange(min=0), default=10, show_default=True, help="Untimed runs before.")
 @json_option
-def command(bundle: str, runs: int, warmup: int, as_json: bool) -> None:
+def command(bundle: str, request: ModelRequest | None, runs: int, warmup: int, as_json: bool) -> None:
     """Measure mean, median, min, max, p90 and p99 latency and FPS, eager and ONNX Runtime in turn.
+
+    The eager side is MODEL, given as to `graphforge compile`; without it the artifact is measured alone.  Nothing that
+    the bundle names is imported or run.  Inputs are those that the bundle records unless some are given.
 
     \b
     Examples:
-      graphforge profile out/resnet50
+      graphforge profile out/resnet50 torchvision:resnet50
+      graphforge profile out/net net.py:build --checkpoint net.pth
       graphforge profile out/resnet50 --runs 200 --json
     """
     from graphforge.verbs.profile import profile
 
     with progress(quiet=as_json) as begin:
         begin("measure")
-        report = profile(bundle, runs=runs, warmup=warmup)
+        model, inputs = (None, None) if request is None else (request.load(), request.example()[0])
+        seed = 0 if request is None else request.seed
+        report = profile(bundle, model, inputs, runs=runs, warmup=warmup, seed=seed)
     if as_json:
         print_json(report.to_dict())
     else:

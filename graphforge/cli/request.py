@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from graphforge.cli.flags import flag
 from graphforge.errors import UsageError
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic, parse_input
 
 if TYPE_CHECKING:
     from graphforge.frontend.load import LoadedModel
 
-__all__ = ["ModelRequest", "capture_option", "custom_op_option", "json_option", "model_options", "onnx_options"]
+__all__ = [
+    "ModelRequest",
+    "capture_option",
+    "custom_op_option",
+    "json_option",
+    "model_options",
+    "onnx_options",
+    "optional_model_options",
+]
 
 R = TypeVar("R")
 
@@ -53,7 +62,9 @@ _CUSTOM_OP = click.option(
 _MODEL_OPTIONS = (
     click.option("--checkpoint", metavar="FILE", help="Weights to load into the module (.pth, .pt, .safetensors)."),
     click.option("--kwargs", metavar="JSON", help="Arguments of the callable that builds the model."),
-    click.option("--trust-pickle", is_flag=True, help="Allow a checkpoint that runs code when it is read."),
+    click.option(
+        "--trust-pickle", is_flag=True, help="Allow a checkpoint, .pt2 or .pt file that runs code when it is read."
+    ),
     click.option(
         "--substitute",
         "substitutes",
@@ -146,6 +157,27 @@ def model_options(function: Callable[..., R]) -> Callable[..., R]:
     return _decorated(
         with_request, (click.argument("model"), *_INPUT_OPTIONS[:-1], *_MODEL_OPTIONS, *_INPUT_OPTIONS[-1:])
     )
+
+
+def optional_model_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Add [MODEL] and all of its options to a verb that can do without; ``request`` is None where there is none."""
+
+    @functools.wraps(function)
+    def with_request(**options: Any) -> R:
+        given = {name: options.pop(name) for name in _REQUEST_OPTIONS if name in options}
+        declared = {name: options.pop(name) for name in _DECLARING_OPTIONS}
+        if given["model"] is None:
+            for name, value in {**given, **declared}.items():
+                if value and name != "seed":
+                    raise UsageError(f"{flag(name)} is about MODEL, which is not given", "name it behind BUNDLE")
+            return function(request=None, **options)
+        request = _request_from_options(**{"dynamic": (), **given})
+        _declare(**declared)
+        return function(request=replace(request, **declared), **options)
+
+    without_dynamic = (_INPUT_OPTIONS[0], _INPUT_OPTIONS[1], _INPUT_OPTIONS[3])
+    argument = click.argument("model", required=False)
+    return _decorated(with_request, (argument, *without_dynamic, *_MODEL_OPTIONS))
 
 
 def custom_op_option(function: Callable[..., R]) -> Callable[..., R]:

@@ -78,7 +78,7 @@ def load_model(
         spec: one of the forms of the command line's MODEL.
         checkpoint: weights to load into the module (.pth, .pt or .safetensors).
         kwargs: passed to the callable, torchvision or timm.
-        trust_pickle: allow a checkpoint that needs full unpickling, which can run code.
+        trust_pickle: allow a checkpoint, .pt2 or TorchScript file that can run code when it is read.
 
     Raises:
         GraphForgeError: the spec, the file, the user's code or the checkpoint is at fault; says which and why.
@@ -87,7 +87,7 @@ def load_model(
         raise GraphForgeError(
             f"checkpoint {str(checkpoint)!r} does not exist", "give the path of a .pth or .safetensors file"
         )
-    loaded = _resolve(spec, dict(kwargs or {}))
+    loaded = _resolve(spec, dict(kwargs or {}), trust_pickle)
     loaded.record = {
         "spec": spec,
         "kwargs": dict(kwargs or {}),
@@ -102,12 +102,12 @@ def load_model(
     return loaded
 
 
-def _resolve(spec: str, kwargs: dict[str, Any]) -> LoadedModel:
+def _resolve(spec: str, kwargs: dict[str, Any], trust_pickle: bool) -> LoadedModel:
     if (Path(spec) / "manifest.json").is_file():
-        return _from_file(str(_model_of_bundle(Path(spec))), ".onnx", kwargs)
+        return _from_file(str(_model_of_bundle(Path(spec))), ".onnx", kwargs, trust_pickle)
     suffix = Path(spec).suffix.lower()
     if suffix in (".onnx", ".pt2", ".pt", ".pth", ".ts") and ".py:" not in spec:
-        return _from_file(spec, suffix, kwargs)
+        return _from_file(spec, suffix, kwargs, trust_pickle)
     head, colon, name = spec.rpartition(":")
     if not colon or not head or not name:
         raise GraphForgeError(f"cannot read model {spec!r}", _nearly(Path(spec)), f"a model is one of: {_FORMS}")
@@ -135,7 +135,7 @@ def _model_of_bundle(folder: Path) -> Path:
     return files[0]
 
 
-def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any]) -> LoadedModel:
+def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any], trust_pickle: bool) -> LoadedModel:
     path = Path(spec)
     if not path.is_file():
         raise GraphForgeError(f"model file {spec!r} does not exist", f"a model is one of: {_FORMS}")
@@ -145,7 +145,11 @@ def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any]) -> LoadedModel
         return LoadedModel(spec, onnx_path=path)
     import torch
 
+    from graphforge.frontend.archives import check_exported_program, check_torchscript
+
     if suffix == ".pt2":
+        if not trust_pickle:
+            check_exported_program(path)
         try:
             program = torch.export.load(path)
         except Exception as error:  # zip, JSON and torch errors of many types: the file is not a program of this torch
@@ -154,6 +158,8 @@ def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any]) -> LoadedModel
                 "save it again with torch.export.save",
             ) from None
         return LoadedModel(spec, program=program)
+    if not trust_pickle:
+        check_torchscript(path)
     try:
         module = torch.jit.load(str(path), map_location="cpu")
     except Exception as error:  # RuntimeError and friends from the TorchScript reader
@@ -175,8 +181,11 @@ def _is_saved_by_torch(path: Path) -> bool:
     """Whether it is an archive of pickled objects, as torch.save writes it, which a script is not."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        endings = {name.rpartition("/")[2] for name in archive.namelist()}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            endings = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
     return "data.pkl" in endings and "constants.pkl" not in endings
 
 

@@ -201,15 +201,27 @@ def _inline_functions(model: ir.Model, label: str) -> None:
 
 
 def _read_when_needed(graph: ir.Graph) -> None:
-    """Weights in a file of their own are read when somebody asks for them, a session or a writer included.
+    """Tensors in a file of their own are read when somebody asks for them, a session or a writer included.
 
     As onnx_ir has them they are serialised as references to that file, which mean nothing where the copy goes.
     """
-    for value in graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
-            read = functools.partial(_itself, tensor)
-            value.const_value = ir.LazyTensor(read, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+    bodies = [body for node in graph.all_nodes() for body in bodies_of(node)]
+    for container in (graph, *bodies):
+        for value in container.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _lazy(value.const_value)
+    for node in graph.all_nodes():
+        for name, attribute in node.attributes.items():
+            if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
+                node.attributes[name] = ir.AttrTensor(name, _lazy(attribute.value))
+            elif attribute.type == ir.AttributeType.TENSORS:
+                tensors = [_lazy(one) if isinstance(one, ir.ExternalTensor) else one for one in attribute.value]
+                node.attributes[name] = ir.AttrTensors(name, tensors)
+
+
+def _lazy(tensor: ir.ExternalTensor) -> ir.LazyTensor:
+    read = functools.partial(_itself, tensor)
+    return ir.LazyTensor(read, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
 
 
 def _itself(tensor: ir.ExternalTensor) -> ir.ExternalTensor:

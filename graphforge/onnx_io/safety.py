@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from graphforge.errors import GraphForgeError
 
-__all__ = ["nodes_of_proto", "read_model_proto"]
+__all__ = ["nodes_of_proto", "read_model_proto", "tensors_of_proto"]
 
 # Protobuf's own limit for one message; larger models keep their weights in external data.
 _MAX_FILE = 2**31 - 1
@@ -98,6 +98,12 @@ def nodes_of_proto(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
             for node in pending.pop().node:
                 yield node
                 pending.extend(_bodies(node))
+
+
+def tensors_of_proto(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """The tensors of the graph, of its bodies and of the functions: initializers and attributes."""
+    for graph in [proto.graph, *proto.functions]:
+        yield from _tensors(graph)
 
 
 def _tensors(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:

@@ -1,20 +1,146 @@
-"""What a bundle's manifest records of its inputs and its artifact, read back."""
+"""What a bundle's manifest records of its inputs and its artifact, read back.
+
+A manifest is data that anybody may have written: it is held against its schema before anything is taken from it, its
+files lie in the bundle, and nothing in it names code to run.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from graphforge.errors import GraphForgeError
-from graphforge.spec import DimRange, ShapeSpec, TensorSpec
+from graphforge.schema import (
+    ANYTHING,
+    COUNT,
+    FILE,
+    FLAG,
+    NUMBER,
+    SIZE,
+    TEXT,
+    Either,
+    Named,
+    Record,
+    Several,
+    one_of,
+    read_json,
+)
+from graphforge.spec import DTYPES, DimRange, ShapeSpec, TensorSpec
 
-__all__ = ["locate_artifact", "read_manifest", "spec_of_manifest"]
+__all__ = ["MANIFEST_SCHEMA", "locate_artifact", "manifest_fault", "read_manifest", "spec_of_manifest"]
+
+# Of manifest.json; it grows when a key changes its meaning or goes.
+MANIFEST_SCHEMA = 1
+
+_NUMBER_OR_WORD = one_of("a number", lambda data: data in ("nan", "inf", "-inf") or not NUMBER.fault(data, ""))
+_DIM = one_of("a size or its name", lambda data: data is None or isinstance(data, str) or not SIZE.fault(data, ""))
+_DTYPE = one_of("an element type", lambda data: isinstance(data, str) and data in DTYPES)
+_RANGE = Record({"name": TEXT, "low": SIZE, "high": SIZE, "step": SIZE})
+_INPUT = Record({"name": TEXT, "shape": Several(SIZE), "dtype": _DTYPE}, {"dynamic": Named(_RANGE)})
+_COMPARED = Record(
+    {
+        "name": TEXT,
+        "shape": Several(SIZE),
+        "dtype": TEXT,
+        "passed": FLAG,
+        "tolerance": TEXT,
+        **{name: Either(_NUMBER_OR_WORD) for name in ("max_abs", "max_rel", "mean_abs")},
+    },
+    {"reason": TEXT},
+)
+_TRIAL = Record(
+    {
+        "sizes": Named(SIZE),
+        "data": TEXT,
+        "inputs": Named(Several(SIZE)),
+        "outputs": Several(_COMPARED),
+        "error": Either(TEXT),
+    },
+    {"notes": Several(TEXT)},
+)
+_VERIFICATION = Record(
+    {"passed": Either(FLAG)},
+    {
+        **dict.fromkeys(("reference", "artifact", "skipped"), TEXT),
+        "suspect": Either(TEXT),
+        "max_rel": Either(_NUMBER_OR_WORD),
+        "seed": COUNT,
+        "trials": Several(_TRIAL),
+        "failures": Several(TEXT),
+        "notes": Several(TEXT),
+    },
+)
+_PASS = Record(
+    {
+        "name": TEXT,
+        "spec": TEXT,
+        "seconds": NUMBER,
+        "changes": COUNT,
+        "nodes_before": COUNT,
+        "nodes_after": COUNT,
+    },
+    {
+        "notes": Several(TEXT),
+        "near_misses": Several(Record({"rule": TEXT, "reason": TEXT, "count": COUNT, "places": Several(TEXT)})),
+        "source": TEXT,
+    },
+)
+_PADDING = Record({"restores": TEXT, "output": TEXT, "count": TEXT, "axis": COUNT, "image": Either(COUNT)})
+_MANIFEST = Record(
+    {"target": Record({"name": TEXT}), "files": Several(FILE), "inputs": Several(_INPUT)},
+    {
+        "schema": COUNT,
+        "graphforge": TEXT,
+        "model": Record({}, {"spec": Either(TEXT)}),
+        "artifact": Record({}, {"checked": TEXT}),
+        "outputs": Several(Record({"name": TEXT, "shape": Either(Several(_DIM)), "dtype": Either(TEXT)})),
+        "capture": Record(
+            {},
+            {
+                "method": TEXT,
+                "failures": Named(TEXT),
+                "substitutions": Several(Record({"function": TEXT, "calls": COUNT})),
+            },
+        ),
+        "lowering": Record(
+            {},
+            {
+                "fallbacks": Several(Record({"operator": TEXT, "module": TEXT, "source": TEXT})),
+                "decomposed": Named(ANYTHING),
+            },
+        ),
+        "passes": Several(_PASS),
+        "padding": Several(_PADDING),
+        "nodes": COUNT,
+        "operators": Named(COUNT),
+        "steps": Several(Record({"name": TEXT, "seconds": NUMBER}, {"nodes": COUNT})),
+        "verification": _VERIFICATION,
+        "notes": Several(TEXT),
+        "versions": Named(TEXT),
+    },
+)
+
+
+def manifest_fault(data: Any) -> str:
+    """What keeps the data from being the manifest of a bundle, "" when nothing does."""
+    bad = _MANIFEST.fault(data, "")
+    if bad:
+        return bad
+    verification = data.get("verification", {})
+    if verification.get("passed") and not verification.keys() >= {"reference", "max_rel"}:
+        return "verification: it passed, and does not say against what and how closely"
+    for at, entry in enumerate(data["inputs"]):
+        for axis, dim in entry.get("dynamic", {}).items():
+            if not (axis.isascii() and axis.isdigit() and int(axis) < len(entry["shape"])):
+                return f"inputs[{at}].dynamic: {axis!r} is not an axis of its shape"
+            if dim["step"] < 1 or dim["low"] > dim["high"] or dim["high"] // dim["step"] * dim["step"] < dim["low"]:
+                return f"inputs[{at}].dynamic.{axis}: there is no size in this range"
+    return ""
 
 
 def read_manifest(folder: Path, *, unverified: bool = False) -> dict[str, Any]:
-    """The manifest of a bundle.
+    """The manifest of a bundle, checked.
 
     Args:
         folder: the bundle.
@@ -36,13 +162,17 @@ def read_manifest(folder: Path, *, unverified: bool = False) -> dict[str, Any]:
         raise GraphForgeError(
             f"{str(folder)!r} {what}", "a bundle is a folder made by graphforge compile, with a manifest.json in it"
         )
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        manifest["target"]["name"], manifest["inputs"][0:0]
-    except (ValueError, KeyError, TypeError) as error:
+    data = read_json(path, "the manifest of a bundle", "compile the model again")
+    version = data.get("schema", MANIFEST_SCHEMA) if isinstance(data, dict) else MANIFEST_SCHEMA
+    if isinstance(version, int) and version > MANIFEST_SCHEMA:
         raise GraphForgeError(
-            f"{str(path)!r} is not the manifest of a bundle: {type(error).__name__}: {error}", "compile the model again"
-        ) from None
+            f"{str(path)!r} has schema {version}, and this graphforge reads up to {MANIFEST_SCHEMA}",
+            "it was written by a newer graphforge: use that one, or compile the model again",
+        )
+    bad = manifest_fault(data)
+    if bad:
+        raise GraphForgeError(f"{str(path)!r} is not the manifest of a bundle: {bad}", "compile the model again")
+    manifest: dict[str, Any] = data
     return manifest
 
 
@@ -59,12 +189,13 @@ def locate_artifact(bundle: Path) -> tuple[Path, dict[str, Any]]:
             f"{str(bundle)!r} is neither a bundle nor an ONNX file", "a bundle is a folder made by graphforge compile"
         )
     manifest = read_manifest(bundle)
-    found = [name for name in manifest.get("files", ()) if name.endswith(".onnx")]
+    found = [name for name in manifest["files"] if name.endswith(".onnx")]
     if not found:
         raise GraphForgeError(
-            f"bundle {str(bundle)!r} contains no ONNX file to run, "
-            f"but {', '.join(manifest.get('files', ())) or 'nothing'}"
+            f"bundle {str(bundle)!r} contains no ONNX file to run, but {', '.join(manifest['files']) or 'nothing'}"
         )
+    if not (bundle / found[0]).is_file():
+        raise GraphForgeError(f"bundle {str(bundle)!r} lacks its file {found[0]!r}", "compile the model again")
     return bundle / found[0], manifest
 
 

@@ -169,7 +169,7 @@ def test_inspect_answers_for_a_node_and_refuses_strange_names(folder: Path) -> N
         graphforge.inspect(file, level="lowered")
 
 
-def test_profile_takes_the_model_where_the_manifest_cannot_rebuild_it(tmp_path: Path) -> None:
+def test_profile_measures_the_model_only_where_it_is_given(tmp_path: Path) -> None:
     model, x = torch.nn.Linear(4, 2), torch.ones(1, 4)
     bundle = graphforge.compile(model, x, output=tmp_path / "out")
     assert [row.name for row in graphforge.profile(bundle, runs=2, warmup=0).rows] == ["onnxruntime"]

@@ -10,12 +10,20 @@ from typing import Any
 
 import onnx_ir as ir
 
+from graphforge.errors import GraphForgeError
+from graphforge.schema import FILE, TEXT, Record, Several, one_of, read_json
 from graphforge.targets.tensorrt.build import BuiltPlan
+from graphforge.targets.tensorrt.flavour import FLAVOURS
 from graphforge.targets.tensorrt.options import BuildSettings
 
 __all__ = ["plan_manifest", "read_plan_manifest", "sha256_of", "write_plan_manifest"]
 
 PLAN_MANIFEST = "plan.json"
+
+_FLAVOUR = one_of(f"one of {', '.join(FLAVOURS)}", lambda data: isinstance(data, str) and data in FLAVOURS)
+_SCHEMA = Record(
+    {"flavour": _FLAVOUR, "plan": Record({"file": FILE}), "inputs": Several(Record({"name": TEXT, "dtype": TEXT}))}
+)
 
 
 def plan_manifest(
@@ -73,9 +81,16 @@ def write_plan_manifest(folder: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def read_plan_manifest(folder: Path) -> dict[str, Any]:
-    """What ``write_plan_manifest`` wrote."""
-    manifest = json.loads((folder / PLAN_MANIFEST).read_text(encoding="utf-8"))
-    assert isinstance(manifest, dict)
+    """What ``write_plan_manifest`` wrote, checked.
+
+    Raises:
+        GraphForgeError: the file is damaged.
+    """
+    path = folder / PLAN_MANIFEST
+    manifest: dict[str, Any] = read_json(path, "a description of a plan", "compile the model again")
+    bad = _SCHEMA.fault(manifest, "")
+    if bad:
+        raise GraphForgeError(f"{str(path)!r} is not a description of a plan: {bad}", "compile the model again")
     return manifest
 
 

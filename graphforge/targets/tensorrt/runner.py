@@ -42,7 +42,7 @@ class TensorRTRunner:
         self.name = f"{flavour.title} {trt.__version__}"
         self._inputs = {entry["name"]: _NUMPY_DTYPE.get(entry["dtype"]) for entry in manifest["inputs"]}
         self._runner = _activated(
-            folder / manifest["plan"]["file"], is_rtx=flavour.name == "tensorrt_rtx", title=self.name
+            folder / manifest["plan"]["file"], trt, is_rtx=flavour.name == "tensorrt_rtx", title=self.name
         )
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -58,15 +58,32 @@ class TensorRTRunner:
         self._runner.deactivate()
 
 
-def _activated(plan_file: Path, *, is_rtx: bool, title: str) -> Any:
+def _engine(plan_file: Path, trt: Any) -> Any:
+    """The engine of a plan, which may not bring code for the host.
+
+    polygraphy's loader allows a plan to bring a library of its own, which is loaded into this process; the plans that
+    we build have none, so one that has was made by somebody else.
+    """
+    from polygraphy.backend.trt.util import get_trt_logger
+    from polygraphy.exception import PolygraphyException
+
+    trt.init_libnvinfer_plugins(get_trt_logger(), "")
+    runtime = trt.Runtime(get_trt_logger())
+    runtime.engine_host_code_allowed = False
+    engine = runtime.deserialize_cuda_engine(plan_file.read_bytes())
+    if engine is None:
+        raise PolygraphyException("the engine could not be deserialized")
+    return engine
+
+
+def _activated(plan_file: Path, trt: Any, *, is_rtx: bool, title: str) -> Any:
     from polygraphy import config
     from polygraphy.exception import PolygraphyException
 
     config.USE_TENSORRT_RTX = is_rtx  # read when polygraphy's backend is first imported, hence before the next line
-    from polygraphy.backend.common import BytesFromPath
-    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+    from polygraphy.backend.trt import TrtRunner
 
-    runner = TrtRunner(EngineFromBytes(BytesFromPath(str(plan_file))))
+    runner = TrtRunner(lambda: _engine(plan_file, trt))
     try:
         runner.activate()
     except PolygraphyException as error:
