@@ -37,6 +37,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     *,
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    ranges: Any = None,
+    further_inputs: Sequence[Any] = (),
     target: str | Target = "onnx",
     opset: int | None = None,
     precision: str | None = None,
@@ -69,6 +71,10 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         kwargs: further keyword inputs of the call.
         dynamic_shapes: input name -> axis -> ``(low, high)``, ``(low, high, step)``, a ``DimRange`` or a
             ``torch.export.Dim``; torch.export's other forms, and text such as ``"x:0=1..8"``, are read too.
+        ranges: input name -> ``(low, high)``, the values that random inputs of verification take; an end is a number
+            or a promised dim by its name, ``{"lens": (1, "T")}``.  Text such as ``"lens=1..T"`` is read too.
+        further_inputs: more inputs to verify with, each as ``inputs`` are given, of the example's or other promised
+            sizes.
         target: name of a target, or a Target.
         opset: opset of the default domain to deliver; None lets the target choose.
         precision: the arithmetic, in the target's words; `graphforge targets NAME` lists them.
@@ -122,7 +128,16 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         seed=seed,
         output=output,
     )
-    return compile_with(options, model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, progress=progress)
+    return compile_with(
+        options,
+        model,
+        inputs,
+        kwargs=kwargs,
+        dynamic_shapes=dynamic_shapes,
+        ranges=ranges,
+        further_inputs=further_inputs,
+        progress=progress,
+    )
 
 
 def compile_with(
@@ -132,25 +147,27 @@ def compile_with(
     *,
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    ranges: Any = None,
+    further_inputs: Sequence[Any] = (),
     progress: Progress | None = None,
 ) -> Bundle:
     """``compile`` with its options in one object; raises the same."""
     with declarations(options.substitutes, options.custom_ops):
-        return _compile(options, model, inputs, kwargs, dynamic_shapes, progress)
+        planned = plan(options)  # refuses impossible options before any work is done
+        folder = destination(options.output, _name_of(model))
+        prepared = prepare(
+            model,
+            inputs,
+            kwargs=kwargs,
+            dynamic_shapes=dynamic_shapes,
+            ranges=ranges,
+            further=further_inputs,
+            seed=options.seed,
+        )
+        return _compile(options, planned, prepared, folder, Journal(progress))
 
 
-def _compile(
-    options: CompileOptions,
-    model: Any,
-    inputs: Any,
-    kwargs: Mapping[str, Any] | None,
-    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None,
-    progress: Progress | None,
-) -> Bundle:
-    journal = Journal(progress)
-    planned = plan(options)  # refuses impossible options before any work is done
-    folder = destination(options.output, _name_of(model))
-    prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=options.seed)
+def _compile(options: CompileOptions, planned: Plan, prepared: Prepared, folder: Path, journal: Journal) -> Bundle:
     journal.notes += prepared.notes
     with ExitStack() as building:
         building.enter_context(paused_collector())
@@ -264,6 +281,7 @@ def _verify(
                 tolerances=for_model(as_tolerances(options.tolerances), model),
                 seed=options.seed,
                 also=model.meta.get(SIZES_TO_TRY, ()),
+                further=prepared.further,
                 progress=journal.progress,
             )
         finally:

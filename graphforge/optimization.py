@@ -111,6 +111,8 @@ def optimize(
     opset: int | None = None,
     inputs: Any = None,
     dynamic_shapes: Any = None,
+    ranges: Any = None,
+    further_inputs: Sequence[Any] = (),
     verify: bool = True,
     tolerances: Any = None,
     seed: int = 0,
@@ -125,6 +127,7 @@ def optimize(
         opset: opset to deliver; None keeps the file's own.
         inputs: to verify with, and the sizes of dynamic dims, as ``compile`` takes them; None draws random ones.
         dynamic_shapes: sizes to verify, as ``compile`` takes them.
+        ranges, further_inputs: what to verify with, as ``compile`` takes them.
         verify: compare with the original in ONNX Runtime.
         tolerances: what an output may be off, as ``compile`` takes them.
         seed: of random inputs.
@@ -155,7 +158,15 @@ def optimize(
             output=folder / "bundle",
         )
         try:
-            bundle = compile_with(options, path, inputs, dynamic_shapes=dynamic_shapes, progress=progress)
+            bundle = compile_with(
+                options,
+                path,
+                inputs,
+                dynamic_shapes=dynamic_shapes,
+                ranges=ranges,
+                further_inputs=further_inputs,
+                progress=progress,
+            )
         except VerificationError as error:
             raise VerificationError(
                 error.message,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graphforge.call import CallInputs
     from graphforge.frontend.load import LoadedModel
     from graphforge.runners.runner import Runner
-    from graphforge.spec import ShapeSpec
+    from graphforge.spec import ShapeSpec, ValueRange
     from graphforge.transform import Pass, PassRecord
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "example_feeds",
     "load",
     "prepare",
+    "read_ranges",
     "reference_runner",
     "to_canonical",
     "to_ir",
@@ -52,6 +53,7 @@ class Prepared:
         shapes: its tensor inputs and dynamic dims.
         inputs: the example call; None for an ONNX file.
         feeds: the example tensors by input name (numpy), for an ONNX file.
+        further: more given inputs by name (numpy), at the example's or at other promised sizes.
         notes: what the user should know of how the inputs were understood.
     """
 
@@ -59,6 +61,7 @@ class Prepared:
     shapes: ShapeSpec
     inputs: CallInputs | None = None
     feeds: dict[str, Any] = field(default_factory=dict)
+    further: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -68,6 +71,8 @@ def prepare(
     *,
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    ranges: Any = None,
+    further: Sequence[Any] = (),
     seed: int = 0,
 ) -> Prepared:
     """Load the model if need be, name its inputs, settle the shape spec.
@@ -77,9 +82,10 @@ def prepare(
     """
     loaded = load(model)
     inputs = _described_inputs(inputs)
+    values = read_ranges(ranges)
     if loaded.onnx_path is not None:
-        return _prepare_onnx(loaded, inputs, dynamic_shapes, seed)
-    return _prepare_torch(loaded, inputs, dict(kwargs or {}), dynamic_shapes, seed)
+        return _prepare_onnx(loaded, inputs, dynamic_shapes, values, further, seed)
+    return _prepare_torch(loaded, inputs, dict(kwargs or {}), dynamic_shapes, values, further, seed)
 
 
 def _described_inputs(inputs: Any) -> Any:
@@ -134,6 +140,8 @@ def _prepare_torch(
     inputs: Any,
     kwargs: dict[str, Any],
     dynamic_shapes: Any,
+    ranges: Mapping[str, ValueRange],
+    further: Sequence[Any],
     seed: int,
 ) -> Prepared:
 
@@ -153,17 +161,13 @@ def _prepare_torch(
             f"say what it takes: {argument('inputs', 'x:1x3x224x224')}, or return (model, inputs) from the callable",
         )
     callee: Any = loaded.module if loaded.module is not None else program.module() if program is not None else None
+    given = dict(kwargs)
     named: Mapping[str, Any] = {}
     if isinstance(inputs, ShapeSpec):
-        named = _draw(inputs, seed)
+        named = _draw(inputs, dynamic_shapes, ranges, seed)
         args, kwargs = _placed(callee, named, kwargs, by_name=False)
-    elif isinstance(inputs, Mapping):
-        named = {str(name): _as_tensor(value) for name, value in inputs.items()}
-        args, kwargs = _placed(callee, named, kwargs, by_name=True)
-    elif isinstance(inputs, tuple | list):
-        args = tuple(_as_tensor(value) for value in inputs)
     else:
-        args = () if inputs is None else (_as_tensor(inputs),)
+        named, args, kwargs = _called(callee, inputs, kwargs)
     tree = input_tree(callee, args, kwargs).apart()
     renamed = _renamed(named, args, tree.parameters)
     spec = tree.spec()
@@ -178,7 +182,58 @@ def _prepare_torch(
     if renamed:
         pairs = ", ".join(f"{given} is {name}" for given, name in renamed.items())
         notes.append(f"inputs went by position, since their names are not those of the model's parameters: {pairs}")
-    return Prepared(loaded, spec.with_dynamic(wanted), inputs=tree, notes=notes)
+    shapes = spec.with_dynamic(wanted).with_ranges({renamed.get(name, name): one for name, one in ranges.items()})
+    others = []
+    for one in further:
+        _, args, kwargs = _called(callee, one, given)
+        others.append({name: _as_numpy(tensor) for name, tensor in input_tree(callee, args, kwargs).tensors.items()})
+    return Prepared(loaded, shapes, inputs=tree, further=others, notes=notes)
+
+
+def _called(
+    callee: Any, inputs: Any, kwargs: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], tuple[Any, ...], dict[str, Any]]:
+    """The inputs by the names they were given, and the positional and keyword arguments that they become."""
+    if isinstance(inputs, Mapping):
+        named = {str(name): _as_tensor(value) for name, value in inputs.items()}
+        return named, *_placed(callee, named, kwargs, by_name=True)
+    if isinstance(inputs, tuple | list):
+        return {}, tuple(_as_tensor(value) for value in inputs), dict(kwargs)
+    return {}, () if inputs is None else (_as_tensor(inputs),), dict(kwargs)
+
+
+def read_ranges(given: Any) -> dict[str, ValueRange]:
+    """Input name -> the values that it takes, from ``{"lens": (1, "T")}`` or text such as ``"lens=1..T"``.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    from graphforge.spec import ValueRange, parse_range
+
+    if given is None:
+        return {}
+    if isinstance(given, str):
+        return parse_range([given])
+    if isinstance(given, list | tuple) and all(isinstance(text, str) for text in given):
+        return parse_range(given)
+    if not isinstance(given, Mapping):
+        raise UsageError(
+            f"{argument('ranges')}: expected a dict by input name, got {type(given).__name__} {given!r}",
+            "for example {'lens': (1, 'T')}, where T is the name of a promised dim",
+        )
+    wanted: dict[str, ValueRange] = {}
+    for name, ends in given.items():
+        if isinstance(ends, ValueRange):
+            wanted[str(name)] = ends
+        elif isinstance(ends, str):
+            wanted |= parse_range([f"{name}={ends}"])
+        elif isinstance(ends, list | tuple) and len(ends) == 2 and all(isinstance(e, int | float | str) for e in ends):
+            wanted[str(name)] = ValueRange(*ends)
+        else:
+            raise UsageError(
+                f"{argument('ranges')}: cannot read {ends!r} of input {name!r}", "write it as (low, high): (1, 'T')"
+            )
+    return wanted
 
 
 def _as_tensor(value: Any) -> Any:
@@ -228,36 +283,73 @@ def _renamed(named: Mapping[str, Any], args: Sequence[Any], parameters: Sequence
     return {given: name for given, name in zip(named, names, strict=True) if given != name}
 
 
-def _draw(spec: ShapeSpec, seed: int) -> dict[str, torch.Tensor]:
+def _draw(spec: ShapeSpec, dynamic_shapes: Any, ranges: Mapping[str, ValueRange], seed: int) -> dict[str, torch.Tensor]:
+    """Random tensors for inputs that were described in text."""
     from graphforge.runners.arrays import tensor_from_array
     from graphforge.runners.inputs import random_feeds
 
+    if ranges:
+        spec = _ranged(spec, dynamic_shapes, ranges)
     feeds = random_feeds(spec, spec.example_sizes(), seed=seed)
     return {name: tensor_from_array(array) for name, array in feeds.items()}
 
 
-def _prepare_onnx(loaded: LoadedModel, inputs: Any, dynamic_shapes: Any, seed: int) -> Prepared:
+def _ranged(spec: ShapeSpec, dynamic_shapes: Any, ranges: Mapping[str, ValueRange]) -> ShapeSpec:
+    """The described inputs with the ranges of those that go by these names, and the dims that ranges speak of."""
     from graphforge.frontend.dynamic_shapes import read_dynamic_shapes
-    from graphforge.onnx_io.importing import input_spec
+
+    names = [tensor.name for tensor in spec.inputs]
+    wanted, _ = read_dynamic_shapes(dynamic_shapes, spec, names)
+    spec = spec.with_dynamic({name: axes for name, axes in wanted.items() if name in names})
+    return spec.with_ranges({name: one for name, one in ranges.items() if name in names})
+
+
+def _prepare_onnx(
+    loaded: LoadedModel,
+    inputs: Any,
+    dynamic_shapes: Any,
+    ranges: Mapping[str, ValueRange],
+    further: Sequence[Any],
+    seed: int,
+) -> Prepared:
+    from graphforge.frontend.dynamic_shapes import read_dynamic_shapes
+    from graphforge.onnx_io.importing import input_names, input_spec
     from graphforge.runners.inputs import random_feeds
     from graphforge.spec import ShapeSpec
 
     assert loaded.onnx_path is not None
-    given = inputs if isinstance(inputs, ShapeSpec) else None
-    spec = input_spec(loaded.onnx_path, given)
-    wanted, notes = read_dynamic_shapes(dynamic_shapes, spec, [tensor.name for tensor in spec.inputs])
-    shapes = spec.with_dynamic(wanted)
+    names = input_names(loaded.onnx_path)
+    described = isinstance(inputs, ShapeSpec)
+    data = {} if described or inputs is None else _named_arrays(inputs, names)
+    spec = input_spec(loaded.onnx_path, inputs if described else _spec_of(data) if data else None)
+    wanted, notes = read_dynamic_shapes(dynamic_shapes, spec, names)
+    shapes = spec.with_dynamic(wanted).with_ranges(ranges)
+    feeds = data or random_feeds(shapes, shapes.example_sizes(), seed=seed)
+    return Prepared(loaded, shapes, feeds=feeds, further=[_named_arrays(one, names) for one in further], notes=notes)
+
+
+def _named_arrays(inputs: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The inputs of an ONNX file by name, as numpy arrays."""
     if isinstance(inputs, Mapping):
-        feeds = {name: _as_numpy(value) for name, value in inputs.items()}
-    elif inputs is None or given is not None:
-        feeds = random_feeds(shapes, shapes.example_sizes(), seed=seed)
-    else:
-        values = inputs if isinstance(inputs, tuple | list) else (inputs,)
-        if len(values) != len(shapes.inputs):
-            names = ", ".join(tensor.name for tensor in shapes.inputs)
-            raise UsageError(f"{len(values)} inputs are given, but the file takes {len(shapes.inputs)}: {names}")
-        feeds = {tensor.name: _as_numpy(value) for tensor, value in zip(shapes.inputs, values, strict=True)}
-    return Prepared(loaded, shapes, feeds=feeds, notes=notes)
+        return {str(name): _as_numpy(value) for name, value in inputs.items()}
+    values = inputs if isinstance(inputs, tuple | list) else (inputs,)
+    if len(values) != len(names):
+        raise UsageError(f"{len(values)} inputs are given, but the file takes {len(names)}: {', '.join(names)}")
+    return {name: _as_numpy(value) for name, value in zip(names, values, strict=True)}
+
+
+def _spec_of(arrays: Mapping[str, Any]) -> ShapeSpec:
+    """Data as a description of itself: the sizes of the dims that an ONNX file leaves open."""
+    from graphforge.runners.arrays import dtype_name
+    from graphforge.spec import ShapeSpec, TensorSpec
+
+    return ShapeSpec(
+        tuple(
+            TensorSpec(name, tuple(int(size) for size in array.shape), dtype_name(array))
+            for name, array in arrays.items()
+            if hasattr(array, "shape")
+        )
+    )
 
 
 def _as_numpy(value: Any) -> Any:

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field, replace
 
 from graphforge.errors import UsageError, argument
 
-__all__ = ["DTYPES", "DimRange", "ShapeSpec", "TensorSpec", "parse_dynamic", "parse_input"]
+__all__ = [
+    "DTYPES",
+    "DimRange",
+    "ShapeSpec",
+    "TensorSpec",
+    "ValueRange",
+    "parse_dynamic",
+    "parse_input",
+    "parse_range",
+]
 
 # torch's names of the element types that an input may have.
 DTYPES = (
@@ -50,13 +59,65 @@ class DimRange:
 
 
 @dataclass(frozen=True, slots=True)
+class ValueRange:
+    """Values that an input takes, both ends included: numbers, or a promised dim by its name, ``T`` or ``T-1``."""
+
+    low: float | str
+    high: float | str
+
+    def at(self, label: str, sizes: Mapping[str, int]) -> tuple[float, float]:
+        """Both ends, with dims at their sizes.
+
+        Raises:
+            UsageError: a dim is not promised, or nothing lies between the ends.
+        """
+        low, high = (_end_at(label, end, sizes) for end in (self.low, self.high))
+        if high < low:
+            raise UsageError(f"{argument('ranges')}: nothing lies in {label}={low:g}..{high:g}")
+        return low, high
+
+    def describe(self) -> str:
+        """``1..T``."""
+        return "..".join(end if isinstance(end, str) else f"{end:g}" for end in (self.low, self.high))
+
+
+_END = re.compile(r"([A-Za-z_]\w*)\s*(?:([+-])\s*(\d+))?")
+
+
+def _end_at(label: str, end: float | str, sizes: Mapping[str, int]) -> float:
+    if not isinstance(end, str):
+        return float(end)
+    match = _END.fullmatch(end)
+    if match is None:
+        raise UsageError(
+            f"{argument('ranges')}: cannot read {end!r} of input {label!r}", "an end is a number, T or T-1"
+        )
+    name, sign, offset = match.groups()
+    if name not in sizes:
+        raise UsageError(
+            f"{argument('ranges')}: {name!r} of input {label!r} is not a promised dim",
+            f"the dims are: {', '.join(sizes) or 'none'}; {argument('dynamic_shapes', f'x:1={name}:1..8')} names one",
+        )
+    return float(sizes[name] + int(f"{sign or '+'}{offset or 0}"))
+
+
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor input: its name, example shape, dtype (torch's name for it, ``float32``) and dynamic dims by axis."""
+    """One tensor input.
+
+    Attributes:
+        name: its name.
+        shape: its shape in the example.
+        dtype: torch's name for its dtype, ``float32``.
+        dims: its dynamic dims by axis.
+        values: what its random elements lie between; None where the example alone says so.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
     dims: Mapping[int, DimRange] = field(default_factory=dict)
+    values: ValueRange | None = None
 
     def at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with every dynamic dim set to ``sizes[its name]`` (left at the example's size when absent)."""
@@ -84,6 +145,28 @@ class ShapeSpec:
     def shapes_at(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """Input name -> shape with the dynamic dims at ``sizes``."""
         return {tensor.name: tensor.at(sizes) for tensor in self.inputs}
+
+    def at(self, sizes: Mapping[str, int]) -> ShapeSpec:
+        """This spec with the example's sizes replaced."""
+        return ShapeSpec(tuple(replace(tensor, shape=tensor.at(sizes)) for tensor in self.inputs))
+
+    def with_ranges(self, wanted: Mapping[str, ValueRange]) -> ShapeSpec:
+        """This spec with ranges of values: input name -> range.
+
+        Raises:
+            UsageError: an input does not exist, or a range names a dim that is not promised.
+        """
+        names = [tensor.name for tensor in self.inputs]
+        for name, values in wanted.items():
+            if name not in names:
+                raise UsageError(
+                    f"{argument('ranges')} names input {name!r}, but the inputs are: {', '.join(names) or 'none'}",
+                    f"for example {argument('ranges', f'{names[0] if names else name}=0..1')}",
+                )
+            values.at(name, self.example_sizes())
+        return ShapeSpec(
+            tuple(replace(tensor, values=wanted.get(tensor.name, tensor.values)) for tensor in self.inputs)
+        )
 
     def with_dynamic(self, wanted: Mapping[str, Mapping[int, DimRange]]) -> ShapeSpec:
         """This spec with dynamic dims added: input name -> axis -> range.
@@ -175,3 +258,26 @@ def parse_dynamic(texts: Sequence[str]) -> dict[str, dict[int, DimRange]]:
             label = dim_name or re.sub(r"\W", "_", f"{name}_{axis.replace('-', 'm')}")
             wanted.setdefault(name, {})[int(axis)] = DimRange(label, int(low), int(high), int(step or 1))
     return wanted
+
+
+def parse_range(texts: Sequence[str]) -> dict[str, ValueRange]:
+    """Read ``lens=1..T``, ``ids=0..999`` or ``p=0.5..1``: input name -> the values that it takes.
+
+    Raises:
+        UsageError: a text has another form.
+    """
+    wanted: dict[str, ValueRange] = {}
+    for text in texts:
+        name, equals, rest = text.strip().partition("=")
+        low, dots, high = rest.partition("..")
+        if not (name and equals and dots and low.strip() and high.strip()):
+            raise UsageError(f"cannot read range {text!r}", "write it as name=low..high, for example lens=1..T")
+        wanted[name.strip()] = ValueRange(_end(low), _end(high))
+    return wanted
+
+
+def _end(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip()

@@ -139,8 +139,16 @@ def command(
     with progress(quiet=as_json) as begin:
         begin("load")
         loaded = request.load()
-        inputs, dynamic = request.example()
-        bundle = compile_with(options, loaded, inputs, dynamic_shapes=dynamic, progress=begin)
+        inputs, further = request.examples()
+        bundle = compile_with(
+            options,
+            loaded,
+            inputs,
+            dynamic_shapes=request.dynamic,
+            ranges=request.ranges,
+            further_inputs=further,
+            progress=begin,
+        )
     if as_json:
         print_json(bundle.to_dict())
     else:

@@ -10,9 +10,11 @@ __all__ = ["flag"]
 # Arguments whose flag has a name of its own; every other is `--name`, with dashes.
 _NAMES = {
     "dynamic_shapes": "--dynamic",
+    "further_inputs": "--input-file",
     "inputs": "--input",
     "output": "-o",
     "passes": "--pass",
+    "ranges": "--range",
     "substitutes": "--substitute",
     "target_options": "--option",
 }

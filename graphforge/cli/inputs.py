@@ -11,35 +11,43 @@ from graphforge.errors import UsageError
 from graphforge.runtime.files import Array, arrays_of_file, is_picture, pixels_of, read_picture
 from graphforge.spec import ShapeSpec, TensorSpec
 
-__all__ = ["arrays_from_files", "picture_as_tensor"]
+__all__ = ["array_sets_from_files", "picture_as_tensor"]
 
 
-def arrays_from_files(
+def array_sets_from_files(
     files: Sequence[tuple[str, Path]], specs: Sequence[TensorSpec], *, seed: int = 0
-) -> dict[str, Array]:
-    """Input name -> array; inputs that only ``--input`` names are drawn at random.
+) -> list[dict[str, Array]]:
+    """Sets of input name -> array; inputs that only ``--input`` names are drawn at random.
+
+    A file that gives an input again begins another set: data of other sizes, for verification.
 
     Raises:
-        UsageError: a name is missing or taken twice, or data and ``--input`` disagree.
+        UsageError: a name is missing, or data and ``--input`` disagree.
         GraphForgeError: a file cannot be read.
     """
     from graphforge.runners.inputs import check_feeds, random_feeds
 
     spec_by_name = {spec.name: spec for spec in specs}
-    arrays: dict[str, Array] = {}
+    sets: list[dict[str, Array]] = [{}]
     for name, path in files:
-        for found, array in _read(name, path, specs).items():
-            if found in arrays:
-                raise UsageError(
-                    f"two files give data for input {found!r}", "name the input with --input-file NAME=FILE"
-                )
-            arrays[found] = array
+        read = _read(name, path, specs)
+        if any(found in sets[-1] for found in read):
+            sets.append({})
+        sets[-1] |= read
+    arrays = sets[0]
     rest = ShapeSpec(tuple(spec for spec in specs if spec.name not in arrays))
     drawn = random_feeds(rest, rest.example_sizes(), seed=seed)
-    given = ShapeSpec(tuple(spec_by_name[name] for name in arrays if name in spec_by_name))
-    check_feeds(given, arrays)
+    check_feeds(ShapeSpec(tuple(spec_by_name[name] for name in arrays if name in spec_by_name)), arrays)
     order = [*spec_by_name, *(name for name in arrays if name not in spec_by_name)]
-    return {name: (arrays | drawn)[name] for name in order}
+    example = {name: (arrays | drawn)[name] for name in order}
+    for number, further in enumerate(sets[1:], 2):
+        lacking = next((name for name in order if name not in further), None)
+        if lacking is not None:
+            raise UsageError(
+                f"two files give data for input {next(iter(further))!r}, and set {number} has none for {lacking!r}",
+                "name the inputs with --input-file NAME=FILE, and give each set for all of them",
+            )
+    return [example, *({name: further[name] for name in order} for further in sets[1:])]
 
 
 def picture_as_tensor(path: Path, spec: TensorSpec | None) -> Array:

@@ -40,13 +40,15 @@ def command(request: ModelRequest, output: str | None, opset: int | None, no_ver
     path = Path(request.model)
     optimized_path(path, output)  # refused before anything is read
     with progress(quiet=as_json) as begin:
-        inputs, dynamic = request.example()
+        inputs, further = request.examples()
         done = optimize(
             path,
             output,
             opset=opset,
             inputs=inputs,
-            dynamic_shapes=dynamic,
+            dynamic_shapes=request.dynamic,
+            ranges=request.ranges,
+            further_inputs=further,
             verify=not no_verify,
             seed=request.seed,
             progress=begin,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from graphforge.cli.console import print_json, progress, stdout
@@ -32,9 +34,9 @@ def command(bundle: str, request: ModelRequest | None, runs: int, warmup: int, a
 
     with progress(quiet=as_json) as begin:
         begin("measure")
-        model, inputs = (None, None) if request is None else (request.load(), request.example()[0])
-        seed = 0 if request is None else request.seed
-        report = profile(bundle, model, inputs, runs=runs, warmup=warmup, seed=seed)
+        given: dict[str, Any] = {} if request is None else request.model_and_inputs()
+        given.pop("dynamic_shapes", None)
+        report = profile(bundle, **given, runs=runs, warmup=warmup)
     if as_json:
         print_json(report.to_dict())
     else:

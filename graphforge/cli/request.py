@@ -12,7 +12,7 @@ import click
 
 from graphforge.cli.flags import flag
 from graphforge.errors import UsageError
-from graphforge.spec import DimRange, ShapeSpec, TensorSpec, parse_dynamic, parse_input
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec, ValueRange, parse_dynamic, parse_input, parse_range
 
 if TYPE_CHECKING:
     from graphforge.frontend.load import LoadedModel
@@ -42,13 +42,21 @@ _INPUT_OPTIONS = (
         "input_files",
         multiple=True,
         metavar="[NAME=]FILE",
-        help="Real data: .npz (inputs by name), .npy, or a picture (RGB, 0..1, NCHW, scaled to --input's size).",
+        help="Real data: .npz (inputs by name), .npy, or a picture (RGB, 0..1, NCHW, scaled to --input's size).  "
+        "Further data for an input that has some, of this or another promised size, is verified with, too.",
     ),
     click.option(
         "--dynamic",
         multiple=True,
         metavar="NAME:AXIS=LOW..HIGH[/STEP],...",
         help="Sizes promised to work, for example x:0=1..8,2=128..512/32; axis=name:1..8 ties dims of one name.",
+    ),
+    click.option(
+        "--range",
+        "ranges",
+        multiple=True,
+        metavar="NAME=LOW..HIGH",
+        help="Values of random data of an input, for example lens=1..T, where T is the name of a --dynamic dim.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of random inputs."),
 )
@@ -75,7 +83,17 @@ _MODEL_OPTIONS = (
     _CUSTOM_OP,
 )
 
-_REQUEST_OPTIONS = ("model", "checkpoint", "kwargs", "trust_pickle", "inputs", "input_files", "dynamic", "seed")
+_REQUEST_OPTIONS = (
+    "model",
+    "checkpoint",
+    "kwargs",
+    "trust_pickle",
+    "inputs",
+    "input_files",
+    "dynamic",
+    "ranges",
+    "seed",
+)
 _DECLARING_OPTIONS = ("substitutes", "custom_ops")
 
 json_option = click.option(
@@ -102,6 +120,7 @@ class ModelRequest:
         inputs: the tensors named by ``--input``.
         files: ``--input-file`` as (input name or "", path).
         dynamic: input name -> axis -> range.
+        ranges: input name -> values that its random data takes.
         seed: of random inputs.
         substitutes, custom_ops: files of declarations, in force while the command runs.
     """
@@ -113,6 +132,7 @@ class ModelRequest:
     inputs: tuple[TensorSpec, ...]
     files: tuple[tuple[str, Path], ...]
     dynamic: Mapping[str, Mapping[int, DimRange]]
+    ranges: Mapping[str, ValueRange]
     seed: int
     substitutes: tuple[str, ...] = ()
     custom_ops: tuple[str, ...] = ()
@@ -123,13 +143,14 @@ class ModelRequest:
 
         return load_model(self.model, checkpoint=self.checkpoint, kwargs=self.kwargs, trust_pickle=self.trust_pickle)
 
-    def example(self) -> tuple[Any, Mapping[str, Mapping[int, DimRange]]]:
-        """The example inputs and dynamic dims as `graphforge.compile` takes them."""
+    def examples(self) -> tuple[Any, list[Any]]:
+        """The example inputs as `graphforge.compile` takes them, and further inputs to verify with."""
         if not self.files:
-            return (ShapeSpec(self.inputs) if self.inputs else None), self.dynamic
-        from graphforge.cli.inputs import arrays_from_files
+            return (ShapeSpec(self.inputs) if self.inputs else None), []
+        from graphforge.cli.inputs import array_sets_from_files
 
-        return arrays_from_files(self.files, self.inputs, seed=self.seed), self.dynamic
+        first, *further = array_sets_from_files(self.files, self._ranged(), seed=self.seed)
+        return first, further
 
     def model_and_inputs(self, *, needed: bool = True) -> dict[str, Any]:
         """What every function that takes a model is called with: ``model``, ``inputs``, ``dynamic_shapes``, ``seed``.
@@ -140,8 +161,24 @@ class ModelRequest:
         loaded = self.load()
         if loaded.onnx_path is not None and not needed:
             return {"model": loaded, "seed": self.seed}
-        inputs, dynamic = self.example()
-        return {"model": loaded, "inputs": inputs, "dynamic_shapes": dynamic, "seed": self.seed}
+        inputs, further = self.examples()
+        if further:
+            raise UsageError(
+                f"two files give data for input {next(iter(further[0]))!r}, and this command takes one set of inputs",
+                "name the inputs with --input-file NAME=FILE",
+            )
+        if isinstance(inputs, ShapeSpec):
+            inputs = ShapeSpec(self._ranged())
+        return {"model": loaded, "inputs": inputs, "dynamic_shapes": self.dynamic, "seed": self.seed}
+
+    def _ranged(self) -> tuple[TensorSpec, ...]:
+        """The inputs of ``--input`` with their dims and the values that their random data takes."""
+        names = [spec.name for spec in self.inputs]
+        spec = ShapeSpec(self.inputs)
+        if self.ranges:
+            spec = spec.with_dynamic({name: axes for name, axes in self.dynamic.items() if name in names})
+            spec = spec.with_ranges({name: one for name, one in self.ranges.items() if name in names})
+        return spec.inputs
 
 
 def model_options(function: Callable[..., R]) -> Callable[..., R]:
@@ -226,6 +263,7 @@ def _request_from_options(
     inputs: tuple[str, ...],
     input_files: tuple[str, ...],
     dynamic: tuple[str, ...],
+    ranges: tuple[str, ...],
     seed: int,
 ) -> ModelRequest:
     from graphforge.frontend.load import parse_kwargs
@@ -235,9 +273,9 @@ def _request_from_options(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"--input gives {twice!r} twice", "every input has one name and one shape")
-    ranges = parse_dynamic(dynamic)
+    dims = parse_dynamic(dynamic)
     if tensors and not input_files:
-        ShapeSpec(tensors).with_dynamic(ranges)  # an unknown name or a size out of range is told before anything loads
+        ShapeSpec(tensors).with_dynamic(dims)  # an unknown name or a size out of range is told before anything loads
     return ModelRequest(
         model,
         Path(checkpoint) if checkpoint is not None else None,
@@ -245,7 +283,8 @@ def _request_from_options(
         trust_pickle,
         tensors,
         tuple(_named_file(text) for text in input_files),
-        ranges,
+        dims,
+        parse_range(ranges),
         seed,
     )
 

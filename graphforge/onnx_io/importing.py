@@ -23,7 +23,7 @@ from graphforge.onnx_io.raising import raise_graph
 from graphforge.onnx_io.safety import read_model_proto
 from graphforge.spec import ShapeSpec, TensorSpec
 
-__all__ = ["IMPORT_NOTES", "import_onnx", "import_onnx_proto", "input_spec"]
+__all__ = ["IMPORT_NOTES", "import_onnx", "import_onnx_proto", "input_names", "input_spec"]
 
 # Key in model.meta: what the user should be told about the import, a list of lines.
 IMPORT_NOTES = "graphforge.import_notes"
@@ -41,6 +41,13 @@ def import_onnx(path: str | Path) -> ir.Model:
     """
     path = Path(path)
     return _import(read_model_proto(path), str(path), path.resolve().parent)
+
+
+def input_names(path: str | Path) -> list[str]:
+    """The names of an ONNX file's inputs, in order."""
+    graph = read_model_proto(Path(path)).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    return [info.name for info in graph.input if info.name not in constants]
 
 
 def input_spec(path: str | Path, given: ShapeSpec | None = None) -> ShapeSpec:

@@ -1,35 +1,65 @@
-"""Seeded random inputs that a trained network finds plausible: drawn to resemble the example inputs."""
+"""Seeded random inputs that a model takes: drawn to resemble the example inputs, and to fit each other's sizes."""
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from graphforge.errors import UsageError, argument
 from graphforge.runners.arrays import Array, dtype_name
-from graphforge.spec import ShapeSpec
+from graphforge.runners.structure import Bounds, are_offsets, codes_of, imposed, integers, mask, with_both
+from graphforge.spec import ShapeSpec, TensorSpec
 
-__all__ = ["check_feeds", "random_array", "random_feeds"]
-
-# Floats with at most this many distinct values, such as masks of 0 and 1, are codes: drawn from the same values.
-_CODES = 2
+__all__ = ["candidate_feeds", "check_feeds", "random_array", "random_feeds"]
 
 _AGREE = "data and the declared input must agree: change one of them"
 
 
+def candidate_feeds(
+    spec: ShapeSpec, sizes: Mapping[str, int], example: Mapping[str, Array], *, seed: int = 0
+) -> Iterator[dict[str, Array]]:
+    """Sets of inputs at the same sizes, from free to cautious, for a model that may refuse some of them.
+
+    First everything is drawn, integers that the example ties to a dim (a length, an index) by the dim's new size; then
+    no integer exceeds the example's own; then integers and masks are the example's, cut or repeated to the sizes, and
+    scaled down as the dims are; in the end floats are the example's, too.
+    """
+    yield random_feeds(spec, sizes, example, seed=seed)
+    ratio = min((sizes.get(name, size) / size for name, size in spec.example_sizes().items() if size), default=1.0)
+    own = {tensor.name: _fitted(example[tensor.name], tensor.at(sizes), min(ratio, 1.0)) for tensor in spec.inputs}
+    if any(_is_choosy(tensor, example[tensor.name]) for tensor in spec.inputs):
+        yield random_feeds(spec, sizes, example, seed=seed + 1, grow=False)
+        drawn = random_feeds(spec, sizes, example, seed=seed + 2, grow=False)
+        yield {name: drawn[name] if array.dtype.kind not in "biu" else array for name, array in own.items()}
+    if {**spec.example_sizes(), **sizes} != spec.example_sizes():
+        yield own
+
+
+def _is_choosy(tensor: TensorSpec, like: Array) -> bool:
+    """Whether a model may well refuse some data of this kind: all but floats that vary freely."""
+    return like.dtype.kind in "biu" or codes_of(like) is not None or tensor.values is not None
+
+
 def random_feeds(
-    spec: ShapeSpec, sizes: Mapping[str, int], example: Mapping[str, Array] | None = None, *, seed: int = 0
+    spec: ShapeSpec,
+    sizes: Mapping[str, int],
+    example: Mapping[str, Array] | None = None,
+    *,
+    seed: int = 0,
+    grow: bool = True,
 ) -> dict[str, Array]:
     """Random inputs at given sizes of the dynamic dims; the same seed, sizes and example give the same inputs.
 
     Args:
-        spec: the inputs.
+        spec: the inputs; where one has a range of values, it is drawn in that.
         sizes: dim name -> size.
         example: arrays to resemble, see ``random_array``; without them floats are standard normal, the rest 0 or 1.
         seed: of the generator.
+        grow: whether integers that reach up to a dim's size in the example do so at its new size.
 
     Raises:
         UsageError: the seed is negative.
@@ -41,40 +71,140 @@ def random_feeds(
         generator = _generator(seed, tensor.name, *sizes.values())
         shape = tensor.at(sizes)
         like = None if example is None else example[tensor.name]
-        feeds[tensor.name] = (
-            _from_nothing(shape, tensor.dtype, generator) if like is None else random_array(like, shape, generator)
-        )
+        if tensor.values is not None:
+            low, high = tensor.values.at(tensor.name, {**spec.example_sizes(), **sizes})
+            feeds[tensor.name] = _within(low, high, shape, tensor.dtype, like, generator)
+        elif like is None:
+            feeds[tensor.name] = _from_nothing(shape, tensor.dtype, generator)
+        else:
+            bounds = _bounds(spec, tensor, sizes, like, grow=grow) if _is_counting(like) else None
+            feeds[tensor.name] = random_array(like, shape, generator, bounds)
     return feeds
 
 
-def random_array(like: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+def random_array(
+    like: Array, shape: tuple[int, ...], generator: np.random.Generator, bounds: Bounds | None = None
+) -> Array:
     """Random elements that resemble ``like``.
 
-    Floats are normal with its mean and deviation, kept between its least and largest; floats of one or two distinct
-    values (masks) are drawn from these; all zeros say nothing and give standard normals.  Integers are drawn between
-    its least and largest, so that indices stay in range.  Bools are fair coins, or constant when it is constant.
+    Floats are normal with its mean and deviation, kept between its least and largest; all zeros say nothing and give
+    standard normals.  Integers are drawn between its least and largest (or other bounds), so that indices stay in
+    range.  Anything of one or two distinct values (masks) is drawn from these.  What holds for every row of the example
+    holds for what is drawn, see ``structure.py``.
     """
     if like.size == 0:
         return np.zeros(shape, like.dtype)
-    if like.dtype.kind == "b":
-        return _choice(np.unique(like), shape, generator).astype(like.dtype)
-    if like.dtype.kind in "iu":
-        low, high = int(like.min()), int(like.max())
-        dtype = np.uint64 if high > np.iinfo(np.int64).max else np.int64
-        return generator.integers(low, high, size=shape, dtype=dtype, endpoint=True).astype(like.dtype)
-    if like.dtype.kind == "c":
+    kind = like.dtype.kind
+    if kind == "c":
         real = random_array(np.asarray(like.real), shape, generator)
         imaginary = random_array(np.asarray(like.imag), shape, generator)
-        return (real + 1j * imaginary).astype(like.dtype)
+        complete: Array = (real + 1j * imaginary).astype(like.dtype)
+        return complete
+    if kind not in "biuf":  # bfloat16 and its kin, which numpy does not know
+        return random_array(like.astype(np.float64), shape, generator).astype(like.dtype)
+    if kind in "iu" and bounds is None:
+        bounds = Bounds(int(like.min()), int(like.max()))
+    codes = codes_of(like)
+    if codes is not None and (kind == "b" or _are_codes(codes, bounds)):
+        if codes.size == 2:
+            return _coded(codes, mask(like == codes[1], shape, generator), like)
+        if codes[0] != 0 or kind != "f":
+            return np.full(shape, codes[0], like.dtype)
+    if bounds is not None:
+        return integers(like, shape, bounds, generator).astype(like.dtype)
     known = like.astype(np.float64)
-    known = known[np.isfinite(known)]
-    if known.size == 0 or (known == 0).all():
+    finite = known[np.isfinite(known)]
+    if finite.size == 0 or (finite == 0).all():
         return generator.standard_normal(shape).astype(like.dtype)
-    values = np.unique(known[:4096])
-    if values.size <= _CODES and np.isin(known, values).all():
-        return _choice(values, shape, generator).astype(like.dtype)
-    drawn = generator.normal(known.mean(), known.std(), size=shape)
-    return np.clip(drawn, known.min(), known.max()).astype(like.dtype)
+    drawn = generator.normal(finite.mean(), finite.std(), size=shape)
+    drawn = np.clip(drawn, finite.min(), finite.max())
+    if finite.size == known.size:
+        return imposed(known, drawn).astype(like.dtype)
+    others = known[~np.isfinite(known)]  # NaN or infinities in the user's own data: as many of them, anywhere
+    chosen = generator.random(shape) < max(others.size / known.size, 1 / max(drawn.size, 1))
+    return np.where(chosen, others[generator.integers(0, others.size, size=shape)], drawn).astype(like.dtype)
+
+
+def _coded(codes: Array, second: Array, like: Array) -> Array:
+    """A mask in the two values that it has in the example."""
+    values: Array = codes.astype(like.dtype)
+    return np.asarray(values[second.astype(np.int64)])
+
+
+def _are_codes(codes: Array, bounds: Bounds | None) -> bool:
+    """Whether one or two values are all that may be: two floats, 0 and 1; not two lengths, which may be others."""
+    if bounds is None:
+        return True
+    if codes.size == 1:
+        return bounds.low == bounds.high
+    return set(codes.tolist()) <= {0, 1} and bounds.high <= 1
+
+
+def _is_counting(like: Array) -> bool:
+    return like.dtype.kind in "iu" and like.size > 0
+
+
+def _bounds(spec: ShapeSpec, tensor: TensorSpec, sizes: Mapping[str, int], like: Array, *, grow: bool) -> Bounds:
+    """Bounds of an input of integers at new sizes.
+
+    An example whose largest integer is a dim's size (a length) or one less (an index) is taken to be bound by that dim.
+    One that is smaller may be bound, too: where the dim shrinks, it shrinks as well.
+    """
+    low, high = int(like.min()), int(like.max())
+    own = {dim.name for dim in tensor.dims.values()}
+    highs: list[int] = []
+    lows = [low]
+    full = False
+    total = None
+    for name, size in spec.example_sizes().items():
+        now = sizes.get(name, size)
+        if grow and like.ndim == 1 and like.size > 1 and low >= 0 and int(like.sum()) == size > 1:
+            total = None if are_offsets(like) else now
+        if size < 2 or high > size or low < 0:
+            continue
+        tied = high >= size - 1
+        full = full or (high == size and (grow or now <= size))
+        if tied and (grow or now < size):
+            highs.append(high - size + now)
+        elif now < size and (name not in own or not grow):
+            highs.append(high * now // size)
+        if now < size:
+            lows.append(low * now // size)
+    least = 1 if low > 0 else 0
+    if not highs:
+        return Bounds(low, high, full, total)
+    largest = max(min(highs), least)
+    return Bounds(min(max(min(lows), least), largest), largest, full, total)
+
+
+def _fitted(like: Array, shape: tuple[int, ...], ratio: float) -> Array:
+    """The example cut or repeated to a shape; integers at a share of themselves, what is not 0 stays so."""
+    array = like
+    for axis, size in enumerate(shape):
+        array = np.take(array, np.arange(size) % max(1, like.shape[axis]), axis=axis) if like.shape[axis] else array
+    if array.shape != tuple(shape):
+        return np.zeros(shape, like.dtype)
+    codes = codes_of(like)
+    if codes is not None and codes.size == 2:
+        return _coded(codes, with_both(like == codes[1], array == codes[1]), like)
+    if like.dtype.kind in "iu" and ratio < 1:
+        scaled = np.floor(np.abs(array.astype(np.float64)) * ratio)
+        return (np.where(array != 0, np.maximum(scaled, 1), 0) * np.sign(array)).astype(like.dtype)
+    return np.array(array)
+
+
+def _within(
+    low: float, high: float, shape: tuple[int, ...], dtype: str, like: Array | None, generator: np.random.Generator
+) -> Array:
+    """Random elements in a range that the user gave; both ends are among integers, where there are enough of them."""
+    if "int" in dtype or dtype == "bool":
+        bounds = Bounds(math.ceil(low), math.floor(high), full=True)
+        shown = np.zeros((0,), np.int64) if like is None else like
+        return integers(shown.astype(np.int64), shape, bounds, generator).astype(dtype)
+    drawn = generator.uniform(low, high, size=shape)
+    if like is not None and like.size:
+        drawn = imposed(like.astype(np.float64), drawn)
+    return _as(drawn, dtype)
 
 
 def check_feeds(spec: ShapeSpec, feeds: Mapping[str, Array]) -> None:
@@ -97,11 +227,6 @@ def check_feeds(spec: ShapeSpec, feeds: Mapping[str, Array]) -> None:
             raise UsageError(f"input {tensor.name!r}: expected dtype {tensor.dtype}, got {dtype_name(array)}", _AGREE)
 
 
-def _choice(values: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    chosen: Array = values[generator.integers(0, values.size, size=shape)]
-    return np.asarray(chosen)
-
-
 def _generator(seed: int, *key: Any) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(str(part).encode()) for part in key)])
 
@@ -109,11 +234,15 @@ def _generator(seed: int, *key: Any) -> np.random.Generator:
 def _from_nothing(shape: tuple[int, ...], dtype: str, generator: np.random.Generator) -> Array:
     if dtype == "bool" or "int" in dtype:
         return generator.integers(0, 2, size=shape).astype(dtype)
-    if dtype == "bfloat16":
-        import ml_dtypes
-
-        return generator.standard_normal(shape).astype(ml_dtypes.bfloat16)
     drawn = generator.standard_normal(shape)
     if dtype.startswith("complex"):
         return (drawn + 1j * generator.standard_normal(shape)).astype(dtype)
+    return _as(drawn, dtype)
+
+
+def _as(drawn: Array, dtype: str) -> Array:
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return drawn.astype(ml_dtypes.bfloat16)
     return drawn.astype(dtype)

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphforge.errors import UsageError, argument
+from graphforge.runners.arrays import Array
 from graphforge.spec import DimRange, ShapeSpec
 
-__all__ = ["SizeAssignment", "SizePlan", "plan_sizes"]
+__all__ = ["SizeAssignment", "SizePlan", "plan_sizes", "sizes_of"]
 
 # Assignments may feed this many times the example's elements: cost stays a small multiple of the example's own run.
 _BUDGET_FACTOR = 4
@@ -122,6 +124,30 @@ def _asked(
             f"({budget:,} input elements at most per run)"
         )
     return [SizeAssignment(sizes, "asked") for sizes in kept]
+
+
+def sizes_of(spec: ShapeSpec, feeds: Mapping[str, Array]) -> dict[str, int]:
+    """The sizes of the dynamic dims in given data.
+
+    Raises:
+        UsageError: a size is not promised, or dims of one name have different sizes.
+    """
+    sizes: dict[str, int] = {}
+    for tensor in spec.inputs:
+        array = feeds.get(tensor.name)
+        if array is None or array.ndim != len(tensor.shape):
+            continue  # `check_feeds` tells
+        for axis, dim in tensor.dims.items():
+            size = int(array.shape[axis])
+            if size not in dim:
+                raise UsageError(
+                    f"input {tensor.name!r}: the data has size {size} on axis {axis}, promised is {dim.low}..{dim.high}"
+                    + (f"/{dim.step}" if dim.step > 1 else ""),
+                    f"widen {argument('dynamic_shapes')} or leave the data out",
+                )
+            if sizes.setdefault(dim.name, size) != size:
+                raise UsageError(f"the data has sizes {sizes[dim.name]} and {size} for dim {dim.name!r}")
+    return sizes
 
 
 def _elements(spec: ShapeSpec, sizes: Mapping[str, int]) -> int:

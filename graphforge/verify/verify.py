@@ -10,19 +10,46 @@ from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, VerificationError, argument
 from graphforge.runners.arrays import Array, dtype_name
-from graphforge.runners.inputs import check_feeds, random_feeds
+from graphforge.runners.inputs import candidate_feeds, check_feeds
 from graphforge.runners.runner import Runner
 from graphforge.shown import Shown
 from graphforge.spec import ShapeSpec
+from graphforge.verify.accepted import Accepted, Rejected, first_accepted
 from graphforge.verify.compare import OutputComparison, compare_arrays
 from graphforge.verify.ranked import reordered
-from graphforge.verify.shapes import SizeAssignment, plan_sizes
+from graphforge.verify.shapes import SizeAssignment, plan_sizes, sizes_of
 from graphforge.verify.tolerance import EXACT, Tolerances
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Trial", "VerificationReport", "compare_outputs", "verify"]
+__all__ = ["NotTried", "Trial", "VerificationReport", "compare_outputs", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class NotTried:
+    """Promised sizes at which nothing was compared, since the reference takes none of the inputs drawn for them.
+
+    Attributes:
+        assignment: sizes of the dynamic dims.
+        reason: why it took none.
+        sets: how many were drawn.
+    """
+
+    assignment: SizeAssignment
+    reason: str
+    sets: int
+
+    def describe(self) -> str:
+        """One line."""
+        return (
+            f"not tried at {self.assignment.describe()}: none of {self.sets} sets of random inputs suits the model "
+            f"({self.reason})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {**self.assignment.to_dict(), "reason": self.reason, "sets": self.sets}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +109,7 @@ class VerificationReport(Shown):
         seed: of the random inputs.
         suspect: the first module or node where the two part, "" when all agree or nobody could tell.
         notes: caps, loosenings and other things the user should know, one line each.
+        not_tried: sizes for which no inputs were found that the reference takes.
     """
 
     reference: str
@@ -91,6 +119,7 @@ class VerificationReport(Shown):
     seed: int = 0
     suspect: str = ""
     notes: tuple[str, ...] = ()
+    not_tried: tuple[NotTried, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -118,6 +147,7 @@ class VerificationReport(Shown):
             "max_rel": _jsonable(self.max_rel),
             "tolerances": self.tolerances.to_dict(),
             "trials": [trial.to_dict() for trial in self.trials],
+            "not_tried": [one.to_dict() for one in self.not_tried],
             "failures": self.failures(),
             "suspect": self.suspect,
             "notes": list(self.notes),
@@ -204,10 +234,14 @@ def verify(
     max_elements: int | None = None,
     assignments: Sequence[SizeAssignment] | None = None,
     also: Sequence[Mapping[str, int]] = (),
+    further: Sequence[Mapping[str, Array]] = (),
     locate: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> VerificationReport:
     """Run both on the given inputs, on random ones of the same sizes, and on random ones at other promised sizes.
+
+    Random inputs that the reference refuses are drawn anew, each time closer to the example; sizes for which it takes
+    none count as not tried, and the report says so.
 
     Args:
         reference: what is right, usually an ``EagerRunner``.
@@ -219,6 +253,7 @@ def verify(
         max_elements: cap on the input elements of one trial, see ``plan_sizes``.
         assignments: sizes to try instead of the planned ones.
         also: further sizes of some dims, the others at the example's, that are tried within the same cap.
+        further: more given inputs, at the example's or at other promised sizes.
         locate: on failure, look for the first module that departs (needs an eager reference and an ONNX artifact).
         progress: called with one line before each trial.
 
@@ -228,21 +263,39 @@ def verify(
     from graphforge.runners.bridge import run_once
 
     check_feeds(shapes, example)
+    for feeds in further:
+        check_feeds(shapes.at(sizes_of(shapes, feeds)), feeds)
     tolerances = tolerances or Tolerances()
     plan = plan_sizes(shapes, max_elements=max_elements, also=also)
     tried = plan.assignments if assignments is None else tuple(assignments)
     notes = [*(plan.notes if assignments is None else ()), *(f"loosened: {line}" for line in tolerances.loosened)]
     trials: list[Trial] = []
-    culprit: dict[str, Array] | None = None
-    for assignment, data, feeds in _trials(shapes, tried, example, seed):
+    not_tried: list[NotTried] = []
+    refused: list[Trial] = []
+    culprit: Mapping[str, Array] | None = None
+    finite = True
+    for assignment, data, candidates in _trials(shapes, tried, example, further, seed):
         if progress is not None:
             progress(f"verify at {assignment.describe()} ({data})")
-        trial = _run_trial(reference, artifact, assignment, data, feeds, tolerances, run_once)
+        found = first_accepted(reference, candidates, run_once, finite=finite and data == "random")
+        if isinstance(found, Rejected) and data == "random":
+            not_tried.append(NotTried(assignment, _in_short(found.error), found.count))
+            refused.append(_run_trial(found, artifact, assignment, data, tolerances, run_once))
+            continue
+        trial = _run_trial(found, artifact, assignment, data, tolerances, run_once)
+        if not trials and not isinstance(found, Rejected):
+            finite = found.is_finite
         if not trial.passed:
-            trial = _explained(trial, reference, artifact, shapes, feeds, example, trials, run_once)
-            culprit = feeds if culprit is None and trial.outputs else culprit
+            trial = _explained(trial, reference, artifact, shapes, found.feeds, example, trials, run_once)
+            culprit = found.feeds if culprit is None and trial.outputs else culprit
         trials.append(trial)
         _see_that_outputs_exist(tolerances, trial)
+    given = [trial.assignment.sizes for trial in trials if trial.data == "given"]
+    not_tried = [one for one in not_tried if one.assignment.sizes not in given]
+    if not_tried and all(trial.assignment.sizes == shapes.example_sizes() for trial in trials):
+        trials.extend(refused)  # nothing was seen of any other size: that is a failure, not a gap
+    elif not_tried:
+        notes.extend(_told(not_tried))
     notes.extend(getattr(reference, "notes", ()))
     notes.extend(_weak_outputs(trials, tolerances))
     for trial in trials:
@@ -252,7 +305,14 @@ def verify(
         suspect, note = _suspect(reference, artifact, culprit, tolerances)
         notes.extend(note)
     return VerificationReport(
-        reference.name, artifact.name, tuple(trials), tolerances, seed, suspect, tuple(dict.fromkeys(notes))
+        reference.name,
+        artifact.name,
+        tuple(trials),
+        tolerances,
+        seed,
+        suspect,
+        tuple(dict.fromkeys(notes)),
+        tuple(not_tried),
     )
 
 
@@ -267,40 +327,67 @@ def _see_that_outputs_exist(tolerances: Tolerances, trial: Trial) -> None:
 
 
 def _trials(
-    shapes: ShapeSpec, assignments: Iterable[SizeAssignment], example: Mapping[str, Array], seed: int
-) -> Iterable[tuple[SizeAssignment, str, dict[str, Array]]]:
-    """The given inputs, then random ones at every assignment (the example's too: its data may have been baked in)."""
+    shapes: ShapeSpec,
+    assignments: Iterable[SizeAssignment],
+    example: Mapping[str, Array],
+    further: Sequence[Mapping[str, Array]],
+    seed: int,
+) -> Iterator[tuple[SizeAssignment, str, Iterable[Mapping[str, Array]]]]:
+    """The given inputs, then random ones at every assignment (the example's too: its data may have been baked in).
+
+    The random ones are several sets, of which the first that the reference takes is the one to try.
+    """
     sizes = shapes.example_sizes()
-    yield SizeAssignment(sizes, "example"), "given", {t.name: example[t.name] for t in shapes.inputs}
+    yield SizeAssignment(sizes, "example"), "given", [{t.name: example[t.name] for t in shapes.inputs}]
+    for feeds in further:
+        yield (
+            SizeAssignment(sizes_of(shapes, feeds), "given"),
+            "given",
+            [{t.name: feeds[t.name] for t in shapes.inputs}],
+        )
     for assignment in assignments:
         if shapes.inputs:
-            yield assignment, "random", random_feeds(shapes, assignment.sizes, example, seed=seed)
+            yield assignment, "random", candidate_feeds(shapes, assignment.sizes, example, seed=seed)
+
+
+def _told(not_tried: Sequence[NotTried]) -> Iterator[str]:
+    """What was not tried, and what to do about it."""
+    yield from (one.describe() for one in not_tried)
+    yield (
+        f"for what was not tried, give data of those sizes ({argument('further_inputs')}), say what values the inputs "
+        f"take ({argument('ranges', 'NAME=LOW..HIGH')}), or promise fewer sizes"
+    )
+    if len(not_tried[0].assignment.sizes) > 1:
+        yield _ONE_NAME
+
+
+def _in_short(error: GraphForgeError) -> str:
+    """The reference's own words, without what stands around them."""
+    return error.message.partition("fails on these inputs: ")[2] or error.message
 
 
 def _run_trial(
-    reference: Runner,
+    found: Accepted | Rejected,
     artifact: Runner,
     assignment: SizeAssignment,
     data: str,
-    feeds: Mapping[str, Array],
     tolerances: Tolerances,
     run_once: Callable[[Runner, Mapping[str, Array]], Any],
 ) -> Trial:
     from graphforge.runners.bridge import compare_runs
 
-    trial = Trial(assignment, data, {name: tuple(array.shape) for name, array in feeds.items()})
+    trial = Trial(assignment, data, {name: tuple(array.shape) for name, array in found.feeds.items()})
+    if isinstance(found, Rejected):
+        error = found.error
+        return replace(trial, error=error.message, notes=(*error.notes, *_promise_note(assignment)))
+    expected = found.expected
     start = time.perf_counter()
     try:
-        expected = run_once(reference, feeds)
-    except GraphForgeError as error:
-        return replace(trial, error=error.message, notes=(*error.notes, *_promise_note(assignment)))
-    middle = time.perf_counter()
-    try:
-        found = run_once(artifact, feeds)
+        got = run_once(artifact, found.feeds)
     except GraphForgeError as error:
         return replace(trial, error=error.message, notes=error.notes)
-    seconds = (middle - start, time.perf_counter() - middle)
-    outputs = compare_runs(expected, found, lambda one, other: compare_outputs(one, other, tolerances))
+    seconds = (found.seconds, time.perf_counter() - start)
+    outputs = compare_runs(expected, got, lambda one, other: compare_outputs(one, other, tolerances))
     return replace(trial, outputs=tuple(outputs), seconds=seconds)
 
 
@@ -321,12 +408,15 @@ def _weak_outputs(trials: Sequence[Trial], tolerances: Tolerances) -> Iterator[s
             )
 
 
+_ONE_NAME = "dims that must be equal are given one name: a:0=batch:1..8 and b:0=batch:1..8"
+
+
 def _promise_note(assignment: SizeAssignment) -> tuple[str, ...]:
     if assignment.label == "example":
         return ()
     notes = [f"{assignment.describe()} is promised by the dynamic ranges; narrow them if the model is not to take it"]
     if len(assignment.sizes) > 1:
-        notes.append("dims that must be equal are given one name: a:0=batch:1..8 and b:0=batch:1..8")
+        notes.append(_ONE_NAME)
     return tuple(notes)
 
 
@@ -452,9 +542,10 @@ def _fails_alone(
     run_once: Callable[[Runner, Mapping[str, Array]], Any],
 ) -> bool:
     sizes = {**shapes.example_sizes(), name: trial.assignment.sizes[name]}
-    feeds = random_feeds(shapes, sizes, example)
-    alone = _run_trial(reference, artifact, SizeAssignment(sizes, "alone"), "random", feeds, Tolerances(), run_once)
-    return not alone.passed
+    found = first_accepted(reference, candidate_feeds(shapes, sizes, example), run_once, finite=True)
+    if isinstance(found, Rejected):
+        return False
+    return not _run_trial(found, artifact, SizeAssignment(sizes, "alone"), "random", Tolerances(), run_once).passed
 
 
 def _suspect(
