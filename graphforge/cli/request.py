@@ -208,11 +208,11 @@ def optional_model_options(function: Callable[..., R]) -> Callable[..., R]:
                 if value and name != "seed":
                     raise UsageError(f"{flag(name)} is about MODEL, which is not given", "name it behind BUNDLE")
             return function(request=None, **options)
-        request = _request_from_options(**{"dynamic": (), **given})
+        request = _request_from_options(**{"dynamic": (), "ranges": (), **given})
         _declare(**declared)
         return function(request=replace(request, **declared), **options)
 
-    without_dynamic = (_INPUT_OPTIONS[0], _INPUT_OPTIONS[1], _INPUT_OPTIONS[3])
+    without_dynamic = (*_INPUT_OPTIONS[:2], _INPUT_OPTIONS[-1])
     argument = click.argument("model", required=False)
     return _decorated(with_request, (argument, *without_dynamic, *_MODEL_OPTIONS))
 
