@@ -12,6 +12,7 @@ from graphforge.bundle import Bundle, destination, keep_unverified, make_manifes
 from graphforge.collector import paused_collector
 from graphforge.declaring import declarations
 from graphforge.errors import InternalError, UserCodeError, argument
+from graphforge.frontend.torchvision_fix import watch_torchvision
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
 from graphforge.prepare import Prepared, check_canonical, count_nodes, example_feeds, prepare, reference_runner, to_ir
@@ -152,6 +153,7 @@ def compile_with(
     progress: Progress | None = None,
 ) -> Bundle:
     """``compile`` with its options in one object; raises the same."""
+    watch_torchvision()  # before the first file of the user's is read
     with declarations(options.substitutes, options.custom_ops):
         planned = plan(options)  # refuses impossible options before any work is done
         folder = destination(options.output, _name_of(model))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument
+from graphforge.frontend.torchvision_fix import watch_torchvision
 from graphforge.user_code import place_of, user_error
 from graphforge.user_files import load_file
 
@@ -83,6 +84,7 @@ def load_model(
     Raises:
         GraphForgeError: the spec, the file, the user's code or the checkpoint is at fault; says which and why.
     """
+    watch_torchvision()
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise GraphForgeError(
             f"checkpoint {str(checkpoint)!r} does not exist", "give the path of a .pth or .safetensors file"

@@ -4,6 +4,9 @@ torchvision's wheel links CUDA libraries; beside a CPU-only torch they cannot be
 and `import torchvision` dies with "operator torchvision::nms does not exist".  Here the missing operators are defined
 first, with kernels in plain torch, so that its models import, run in eager mode and are captured with one node per
 operator, exactly as with the compiled library.  Where torchvision works as it is, nothing is touched.
+
+Files of the user's import torchvision themselves, or a package that does: `watch_torchvision` has the operators defined
+at the moment when that import begins, and costs nothing where it never does.
 """
 
 from __future__ import annotations
@@ -13,11 +16,15 @@ import sys
 from collections.abc import Callable
 from enum import Enum
 from importlib import import_module
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from graphforge.errors import GraphForgeError
 
-__all__ = ["TorchvisionState", "ensure_torchvision", "torchvision_state"]
+__all__ = ["TorchvisionState", "ensure_torchvision", "torchvision_state", "watch_torchvision"]
 
 
 class TorchvisionState(Enum):
@@ -76,17 +83,68 @@ def ensure_torchvision() -> TorchvisionState:
         _forget_failed_import()
         _define_operators()
     try:
-        extension = import_module("torchvision.extension")
-        # by module name: the attribute `torchvision.ops.roi_align` is the function
-        roi_align = import_module("torchvision.ops.roi_align")
+        import_module("torchvision")
+        if state is TorchvisionState.REPAIRED:
+            _answer_for_operators()
     except (ImportError, RuntimeError) as error:
         raise GraphForgeError(
             f"torchvision does not import: {error}", "install the torchvision that belongs to this torch"
         ) from error
-    if state is TorchvisionState.REPAIRED:
-        for module in (extension, roi_align):  # asked at every call: are the operators there?
-            vars(module)["_has_ops"] = _they_are_there
     return state
+
+
+def watch_torchvision() -> None:
+    """From now on in this process, an import of torchvision finds its operators defined, whoever imports it."""
+    if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watcher())
+
+
+class _Watcher:
+    """Stands before Python's own finders and steps in once, where torchvision needs its operators."""
+
+    def __init__(self) -> None:
+        self.looking = False
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if self.looking or name != "torchvision":
+            return None
+        self.looking = True  # what is asked below looks for torchvision as well
+        try:
+            if torchvision_state() is not TorchvisionState.REPAIRED:
+                return None
+            if not _kept_libraries:
+                _forget_failed_import()
+                _define_operators()
+            spec = PathFinder.find_spec(name, path, target)
+        finally:
+            self.looking = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Repaired(spec.loader)
+        return spec
+
+
+class _Repaired(Loader):
+    """Loads torchvision as its own loader does, and has it answer afterwards that the operators are there."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        made: ModuleType | None = self.loader.create_module(spec)
+        return made
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["__loader__"] = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        _answer_for_operators()
+
+
+def _answer_for_operators() -> None:
+    # by module name: the attribute `torchvision.ops.roi_align` is the function
+    for name in ("torchvision.extension", "torchvision.ops.roi_align"):  # asked at every call: are the operators there?
+        vars(import_module(name))["_has_ops"] = _they_are_there
 
 
 def _they_are_there() -> bool:

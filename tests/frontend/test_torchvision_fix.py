@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,3 +135,30 @@ print(sorted(str(node.target) for node in program.graph.nodes if "torchvision" i
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "['torchvision.nms.default', 'torchvision.roi_align.default']"
+
+
+@needs_torchvision
+def test_a_file_that_imports_torchvision_itself_is_loaded(tmp_path: Path) -> None:
+    """In a process of its own, where nobody imported it before; by the file's helper, and only in a function."""
+    (tmp_path / "boxes.py").write_text("from torchvision.ops import nms\n")
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "import boxes\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x, scores):\n"
+        "        from torchvision.ops import roi_align\n"
+        "        kept = boxes.nms(x, scores, 0.5)\n"
+        "        image = torch.ones(1, 1, 8, 8)\n"
+        "        return kept, roi_align(image, [x], 2)\n"
+        "def make():\n"
+        "    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4.1], [5, 5, 8, 8]])\n"
+        "    return Net(), (boxes, torch.tensor([0.1, 0.9, 0.5]))\n"
+    )
+    code = (
+        "from graphforge.frontend.load import load_model\n"
+        f"loaded = load_model({str(tmp_path / 'net.py:make')!r})\n"
+        "kept, pooled = loaded.module(*loaded.example[0])\n"
+        "assert kept.tolist() == [1, 2] and pooled.shape == (3, 1, 2, 2), (kept, pooled.shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
