@@ -22,11 +22,13 @@ from graphforge.frontend.captured import Captured
 from graphforge.frontend.promises import asserted, check_promises, edge_sizes, guarded, small_ranges
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
+from graphforge.frontend.state import keeping_state
 from graphforge.frontend.substitutes import load_substitutes
-from graphforge.frontend.substitution import declared_substitutions
+from graphforge.frontend.substitution import Substitution, declared_substitutions
 from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret
 from graphforge.frontend.traceable import traceable_functions
+from graphforge.module_state import ModuleState
 from graphforge.spec import ShapeSpec
 
 __all__ = [
@@ -73,6 +75,32 @@ def capture(
     substitutions = declared_substitutions(target)
     failures: dict[str, str] = {}
     idle: dict[str, str] = {}
+    captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
+    if captured is None:
+        captured = _after_a_run(methods, model, widened, shapes, substitutions, dict(failures))
+    if captured is not None:
+        return captured
+    raise CaptureError(
+        "the model could not be captured",
+        *_told_once(failures),
+        *(f"the substitution of {path} matched nothing: {problem}" for path, problem in idle.items()),
+        advice_for(failures),
+    )
+
+
+def _by_any(
+    methods: Sequence[str],
+    model: torch.nn.Module,
+    inputs: CallInputs,
+    shapes: ShapeSpec,
+    substitutions: Sequence[Substitution],
+    failures: dict[str, str],
+    idle: dict[str, str],
+) -> Captured | None:
+    """The first capture that works; None where none does, with the reasons in ``failures``.
+
+    ``idle`` tells which substitutions matched nothing, and why.
+    """
     needed = any(one.required and not one.process for one in substitutions)
     for name in methods:
         if name == "export-strict" and needed:
@@ -80,13 +108,13 @@ def capture(
             continue
         applied: list[Applied] = []
         notes: list[str] = []
-        with _one_at_a_time, _quiet(), recurrent_shapes(), ExitStack() as aids:
+        with _one_at_a_time, _quiet(), recurrent_shapes(), keeping_state(model, notes), ExitStack() as aids:
             if name != "export-strict":  # which reads Python's byte code, where a replaced function is in its way
                 aids.enter_context(noticing_symbolic_functions(notes))
                 aids.enter_context(traceable_functions())
                 applied = aids.enter_context(substituting(substitutions, model))
             try:  # around torch's part alone: a failure in ours does not count as one of a capture method
-                captured = _CAPTURE[name](model, widened, shapes)
+                captured = _CAPTURE[name](model, inputs, shapes)
             except GraphForgeError:
                 raise
             except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
@@ -100,12 +128,34 @@ def capture(
             captured.notes.append("export-strict reads Python's byte code: what the process substitutes is left out")
         captured.substitutions = [one.to_dict() for one in applied if one.calls]
         return captured
-    raise CaptureError(
-        "the model could not be captured",
-        *_told_once(failures),
-        *(f"the substitution of {path} matched nothing: {problem}" for path, problem in idle.items()),
-        advice_for(failures),
-    )
+    return None
+
+
+def _after_a_run(
+    methods: Sequence[str],
+    model: torch.nn.Module,
+    inputs: CallInputs,
+    shapes: ShapeSpec,
+    substitutions: Sequence[Substitution],
+    failures: dict[str, str],
+) -> Captured | None:
+    """A capture of the model as its first call leaves it, where that makes something that later calls use."""
+    state = ModuleState(model)
+    try:
+        with torch.no_grad():
+            args, kwargs = inputs.map_leaves(lambda _, leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf)
+            model(*args, **kwargs)
+        made = list(state.changed())
+        captured = _by_any(methods, model, inputs, shapes, substitutions, failures, {}) if made else None
+    except GraphForgeError:
+        raise
+    except Exception:  # whatever the user's forward raises: the failed captures are told
+        return None
+    finally:
+        state.put_back()
+    if captured is not None:
+        captured.notes.append(f"captured as a first call of the model leaves it, which sets {', '.join(made[:6])}")
+    return captured
 
 
 def _told_once(failures: Mapping[str, str]) -> Iterator[str]:

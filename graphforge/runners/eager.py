@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphforge.errors import GraphForgeError
+from graphforge.module_state import ModuleState
 from graphforge.runners.arrays import Array, array_from_tensor, tensor_from_array
 from graphforge.user_code import user_error
 
@@ -45,6 +46,7 @@ class EagerRunner:
         self.input_names = tuple(inputs.names)
         # Copies of what a run may overwrite in place.  Parameters are only watched: copies would double the memory.
         self._buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
+        self._state = ModuleState(module)
 
     @classmethod
     def of(
@@ -139,12 +141,21 @@ class EagerRunner:
             for module in training:
                 module.training = True
             self._restore_buffers()
+            self._put_back_state()
         for name, parameter in self.module.named_parameters():
             if name in versions and parameter._version != versions[name]:
                 raise GraphForgeError(
                     f"{self.name}: the model overwrites its own parameter {name} while it runs",
                     "such a model gives another answer at every call, so nothing can be compared with it",
                 )
+
+    def _put_back_state(self) -> None:
+        """Every run is a first one; what was a value before, and not just the place for a cache, is told."""
+        for name, before in self._state.put_back().items():
+            if isinstance(before, int | float) or (hasattr(before, "numel") and before.numel()):
+                note = f"attribute {name} is changed by a run; it was put back"
+                if note not in self.notes:
+                    self.notes.append(note)
 
     def _restore_buffers(self) -> None:
         import torch

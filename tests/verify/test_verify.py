@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import io
 import json
 import subprocess
@@ -171,12 +172,11 @@ def test_dims_that_are_tied_without_saying_so_get_a_hint() -> None:
 
 
 def test_random_models_are_recognised() -> None:
-    class Wanders(torch.nn.Module):
-        step = 0
+    steps = itertools.count(1)
 
+    class Wanders(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.step += 1
-            return x + self.step
+            return x + next(steps)
 
     proto = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 20]>\n'
