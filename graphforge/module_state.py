@@ -60,6 +60,8 @@ class ModuleState:
         for part, path, held in self._objects:
             names = vars(part)
             for name in [name for name, value in held.items() if names.get(name, held) is not value]:
+                if name == "training":  # its mode belongs to whoever calls it
+                    continue
                 yield f"{path}.{name}".lstrip("."), held[name]
                 if put_back:
                     names[name] = held[name]
