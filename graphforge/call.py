@@ -51,11 +51,14 @@ class CallInputs:
         }
 
     def spec(self) -> ShapeSpec:
-        """The static shape spec of these tensors."""
+        """The static shape spec of these tensors; complex ones have a last axis of two, as artifacts take them."""
+        plain = {
+            name: torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for name, t in self.tensors.items()
+        }
         return ShapeSpec(
             tuple(
                 TensorSpec(name, tuple(int(size) for size in leaf.shape), str(leaf.dtype).removeprefix("torch."))
-                for name, leaf in self.tensors.items()
+                for name, leaf in plain.items()
             )
         )
 

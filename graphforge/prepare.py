@@ -353,9 +353,9 @@ def _spec_of(arrays: Mapping[str, Any]) -> ShapeSpec:
 
 
 def _as_numpy(value: Any) -> Any:
-    from graphforge.runners.arrays import array_from_tensor
+    from graphforge.runners.arrays import array_from_tensor, as_real
 
-    return array_from_tensor(value) if hasattr(value, "detach") else value
+    return array_from_tensor(as_real(value)) if hasattr(value, "detach") else value
 
 
 def to_ir(

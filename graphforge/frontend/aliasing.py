@@ -12,10 +12,10 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import onnx_ir as ir
 import torch
 
 from graphforge.errors import LoweringError
+from graphforge.frontend.complex.pair import Stored
 
 __all__ = [
     "Cell",
@@ -186,12 +186,12 @@ class Cell:
 
     __slots__ = ("_again", "_back", "_poison", "_seen", "_value", "base", "fake", "on_write", "root", "version")
 
-    def __init__(self, value: ir.Value, fake: Any = None, *, on_write: Callable[[], None] | None = None) -> None:
+    def __init__(self, value: Stored, fake: Any = None, *, on_write: Callable[[], None] | None = None) -> None:
         self._value = value
         self.fake = fake if isinstance(fake, torch.Tensor) else None
         self.base: Cell | None = None
-        self._again: Callable[[ir.Value], ir.Value] | None = None
-        self._back: Callable[[ir.Value, ir.Value], ir.Value] | None = None
+        self._again: Callable[[Stored], Stored] | None = None
+        self._back: Callable[[Stored, Stored], Stored] | None = None
         self.root: Cell = self
         self.version = 0
         self._seen = 0
@@ -201,10 +201,10 @@ class Cell:
     @classmethod
     def view(
         cls,
-        value: ir.Value,
+        value: Stored,
         base: Cell,
-        again: Callable[[ir.Value], ir.Value],
-        back: Callable[[ir.Value, ir.Value], ir.Value],
+        again: Callable[[Stored], Stored],
+        back: Callable[[Stored, Stored], Stored],
         fake: Any = None,
     ) -> Cell:
         """A cell that looks into another.
@@ -222,7 +222,7 @@ class Cell:
         cell._again, cell._back = again, back
         return cell
 
-    def read(self) -> ir.Value:
+    def read(self) -> Stored:
         """The value that the program would see now."""
         if self.root._poison is not None:
             raise LoweringError(self.root._poison)
@@ -231,7 +231,7 @@ class Cell:
             self._seen = self.root.version
         return self._value
 
-    def write(self, value: ir.Value) -> None:
+    def write(self, value: Stored) -> None:
         """Give the cell, and through it all its bases, a new value.
 
         Raises:

@@ -24,14 +24,40 @@ def _table() -> dict[Any, Any]:
     return {target: function for target, function in decomposition_table.items() if lowering_for(str(target)) is None}
 
 
+@functools.cache
+def _table_over_pairs() -> dict[Any, Any]:
+    """The same for complex numbers: operators with a rule for reals only are decomposed where they meet one."""
+    from torch._decomp import decomposition_table
+
+    from graphforge.frontend.complex.parts import works_by_parts
+    from graphforge.frontend.complex.registry import pair_lowering_for
+
+    def where_complex(function: Any) -> Any:
+        @functools.wraps(function)
+        def decomposed(*args: Any, **kwargs: Any) -> Any:
+            leaves = _pytree.tree_leaves((args, kwargs))
+            met = any(isinstance(leaf, torch.Tensor) and leaf.is_complex() for leaf in leaves)
+            return function(*args, **kwargs) if met else NotImplemented
+
+        return decomposed
+
+    table: dict[Any, Any] = {}
+    for target, function in decomposition_table.items():
+        name = str(target)
+        if pair_lowering_for(name) is None and not works_by_parts(name):
+            table[target] = function if lowering_for(name) is None else where_complex(function)
+    return table
+
+
 def decompose_call(
-    node: torch.fx.Node, target: torch._ops.OpOverload
+    node: torch.fx.Node, target: torch._ops.OpOverload, *, over_pairs: bool = False
 ) -> tuple[torch.fx.GraphModule, list[torch.fx.Node]] | None:
     """The operator's decomposition as a small graph, and the FX arguments to feed its placeholders.
 
     Args:
         node: the call.
         target: the operator to decompose: the node's own, or its functional twin.
+        over_pairs: whether it takes or returns complex numbers.
 
     None when torch has no decomposition for it.
 
@@ -39,7 +65,8 @@ def decompose_call(
         LoweringError: the decomposition fails on these arguments.
     """
     composite = target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    if target not in _table() and not composite:
+    table = _table_over_pairs() if over_pairs else _table()
+    if target not in table and not composite:
         return None
     flat, spec = _pytree.tree_flatten((node.args, node.kwargs))
     fed = [leaf for leaf in flat if isinstance(leaf, torch.fx.Node)]
@@ -54,7 +81,7 @@ def decompose_call(
     mode = next((fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor)), None) or FakeTensorMode()
     with torch.no_grad(), mode:
         try:
-            module = make_fx(call, decomposition_table=_table(), _allow_non_fake_inputs=True)(*fakes)
+            module = make_fx(call, decomposition_table=table, _allow_non_fake_inputs=True)(*fakes)
         except Exception as error:  # decompositions are Python code that may want values where there are none
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise LoweringError(

@@ -28,10 +28,22 @@ from graphforge.frontend.aliasing import (
     written_arguments,
 )
 from graphforge.frontend.captured import SIZES_TO_TRY, Captured
+from graphforge.frontend.complex.pair import (
+    Pair,
+    Stored,
+    holds_complex,
+    holds_pairs,
+    is_complex,
+    real_fake,
+    stacked,
+    unstacked,
+)
+from graphforge.frontend.complex.parts import by_parts, works_by_parts
+from graphforge.frontend.complex.registry import pair_lowering_for
+from graphforge.frontend.complex.writing import stored_back
 from graphforge.frontend.control_flow import CONTROL_FLOW
 from graphforge.frontend.declared import declared_for, lower_declared
 from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
-from graphforge.frontend.inverse import written_back
 from graphforge.frontend.rules import lowering_for
 from graphforge.frontend.symbolic import dim_sources, from_expression, lower_symbolic
 from graphforge.ir import HOME_OPSET, Origin, bodies_of
@@ -48,6 +60,9 @@ _IGNORED = {
     "aten.sym_constrain_range.default",
     "aten.sym_constrain_range_for_size.default",
 }
+
+
+_AS_PAIRS = "a last axis of two, as torch.view_as_real has them"
 
 
 @dataclass(slots=True)
@@ -98,8 +113,8 @@ class _Lowering:
         self.op.symbol_names = {
             symbol: sympy.Symbol(name, integer=True, positive=True) for symbol, name in captured.symbols.items()
         }
-        self.weights: dict[tuple[Any, ...], ir.Value] = {}
-        self.cells: dict[ir.Value, Cell] = {}
+        self.weights: dict[tuple[Any, ...], Stored] = {}
+        self.cells: dict[Stored, Cell] = {}
         self.sizes: dict[Any, SymbolicScalar] = {}
         self.kept: set[ir.Value] = set()
 
@@ -127,46 +142,63 @@ class _Lowering:
             if isinstance(fake, torch.SymInt | torch.SymFloat):
                 raise GraphForgeError(f"input {name!r} is a dynamic number; pass it as a tensor")
             return fake
-        value = ir.Value(name=name, type=ir.TensorType(self.op.dtype_of(fake)), shape=self.shape(fake))
+        shape = self.shape(fake)
+        if is_complex(fake):
+            shape = ir.Shape([*shape.dims, 2])
+        value = ir.Value(name=name, type=ir.TensorType(self.op.dtype_of(real_fake(fake))), shape=shape)
         self.model.graph.inputs.append(value)
         self.sizes = dim_sources(self.op, value, fake) | self.sizes
-        return value
+        if not is_complex(fake):
+            return value
+        self.lowered.notes.append(
+            f"input {name!r} is complex; the artifact takes real and imaginary parts, {_AS_PAIRS}"
+        )
+        return unstacked(self.op, value)
 
     def shape(self, fake: torch.Tensor) -> ir.Shape:
         labels = [dim_label(size, self.op.symbol_names) for size in fake.shape]
         return ir.Shape([label if isinstance(label, int) else ir.SymbolicDim(label) for label in labels])
 
-    def weight(self, name: str, tensor: torch.Tensor) -> ir.Value:
-        """One initializer for each distinct tensor: tied weights share it, nothing is copied."""
+    def weight(self, name: str, tensor: torch.Tensor) -> Stored:
+        """One initializer for each distinct tensor: tied weights share it, nothing is copied but complex ones."""
         if isinstance(tensor, torch.nn.Parameter):
             tensor = tensor.data
         key = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
         if tensor.numel() and key in self.weights:
             return self.weights[key]
-        if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+        if tensor.is_quantized or tensor.layout != torch.strided:
             raise GraphForgeError(
                 f"weight {name!r} has dtype {tensor.dtype} and layout {tensor.layout}, which has no ONNX form"
             )
+        if tensor.is_complex():
+            plain = tensor.detach().resolve_conj()
+            parts = {"real": plain.real.contiguous(), "imag": plain.imag.contiguous()}
+            pair = Pair(*(self.op.tensor(part, f"{name}.{which}") for which, part in parts.items()))
+            self.weights[key] = pair
+            return pair
         value = self.op.constant(TorchTensor(tensor.detach(), name=name), name=name)
         self.weights[key] = value
         return value
 
-    def note_write(self, value: ir.Value) -> None:
+    def note_write(self, value: Stored, name: str) -> None:
         """Say what becomes of a write to an input or a buffer.
 
         Raises:
             LoweringError: the buffer shares its memory with another one, which would have to change too.
         """
-        if value in self.model.graph.inputs:
+        if isinstance(value, Pair):
+            note = f"{name!r} is written in place; the artifact starts every call from its present value"
+        elif value in self.model.graph.inputs:
             note = f"input {value.name!r} is written in place; the artifact leaves its input as it is"
         else:
             tensor = self.op.weight(value)
             if tensor is not None:
                 memory = tensor.untyped_storage().data_ptr()
                 for other in self.weights.values():
-                    twin = self.op.weight(other)
+                    twin = None if isinstance(other, Pair) else self.op.weight(other)
                     if other is not value and twin is not None and twin.untyped_storage().data_ptr() == memory:
-                        raise LoweringError(f"{value.name} is written in place and shares memory with {other.name}")
+                        named = getattr(other, "name", "")
+                        raise LoweringError(f"{value.name} is written in place and shares memory with {named}")
                 if value not in self.kept:
                     self.kept.add(value)  # the model itself will go on writing to this memory
                     value.const_value = TorchTensor(tensor.clone(), name=value.name)
@@ -193,6 +225,11 @@ class _Lowering:
                     f"output {name!r} of the model is text, {result!r}, expected tensors and numbers",
                     "leave it out, for example in an nn.Module around the model that returns the rest",
                 )
+            if isinstance(result, Pair):
+                self.lowered.notes.append(
+                    f"output {name!r} is complex; the artifact returns real and imaginary parts, {_AS_PAIRS}"
+                )
+                result = stacked(self.op, result)
             value = self.op.scalar(result) if not isinstance(result, ir.Value) else result
             # ONNX wants every output to be a value of its own: not an input, not a weight, not another output
             if id(value) in taken or value in inputs or value.is_initializer():
@@ -222,12 +259,11 @@ class Scope:
         self.origin = origin
         self.source_text = ""
         self.env: dict[torch.fx.Node, Any] = {}
-        self.has_mutation = any(
-            node.op == "call_function" and is_mutation(node.target)
-            for part in module.modules()
-            if isinstance(part, torch.fx.GraphModule)
-            for node in part.graph.nodes
-        )
+        nodes = [
+            node for part in module.modules() if isinstance(part, torch.fx.GraphModule) for node in part.graph.nodes
+        ]
+        self.has_mutation = any(node.op == "call_function" and is_mutation(node.target) for node in nodes)
+        self.has_complex = any(holds_complex(node.meta.get("val")) for node in nodes)
 
     # -- the walk ----------------------------------------------------------------------------------------------------
 
@@ -251,13 +287,15 @@ class Scope:
 
     def stored(self, node: torch.fx.Node, value: Any) -> Any:
         """An input, weight or constant as the environment keeps it: in a cell where the program writes in place."""
-        if not self.has_mutation or not isinstance(value, ir.Value):
+        if not self.has_mutation or not isinstance(value, ir.Value | Pair):
             return value
         if node.op == "placeholder" and self.module is not self.lowering.captured.graph_module:
             return Cell(value, node.meta.get("val"))  # a decomposition's operand, by value
         cells = self.lowering.cells
         if value not in cells:  # tied weights are one tensor
-            cells[value] = Cell(value, node.meta.get("val"), on_write=lambda: self.lowering.note_write(value))
+            cells[value] = Cell(
+                value, node.meta.get("val"), on_write=lambda: self.lowering.note_write(value, node.name)
+            )
         return cells[value]
 
     def in_cells(self, value: Any) -> Any:
@@ -266,7 +304,7 @@ class Scope:
             return value
         if isinstance(value, list | tuple):
             return [self.in_cells(item) for item in value]
-        return Cell(value) if isinstance(value, ir.Value) else value
+        return Cell(value) if isinstance(value, ir.Value | Pair) else value
 
     def attribute(self, node: torch.fx.Node) -> Any:
         value: Any = self.module
@@ -326,8 +364,11 @@ class Scope:
         plain = _plain_scalar(op.result)
         if plain is not None:
             return plain
+        on_pairs = self.has_complex and (holds_complex(op.result) or holds_pairs(arguments) or holds_pairs(keywords))
         lowering = lowering_for(name)
         try:
+            if on_pairs:
+                return self.lower_over_pairs(node, target, arguments, keywords)
             if lowering is None:
                 return self.without_rule(node, target, arguments, keywords)
             result = lowering(op, *arguments, **keywords)
@@ -335,18 +376,35 @@ class Scope:
             raise self.located(error, node) from None
         return self.typed(op, result, node.meta.get("val"))
 
+    def lower_over_pairs(
+        self, node: torch.fx.Node, target: torch._ops.OpOverload, arguments: list[Any], keywords: dict[str, Any]
+    ) -> Any:
+        """A call that takes or returns complex numbers: its own rule over pairs, part by part, or decomposed."""
+        name = str(target)
+        rule = pair_lowering_for(name)
+        result = NotImplemented if rule is None else rule(self.op, *arguments, **keywords)
+        if result is NotImplemented and works_by_parts(name):
+            result = by_parts(self.op, name, arguments, keywords)
+        if result is NotImplemented:
+            return self.without_rule(node, target, arguments, keywords, over_pairs=True)
+        return self.typed(self.op, result, node.meta.get("val"))
+
     def typed(self, op: Emitter, result: Any, fake: Any) -> Any:
         """Give what a rule returned the exact dtype check and shape that capture knows."""
         if isinstance(result, ir.Value) and isinstance(fake, torch.Tensor):
             return self.typed_value(op, result, fake)
+        if isinstance(result, Pair) and isinstance(fake, torch.Tensor):
+            return self.typed_pair(op, result, fake)
         if isinstance(result, tuple | list) and isinstance(fake, tuple | list):
             return [
-                self.typed_value(op, item, one)
-                if isinstance(item, ir.Value) and isinstance(one, torch.Tensor)
-                else item
+                self.typed(op, item, one) if isinstance(item, ir.Value | Pair) else item
                 for item, one in zip(result, fake, strict=False)
             ]
         return result
+
+    def typed_pair(self, op: Emitter, pair: Pair, fake: torch.Tensor) -> Pair:
+        part = real_fake(fake)
+        return Pair(self.typed_value(op, pair.real, part), self.typed_value(op, pair.imag, part))
 
     def typed_value(self, op: Emitter, value: ir.Value, fake: torch.Tensor) -> ir.Value:
         expected = op.dtype_of(fake)
@@ -407,7 +465,7 @@ class Scope:
         arguments: list[Any],
         keywords: dict[str, Any],
     ) -> Any:
-        if not isinstance(value, ir.Value):
+        if not isinstance(value, ir.Value | Pair):
             return value
         shared = shared_argument(node, fake)
         stored = None if shared is None else self.env[shared]
@@ -419,18 +477,19 @@ class Scope:
         fakes = node.meta["val"] if piece is not None else [fake]
         sizes = [one.shape for one in fakes]
 
-        def again(base: ir.Value) -> ir.Value:
+        def again(base: Stored) -> Stored:
             fresh = self.lower_call(node, target, _replaced(arguments, before, base), _replaced(keywords, before, base))
             chosen = _read(fresh if piece is None else fresh[piece])
-            assert isinstance(chosen, ir.Value)
+            assert isinstance(chosen, ir.Value | Pair)
             return chosen
 
-        def back(base: ir.Value, new: ir.Value) -> ir.Value:
+        def back(base: Stored, new: Stored) -> Stored:
             self.op.target, self.op.result = str(target), fake
             self.op.origins = (self.origin_of(node, str(target)),)
             given = _replaced(arguments, before, base)
-            updated = written_back(self.op, target, given, keywords, base, new, piece, sizes)
-            return self.typed_value(self.op, updated, stored.fake) if stored.fake is not None else updated
+            updated = stored_back(self.op, target, given, keywords, base, new, piece, sizes)
+            typed: Stored = self.typed(self.op, updated, stored.fake)
+            return typed
 
         return Cell.view(value, stored, again, back, fake)
 
@@ -490,9 +549,15 @@ class Scope:
     # -- operators without a rule ------------------------------------------------------------------------------------
 
     def without_rule(
-        self, node: torch.fx.Node, target: torch._ops.OpOverload, arguments: list[Any], keywords: dict[str, Any]
+        self,
+        node: torch.fx.Node,
+        target: torch._ops.OpOverload,
+        arguments: list[Any],
+        keywords: dict[str, Any],
+        *,
+        over_pairs: bool = False,
     ) -> Any:
-        """Decompose the call, or else take the stock exporter's translation of it."""
+        """Decompose the call, or else take the stock exporter's translation of it; it has none for complex numbers."""
         from graphforge.frontend.decompose import decompose_call
         from graphforge.frontend.stock import translate_call
 
@@ -509,7 +574,7 @@ class Scope:
         reason: LoweringError | None = None
         decomposed = None
         try:
-            decomposed = decompose_call(node, target)
+            decomposed = decompose_call(node, target, over_pairs=over_pairs)
         except LoweringError as error:
             reason = error
         if decomposed is not None:
@@ -526,6 +591,11 @@ class Scope:
             else:
                 lowered.decomposed[name] = lowered.decomposed.get(name, 0) + 1
                 return result if self.has_mutation else _read(result)
+        if over_pairs:
+            raise reason or LoweringError(
+                f"{target}: no lowering for complex numbers",
+                "write it with the real and the imaginary part: torch.view_as_real(x), x.real and x.imag",
+            )
         try:
             translated = translate_call(self.op, node, target, arguments, keywords)
         except LoweringError:
@@ -563,6 +633,9 @@ class Scope:
             return self.inline(node, self.argument(node.args[position]), list(node.args[position + 1 :]))
         if name in CONTROL_FLOW:
             self.op.origins = (self.origin_of(node, name),)
+            if holds_pairs(self.argument(list(node.args))) or holds_complex(node.meta.get("val")):
+                complaint = LoweringError(f"{name}: complex numbers among what its branches or steps pass on")
+                raise self.located(complaint, node)
             try:
                 return CONTROL_FLOW[name](self, node)
             except LoweringError as error:
@@ -603,7 +676,7 @@ def _read(stored: Any) -> Any:
     return stored
 
 
-def _replaced(arguments: Any, old: ir.Value, new: ir.Value) -> Any:
+def _replaced(arguments: Any, old: Stored, new: Stored) -> Any:
     """Arguments with one value put in place of another."""
     if arguments is old:
         return new

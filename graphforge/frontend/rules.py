@@ -55,9 +55,10 @@ def _load() -> None:
     with _loading:
         if _loaded:
             return
-        package = importlib.import_module("graphforge.frontend.aten")
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"graphforge.frontend.aten.{module.name}")
+        for folder in ("aten", "complex"):
+            package = importlib.import_module(f"graphforge.frontend.{folder}")
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"graphforge.frontend.{folder}.{module.name}")
         for target, twin in _TWINS.items():
             lowers(target)(_TABLE[twin])
         _loaded = True

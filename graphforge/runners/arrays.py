@@ -11,7 +11,7 @@ from graphforge.errors import GraphForgeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Array", "array_from_tensor", "dtype_name", "tensor_from_array"]
+__all__ = ["Array", "array_from_tensor", "as_real", "dtype_name", "tensor_from_array"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,6 +40,13 @@ def array_from_tensor(tensor: torch.Tensor) -> Array:
     dtype = np.dtype(getattr(ml_dtypes, str(plain.dtype).removeprefix("torch.")))
     raw = plain.contiguous().view(torch.uint8 if plain.dtype.itemsize == 1 else torch.int16)
     return np.asarray(raw.numpy().view(dtype))
+
+
+def as_real(tensor: torch.Tensor) -> torch.Tensor:
+    """Complex numbers with a last axis of two, as artifacts take and return them; any other tensor as it is."""
+    import torch
+
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def tensor_from_array(array: Array) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphforge.errors import GraphForgeError
 from graphforge.module_state import ModuleState
-from graphforge.runners.arrays import Array, array_from_tensor, tensor_from_array
+from graphforge.runners.arrays import Array, array_from_tensor, as_real, tensor_from_array
 from graphforge.user_code import user_error
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class EagerRunner:
 
     def example(self) -> dict[str, Array]:
         """The example call's tensors by name."""
-        return {name: array_from_tensor(tensor) for name, tensor in self.inputs.tensors.items()}
+        return {name: array_from_tensor(as_real(tensor)) for name, tensor in self.inputs.tensors.items()}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for inputs by name; the feeds and the module are left as they were.
@@ -88,7 +88,7 @@ class EagerRunner:
 
         args, kwargs = self.inputs.map_leaves(
             lambda name, leaf: (
-                tensor_from_array(feeds[name]).to(leaf.device) if isinstance(leaf, torch.Tensor) else leaf
+                _like(leaf, tensor_from_array(feeds[name])).to(leaf.device) if isinstance(leaf, torch.Tensor) else leaf
             )
         )
         try:
@@ -176,6 +176,13 @@ class EagerRunner:
                 setattr(self.module.get_submodule(owner), attribute, saved.clone())
 
 
+def _like(example: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """What is given for a complex input, as the model takes it."""
+    import torch
+
+    return torch.view_as_complex(given) if example.is_complex() and not given.is_complex() else given
+
+
 class _WideRunner(EagerRunner):
     """An eager runner whose float32 feeds become float64 on the way in."""
 
@@ -207,11 +214,13 @@ def _array_of_leaf(leaf: Any) -> Array:
     import torch
 
     if isinstance(leaf, torch.Tensor):
-        return array_from_tensor(leaf)
+        return array_from_tensor(as_real(leaf))
     if isinstance(leaf, bool):
         return np.asarray(leaf)
     if isinstance(leaf, int):
         return np.asarray(leaf, np.int64)
     if isinstance(leaf, float):
         return np.asarray(leaf, np.float32)
+    if isinstance(leaf, complex):
+        return np.asarray([leaf.real, leaf.imag], np.float32)
     raise GraphForgeError(f"the model returns a {type(leaf).__name__}, which cannot be compared")

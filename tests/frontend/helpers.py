@@ -17,6 +17,7 @@ from graphforge.frontend.capture import capture
 from graphforge.frontend.lower import Lowered, lower
 from graphforge.ir.detour import roundings_of_outputs
 from graphforge.passes.compute_where_kernels_are import runnable
+from graphforge.runners.arrays import as_real
 from graphforge.spec import DimRange
 
 __all__ = [
@@ -101,7 +102,7 @@ def run_model(model: ir.Model, feeds: Mapping[str, torch.Tensor]) -> list[torch.
 
         Pipeline([LowerSemanticOps(), LowerNms()]).run(model)
     session = new_session(runnable(model))
-    given = {name: _ort_value(tensor.detach().contiguous()) for name, tensor in feeds.items()}
+    given = {name: _ort_value(as_real(tensor.detach()).contiguous()) for name, tensor in feeds.items()}
     return [_tensor(value) for value in session.run_with_ort_values(None, given)]
 
 
@@ -121,11 +122,11 @@ def _tensor(value: Any) -> torch.Tensor:
 
 
 def flat_tensors(result: Any) -> list[torch.Tensor]:
-    """The tensors of a nested result, Python numbers made tensors, None left out."""
+    """The tensors of a nested result, Python numbers made tensors, None left out, complex ones made pairs."""
     flat = []
     for leaf in _pytree.tree_leaves(result):
         if leaf is not None:
-            flat.append(leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf))
+            flat.append(as_real(leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf)))
     return flat
 
 

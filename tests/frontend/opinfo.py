@@ -404,6 +404,8 @@ def _tied(sample: Sample, actual: Sequence[torch.Tensor], expected: Sequence[tor
 
 def _doubled(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
+        if leaf.is_complex():
+            return leaf.to(torch.complex128)
         return leaf.double() if leaf.is_floating_point() else leaf.clone()
     if leaf in (torch.float16, torch.bfloat16, torch.float32):
         return torch.float64
@@ -418,9 +420,8 @@ def _tensors(sample: Sample) -> list[torch.Tensor]:
 def _plain(tensor: torch.Tensor) -> bool:
     return (
         tensor.layout == torch.strided
-        and not tensor.is_complex()
         and not tensor.is_quantized
-        and tensor.dtype in (*DTYPES, torch.int8, torch.int16)
+        and tensor.dtype in (*DTYPES, torch.int8, torch.int16, torch.complex64, torch.complex128)
     )
 
 

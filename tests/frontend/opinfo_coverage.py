@@ -18,13 +18,11 @@ __all__ = ["EXEMPTIONS", "TABLE", "Exemption", "covered_operators", "exemption_o
 TABLE = Path(__file__).parent / "OPINFO.md"
 _FILE = Path(__file__).parent / "opinfo_exemptions.toml"
 
-# Refusals that are right: nothing that draws random numbers or trains can be proven equal to its model, and ONNX has no
-# complex arithmetic.
+# Refusals that are right: nothing that draws random numbers or trains can be proven equal to its model.
 _BY_DESIGN = (
     "draws random numbers",
     "draws random slopes",
     "dropout is active",
-    "complex numbers have no form in an artifact",
 )
 
 

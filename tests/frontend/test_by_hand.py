@@ -339,6 +339,7 @@ _spelled("aten.rnn_tanh_cell.default aten.rnn_relu_cell.default", call(X, floats
 
 # Operators that only torch.export makes, or that take more than a call to test: operator -> the file with the test.
 ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("aten.stft.default", "aten.stft.center"), "test_complex.py"),
     **dict.fromkeys(
         (
             "aten.item.default",
@@ -399,20 +400,9 @@ _PACKS: dict[str, Call] = {
     "aten._pack_padded_sequence.default": call(_SEQUENCE, torch.tensor([5, 3]), False),
     "aten._pad_packed_sequence.default": call(*_PACKED, False, 0.0, 5),
 }
-_WAVES = floats(2, 8)
-_SPECTRUM = torch.fft.rfft(_WAVES)
-_TRANSFORMS: dict[str, Call] = {
-    "aten._fft_r2c.default": call(_WAVES, [1], 0, True),
-    "aten._fft_c2r.default": call(_SPECTRUM, [1], 0, 8),
-    "aten._fft_c2c.default": call(_SPECTRUM, [1], 0, True),
-    "aten.stft.default": call(_WAVES, 4, None, None, None, False, True, True),
-    "aten.stft.center": call(_WAVES, 4, return_complex=True),
-    "aten.istft.default": call(torch.stft(_WAVES, 4, window=torch.ones(4), return_complex=True), 4),
-}
 _REFUSED = {
     **{name: (each, "random numbers") for name, each in _RANDOM.items()},
     **{name: (each, "packed sequences") for name, each in _PACKS.items()},
-    **{name: (each, "complex numbers") for name, each in _TRANSFORMS.items()},
 }
 
 # Operators that this machine cannot trace: name -> call, and the operator that means the same here.
