@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphforge.errors import GraphForgeError as GraphForgeError
     from graphforge.errors import InternalError as InternalError
     from graphforge.errors import LoweringError as LoweringError
+    from graphforge.errors import UndecidedError as UndecidedError
     from graphforge.errors import UsageError as UsageError
     from graphforge.errors import UserCodeError as UserCodeError
     from graphforge.errors import VerificationError as VerificationError
@@ -78,6 +79,7 @@ _HOME = {
     "Tolerances": "graphforge.verify.tolerance",
     "UsageError": "graphforge.errors",
     "UserCodeError": "graphforge.errors",
+    "UndecidedError": "graphforge.errors",
     "VerificationError": "graphforge.errors",
     "bisect": "graphforge.verbs.bisect",
     "compile": "graphforge.compile",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graphforge.bundle import Bundle, destination, keep_unverified, make_manifest, staging, write_json
 from graphforge.collector import paused_collector
 from graphforge.declaring import declarations
-from graphforge.errors import InternalError, UserCodeError, argument
+from graphforge.errors import InternalError, UndecidedError, UserCodeError, argument
 from graphforge.frontend.torchvision_fix import watch_torchvision
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphforge.targets.target import EmitResult, Target
     from graphforge.transform import Instrument, Pass, PassRecord
     from graphforge.verify import VerificationReport
+    from graphforge.verify.tolerance import Tolerances
 
 __all__ = ["Bundle", "CompileOptions", "compile", "compile_with"]
 
@@ -56,6 +57,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     instruments: Sequence[Instrument] = (),
     verify: bool = True,
     keep_unverified: bool = False,
+    accept_undecided: bool = False,
+    allow_nonfinite: bool = False,
     tolerances: Any = None,
     seed: int = 0,
     output: str | Path | None = None,
@@ -97,9 +100,11 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
             ``Bundle.explain()``, ``Bundle.pass_times()``.
         verify: compare the artifact with the reference; False says so in the manifest.
         keep_unverified: on failed verification keep the artifact as ``model.unverified.onnx``.
-        tolerances: what an output may be off.  A number: the share of its largest magnitude.  A dict: ``scale``,
-            ``rtol``, ``atol`` or ``allow_nonfinite``, or such numbers and dicts by the name of an output.  Also a
-            ``Tolerances``.  What is loosened is recorded in the manifest.
+        accept_undecided: take an artifact that nothing proves right or wrong; the manifest says that it is undecided.
+        allow_nonfinite: NaN and Inf agree with the very same NaN and Inf at the same place.
+        tolerances: what an output may be off, in place of what rounding explains.  A number: the share of its largest
+            magnitude.  A dict: ``scale``, ``rtol``, ``atol`` or ``allow_nonfinite``, or such numbers and dicts by the
+            name of an output.  Also a ``Tolerances``.  What is loosened is recorded in the manifest.
         seed: of random inputs.
         output: folder of the bundle; an earlier bundle there is replaced, any other folder is refused.
         progress: called with the name of each step as it begins.
@@ -107,6 +112,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     Raises:
         GraphForgeError: what the user can fix; nothing is left half-written.
         VerificationError: the artifact departs from the reference.
+        UndecidedError: nothing proves the artifact right or wrong; the bundle is written all the same.
     """
     options = CompileOptions(
         target=target,
@@ -125,6 +131,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         instruments=instruments,
         verify=verify,
         keep_unverified=keep_unverified,
+        accept_undecided=accept_undecided,
+        allow_nonfinite=allow_nonfinite,
         tolerances=tolerances,
         seed=seed,
         output=output,
@@ -187,7 +195,7 @@ def _compile(options: CompileOptions, planned: Plan, prepared: Prepared, folder:
             manifest = make_manifest(
                 prepared, planned.target, planned.options, emitted, lowered, facts, records, outcome, journal
             )
-            if report is not None and not report.passed:
+            if report is not None and report.verdict == "failed":
                 kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""
                 raise report.error().with_notes(
                     *journal.notes,
@@ -197,6 +205,12 @@ def _compile(options: CompileOptions, planned: Plan, prepared: Prepared, folder:
                     kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}",
                 )
             write_json(staged / "manifest.json", manifest)
+    if report is not None and report.verdict == "undecided" and not options.accept_undecided:
+        raise UndecidedError(
+            *report.error().given,
+            f"the artifact is kept in {folder}, and its manifest says that it is undecided",
+            f"to take it all the same: {argument('accept_undecided', True)}",
+        )
     return Bundle(folder, manifest)
 
 
@@ -265,7 +279,7 @@ def _verify(
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.runners.padding import UnpaddedRunner
     from graphforge.verify import verify
-    from graphforge.verify.tolerance import as_tolerances, for_model
+    from graphforge.verify.tolerance import for_model
 
     with journal.step("verify"), asking(target, "a run of the artifact"):
         runner = target.runner(folder)
@@ -280,7 +294,7 @@ def _verify(
                 runner,
                 prepared.shapes,
                 example_feeds(prepared),
-                tolerances=for_model(as_tolerances(options.tolerances), model),
+                tolerances=for_model(_allowed(options), model),
                 seed=options.seed,
                 also=model.meta.get(SIZES_TO_TRY, ()),
                 further=prepared.further,
@@ -288,6 +302,15 @@ def _verify(
             )
         finally:
             runner.close()
+
+
+def _allowed(options: CompileOptions) -> Tolerances | None:
+    from graphforge.verify.tolerance import Tolerances, as_tolerances
+
+    given = as_tolerances(options.tolerances)
+    if not options.allow_nonfinite:
+        return given
+    return (given or Tolerances()).loosen(because="allow_nonfinite was given", allow_nonfinite=True)
 
 
 def _outcome(
@@ -300,4 +323,4 @@ def _outcome(
         told = target.runs_here(folder)
         reason = f"nothing on this machine runs what target {target.name} makes{f': {told}' if told else ''}"
     journal.notes.append(f"not verified: {reason}")
-    return {"passed": None, "skipped": reason}
+    return {"verdict": "skipped", "passed": None, "skipped": reason}

@@ -12,6 +12,7 @@ __all__ = [
     "GraphForgeError",
     "InternalError",
     "LoweringError",
+    "UndecidedError",
     "UsageError",
     "UserCodeError",
     "VerificationError",
@@ -65,6 +66,11 @@ class GraphForgeError(Exception):
         super().__init__(worded(message))
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """Message and notes as they were given, for another error that says the same and more."""
+        return self._given
+
+    @property
     def message(self) -> str:
         """What was expected and what came."""
         return worded(self._given[0])
@@ -110,6 +116,10 @@ class UserCodeError(GraphForgeError):
 
 class VerificationError(GraphForgeError):
     """The artifact does not agree with the reference; names outputs, differences and the first suspect."""
+
+
+class UndecidedError(VerificationError):
+    """Nothing proves the artifact right or wrong; it is kept, and says so."""
 
 
 class InternalError(Exception):

@@ -104,6 +104,10 @@ class Optimized(Shown):
         }
 
 
+# Notes of `compile` that are about options which are not here.
+_NOT_HERE = ("keep the artifact", "the artifact is kept", "accept_undecided")
+
+
 def optimize(
     model: str | Path,
     output: str | Path | None = None,
@@ -170,7 +174,9 @@ def optimize(
         except VerificationError as error:
             raise VerificationError(
                 error.message,
-                *(note for note in error.notes if "keep the artifact" not in note),  # here there is no such option
+                *(
+                    note for note in error.notes if not any(option in note for option in _NOT_HERE)
+                ),  # here there is no such option
                 f"graphforge compile {path} can keep what was made, and graphforge bisect finds the pass",
             ) from error
         made = bundle.path / wanted.name

@@ -38,6 +38,8 @@ class CompileOptions:
     instruments: Sequence[Instrument] = ()
     verify: bool = True
     keep_unverified: bool = False
+    accept_undecided: bool = False
+    allow_nonfinite: bool = False
     tolerances: Any = None
     seed: int = 0
     output: str | Path | None = None
@@ -89,7 +91,7 @@ def plan(options: CompileOptions) -> Plan:
         )
     if type(options.seed) is not int or options.seed < 0:
         raise UsageError(f"{argument('seed')}: expected a whole number >= 0, got {options.seed!r}")
-    for name in ("verify", "check_passes", "verify_each", "keep_unverified"):
+    for name in ("verify", "check_passes", "verify_each", "keep_unverified", "accept_undecided", "allow_nonfinite"):
         if not isinstance(getattr(options, name), bool):
             raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
     target = options.target

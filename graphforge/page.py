@@ -109,6 +109,8 @@ def _verdict(verification: Mapping[str, Any]) -> tuple[str, str]:
             f"agrees with {verification['reference']} on {len(trials)} sets of inputs; largest difference "
             f"{_number(verification['max_rel'])} of the output's largest magnitude"
         )
+    if verification.get("verdict") == "undecided":
+        return "unknown", f"undecided: {(verification.get('failures') or ['no reason recorded'])[0]}"
     return "failed", f"does not agree with {verification['reference']}"
 
 

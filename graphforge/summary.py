@@ -14,8 +14,11 @@ __all__ = ["closeness", "print_summary", "verdict_of"]
 
 
 def verdict_of(manifest: Mapping[str, Any]) -> str:
-    """``verified``, ``not verified`` or ``failed``."""
-    passed: bool | None = manifest.get("verification", {}).get("passed")
+    """``verified``, ``not verified``, ``undecided`` or ``failed``."""
+    verification = manifest.get("verification", {})
+    if verification.get("verdict") == "undecided":
+        return "undecided"
+    passed: bool | None = verification.get("passed")
     return {True: "verified", None: "not verified"}.get(passed, "failed")
 
 
@@ -46,9 +49,11 @@ def print_summary(console: Console, path: Path, manifest: Mapping[str, Any]) -> 
         console.print(f"[yellow]fallback[/yellow] {escape(fallback['operator'])} {escape(where)}", soft_wrap=True)
     for note in dict.fromkeys([*manifest["notes"], *verification.get("notes", [])]):
         console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
-    verdict = {True: "[green]verified[/green]", None: "[yellow]not verified[/yellow]"}.get(
-        verification["passed"], "[red]failed[/red]"
-    )
+    word = verdict_of(manifest)
+    verdict = f"[{ {'verified': 'green', 'failed': 'red'}.get(word, 'yellow') }]{word}[/]"
+    if word == "undecided":
+        for line in verification["failures"]:
+            console.print(f"[yellow]undecided[/yellow] {escape(line)}", soft_wrap=True)
     reason = f" ({verification['skipped']})" if verification.get("skipped") else ""
     main, *others = manifest["files"]
     beside = f" and {len(others)} more files beside it" if others else ""

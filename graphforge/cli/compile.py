@@ -60,6 +60,12 @@ __all__ = ["command"]
 @click.option("--rtol", type=click.FloatRange(min=0), help="Loosen: allowed share of an element's own magnitude.")
 @click.option("--atol", type=click.FloatRange(min=0), help="Loosen: allowed absolute difference.  Both are recorded.")
 @click.option("--keep-unverified", is_flag=True, help="Keep a model that failed verification as model.unverified.onnx.")
+@click.option(
+    "--accept-undecided",
+    is_flag=True,
+    help="Exit 0 with a model that nothing proves right or wrong; the manifest says so.",
+)
+@click.option("--allow-nonfinite", is_flag=True, help="NaN and Inf agree with the very same at the same place.")
 @click.option("-o", "--output", metavar="DIR", help="Folder of the bundle.  [default: out/NAME]")
 @json_option
 def command(
@@ -83,6 +89,8 @@ def command(
     rtol: float | None,
     atol: float | None,
     keep_unverified: bool,
+    accept_undecided: bool,
+    allow_nonfinite: bool,
     output: str | None,
     as_json: bool,
 ) -> None:
@@ -101,8 +109,10 @@ def command(
       graphforge compile net.py:build --input 'x:1x3x64x64' --target tensorrt --option compute_capabilities=SM86,SM89
       graphforge compile detector.py:build --input-file street.jpg --outputs padded --nms portable
 
-    The artifact runs on the given inputs and at other sizes inside every dynamic range; if one output differs,
-    the command fails and leaves nothing.
+    The artifact runs on the given inputs and at other sizes inside every dynamic range.  If an output differs by more
+    than rounding explains, the command fails and leaves nothing.  Where the model itself gives other answers as soon
+    as its values round otherwise, the verdict is undecided: the bundle is kept, and the command exits with 1 unless
+    --accept-undecided is given.
     """
     from graphforge.bundle import destination
     from graphforge.compile import compile_with
@@ -128,6 +138,8 @@ def command(
         verify=not no_verify,
         tolerances=_tolerances(rtol, atol),
         keep_unverified=keep_unverified,
+        accept_undecided=accept_undecided,
+        allow_nonfinite=allow_nonfinite,
         seed=request.seed,
         output=output,
     )

@@ -129,6 +129,8 @@ def _judged(opset: int, report: VerificationReport) -> Proof:
     if without_kernel is not None:
         what = without_kernel.partition(_NO_KERNEL)[2].partition(" node")[0].strip(" for")
         return Proof(opset, None, 0, None, f"not run: ONNX Runtime brings no kernel for {what}")
+    if report.verdict == "undecided":
+        return Proof(opset, None, len(report.trials), report.max_rel, f"undecided: {reason}")
     return Proof(opset, False, len(report.trials), report.max_rel, reason)
 
 

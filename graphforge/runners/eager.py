@@ -10,7 +10,7 @@ import numpy as np
 
 from graphforge.errors import GraphForgeError
 from graphforge.module_state import ModuleState
-from graphforge.runners.arrays import Array, array_from_tensor, as_real, tensor_from_array
+from graphforge.runners.arrays import Array, array_from_tensor, as_real, dtype_name, tensor_from_array
 from graphforge.user_code import user_error
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ __all__ = ["EagerRunner"]
 
 # A float64 copy of a module takes twice its weights: up to here that costs little.
 _MAX_COPY = 1 << 30
+_NARROW = ("float32", "float16", "bfloat16")
 
 
 class EagerRunner:
@@ -184,10 +185,10 @@ def _like(example: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
 
 
 class _WideRunner(EagerRunner):
-    """An eager runner whose float32 feeds become float64 on the way in."""
+    """An eager runner whose feeds of fewer digits become float64 on the way in."""
 
     def call(self, feeds: Mapping[str, Array]) -> Any:
-        return super().call({n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in feeds.items()})
+        return super().call({n: a.astype(np.float64) if dtype_name(a) in _NARROW else a for n, a in feeds.items()})
 
 
 def _same_elements(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -220,7 +221,7 @@ def _array_of_leaf(leaf: Any) -> Array:
     if isinstance(leaf, int):
         return np.asarray(leaf, np.int64)
     if isinstance(leaf, float):
-        return np.asarray(leaf, np.float32)
+        return np.asarray(leaf, np.float64)  # Python's floats are
     if isinstance(leaf, complex):
         return np.asarray([leaf.real, leaf.imag], np.float32)
     raise GraphForgeError(f"the model returns a {type(leaf).__name__}, which cannot be compared")

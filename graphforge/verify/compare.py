@@ -34,9 +34,10 @@ class OutputComparison:
         mismatched: how many elements are outside the tolerance.
         max_reference: largest finite magnitude in the reference.
         tolerance: what was allowed, in words.
-        passed: the verdict.
-        reason: why it failed, "" when it passed.
-        note: what was done before comparing, "" when nothing was.
+        passed: it agrees.
+        reason: why it does not, "" when it passed.
+        note: what was done before comparing or makes it agree, "" when nothing was.
+        undecided: it does not agree, and nothing proves it wrong either; the reason says why.
     """
 
     name: str
@@ -54,10 +55,18 @@ class OutputComparison:
     passed: bool = True
     reason: str = ""
     note: str = ""
+    undecided: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """``passed``, ``failed`` or ``undecided``."""
+        return "passed" if self.passed else "undecided" if self.undecided else "failed"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; numbers that JSON cannot say (NaN, Inf) become text."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: _plain(value) for name, value in asdict(self).items() if name != "undecided"} | {
+            "verdict": self.verdict
+        }
 
 
 def compare_arrays(name: str, reference: Array, artifact: Array, tolerance: Tolerance) -> OutputComparison:
@@ -171,8 +180,7 @@ def _compare_floats(
     if strange_reference is not None and not tolerance.allow_nonfinite:
         where = list(_unravel(strange_reference, indexed))
         reason = (
-            f"the reference itself gives {_number(ref[strange_reference])} at {where}: nothing can be proven "
-            "against it (if it is meant, from Python: tolerances={'allow_nonfinite': True})"
+            f"the reference itself gives {_number(ref[strange_reference])} at {where}: nothing can be proven against it"
         )
     elif one_sided is not None:
         where = list(_unravel(one_sided, indexed))

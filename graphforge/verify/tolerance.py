@@ -1,4 +1,7 @@
-"""How far an output may lie from the reference: by dtype, scaled by the output's own magnitude, tight by default.
+"""How far an output may lie from the reference where nothing is known but its dtype, and what users allow.
+
+This is what passes are checked with and what remains where rounding cannot be measured; the verdict on an artifact is
+taken by evidence (``evidence.py``).
 
 An element ``a`` of the artifact agrees with ``r`` of the reference when ``|a - r| <= scale * max|R| + rtol * |r| +
 atol + underflow``, where ``max|R|`` is the largest finite magnitude in that output.  Scaling by the output judges a
@@ -116,6 +119,22 @@ class Tolerances:
         if output in self.computed:
             by_dtype = _coarser(by_dtype, self.by_dtype[self.computed[output]])
         return self.by_output.get(output, by_dtype)
+
+    def is_given(self, output: str, dtype: str) -> bool:
+        """Whether somebody said what this output may be off; then that is what it may be off."""
+        return output in self.by_output or self._differs(dtype)
+
+    def is_stricter(self, output: str, dtype: str) -> bool:
+        """Whether somebody asked for more than the default: what is off by more fails, whatever the reason."""
+        default, given = _BY_DTYPE.get(_COMPONENT.get(dtype, dtype)), self.of(output, dtype)
+        return default is not None and self.is_given(output, dtype) and max(given.scale, given.rtol) < default.scale
+
+    def _differs(self, dtype: str) -> bool:
+        name = _COMPONENT.get(dtype, dtype)
+        own, default = self.by_dtype.get(name), _BY_DTYPE.get(name)
+        if own is None or default is None:
+            return False
+        return (own.scale, own.rtol, own.atol) != (default.scale, default.rtol, default.atol)
 
     def computed_in(self, dtype: str, *, because: str, output: str | None = None) -> Tolerances:
         """Judge an output, or every float output, as if it were of ``dtype``: for arithmetic coarser than the outputs.

@@ -1,0 +1,306 @@
+"""Run a module while its values move by one unit in the last place: what rounding alone can make of its results.
+
+Every operator that rounds hands out its result a step up or down, each element by the toss of a coin; operators that
+add up many products get their operands so.  A step is one of the element type that this operator computes in, so that
+a bfloat16 layer in a float32 model moves by bfloat16's steps.  What no runtime computes otherwise stays as it is:
+moved and copied elements, comparisons, whole numbers.
+
+The same run can settle choices otherwise that eager makes arbitrarily (the order of equal values) and records every
+decision, so that the first one that turned out otherwise can be named.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from graphforge.verify.operators import BOUNDED_BELOW, CHOICES, CONTRACTIONS, EXACT, GATES, OF_FIXED_RANGE
+
+__all__ = ["Decision", "Moved", "Ties", "turned"]
+
+
+class Ties(enum.Enum):
+    """Which of equal values comes first."""
+
+    AS_EAGER = "as eager has it"
+    FIRST = "the one with the lower index"
+    LAST = "the one with the higher index"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A discrete result of an operator on floats: a comparison, an order, a rounding to whole numbers.
+
+    Attributes:
+        operator: its name in torch.
+        source: ``file.py:line`` of the user's code, "" where there is none.
+        result: what came out.
+    """
+
+    operator: str
+    source: str
+    result: torch.Tensor
+
+    def describe(self) -> str:
+        """``topk at model.py:41``."""
+        return f"{self.operator} at {self.source}" if self.source else self.operator
+
+
+# Steps are this share of eps: of a float32 between 1 and 2 it is three quarters of its last place, of one just below 2
+# one and a half.
+_STEP = 0.75
+# Noise is drawn once and read from a random place on: drawing it anew for every operator costs more than the operators.
+_POOL = 1 << 18
+# Records of decisions that are kept, in elements.
+_RECORDED = 1 << 26
+# Larger operands are not copied to be moved; their results are.
+_LARGE = 1 << 26
+
+
+class Moved(TorchDispatchMode):
+    """While it is on, results of operators that round are a step off.
+
+    Args:
+        seed: of the coin.
+        steps: how many units in the last place; 0 moves nothing and records only.
+        ties: how equal values are ordered.
+        apart: compute layers that oneDNN has whole (LSTM, GRU) step by step, so that they move inside too.
+
+    Attributes:
+        decisions: what was decided, in order.
+        tied: descriptions of the operators where equal values stood in an arbitrary order that mattered.
+    """
+
+    def __init__(self, *, seed: int, steps: float = 1.0, ties: Ties = Ties.AS_EAGER, apart: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.steps = steps
+        self.apart = apart
+        self.ties = ties
+        self.decisions: list[Decision] = []
+        self.tied: dict[str, None] = {}
+        self._random = torch.Generator().manual_seed(seed)
+        self._pool = torch.randint(0, 2, (_POOL,), generator=self._random, dtype=torch.int8).float().mul_(2).sub_(1)
+        self._recorded = 0
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """In force; the fast path of transformers, a layer in one call that leaves nothing to move inside, is off."""
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with ExitStack() as stack:
+                if self.apart:
+                    stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+                stack.enter_context(self)
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        space, _, name = func._schema.name.partition("::")
+        plain = name.rstrip("_") if not name.startswith("__") else name
+        if plain in CHOICES and space == "aten" and self.ties is not Ties.AS_EAGER:
+            result = self._chosen(func, plain, args, kwargs)
+        else:
+            if self.steps and plain in CONTRACTIONS:
+                args = self._moved_operands(func, args)
+            result = func(*args, **kwargs)
+        if self.steps and _rounds(func, space, plain):
+            result = self._moved_results(func, plain, args, result)
+        self._record(func, plain, args, result)
+        return result
+
+    # -- moving --------------------------------------------------------------------------------------------------------
+
+    def _moved_operands(self, func: Any, args: Sequence[Any]) -> list[Any]:
+        """Every operand a step off; those that the operator writes to stay the very ones."""
+        written = [
+            argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments
+        ]
+
+        def moved(value: Any) -> Any:
+            return self._off(value) if _is_float(value) and value.numel() <= _LARGE else value
+
+        return [
+            value
+            if position < len(written) and written[position]
+            else [moved(item) for item in value]
+            if isinstance(value, list | tuple) and any(isinstance(item, torch.Tensor) for item in value)
+            else moved(value)
+            for position, value in enumerate(args)
+        ]
+
+    def _moved_results(self, func: Any, name: str, args: Sequence[Any], result: Any) -> Any:
+        floor: float | torch.Tensor = 0.0
+        if name in OF_FIXED_RANGE:
+            floor = 1.0
+        elif name in GATES and args and isinstance(args[0], torch.Tensor) and not func._schema.is_mutable:
+            floor = args[0].float().abs().mul(0.25)
+            floor = floor.clamp(max=1.0) if name in BOUNDED_BELOW else floor
+        if func._schema.is_mutable:
+            if _is_float(result):
+                result.copy_(self._off(result, floor))
+            return result
+        if isinstance(result, torch.Tensor):
+            return self._off(result, floor) if _is_float(result) else result
+        if isinstance(result, list | tuple):
+            return type(result)(self._off(item, floor) if _is_float(item) else item for item in result)
+        return result
+
+    def _off(self, value: torch.Tensor, floor: float | torch.Tensor = 0.0) -> torch.Tensor:
+        """A step off, up or down; at least of numbers of ``floor``'s size, and never past zero."""
+        if value.is_complex():
+            return torch.view_as_complex(self._off(torch.view_as_real(value.resolve_conj()).contiguous()))
+        wide = value if value.dtype in (torch.float32, torch.float64) else value.float()
+        step = torch.finfo(value.dtype).eps * _STEP * self.steps
+        signs = self._signs(wide)
+        if isinstance(floor, float) and not floor:
+            off = wide * signs.mul_(step).add_(1.0)
+        else:
+            size = wide.abs()
+            off = wide + torch.clamp(size, min=floor) * signs.mul_(step)
+            off = torch.where(off * wide < 0, wide * 0.5, off)  # a probability stays one
+            if isinstance(floor, float):
+                off = torch.where(size <= 1, off.clamp(-1.0, 1.0), off)
+        if _has_whole(wide, value.dtype):
+            off = torch.where(_is_whole(wide, value.dtype) | ~torch.isfinite(off), wide, off)
+        return off.to(value.dtype)
+
+    def _signs(self, value: torch.Tensor) -> torch.Tensor:
+        count = value.numel()
+        start = int(torch.randint(0, _POOL, (1,), generator=self._random))
+        times = -(-(start + count) // _POOL)
+        pool = self._pool if times == 1 else self._pool.repeat(times)
+        signs = pool[start : start + count].view(value.shape).to(value.device, value.dtype)
+        return signs if signs.data_ptr() != pool.data_ptr() + 4 * start else signs.clone()
+
+    # -- choosing ------------------------------------------------------------------------------------------------------
+
+    def _chosen(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The operator with its ties settled by position."""
+        result = func(*args, **kwargs)
+        given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+        x, dim = given["self"], given.get("dim", -1)
+        indexed = name in ("topk", "sort") or (name in ("max", "min") and isinstance(result, tuple))
+        if not indexed and name not in ("argmax", "argmin"):
+            return result
+        if not isinstance(dim, int) and dim is not None:
+            return result
+        if x.dim() == 0 or x.numel() == 0 or x.is_complex() or (x.is_floating_point() and torch.isnan(x).any()):
+            return result
+        flat = dim is None
+        axis: int = 0 if dim is None else dim
+        data = x.reshape(-1) if flat else x
+        largest = {"topk": given.get("largest", True), "sort": given.get("descending", False)}.get(
+            name, name in ("max", "argmax")
+        )
+        count = {"topk": given.get("k", 1), "sort": data.shape[axis]}.get(name, 1)
+        turned_round = data.flip(axis) if self.ties is Ties.LAST else data
+        order = torch.sort(turned_round, dim=axis, descending=largest, stable=True).indices.narrow(axis, 0, count)
+        if self.ties is Ties.LAST:
+            order = data.shape[axis] - 1 - order
+        was = result[1] if indexed else result
+        if name in ("topk", "sort"):
+            chosen = order
+        elif flat:
+            chosen = order.reshape(was.shape)
+        else:
+            chosen = order if was.dim() == data.dim() else order.squeeze(axis)
+        if chosen.shape != was.shape:
+            return result
+        if not torch.equal(chosen, was):
+            self.tied[f"{name} at {source}" if (source := _source()) else name] = None
+        if not indexed:
+            return chosen
+        values = torch.gather(data, axis, order)
+        values = values if values.shape == result[0].shape else values.squeeze(axis)
+        kind = type(result)
+        return kind((values, chosen)) if kind is not tuple else (values, chosen)
+
+    # -- recording -----------------------------------------------------------------------------------------------------
+
+    def _record(self, func: Any, name: str, args: Sequence[Any], result: Any) -> None:
+        if self._recorded > _RECORDED or func._schema.is_mutable:
+            return
+        if not any(_is_float(value) for value in _pytree.tree_leaves(args)):
+            return
+        for value in result if isinstance(result, list | tuple) else [result]:
+            if not isinstance(value, torch.Tensor) or value.dtype.is_complex:
+                continue
+            if value.dtype.is_floating_point and name not in ("floor", "ceil", "round", "trunc"):
+                continue
+            self._recorded += value.numel()
+            self.decisions.append(Decision(name, _source(), value.detach().clone()))
+
+
+def turned(before: Sequence[Decision], after: Sequence[Decision]) -> tuple[Decision, int, int] | None:
+    """The first decision that came out otherwise, how many of its elements did, and how many there are."""
+    for one, other in zip(before, after, strict=False):
+        if one.operator != other.operator or one.source != other.source:
+            return None  # the two took different ways, and an earlier decision, which is not recorded, made them
+        if one.result.shape != other.result.shape:
+            return one, abs(one.result.numel() - other.result.numel()), one.result.numel()
+        if not torch.equal(one.result, other.result):
+            return one, int((one.result != other.result).sum()), one.result.numel()
+    return None
+
+
+def _rounds(func: Any, space: str, name: str) -> bool:
+    if space in ("prim", "prims", "graphforge") or name in EXACT:
+        return False
+    schema = func._schema
+    if schema.is_mutable:
+        return True
+    return not any(returned.alias_info is not None for returned in schema.returns)
+
+
+def _is_float(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and (value.dtype.is_floating_point or value.dtype.is_complex)
+        and value.dtype.itemsize > 1
+        and value.layout == torch.strided
+    )
+
+
+def _has_whole(value: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether some of the elements, looked at here and there, are whole; zeros do not move anyway."""
+    flat = value.reshape(-1) if value.is_contiguous() else value.flatten()
+    sample = flat[:: max(1, flat.numel() // 512)]
+    return bool((_is_whole(sample, dtype) & (sample != 0) | ~torch.isfinite(sample)).any())
+
+
+def _is_whole(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Numbers that arithmetic on grids, masks and counts gives, which every runtime computes exactly."""
+    size = value.abs()
+    if dtype in (torch.float32, torch.float64):
+        grid = value * 256
+        return (
+            ((size <= 2048) & (grid == grid.round())) | ((size <= 1 << 20) & (value == value.round())) | (size > 1e30)
+        )
+    return ((size <= 16) & (value == value.round())) | (size > 1e4)
+
+
+_OURS = Path(__file__).resolve().parent.parent
+
+
+def _source() -> str:
+    """The innermost line of the stack that is neither torch's nor ours."""
+    frame: Any = sys._getframe(1)
+    torch_folder = str(Path(torch.__file__).parent)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((torch_folder, str(_OURS), "<")) and "/polygraphy/" not in name:
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""

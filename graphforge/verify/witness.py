@@ -1,0 +1,153 @@
+"""What the reference itself makes of its inputs when its values move by rounding: the runs that verdicts rest on.
+
+A run costs two to five times a plain one, so none is made before somebody asks.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphforge.errors import GraphForgeError
+from graphforge.runners.arrays import Array
+from graphforge.runners.eager import EagerRunner
+from graphforge.runners.runner import Runner
+
+if TYPE_CHECKING:
+    from graphforge.verify.rounding import Decision, Ties
+
+__all__ = ["MovedRun", "Witness"]
+
+# No further run is begun after this many seconds: who waits for a verdict does not wait for minutes.
+_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class MovedRun:
+    """The reference once more, with its values a step off or its ties settled otherwise.
+
+    Attributes:
+        outputs: what it returned, by name.
+        decisions: what was decided on the way; empty where the reference cannot be watched.
+        tied: the operators where the order of equal values was another than eager's.
+    """
+
+    outputs: Mapping[str, Array]
+    decisions: Sequence[Decision] = ()
+    tied: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Witness:
+    """The reference on one set of inputs, asked again as often as a verdict needs it.
+
+    Args:
+        reference: what is right.
+        feeds: the inputs.
+        seconds: time for all runs together.
+
+    Attributes:
+        gaps: why something could not be asked, one line each.
+    """
+
+    reference: Runner
+    feeds: Mapping[str, Array]
+    seconds: float = _SECONDS
+    gaps: list[str] = field(default_factory=list)
+    _moved: list[MovedRun] = field(default_factory=list)
+    _plain: MovedRun | None = None
+    _settled: list[MovedRun] | None = None
+    _exact: Mapping[str, Array] | None = None
+    _asked_exact: bool = False
+    _spent: float = 0.0
+
+    def exact(self) -> Mapping[str, Array]:
+        """The outputs of a float64 run; empty where there cannot be one."""
+        if not self._asked_exact:
+            self._asked_exact = True
+            if isinstance(self.reference, EagerRunner):
+                start = time.perf_counter()
+                try:
+                    self._exact = self.reference.in_float64().run(self.feeds)
+                except GraphForgeError as error:
+                    self.gaps.append(f"a run in float64 could not be made: {error.message}")
+                self._spent += time.perf_counter() - start
+        return self._exact or {}
+
+    def repeats_itself(self) -> bool:
+        """Whether the reference gives the same answer when it is asked twice."""
+        one, other = self.reference.run(self.feeds), self.reference.run(self.feeds)
+        return all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+    def moved(self, count: int) -> list[MovedRun]:
+        """``count`` runs with values a step off, fewer where time runs out or the reference cannot run so."""
+        from graphforge.verify.rounding import Ties
+
+        while len(self._moved) < count and self._spent < self.seconds:
+            # Later runs take larger steps and settle ties as runtimes do: they look for decisions that can turn out
+            # otherwise, where the first ones measure.
+            later = len(self._moved) >= 4
+            run = self._run(
+                seed=1 + len(self._moved), steps=2.0 if later else 1.0, ties=Ties.FIRST if later else Ties.AS_EAGER
+            )
+            if run is None:
+                break
+            self._moved.append(run)
+        return self._moved[:count]
+
+    def plain(self) -> MovedRun | None:
+        """A run as it is, watched."""
+        if self._plain is None:
+            from graphforge.verify.rounding import Ties
+
+            self._plain = self._run(seed=0, steps=0.0, ties=Ties.AS_EAGER)
+        return self._plain
+
+    def with_ties_settled(self) -> list[MovedRun]:
+        """Runs as they are but for the order of equal values: lower index first, higher index first."""
+        if self._settled is None:
+            from graphforge.verify.rounding import Ties
+
+            runs = (self._run(seed=0, steps=0.0, ties=ties) for ties in (Ties.FIRST, Ties.LAST))
+            self._settled = [run for run in runs if run is not None]
+        return self._settled
+
+    def _run(self, *, seed: int, steps: float, ties: Ties) -> MovedRun | None:
+        start = time.perf_counter()
+        try:
+            if isinstance(self.reference, EagerRunner):
+                return _watched(self.reference, self.feeds, seed, steps, ties)
+            return MovedRun(self.reference.run({n: _off(n, array, seed, steps) for n, array in self.feeds.items()}))
+        except GraphForgeError as error:
+            if (told := f"a run with its values a step off could not be made: {error.message}") not in self.gaps:
+                self.gaps.append(told)
+            return None
+        finally:
+            self._spent += time.perf_counter() - start
+
+
+def _watched(reference: EagerRunner, feeds: Mapping[str, Array], seed: int, steps: float, ties: Ties) -> MovedRun:
+    import torch
+
+    from graphforge.verify.rounding import Moved
+
+    recurrent = any(isinstance(module, torch.nn.RNNBase) for module in reference.module.modules())
+    mode = Moved(seed=seed, steps=steps, ties=ties, apart=recurrent)
+    with mode.on():
+        outputs = reference.run(feeds)
+    return MovedRun(outputs, mode.decisions, tuple(mode.tied))
+
+
+def _off(name: str, array: Array, seed: int, steps: float) -> Array:
+    """An input with every float a step up or down: all that can be moved of a reference that is a file."""
+    if array.dtype.kind not in "f" or not steps:
+        return array
+    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    signs = generator.integers(0, 2, array.shape) * 2.0 - 1.0
+    eps = float(np.finfo(array.dtype).eps) if array.dtype.itemsize > 1 else 0.0
+    return np.asarray(array * (1.0 + signs * (eps * steps)), array.dtype)
