@@ -1,0 +1,44 @@
+"""The soak of scripts/bench fuzz: some of it runs here, and its judge can tell a wrong file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from scripts import fuzz_graphs, fuzz_judge, fuzz_programs
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def test_some_programs_and_graphs_of_the_soak(tmp_path: Path) -> None:
+    words = ["--count", "6", "--seed", "100", "--keep", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "bench_fuzz.py"), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| programs | 6 |" in done.stdout
+    assert "| graphs | 6 |" in done.stdout
+
+
+def test_a_program_is_the_same_for_the_same_seed() -> None:
+    assert fuzz_programs.draw_program(5).source() == fuzz_programs.draw_program(5).source()
+    assert fuzz_graphs.draw_graph(5).text() == fuzz_graphs.draw_graph(5).text()
+
+
+def test_the_judge_sees_a_constant_that_is_a_little_off(tmp_path: Path) -> None:
+    node = fuzz_graphs.Node("v0", "Mul", ("x", "c0"), {})
+    graph = fuzz_graphs.Graph(
+        17, {"x": ("float32", ("n", 3))}, {"c0": np.array([2.0], np.float32)}, (node,), ("v0",), {"n": (1, 4)}, seed=0
+    )
+    path = tmp_path / "same.onnx"
+    onnx.save(graph.model(), path)
+    assert fuzz_judge._judge_graph(path, graph) == ""
+    changed = graph.model()
+    changed.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([2.0002], np.float32), "c0"))
+    onnx.save(changed, path)
+    assert "elements, worst off by" in fuzz_judge._judge_graph(path, graph)
