@@ -2,12 +2,14 @@
 
 ``copy.deepcopy`` of a tensor asks for its memory, which a tensor being traced has not: it becomes a clone.
 ``torch.linspace`` takes its number of steps as a fixed number: over a dynamic size it is computed from ``arange``.
+``torch.nn.functional.grouped_mm`` runs in any precision, and is described to a capture in bfloat16 only: here in any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -22,6 +24,9 @@ def traceable_functions() -> Iterator[None]:
     library: Any = torch
     tensors: Any = torch.Tensor
     linspace, deepcopy = library.linspace, tensors.__deepcopy__
+    descriptions = vars(import_module("torch._meta_registrations"))
+    described = descriptions.get("_meta_grouped_mm_common")
+    shaped = descriptions.get("_create_grouped_mm_output_tensor")
 
     def traced_linspace(start: Any, end: Any, steps: Any, **keywords: Any) -> Any:
         plain = isinstance(start, int | float) and isinstance(end, int | float)
@@ -37,11 +42,22 @@ def traceable_functions() -> Iterator[None]:
             memo[id(self)] = self.clone()
         return memo[id(self)]
 
+    def grouped(a: Tensor, b: Tensor, scale_a: Any, scale_b: Any, offs: Any = None, **keywords: Any) -> Any:
+        assert described is not None
+        assert shaped is not None
+        if scale_a is not None or scale_b is not None:
+            return described(a, b, scale_a, scale_b, offs=offs, **keywords)
+        return shaped(a, b, offs, keywords.get("out_dtype"))
+
     library.linspace = traced_linspace
     tensors.__deepcopy__ = traced_deepcopy
+    if described is not None and shaped is not None:
+        descriptions["_meta_grouped_mm_common"] = grouped
     try:
         yield
     finally:
+        if described is not None:
+            descriptions["_meta_grouped_mm_common"] = described
         library.linspace = linspace
         tensors.__deepcopy__ = deepcopy
 
