@@ -19,7 +19,7 @@ from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.frontend.advice import advice_for, reason_of
 from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
-from graphforge.frontend.promises import asserted, check_promises, edge_sizes, guarded, small_ranges
+from graphforge.frontend.promises import BrokenPromise, asserted, check_promises, edge_sizes, guarded, small_ranges
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
 from graphforge.frontend.state import keeping_state
@@ -40,6 +40,9 @@ __all__ = [
 
 # torch's capture changes torch itself while it runs: two at once would trip over each other.
 _one_at_a_time = threading.RLock()
+
+# Captures at other sizes, after one that holds at few sizes but the example's.
+_OTHER_SIZES = 2
 
 METHODS = ("export", "export-strict", "fx", "trace")
 
@@ -75,7 +78,10 @@ def capture(
     substitutions = declared_substitutions(target)
     failures: dict[str, str] = {}
     idle: dict[str, str] = {}
-    captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
+    try:
+        captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
+    except BrokenPromise as broken:
+        captured = _elsewhere(broken, methods, model, widened, shapes, substitutions)
     if captured is None:
         captured = _after_a_run(methods, model, widened, shapes, substitutions, dict(failures))
     if captured is not None:
@@ -158,6 +164,43 @@ def _after_a_run(
     return captured
 
 
+def _elsewhere(
+    broken: BrokenPromise,
+    methods: Sequence[str],
+    model: torch.nn.Module,
+    inputs: CallInputs,
+    shapes: ShapeSpec,
+    substitutions: Sequence[Substitution],
+) -> Captured:
+    """A capture at sizes where nothing happens to come out even, after one at the example's that holds for few others.
+
+    A length that is a multiple of 8 already makes "padded to a multiple of 8" the length itself, and a cut back to the
+    length no cut at all.  What a capture at another length takes for granted is checked in the same way.
+
+    Raises:
+        BrokenPromise: that of the example, when no other size does better.
+    """
+    failing = broken.failing
+    for _ in range(_OTHER_SIZES):
+        chosen = max(failing, key=lambda sizes: [_unevenness(sizes), sum(sizes.values())])
+        try:
+            captured = _by_any(methods, model, _resized(inputs, shapes, chosen), shapes, substitutions, {}, {})
+        except BrokenPromise as again:
+            failing = again.failing
+            continue
+        except GraphForgeError:
+            break
+        if captured is None:
+            break
+        return captured
+    raise broken
+
+
+def _unevenness(sizes: Mapping[str, int]) -> int:
+    """How many of the sizes are no multiples of what things are usually cut into."""
+    return sum(all(size % number for number in (2, 3, 5, 7)) for size in sizes.values())
+
+
 def _told_once(failures: Mapping[str, str]) -> Iterator[str]:
     """A line for each method; one that failed as an earlier one did says so."""
     first: dict[str, str] = {}
@@ -201,6 +244,11 @@ def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:
         larger = [size for size in dim.sizes(limit=16) if size // dim.step > 1]
         # a size that no other dim has, where there is one: equal sizes invite capture to tie dims together
         wanted[name] = next((size for size in larger if size not in used), larger[0] if larger else sizes[name])
+    return _resized(inputs, shapes, wanted)
+
+
+def _resized(inputs: CallInputs, shapes: ShapeSpec, wanted: Mapping[str, int]) -> CallInputs:
+    """The example with some dims at other sizes: its rows again, or fewer of them."""
     if not wanted:
         return inputs
     tensors = inputs.tensors

@@ -24,7 +24,7 @@ from graphforge.frontend.captured import Captured
 from graphforge.spec import DimRange
 from graphforge.user_code import shown_path
 
-__all__ = ["Condition", "asserted", "check_promises", "edge_sizes", "guarded", "small_ranges"]
+__all__ = ["BrokenPromise", "Condition", "asserted", "check_promises", "edge_sizes", "guarded", "small_ranges"]
 
 # Sizes of one dim, or combinations of several, up to which every single one is tried; beyond, the borders of the
 # condition, both ends, and a seeded choice.
@@ -46,6 +46,28 @@ class Condition:
 
     expression: Any
     place: str = ""
+
+
+class BrokenPromise(CaptureError):
+    """What a capture took for granted is false at a promised size.
+
+    Attributes:
+        failing: promised sizes at which it is false.
+    """
+
+    failing: Sequence[dict[str, int]] = ()
+
+    @classmethod
+    def at(cls, failing: Sequence[dict[str, int]], words: str, place: str) -> BrokenPromise:
+        """The error for a condition in words, asked at a place in the user's code."""
+        shown = ", ".join(f"{name} = {size}" for name, size in failing[0].items())
+        error = cls(
+            f"the model behaves otherwise at {shown} than at the example's sizes",
+            f"the captured program holds where {words}" + (f", asked at {place}" if place else ""),
+            "promise a range within which that is true, or compile the sizes apart",
+        )
+        error.failing = failing
+        return error
 
 
 def asserted(captured: Captured) -> Iterator[Condition]:
@@ -85,7 +107,7 @@ def check_promises(captured: Captured, conditions: Sequence[Condition]) -> list[
     """Check conditions at the promised sizes; returns sizes at which only a run of the model can tell.
 
     Raises:
-        CaptureError: one is false at a promised size; the notes name condition and sizes.
+        BrokenPromise: one is false at a promised size; the notes name condition and sizes.
     """
     names, dims = captured.symbols, captured.shapes.dims
     tried: list[dict[str, int]] = []
@@ -98,14 +120,9 @@ def check_promises(captured: Captured, conditions: Sequence[Condition]) -> list[
         if _is_about_edges(condition.expression):
             tried += _spread(list(itertools.islice(failing, _EVERY)))
             continue
-        for sizes in failing:
-            shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-            raise CaptureError(
-                f"the model behaves otherwise at {shown} than at the example's sizes",
-                f"the captured program holds where {_in_words(condition.expression, names)}"
-                + (f", asked at {condition.place}" if condition.place else ""),
-                "promise a range within which that is true, or compile the sizes apart",
-            )
+        false = list(itertools.islice(failing, _EVERY))
+        if false:
+            raise BrokenPromise.at(false, _in_words(condition.expression, names), condition.place)
     return [dict(sizes) for sizes in dict.fromkeys(tuple(sorted(sizes.items())) for sizes in tried)]
 
 

@@ -134,3 +134,20 @@ def test_a_trace_is_tried_at_every_size_of_a_small_range() -> None:
     assert [sizes["rows"] for sizes in captured.to_try] == list(range(2, 21))
     captured = _captured(torch.sin, torch.rand(4, 2), {0: DimRange("rows", 0, 10**12)}, method="trace")
     assert captured.to_try == [{"rows": 0}, {"rows": 1}]
+
+
+class _Windows(torch.nn.Module):
+    """Padded to a multiple of 6, cut into windows, joined and cut back: nothing of it shows at a length of 12."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        length = x.shape[1]
+        windows = torch.nn.functional.pad(x, (0, 0, 0, -length % 6)).unflatten(1, (-1, 6))
+        summed: torch.Tensor = windows.cumsum(2).flatten(1, 2)[:, :length]
+        return summed
+
+
+def test_an_example_that_comes_out_even_is_captured_at_another_size() -> None:
+    others = [(torch.randn(1, length, 3),) for length in (4, 6, 7, 11, 13, 24, 30)]
+    lower_and_compare(
+        _Windows(), (torch.randn(2, 12, 3),), dynamic={"x": {0: (1, 4), 1: (4, 30)}}, other_inputs=others
+    )
