@@ -90,7 +90,7 @@ class GraphForgeError(Exception):
 
     def add_note(self, note: str) -> None:
         """One more way out, learnt on the way up."""
-        self._given += (note,)
+        self._given += (note,) if note else ()
 
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  note: {note}" for note in self.notes)])
@@ -103,7 +103,13 @@ class UsageError(GraphForgeError):
 
 
 class CaptureError(GraphForgeError):
-    """No way of capturing the model worked; the notes say why each failed."""
+    """No way of capturing the model worked; the notes say why each failed.
+
+    Attributes:
+        long_text: all that torch said about it, which is too long for notes.
+    """
+
+    long_text: str = ""
 
 
 class LoweringError(GraphForgeError):

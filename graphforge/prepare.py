@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphforge.errors import CaptureError, GraphForgeError, InternalError, UsageError, argument
+from graphforge.hushed import hushed, leave_long_text
 from graphforge.journal import Journal
 from graphforge.user_code import user_error
 
@@ -414,13 +415,16 @@ def to_ir(
                 module.eval()
             try:
                 captured = run_capture(module, prepared.inputs, prepared.shapes, method=capture, target=target)
-            except CaptureError:
+            except CaptureError as error:
                 _see_that_it_runs(module, prepared.inputs)  # if it does not, that is the better answer
+                path = leave_long_text(error.long_text, "capture") if error.long_text else ""
+                error.add_note(f"all that torch says about it is in {path}" if path else "")
                 raise
         step["nodes"] = len(captured.graph_module.graph.nodes)
     with journal.step("lower") as step:
         try:
-            lowered = lower(captured)
+            with hushed():
+                lowered = lower(captured)
             check_level(lowered.model, Level.CAPTURED, f"capture by {captured.method}")
         except InternalError:  # capture computes nothing, so element types that eager refuses may get this far
             if prepared.loaded.module is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import sysconfig
 import types
+from collections.abc import Iterable
 from pathlib import Path
 
 from graphforge.errors import InternalError, UserCodeError
 
-__all__ = ["described", "is_installed", "is_ours", "place_of", "shown_path", "user_error"]
+__all__ = ["described", "is_installed", "is_ours", "place_here", "place_of", "shown_path", "user_error"]
 
 # Lines of an exception's text that are repeated; torch's can run to pages.
 _MAX_LINES = 8
@@ -40,12 +42,28 @@ def place_of(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename and not is_installed(error.filename):
         source = (error.text or linecache.getline(error.filename, error.lineno or 0)).strip()
         return f"raised at {shown_path(error.filename)}:{error.lineno}" + (f": {source}" if source else "")
-    theirs = ""
-    others = ""
+    frames = []
     trace = error.__traceback__
     while trace is not None:
-        frame, line = trace.tb_frame, trace.tb_lineno
+        frames.append((trace.tb_frame, trace.tb_lineno))
         trace = trace.tb_next
+    return _innermost(frames)
+
+
+def place_here() -> str:
+    """The same for the line that runs now: the innermost frame of the user's on the stack."""
+    frames = []
+    frame = inspect.currentframe()
+    while frame is not None:
+        frames.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    return _innermost(frames[::-1])
+
+
+def _innermost(frames: Iterable[tuple[types.FrameType, int]]) -> str:
+    theirs = ""
+    others = ""
+    for frame, line in frames:
         name, file = str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
         if is_ours(name) or file.startswith(("<frozen", "<eval_with_key", "<string>")):
             continue

@@ -115,7 +115,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _refuse(error: GraphForgeError, as_json: bool, code: int | None = None) -> int:
     code = error.exit_code if code is None else code
-    message, *notes = error.told(flag)
+    from graphforge.hushed import in_a_screen
+
+    message, *notes = in_a_screen(error.told(flag))
     print_error(message, notes)
     if as_json:
         print_json({"error": {"message": message, "notes": notes, "exit_code": code}})

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,9 +14,10 @@ from torch.utils import _pytree
 
 from graphforge.call import CallInputs, output_names
 from graphforge.errors import CaptureError, GraphForgeError, UsageError
-from graphforge.frontend.advice import advice_for, reason_of
+from graphforge.frontend.advice import Failures, capture_error
 from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
+from graphforge.frontend.fixed_sizes import noticing_fixed_sizes
 from graphforge.frontend.promises import BrokenPromise, asserted, check_promises, edge_sizes, guarded, small_ranges
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
@@ -28,6 +27,7 @@ from graphforge.frontend.substitution import Substitution, declared_substitution
 from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret
 from graphforge.frontend.traceable import traceable_functions
+from graphforge.hushed import hushed
 from graphforge.module_state import ModuleState
 from graphforge.spec import ShapeSpec
 
@@ -76,21 +76,18 @@ def capture(
         methods = ("trace",)
     load_substitutes()
     substitutions = declared_substitutions(target)
-    failures: dict[str, str] = {}
+    failures = Failures()
     idle: dict[str, str] = {}
     try:
         captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
     except BrokenPromise as broken:
         captured = _elsewhere(broken, methods, model, widened, shapes, substitutions)
     if captured is None:
-        captured = _after_a_run(methods, model, widened, shapes, substitutions, dict(failures))
+        captured = _after_a_run(methods, model, widened, shapes, substitutions, Failures(failures))
     if captured is not None:
         return captured
-    raise CaptureError(
-        "the model could not be captured",
-        *_told_once(failures),
-        *(f"the substitution of {path} matched nothing: {problem}" for path, problem in idle.items()),
-        advice_for(failures),
+    raise capture_error(
+        failures, *(f"the substitution of {path} matched nothing: {problem}" for path, problem in idle.items())
     )
 
 
@@ -100,7 +97,7 @@ def _by_any(
     inputs: CallInputs,
     shapes: ShapeSpec,
     substitutions: Sequence[Substitution],
-    failures: dict[str, str],
+    failures: Failures,
     idle: dict[str, str],
 ) -> Captured | None:
     """The first capture that works; None where none does, with the reasons in ``failures``.
@@ -114,9 +111,17 @@ def _by_any(
             continue
         applied: list[Applied] = []
         notes: list[str] = []
-        with _one_at_a_time, _quiet(), recurrent_shapes(), keeping_state(model, notes), ExitStack() as aids:
+        with (
+            _one_at_a_time,
+            hushed() as said,
+            _quiet(),
+            recurrent_shapes(),
+            keeping_state(model, notes),
+            ExitStack() as aids,
+        ):
             if name != "export-strict":  # which reads Python's byte code, where a replaced function is in its way
                 aids.enter_context(noticing_symbolic_functions(notes))
+                aids.enter_context(noticing_fixed_sizes(failures.fixed))
                 aids.enter_context(traceable_functions())
                 applied = aids.enter_context(substituting(substitutions, model))
             try:  # around torch's part alone: a failure in ours does not count as one of a capture method
@@ -124,7 +129,7 @@ def _by_any(
             except GraphForgeError:
                 raise
             except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
-                failures[name] = reason_of(error)
+                failures.add(name, error, said)
                 idle |= {one.substitution.path: one.problem for one in applied if one.problem}
                 needed = needed or any(one.calls and one.substitution.required for one in applied)
                 continue
@@ -143,7 +148,7 @@ def _after_a_run(
     inputs: CallInputs,
     shapes: ShapeSpec,
     substitutions: Sequence[Substitution],
-    failures: dict[str, str],
+    failures: Failures,
 ) -> Captured | None:
     """A capture of the model as its first call leaves it, where that makes something that later calls use."""
     state = ModuleState(model)
@@ -184,7 +189,7 @@ def _elsewhere(
     for _ in range(_OTHER_SIZES):
         chosen = max(failing, key=lambda sizes: [_unevenness(sizes), sum(sizes.values())])
         try:
-            captured = _by_any(methods, model, _resized(inputs, shapes, chosen), shapes, substitutions, {}, {})
+            captured = _by_any(methods, model, _resized(inputs, shapes, chosen), shapes, substitutions, Failures(), {})
         except BrokenPromise as again:
             failing = again.failing
             continue
@@ -201,36 +206,11 @@ def _unevenness(sizes: Mapping[str, int]) -> int:
     return sum(all(size % number for number in (2, 3, 5, 7)) for size in sizes.values())
 
 
-def _told_once(failures: Mapping[str, str]) -> Iterator[str]:
-    """A line for each method; one that failed as an earlier one did says so."""
-    first: dict[str, str] = {}
-    for name, reason in failures.items():
-        same = first.setdefault(reason, name)
-        yield f"{name}: {reason}" if same == name else f"{name}: the same as {same}"
-
-
-def _unsaid(*told: object, **how: object) -> None:
-    """What stands for `print` in torch's exporter, which prints the graph so far when a capture fails."""
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    loggers = [
-        logging.getLogger(name) for name in ("torch", "torch._guards", "torch._dynamo", "torch.fx", "torch.export")
-    ]
-    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)  # what fails is told once, by us, with its reason
-        exporter = vars(import_module("torch.export._trace"))
-        exporter["print"] = _unsaid
-        try:
-            yield
-        finally:
-            exporter.pop("print", None)
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
 def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphforge.errors import GraphForgeError
+from graphforge.hushed import hushed
 from graphforge.module_state import ModuleState
 from graphforge.runners.arrays import Array, array_from_tensor, as_real, dtype_name, tensor_from_array
 from graphforge.user_code import user_error
@@ -92,8 +93,13 @@ class EagerRunner:
                 _like(leaf, tensor_from_array(feeds[name])).to(leaf.device) if isinstance(leaf, torch.Tensor) else leaf
             )
         )
+        from torch.fx import GraphModule
+
         try:
-            return self.module(*args, **kwargs)
+            with (
+                hushed() if isinstance(self.module, GraphModule) else nullcontext()
+            ):  # which prints its code as it fails
+                return self.module(*args, **kwargs)
         except Exception as error:  # whatever the user's forward raises
             raise user_error(
                 f"{self.name}: the model itself fails on these inputs",

@@ -172,6 +172,7 @@ class OnnxRuntimeRunner:
     def _failure(self, what: str, error: Exception) -> GraphForgeError:
         text = " ".join(str(error).split())
         text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
+        text = re.sub(r"/onnxruntime_src/\S+:\d+ .*?\[with [^\]]*\] ", "", text)  # where in its own code it was
         unknown = re.search(r"([\w.]+):(\w+)\(-?\d+\) is not a registered function/op", text)
         theirs = unknown is not None and unknown[1] not in ("ai.onnx", "ai.onnx.ml", "com.microsoft")
         return GraphForgeError(

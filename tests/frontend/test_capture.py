@@ -182,9 +182,64 @@ def test_a_baked_size_is_not_told_to_become_torch_where() -> None:
     assert failure.value.told(lambda name, value: f"<{name}>")[-1].endswith("leave that dim out of <dynamic_shapes>")
 
 
+class RoundByRound(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = x.new_zeros(x.shape[1])
+        for step in range(x.shape[0]):
+            total = total * 0.5 + x[step]
+        return total
+
+
+class ReadsASize(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.ones(int(x.shape[0])).view(2, 2).reshape(-1, 1)
+
+
+class Decides(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 3:
+            return x * 2
+        return x
+
+
+@pytest.mark.parametrize(
+    ("model", "doing", "line", "advice"),
+    [
+        (
+            RoundByRound(),
+            "loops in Python over dim n, which was promised to vary",
+            "for step in range(x.shape[0]):",
+            "while_loop or scan",
+        ),
+        (ReadsASize(), "takes dim n, which was promised to vary, for the number 4", ".view(2, 2)", "x.shape[0]"),
+        (Decides(), "decides in Python what depends on data", "if x.sum() > 3:", "torch._check(x.sum() > 3)"),
+    ],
+    ids=["loop", "size", "decision"],
+)
+def test_a_refusal_says_what_the_model_does_and_where(
+    model: torch.nn.Module, doing: str, line: str, advice: str
+) -> None:
+    with pytest.raises(CaptureError) as failure:
+        _capture(model, (torch.ones(4, 3),), dynamic={"x": {0: DimRange("n", 2, 8)}})
+    assert failure.value.message == f"the model could not be captured: it {doing}"
+    first, *others = failure.value.notes
+    assert first.startswith("at ")
+    assert "test_capture.py:" in first
+    assert "in forward" in first
+    assert line in first
+    assert advice in others[-1]
+    assert not any(line in note for note in others[:-1])  # told once
+    assert "Traceback" in failure.value.long_text
+
+
 @pytest.mark.parametrize(
     ("reason", "advice"),
     [
+        (
+            "TypeError: linspace(): argument 'steps' must be int, not SymInt",
+            "the function that calls linspace",
+        ),
+        ("RuntimeError: Cannot access data pointer of Tensor that doesn't have storage", "torch.library.custom_op"),
         ("RuntimeError: There was no fake impl registered for <CustomOpDef(mine::foo)>. This is", "@foo.register_fake"),
         ("UserError: Constraints violated (x_0)!", "for a fixed number"),
         ("Unsupported: Data-dependent branching", "torch.where"),

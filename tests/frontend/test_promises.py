@@ -148,6 +148,4 @@ class _Windows(torch.nn.Module):
 
 def test_an_example_that_comes_out_even_is_captured_at_another_size() -> None:
     others = [(torch.randn(1, length, 3),) for length in (4, 6, 7, 11, 13, 24, 30)]
-    lower_and_compare(
-        _Windows(), (torch.randn(2, 12, 3),), dynamic={"x": {0: (1, 4), 1: (4, 30)}}, other_inputs=others
-    )
+    lower_and_compare(_Windows(), (torch.randn(2, 12, 3),), dynamic={"x": {0: (1, 4), 1: (4, 30)}}, other_inputs=others)
