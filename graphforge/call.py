@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,18 @@ from torch.utils import _pytree
 from graphforge.errors import UsageError
 from graphforge.spec import ShapeSpec, TensorSpec
 
-__all__ = ["CallInputs", "input_tree", "key_text", "output_names", "script_arguments"]
+__all__ = [
+    "LEFT_OUT",
+    "CallInputs",
+    "input_tree",
+    "key_text",
+    "output_names",
+    "register_dataclasses",
+    "script_arguments",
+]
+
+# What a model may return beside tensors and numbers, and no artifact can: it is left out.
+LEFT_OUT = (str, bytes, torch.dtype, torch.device, torch.Size, type)
 
 
 class CallInputs:
@@ -91,6 +103,21 @@ class CallInputs:
         return args, kwargs
 
 
+def register_dataclasses(value: Any) -> None:
+    """Make the dataclasses among arguments or results known to torch, which takes them apart by their fields then."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            register_dataclasses(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            register_dataclasses(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if type(value) not in _pytree.SUPPORTED_NODES:
+            torch.export.register_dataclass(type(value))
+        for one in dataclasses.fields(value):
+            register_dataclasses(getattr(value, one.name, None))
+
+
 def key_text(key: Any) -> str:
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):
@@ -104,6 +131,7 @@ def input_tree(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
     Raises:
         UsageError: the arguments do not fit the signature.
     """
+    register_dataclasses((args, kwargs))
     forward = getattr(model, "forward", model)
     if isinstance(model, torch.jit.ScriptModule):
         return CallInputs(args, kwargs, [argument.name for argument in script_arguments(model)])

@@ -421,6 +421,7 @@ def to_ir(
                 error.add_note(f"all that torch says about it is in {path}" if path else "")
                 raise
         step["nodes"] = len(captured.graph_module.graph.nodes)
+    prepared.further += [{n: _as_numpy(tensor) for n, tensor in feeds.items()} for feeds in captured.feeds_to_try]
     with journal.step("lower") as step:
         try:
             with hushed():

@@ -12,16 +12,18 @@ from typing import Any
 import torch
 from torch.utils import _pytree
 
-from graphforge.call import CallInputs, output_names
+from graphforge.call import CallInputs, output_names, register_dataclasses
 from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.frontend.advice import Failures, capture_error
 from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
+from graphforge.frontend.decisions import Decisions, deciding
 from graphforge.frontend.fixed_sizes import noticing_fixed_sizes
 from graphforge.frontend.promises import BrokenPromise, asserted, check_promises, edge_sizes, guarded, small_ranges
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
-from graphforge.frontend.state import keeping_state
+from graphforge.frontend.selections import check_assumptions
+from graphforge.frontend.state import keeping_state, modules_of
 from graphforge.frontend.substitutes import load_substitutes
 from graphforge.frontend.substitution import Substitution, declared_substitutions
 from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
@@ -111,6 +113,7 @@ def _by_any(
             continue
         applied: list[Applied] = []
         notes: list[str] = []
+        decisions = Decisions()
         with (
             _one_at_a_time,
             hushed() as said,
@@ -123,9 +126,11 @@ def _by_any(
                 aids.enter_context(noticing_symbolic_functions(notes))
                 aids.enter_context(noticing_fixed_sizes(failures.fixed))
                 aids.enter_context(traceable_functions())
+                aids.enter_context(_results_registered(model))
+                aids.enter_context(deciding(model, modules_of(model), decisions))
                 applied = aids.enter_context(substituting(substitutions, model))
             try:  # around torch's part alone: a failure in ours does not count as one of a capture method
-                captured = _CAPTURE[name](model, inputs, shapes)
+                captured = _decided(name, model, inputs, shapes, decisions)
             except GraphForgeError:
                 raise
             except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
@@ -134,12 +139,44 @@ def _by_any(
                 needed = needed or any(one.calls and one.substitution.required for one in applied)
                 continue
         captured.failures = failures
-        captured.notes = [*notes, *check_used(applied)]
+        if decisions.assumptions:
+            with substituting(substitutions, model), _one_at_a_time:
+                check_assumptions(model, inputs, captured, decisions.assumptions)
+        captured.notes = [*notes, *captured.notes, *check_used(applied)]
         if name == "export-strict" and any(one.required for one in substitutions):
             captured.notes.append("export-strict reads Python's byte code: what the process substitutes is left out")
         captured.substitutions = [one.to_dict() for one in applied if one.calls]
         return captured
     return None
+
+
+@contextmanager
+def _results_registered(model: torch.nn.Module) -> Iterator[None]:
+    """Dataclasses that the model returns are made known to torch before it takes the result apart."""
+    if isinstance(model, torch.jit.ScriptModule):
+        yield
+        return
+    hook = model.register_forward_hook(lambda _, __, result: register_dataclasses(result))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _decided(
+    name: str, model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, decisions: Decisions
+) -> Captured:
+    """A capture by one method, again with the other answer to a question that has no general one if that fails."""
+    while True:
+        try:
+            return _CAPTURE[name](model, inputs, shapes)
+        except GraphForgeError:
+            raise
+        except Exception:
+            if not decisions.flip():
+                raise
+        forget_calls()
+        decisions.forget()
 
 
 def _after_a_run(

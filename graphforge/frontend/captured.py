@@ -35,6 +35,7 @@ class Captured:
         substitutions: functions that others took the place of, and how often each was called.
         to_try: sizes (of some dims; the others at the example's) where only a run of the model tells whether the
             program holds.
+        feeds_to_try: tensors by input name where the same is true, and agrees in PyTorch.
     """
 
     graph_module: torch.fx.GraphModule
@@ -50,3 +51,4 @@ class Captured:
     notes: list[str] = field(default_factory=list)
     substitutions: list[dict[str, Any]] = field(default_factory=list)
     to_try: list[dict[str, int]] = field(default_factory=list)
+    feeds_to_try: list[dict[str, torch.Tensor]] = field(default_factory=list)

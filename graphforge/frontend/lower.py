@@ -16,6 +16,7 @@ import sympy
 import torch
 from onnx_ir.tensor_adapters import TorchTensor
 
+from graphforge.call import LEFT_OUT
 from graphforge.errors import GraphForgeError, LoweringError
 from graphforge.frontend.aliasing import (
     Cell,
@@ -212,7 +213,7 @@ class _Lowering:
         inputs = set(graph.inputs)
         names = {value.name for value in inputs} | set(self.captured.output_names)
         told = list(zip(self.captured.output_names, results, strict=True))
-        if all(name is None or result is None for name, result in told):
+        if all(name is None or result is None or isinstance(result, LEFT_OUT) for name, result in told):
             raise GraphForgeError("the model returns nothing", "end its forward with a return of its results")
         for name, result in told:
             if name is None:
@@ -220,17 +221,17 @@ class _Lowering:
             if result is None:
                 self.lowered.notes.append(f"output {name!r} is None and is left out")
                 continue
-            if isinstance(result, str):
-                raise GraphForgeError(
-                    f"output {name!r} of the model is text, {result!r}, expected tensors and numbers",
-                    "leave it out, for example in an nn.Module around the model that returns the rest",
+            if isinstance(result, LEFT_OUT):
+                self.lowered.notes.append(
+                    f"output {name!r} is {result!r}, expected tensors and numbers; it is left out"
                 )
+                continue
             if isinstance(result, Pair):
                 self.lowered.notes.append(
                     f"output {name!r} is complex; the artifact returns real and imaginary parts, {_AS_PAIRS}"
                 )
                 result = stacked(self.op, result)
-            value = self.op.scalar(result) if not isinstance(result, ir.Value) else result
+            value = result if isinstance(result, ir.Value) else self.number(result)
             # ONNX wants every output to be a value of its own: not an input, not a weight, not another output
             if id(value) in taken or value in inputs or value.is_initializer():
                 shape, dtype = value.shape, value.type
@@ -245,6 +246,11 @@ class _Lowering:
                 self.lowered.notes.append(f"output {was!r} is called {name!r}, since an input is called {was!r}")
             value.name = name
             graph.outputs.append(value)
+
+    def number(self, result: Any) -> ir.Value:
+        """A Python number as an output: its floats are those of float64."""
+        value = self.op.scalar(result, ir.DataType.DOUBLE if isinstance(result, float) else None)
+        return self.op.cast(value, ir.DataType.DOUBLE) if value.dtype == ir.DataType.FLOAT else value
 
 
 class Scope:

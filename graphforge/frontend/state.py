@@ -19,7 +19,7 @@ import torch
 
 from graphforge.module_state import ModuleState
 
-__all__ = ["keeping_state"]
+__all__ = ["keeping_state", "modules_of"]
 
 _CACHED = type(functools.lru_cache(len))
 _LIBRARIES = ("torch", "numpy", "sympy", "graphforge", "onnx", "builtins", "typing", "functools", "collections")
@@ -30,7 +30,7 @@ _MOST = 4096
 def keeping_state(model: torch.nn.Module, notes: list[str]) -> Iterator[None]:
     """Put the model's state back when the context ends; notes say which tensors the call would have changed."""
     state = ModuleState(model)
-    modules = _modules_of(model)
+    modules = modules_of(model)
     globals_ = [
         (value, value.copy())
         for module in modules
@@ -52,7 +52,7 @@ def keeping_state(model: torch.nn.Module, notes: list[str]) -> Iterator[None]:
                     container.extend(kept) if isinstance(container, list) else container.update(kept)
 
 
-def _modules_of(model: torch.nn.Module) -> list[ModuleType]:
+def modules_of(model: torch.nn.Module) -> list[ModuleType]:
     """The modules that the model's classes stand in, and those whose functions they use."""
     names = dict.fromkeys(str(type(part).__module__) for part in model.modules())
     for name in list(names):

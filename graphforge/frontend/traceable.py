@@ -1,7 +1,10 @@
 """While capturing: functions that torch cannot trace at dynamic sizes, computed by others that it can.
 
 ``copy.deepcopy`` of a tensor asks for its memory, which a tensor being traced has not: it becomes a clone.
-``torch.linspace`` takes its number of steps as a fixed number: over a dynamic size it is computed from ``arange``.
+``torch.linspace`` takes its steps and its ends as fixed numbers: over dynamic sizes it is computed from ``arange``.
+``torch._shape_as_tensor`` reads the sizes once: here they are put together one by one.  ``torch._check_tensor_all`` is
+an assertion about data, which an artifact does not make.  Fake quantisation whose scale stands in a tensor has no
+description of its shapes in torch: it gets one.
 ``torch.nn.functional.grouped_mm`` runs in any precision, and is described to a capture in bfloat16 only: here in any.
 """
 
@@ -27,13 +30,25 @@ def traceable_functions() -> Iterator[None]:
     descriptions = vars(import_module("torch._meta_registrations"))
     described = descriptions.get("_meta_grouped_mm_common")
     shaped = descriptions.get("_create_grouped_mm_output_tensor")
+    shape_as_tensor, check_tensor_all = library._shape_as_tensor, library._check_tensor_all
 
     def traced_linspace(start: Any, end: Any, steps: Any, **keywords: Any) -> Any:
-        plain = isinstance(start, int | float) and isinstance(end, int | float)
+        plain = all(isinstance(one, int | float | torch.SymInt | torch.SymFloat) for one in (start, end))
+        dynamic = any(isinstance(one, torch.SymInt | torch.SymFloat) for one in (start, end, steps))
         dtype = keywords.get("dtype") or torch.get_default_dtype()
-        if not isinstance(steps, torch.SymInt) or not plain or not dtype.is_floating_point or "out" in keywords:
+        if not dynamic or not plain or not dtype.is_floating_point or "out" in keywords:
             return linspace(start, end, steps, **keywords)
-        return _linspace(float(start), float(end), steps, dtype=dtype, device=keywords.get("device"))
+        first, last = torch.sym_float(start), torch.sym_float(end)
+        return _linspace(first, last, steps, dtype=dtype, device=keywords.get("device"))
+
+    def traced_shape_as_tensor(x: Tensor) -> Tensor:
+        if not _is_traced(x) or not x.dim():
+            return shape_as_tensor(x)  # type: ignore[no-any-return]
+        sizes: list[Any] = list(x.shape)
+        return torch.stack([torch.scalar_tensor(size, dtype=torch.int64) for size in sizes])
+
+    def unchecked(*_: Any, **__: Any) -> None:
+        return None
 
     def traced_deepcopy(self: Tensor, memo: dict[int, Any]) -> Any:
         if not _is_traced(self):
@@ -50,16 +65,27 @@ def traceable_functions() -> Iterator[None]:
         return shaped(a, b, offs, keywords.get("out_dtype"))
 
     library.linspace = traced_linspace
+    library._shape_as_tensor = traced_shape_as_tensor
+    library._check_tensor_all = unchecked
     tensors.__deepcopy__ = traced_deepcopy
     if described is not None and shaped is not None:
         descriptions["_meta_grouped_mm_common"] = grouped
+    kernels: Any = torch.library.Library("aten", "IMPL")
+    kernels.impl("_fake_quantize_per_tensor_affine_cachemask_tensor_qparams", _fake_quantized, "Meta")
     try:
         yield
     finally:
+        kernels._destroy()
         if described is not None:
             descriptions["_meta_grouped_mm_common"] = described
         library.linspace = linspace
+        library._shape_as_tensor = shape_as_tensor
+        library._check_tensor_all = check_tensor_all
         tensors.__deepcopy__ = deepcopy
+
+
+def _fake_quantized(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
 
 
 def _is_traced(tensor: Tensor) -> bool:
@@ -69,7 +95,7 @@ def _is_traced(tensor: Tensor) -> bool:
     return isinstance(tensor, FakeTensor | FunctionalTensor) and not isinstance(tensor, torch.nn.Parameter)
 
 
-def _linspace(start: float, end: float, steps: torch.SymInt, *, dtype: torch.dtype, device: Any) -> Tensor:
+def _linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype, device: Any) -> Tensor:
     """As torch computes it: the first half from the start, the second half from the end."""
     count: Any = steps  # torch's annotations know plain numbers only
     positions = torch.arange(count, device=device).to(dtype)

@@ -211,10 +211,11 @@ def _named_leaves(result: Any) -> list[tuple[str, Any]]:
     """What a module returned, flattened: tensors and numbers under the names that lowering gives the outputs."""
     from torch.utils import _pytree
 
-    from graphforge.call import output_names
+    from graphforge.call import LEFT_OUT, output_names
 
     leaves, spec = _pytree.tree_flatten(result)
-    return [(name, leaf) for name, leaf in zip(output_names(spec), leaves, strict=True) if leaf is not None]
+    named = zip(output_names(spec), leaves, strict=True)
+    return [(name, leaf) for name, leaf in named if leaf is not None and not isinstance(leaf, LEFT_OUT)]
 
 
 def _array_of_leaf(leaf: Any) -> Array:

@@ -230,7 +230,7 @@ lowers("aten.min.dim")(_extreme_and_place("Min"))
 # -- truth -------------------------------------------------------------------------------------------------------------
 
 
-@lowers("aten.all.default", "aten.all.dim", "aten.all.dims")
+@lowers("aten.all.default", "aten.all.dim", "aten.all.dims", "aten._is_all_true.default")
 def all_(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False) -> ir.Value:
     """Whether none is zero."""
     return _truth(op, "ReduceMin", x, dim, keepdim)

@@ -1,0 +1,404 @@
+"""While capturing: Python's decisions over values (`if y.numel() > 0`, `if not mask.any()`, `if self.sizes[0] == 0`).
+
+A capture has no values, so torch refuses them all.  Two kinds can be decided:
+
+- What follows from weights, buffers and constants alone is computed from them: it is the same at every call.
+- What asks whether data selected anything, or more than so many, is answered as if it had selected a great many.  That
+  branch is the general one: code for many rows is nearly always right for none, and not the other way round.  What was
+  taken for granted so is an `Assumption`; `selections.py` holds the program to the model where it is false.
+
+Whatever else hangs on a value stays refused.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from graphforge.user_code import is_installed, shown_path
+
+__all__ = ["ASSUMED", "COUNTED", "Assumption", "Decisions", "deciding"]
+
+# How an assertion that stands for an assumption begins, in the program.
+ASSUMED = "graphforge assumes "
+# The same of one that only keeps a count in the program, which a symbol stands for.
+COUNTED = "graphforge counts "
+# What "a great many" is, several times over: what they do not agree about is not decided.
+_MANY = (1_000_003, 1_000_004, 1_000_005, 1_000_006, 1_000_008, 1_000_010)
+_LARGE = object()
+# Nodes that a value may hang on, at most, to be computed from weights and constants.
+_MOST_NODES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """A decision that was made without its value.
+
+    Attributes:
+        text: the condition, as it stands in the user's code or in symbols.
+        place: ``file.py:12``, "" where no line of the user's is involved.
+        expression: a sympy condition over sizes that depend on data; None where the program holds an assertion.
+        answer: what the condition was taken to be.
+    """
+
+    text: str
+    place: str
+    expression: Any
+    answer: bool
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What was decided in one capture.
+
+    Attributes:
+        assumptions: in the order of the code.
+        flipped: how often ``all(...)`` was asked when its answer had better be another one, see ``flip``.
+    """
+
+    assumptions: list[Assumption] = field(default_factory=list)
+    flipped: set[str] = field(default_factory=set)
+    open_questions: list[str] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """The model is about to be captured again."""
+        self.assumptions.clear()
+        self.open_questions.clear()
+
+    def flip(self) -> bool:
+        """Answer the last question that has no general answer the other way next time; False when there is none."""
+        for question in reversed(self.open_questions):
+            if question not in self.flipped:
+                self.flipped.add(question)
+                return True
+        return False
+
+
+@contextmanager
+def deciding(model: torch.nn.Module, modules: Sequence[ModuleType], decisions: Decisions) -> Iterator[None]:
+    """Decide while the context lasts; ``modules`` are those of the model's own code."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv, uninteresting_files
+
+    uninteresting_files().add(__file__)  # our frame is not the one that asked
+    mode = _Deciding(model, decisions)
+    environment: Any = ShapeEnv
+    evaluate = environment.evaluate_expr
+
+    def evaluate_expr(self: Any, expression: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return evaluate(self, expression, *args, **kwargs)
+        except Exception as error:
+            answer = mode.of_sizes(self, expression) if type(error).__name__.startswith("GuardOnData") else None
+            if answer is None:
+                raise
+            return answer
+
+    environment.evaluate_expr = evaluate_expr
+    try:
+        with _sizes_in_python(modules), mode:
+            yield
+    finally:
+        environment.evaluate_expr = evaluate
+
+
+@contextmanager
+def _sizes_in_python(modules: Sequence[ModuleType]) -> Iterator[None]:
+    """In the model's own code, ``len``, ``int``, ``min`` and ``max`` may give sizes that are symbols."""
+    named: dict[str, Callable[..., Any]] = {"len": _len, "int": _Int, "min": _min, "max": _max}
+    changed = [(module, name) for module in modules for name in named if name not in vars(module)]
+    for module, name in changed:
+        vars(module)[name] = named[name]
+    try:
+        yield
+    finally:
+        for module, name in changed:
+            vars(module).pop(name, None)
+
+
+def _len(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.dim() and isinstance(value.shape[0], torch.SymInt):
+        return value.shape[0]
+    return len(value)
+
+
+class _IntType(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, int)
+
+    def __subclasscheck__(cls, subclass: Any) -> bool:
+        return issubclass(subclass, int)
+
+
+class _Int(int, metaclass=_IntType):
+    """``int``, which leaves a symbol a symbol: ``int(h * 0.5)`` of a size, ``int(mask.sum())`` of a count."""
+
+    def __new__(cls, value: Any = 0, *base: Any, **keywords: Any) -> Any:
+        if isinstance(value, torch.SymInt | torch.SymFloat):
+            return torch.sym_int(value)
+        if isinstance(value, torch.Tensor) and not value.is_floating_point() and _node_of(value)[0] is not None:
+            return value.item()
+        return int(value, *base, **keywords)
+
+
+def _min(*values: Any, **keywords: Any) -> Any:
+    return _extreme(min, torch.sym_min, values, keywords)
+
+
+def _max(*values: Any, **keywords: Any) -> Any:
+    return _extreme(max, torch.sym_max, values, keywords)
+
+
+def _extreme(plain: Any, symbolic: Any, values: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    many = values if len(values) > 1 else list(values[0]) if values and isinstance(values[0], list | tuple) else ()
+    if (
+        keywords
+        or not all(isinstance(one, int | torch.SymInt) for one in many)
+        or not any(_depends_on_data(one) for one in many)
+    ):
+        return plain(*values, **keywords)
+    result = many[0]
+    for one in many[1:]:
+        result = symbolic(result, one)
+    return result
+
+
+def _depends_on_data(value: Any) -> bool:
+    return isinstance(value, torch.SymInt) and not value.node.has_hint()
+
+
+class _Deciding(TorchFunctionMode):
+    """Sees every question of Python's for the value of a tensor."""
+
+    def __init__(self, model: torch.nn.Module, decisions: Decisions) -> None:
+        super().__init__()
+        self.decisions = decisions
+        self.weights = [
+            *dict(model.named_parameters(remove_duplicate=False)).values(),
+            *dict(model.named_buffers(remove_duplicate=False)).values(),
+        ]
+        self.counts: set[Any] = set()
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function in _ASKS and isinstance(args[0], torch.Tensor):
+            node, tracer = _node_of(args[0])
+            if node is not None:
+                known = self.from_constants(node, tracer, _ASKS[function])
+                if known is not None:
+                    return known
+                if function in _DECIDES and args[0].dtype is torch.bool and args[0].numel() == 1:
+                    answer = self.general(args[0], node)
+                    if answer is not None:
+                        return answer
+                result = function(*args, **(kwargs or {}))
+                if isinstance(result, torch.SymInt) and _in_the_limit(node) is _LARGE:
+                    symbol = result.node.expr
+                    if symbol not in self.counts:  # the count stays in the program, to be looked at there
+                        torch.ops.aten._assert_async.msg(args[0], f"{COUNTED}{symbol}")
+                    self.counts.add(symbol)
+                return result
+        if kwargs and kwargs.get("dtype") is _Int:
+            kwargs["dtype"] = int
+        if any(one is _Int for one in args):
+            args = tuple(int if one is _Int else one for one in args)
+        return function(*args, **(kwargs or {}))
+
+    # -- constants -----------------------------------------------------------------------------------------------------
+
+    def from_constants(self, node: torch.fx.Node, tracer: Any, asked: Callable[[torch.Tensor], Any]) -> Any:
+        """What is asked of a node that hangs on weights, buffers and constants alone; None for any other."""
+        order: dict[torch.fx.Node, None] = {}
+        if not self._collect(node, order, tracer):
+            return None
+
+        def compute() -> Any:
+            values: dict[torch.fx.Node, Any] = {}
+            with torch.no_grad():
+                for one in order:
+                    function: Any = one.target
+                    if one.op == "placeholder":
+                        values[one] = self.weights[_position(one)].detach().clone()
+                    elif one.op == "get_attr":
+                        values[one] = getattr(tracer.root, str(one.target)).detach().clone()
+                    else:
+                        args: Any = torch.fx.node.map_arg(one.args, lambda n: values[n])
+                        kwargs: Any = torch.fx.node.map_arg(one.kwargs, lambda n: values[n])
+                        values[one] = function(*args, **kwargs)
+            return asked(values[node])
+
+        with ThreadPoolExecutor(1) as elsewhere:  # a thread has no modes of the capture in force
+            try:
+                return elsewhere.submit(compute).result()
+            except Exception:  # an operator that does not run apart: the question stays open
+                return None
+
+    def _collect(self, node: torch.fx.Node, order: dict[torch.fx.Node, None], tracer: Any) -> bool:
+        pending, seen = [node], {node}
+        while pending:
+            one = pending.pop()
+            if one.op == "placeholder":
+                place = _position(one)
+                if place >= len(self.weights) or tuple(one.meta["val"].shape) != tuple(self.weights[place].shape):
+                    return False
+            elif one.op == "get_attr":
+                if type(getattr(tracer.root, str(one.target), None)) not in (torch.Tensor, torch.nn.Parameter):
+                    return False
+            elif one.target is not operator.getitem and (
+                not isinstance(one.target, torch._ops.OpOverload)
+                or torch.Tag.nondeterministic_seeded in one.target.tags
+            ):
+                return False
+            for argument in one.all_input_nodes:
+                if argument not in seen:
+                    seen.add(argument)
+                    pending.append(argument)
+            if len(seen) > _MOST_NODES:
+                return False
+        order |= dict.fromkeys(one for one in node.graph.nodes if one in seen)
+        return True
+
+    # -- the general branch --------------------------------------------------------------------------------------------
+
+    def general(self, value: torch.Tensor, node: torch.fx.Node) -> bool | None:
+        answer = _in_the_limit(node)
+        text, place = _asked_at()
+        if answer is None and str(node.target) == "aten.all.default":
+            question = f"{place} {text}"
+            if question not in self.decisions.open_questions:
+                self.decisions.open_questions.append(question)
+            answer = question in self.decisions.flipped
+        if not isinstance(answer, bool):
+            return None
+        told = value if answer else value.logical_not()
+        torch.ops.aten._assert_async.msg(told, f"{ASSUMED}{len(self.decisions.assumptions)}")
+        self.decisions.assumptions.append(Assumption(text or "a value", place, None, answer))
+        return answer
+
+    def of_sizes(self, environment: Any, expression: Any) -> Any:
+        """A condition on sizes that depend on data, where a great many rows all give the same answer."""
+        import sympy
+
+        if not getattr(expression, "is_Boolean", False) and not getattr(expression, "is_Relational", False):
+            return None
+        backed = getattr(environment, "backed_var_to_val", None) or environment.var_to_val
+        free = [symbol for symbol in expression.free_symbols if symbol not in backed]
+        if not free or not all(symbol in environment.size_like or symbol in self.counts for symbol in free):
+            return None
+        if isinstance(expression, sympy.Eq | sympy.Ne) and len(free) > 1:
+            return None  # two selections of one size, or not: neither is the general case
+        answers = set()
+        for many in _MANY:
+            at = {**{symbol: backed[symbol] for symbol in expression.free_symbols if symbol in backed}}
+            at |= {symbol: sympy.Integer(many * (1 + 2 * place)) for place, symbol in enumerate(free)}
+            answers.add(expression.xreplace(at))
+        if len(answers) != 1 or next(iter(answers)) not in (sympy.true, sympy.false):
+            return None
+        (answer,) = answers
+        text, place = _asked_at()
+        assumption = Assumption(text or str(expression), place, expression, bool(answer))
+        if assumption not in self.decisions.assumptions:
+            self.decisions.assumptions.append(assumption)
+        return answer
+
+
+_DECIDES = (torch.Tensor.__bool__, torch.Tensor.item)
+_ASKS: dict[Any, Callable[[torch.Tensor], Any]] = {
+    torch.Tensor.__bool__: bool,
+    torch.Tensor.item: lambda value: value.item(),
+    torch.Tensor.tolist: lambda value: value.tolist(),
+    torch.Tensor.__int__: int,
+    torch.Tensor.__float__: float,
+    torch.Tensor.__index__: lambda value: value.__index__(),
+}
+
+
+def _node_of(value: torch.Tensor) -> tuple[torch.fx.Node | None, Any]:
+    """The node of the program so far that computes a tensor."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+
+    mode = get_proxy_mode()
+    if mode is None:
+        return None, None
+    slot = get_proxy_slot(value, mode.tracer, None)
+    node = getattr(getattr(slot, "proxy", None), "node", None)
+    return (node if isinstance(node, torch.fx.Node) else None), mode.tracer
+
+
+def _position(placeholder: torch.fx.Node) -> int:
+    return [node for node in placeholder.graph.nodes if node.op == "placeholder"].index(placeholder)
+
+
+_HANDED_ON = (
+    "aten._to_copy.default aten.to.dtype aten.to.dtype_layout aten.clone.default aten.detach.default "
+    "aten.alias.default aten.view.default aten.reshape.default aten.squeeze.default aten.squeeze.dim "
+    "aten.select.int aten.unbind.int aten.contiguous.default aten.flatten.using_ints"
+).split()
+_COMPARED: dict[str, Callable[[int, float], bool]] = {
+    "gt": lambda one, other: one > other,
+    "ge": lambda one, other: one >= other,
+    "lt": lambda one, other: one < other,
+    "le": lambda one, other: one <= other,
+    "eq": lambda one, other: one == other,
+    "ne": lambda one, other: one != other,
+}
+
+
+def _in_the_limit(node: Any) -> Any:
+    """What a node gives where data selects a great many: True, False, ``_LARGE`` for a count, None if nobody knows."""
+    if not isinstance(node, torch.fx.Node) or node.op != "call_function":
+        return None
+    name = str(node.target)
+    if name in _HANDED_ON:
+        return _in_the_limit(node.args[0])
+    if name.startswith("aten.any."):
+        return True
+    fed = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], torch.fx.Node) else None
+    if name.startswith("aten.count_nonzero"):
+        return _LARGE
+    if name.startswith("aten.sum."):
+        return _LARGE if isinstance(fed, torch.Tensor) and (fed.dtype is torch.bool or _is_of_bools(node)) else None
+    if name in ("aten.logical_not.default", "aten.bitwise_not.default"):
+        inside = _in_the_limit(node.args[0])
+        return not inside if isinstance(inside, bool) else None
+    comparison, _, overload = name.removeprefix("aten.").partition(".")
+    if comparison in _COMPARED and overload == "Scalar" and _in_the_limit(node.args[0]) is _LARGE:
+        other = node.args[1]
+        return _COMPARED[comparison](_MANY[0], other) if isinstance(other, int | float) else None
+    return None
+
+
+def _is_of_bools(node: torch.fx.Node) -> bool:
+    """Whether a sum adds up bools that were made numbers first."""
+    fed = node.args[0]
+    while isinstance(fed, torch.fx.Node) and str(fed.target) in _HANDED_ON:
+        fed = fed.args[0]
+    value = fed.meta.get("val") if isinstance(fed, torch.fx.Node) else None
+    return isinstance(value, torch.Tensor) and value.dtype is torch.bool
+
+
+def _asked_at() -> tuple[str, str]:
+    """The line of the user's that asks, and where it stands: the innermost frame that is neither ours nor installed."""
+    import linecache
+
+    frame: Any = sys._getframe(1)
+    others = ("", "")
+    while frame is not None:
+        file, name = frame.f_code.co_filename, str(frame.f_globals.get("__name__", ""))
+        top = name.split(".")[0]
+        if top not in ("torch", "graphforge", "sympy", "contextlib", "functools") and not file.startswith("<"):
+            found = linecache.getline(file, frame.f_lineno).strip(), f"{shown_path(file)}:{frame.f_lineno}"
+            if not is_installed(file):
+                return found
+            others = others if others[1] else found
+        frame = frame.f_back
+    return others

@@ -1,0 +1,175 @@
+"""Python decisions over values: by constants, and by what data selects, each held to the model where it is false."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graphforge.call import input_tree
+from graphforge.errors import CaptureError
+from graphforge.frontend.capture import capture
+from graphforge.frontend.captured import Captured
+from graphforge.frontend.lower import lower
+from tests.frontend.helpers import assert_same, run_model
+
+
+def _captured(model: nn.Module, *inputs: Tensor) -> Captured:
+    tree = input_tree(model, inputs, {})
+    return capture(model, tree, tree.spec(), method="export")
+
+
+def _holds(model: nn.Module, captured: Captured, inputs: list[Tensor]) -> None:
+    lowered = lower(captured).model
+    for one in inputs:
+        expected = model(one.clone())
+        assert_same(run_model(lowered, {"x": one}), list(expected) if isinstance(expected, tuple) else [expected])
+
+
+# -- by constants ------------------------------------------------------------------------------------------------------
+
+
+class Stored(nn.Module):
+    """Branches on a buffer, a parameter, an attribute and a tensor made on the spot; sizes from a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sizes", torch.tensor([2, -1]))
+        self.gain = nn.Parameter(torch.tensor([1.5, 0.0]))
+        self.switch = torch.tensor([0.0, 1.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        sizes: Any = self.sizes
+        if torch.any(sizes == 0):
+            raise ValueError("a size is missing")
+        if self.gain.abs().max() > 1:
+            x = x * 2
+        if not self.switch[0]:
+            x = x + float(self.switch[1] * 3)
+        if torch.tensor([4.0]).sqrt().item() > 3:
+            x = x - 100
+        return x.reshape(sizes.tolist())
+
+
+def test_what_weights_and_constants_decide_is_computed_from_them() -> None:
+    model = Stored().eval()
+    captured = _captured(model, torch.rand(4, 3))
+    assert not captured.notes
+    _holds(model, captured, [torch.rand(4, 3)])
+
+
+class ByInput(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.mean() > 0 else x
+
+
+def test_a_value_of_the_input_still_decides_nothing() -> None:
+    with pytest.raises(CaptureError, match="could not be captured"):
+        _captured(ByInput().eval(), torch.rand(4, 3))
+
+
+# -- by what data selects ----------------------------------------------------------------------------------------------
+
+
+class Rows(nn.Module):
+    """The tests that detectors ask, each in words of its own."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Any:
+        mask = x[:, 0] > 0.5
+        if self.how == "any":
+            if not mask.any():
+                return x.new_zeros((0, x.shape[1]))
+        elif self.how == "sum":
+            if mask.sum() == 0:
+                return x[:0]
+        elif self.how == "item" and int(mask.sum()) < 1:
+            return x[:0]
+        y = x[mask]
+        if self.how == "len" and len(y) == 0:
+            return y
+        if self.how == "numel":
+            if y.numel() > 0:
+                y = y * 2
+        elif self.how == "not" and not y.shape[0]:
+            return y
+        elif self.how == "most" and y.shape[0] > 4:
+            y = y[:4]
+        elif self.how == "min":
+            return y[:, 1].topk(min(3, y.shape[0])).values
+        return y
+
+
+_HOWS = ("any", "sum", "item", "len", "numel", "not", "most", "min")
+
+
+@pytest.mark.parametrize("how", _HOWS)
+def test_rows_that_data_selects_may_be_asked_for(how: str) -> None:
+    model = Rows(how).eval()
+    torch.manual_seed(0)
+    captured = _captured(model, torch.rand(9, 3))
+    if how != "min":
+        (note,) = captured.notes
+        assert "hangs on data" in note
+        assert "the other case was run and agrees" in note
+        assert "test_decisions.py" in note
+        assert captured.feeds_to_try
+    some = torch.rand(9, 3)
+    some[2:] -= 1
+    _holds(model, captured, [torch.rand(9, 3), torch.zeros(9, 3), torch.ones(9, 3) + torch.rand(9, 3), some])
+
+
+class Elsewhere(nn.Module):
+    """Gives something else when nothing is selected: one row of its own, or other values."""
+
+    def __init__(self, *, rows: bool) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x[x[:, 0] > 0.5]
+        if self.rows:
+            return torch.ones(1, x.shape[1]) if y.shape[0] == 0 else y
+        return x + 1 if y.shape[0] > 5 else x - 1
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_a_branch_that_matters_is_refused_with_its_line(rows: bool) -> None:
+    with pytest.raises(CaptureError, match="behaves otherwise where data selects fewer rows: `return ") as refused:
+        _captured(Elsewhere(rows=rows).eval(), torch.rand(9, 3) + torch.linspace(-1, 1, 9)[:, None])
+    assert "test_decisions.py" in refused.value.notes[0]
+
+
+class Sure(nn.Module):
+    """Assertions on values, and a detour that changes nothing where it is not taken."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clamp(0, 1)
+        assert (x >= 0).all(), "negative"
+        if torch.isnan(x).any():
+            x = torch.nan_to_num(x)
+        if (x == 0).all():
+            return x
+        return x * 3
+
+
+def test_assertions_on_data_hold_and_are_dropped() -> None:
+    model = Sure().eval()
+    captured = _captured(model, torch.rand(4, 3))
+    _holds(model, captured, [torch.rand(4, 3) * 9 - 4, torch.zeros(4, 3)])
+    assert len(captured.notes) == 3
+
+
+def test_where_nothing_tells_the_other_case_apart_the_note_says_so() -> None:
+    class Always(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x[torch.sigmoid(x[:, 0]) >= 0]
+            return y if y.numel() else torch.ones(1, 3)
+
+    (note,) = _captured(Always().eval(), torch.rand(4, 3)).notes
+    assert "no input was found for the other case" in note
