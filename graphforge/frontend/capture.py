@@ -19,6 +19,8 @@ from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.decisions import Decisions, deciding
 from graphforge.frontend.fixed_sizes import noticing_fixed_sizes
+from graphforge.frontend.piece_shapes import piece_shapes
+from graphforge.frontend.pool_shapes import pool_shapes
 from graphforge.frontend.promises import BrokenPromise, asserted, check_promises, edge_sizes, guarded, small_ranges
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
@@ -122,6 +124,8 @@ def _by_any(
             keeping_state(model, notes),
             ExitStack() as aids,
         ):
+            aids.enter_context(pool_shapes())
+            aids.enter_context(piece_shapes())
             if name != "export-strict":  # which reads Python's byte code, where a replaced function is in its way
                 aids.enter_context(noticing_symbolic_functions(notes))
                 aids.enter_context(noticing_fixed_sizes(failures.fixed))
@@ -549,6 +553,10 @@ def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Cap
                     f"the model reads dim {dim.name!r} of input {tensor_spec.name!r} as the number {fake.shape[axis]}"
                 )
     conditions = list(guarded(mode.shape_env, symbols))
+    for name, fake in zip(inputs.tensors, fakes, strict=True):
+        number = fake.item_memo  # what stands for the one element of an integer input, where it was asked for
+        if isinstance(number, torch.SymInt) and number.node.expr.is_Integer:
+            raise ValueError(f"the model reads the value of input {name!r} as the number {number}")
     for node in reversed(list(module.graph.nodes)):
         # a script asks tensors for strides and the like, which lead nowhere
         if node.op == "call_function" and not node.users and not is_mutation(node.target):

@@ -196,6 +196,12 @@ class Emitter(Builder):
         lines: set[str] = self.constants.meta.setdefault("graphforge.rounded", set())
         return lines
 
+    @property
+    def notes(self) -> set[str]:
+        """What else the user should know about the lowered graph; one line each."""
+        lines: set[str] = self.constants.meta.setdefault("graphforge.lowering_notes", set())
+        return lines
+
     # -- facts -------------------------------------------------------------------------------------------------------
 
     def can_see(self, value: ir.Value) -> bool:

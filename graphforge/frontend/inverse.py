@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 
 from graphforge.frontend.aliasing import NotInvertible
-from graphforge.frontend.aten.replace import diagonal_replaced, select_replaced, slice_replaced
+from graphforge.frontend.aten.replace import diagonal_replaced, select_replaced, slice_replaced, windows_replaced
 from graphforge.frontend.emitter import Dim, Emitter
 
 __all__ = ["written_back"]
@@ -167,6 +167,14 @@ def _diagonal(
     return diagonal_replaced(op, base, new, named["offset"], named["dim1"], named["dim2"])
 
 
+def _unfold(
+    op: Emitter, named: Mapping[str, Any], base: ir.Value, new: ir.Value, piece: int | None, sizes: Sequence[Any]
+) -> ir.Value | None:
+    if op.rank(base) == 0 or all(isinstance(dim, int) for dim in op.dims(base)):
+        return None
+    return windows_replaced(op, base, new, named["dimension"] % op.rank(base), named["size"], named["step"])
+
+
 _INVERSES: dict[str, Inverse] = {
     "select": _select,
     "slice": _slice,
@@ -174,6 +182,7 @@ _INVERSES: dict[str, Inverse] = {
     "unbind": _unbind,
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), _split),
     "diagonal": _diagonal,
+    "unfold": _unfold,
 }
 
 

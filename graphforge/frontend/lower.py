@@ -127,7 +127,7 @@ class _Lowering:
         self.outputs(_flatten(_read(main.run()), []))
         if any(bodies_of(node) for node in self.model.graph):
             make_names_unique(self.model)
-        self.lowered.notes += sorted(self.op.rounded)
+        self.lowered.notes += sorted(self.op.notes | self.op.rounded)
         self.model.meta[SIZES_TO_TRY] = self.captured.to_try
         return self.lowered
 
@@ -265,6 +265,7 @@ class Scope:
         self.origin = origin
         self.source_text = ""
         self.env: dict[torch.fx.Node, Any] = {}
+        self.checks = _checks(module)
         nodes = [
             node for part in module.modules() if isinstance(part, torch.fx.GraphModule) for node in part.graph.nodes
         ]
@@ -342,7 +343,7 @@ class Scope:
         if target is operator.getitem:
             self.env[node] = self.env[node.args[0]][node.args[1]]  # type: ignore[index]
             return
-        if str(target) in _IGNORED:
+        if node in self.checks:
             return
         if isinstance(target, torch._ops.HigherOrderOperator):
             self.env[node] = self.in_cells(self.higher_order(node))
@@ -667,6 +668,17 @@ class Scope:
     def shape(self, fake: torch.Tensor) -> ir.Shape:
         """A captured tensor's shape, with the user's dim names."""
         return self.lowering.shape(fake)
+
+
+def _checks(module: torch.fx.GraphModule) -> set[torch.fx.Node]:
+    """Calls that check or annotate, and those that compute only what such calls read."""
+    checks: set[torch.fx.Node] = set()
+    for node in reversed(module.graph.nodes):
+        if node.op != "call_function" or is_mutation(node.target):
+            continue
+        if str(node.target) in _IGNORED or (node.users and all(user in checks for user in node.users)):
+            checks.add(node)
+    return checks
 
 
 def _read(stored: Any) -> Any:

@@ -150,10 +150,8 @@ def _is_about_edges(expression: Any) -> bool:
     if isinstance(expression, sympy.Ne):
         return True
     if isinstance(expression, sympy.Eq):  # max(1, n) == n, of the strides of something that may be empty
-        return any(
-            str(one.func).rpartition(".")[2].strip("'>") == "Max" and set(one.args) == {sympy.Integer(1), other}
-            for one, other in (expression.args, expression.args[::-1])
-        )
+        one, other = (_without_floors(side) for side in expression.args)
+        return bool(sympy.expand(one - other) == 0)
     strict = isinstance(expression, sympy.Gt | sympy.Lt)
     if isinstance(expression, sympy.Gt | sympy.Ge):
         larger, smaller = expression.args
@@ -162,6 +160,16 @@ def _is_about_edges(expression: Any) -> bool:
     else:
         return False
     return bool(smaller.is_Integer and not larger.is_Integer and 0 <= int(smaller) + strict <= 2)
+
+
+def _without_floors(expression: Any) -> Any:
+    """The expression with ``n`` for ``max(0, n)`` and ``max(1, n)``."""
+    parts = [_without_floors(part) for part in expression.args]
+    if type(expression).__name__ == "Max":
+        parts = [part for part in parts if not (part.is_Integer and int(part) in (0, 1))]
+        if len(parts) == 1:
+            return parts[0]
+    return expression.func(*parts) if parts else expression
 
 
 def _in_words(expression: Any, names: Mapping[Any, str]) -> str:

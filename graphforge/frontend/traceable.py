@@ -6,6 +6,8 @@
 an assertion about data, which an artifact does not make.  Fake quantisation whose scale stands in a tensor has no
 description of its shapes in torch: it gets one.
 ``torch.nn.functional.grouped_mm`` runs in any precision, and is described to a capture in bfloat16 only: here in any.
+``adaptive_avg_pool1d`` takes its size as a fixed number, which two axes do not: it becomes the pool of one row.
+A write to ``x[:, y]`` or ``x[y:]`` reads the tensor ``y`` as a plain number: it becomes a write to that part of ``x``.
 """
 
 from __future__ import annotations
@@ -26,11 +28,14 @@ def traceable_functions() -> Iterator[None]:
     """Put the replacements in place while the context lasts."""
     library: Any = torch
     tensors: Any = torch.Tensor
+    functional: Any = torch.nn.functional
     linspace, deepcopy = library.linspace, tensors.__deepcopy__
     descriptions = vars(import_module("torch._meta_registrations"))
     described = descriptions.get("_meta_grouped_mm_common")
     shaped = descriptions.get("_create_grouped_mm_output_tensor")
     shape_as_tensor, check_tensor_all = library._shape_as_tensor, library._check_tensor_all
+    setitem = tensors.__setitem__
+    average = functional.adaptive_avg_pool1d  # which `interpolate` of mode area calls by this name as well
 
     def traced_linspace(start: Any, end: Any, steps: Any, **keywords: Any) -> Any:
         plain = all(isinstance(one, int | float | torch.SymInt | torch.SymFloat) for one in (start, end))
@@ -64,9 +69,27 @@ def traceable_functions() -> Iterator[None]:
             return described(a, b, scale_a, scale_b, offs=offs, **keywords)
         return shaped(a, b, offs, keywords.get("out_dtype"))
 
+    def traced_average(x: Any, output_size: Any) -> Any:
+        size = output_size[0] if isinstance(output_size, list | tuple) else output_size
+        if not isinstance(size, torch.SymInt):
+            return average(x, output_size)
+        return functional.adaptive_avg_pool2d(x.unsqueeze(-2), [1, size]).squeeze(-2)
+
+    def traced_setitem(self: Tensor, key: Any, value: Any) -> None:
+        part = _part(self, key)
+        if part is None:
+            setitem(self, key, value)
+        elif isinstance(value, Tensor):
+            leading = max(0, value.dim() - part.dim())  # axes of size 1 in front say nothing
+            part.copy_(value.squeeze(tuple(range(leading))) if leading else value)
+        else:
+            part.fill_(value)
+
     library.linspace = traced_linspace
     library._shape_as_tensor = traced_shape_as_tensor
     library._check_tensor_all = unchecked
+    tensors.__setitem__ = traced_setitem
+    functional.adaptive_avg_pool1d = traced_average
     tensors.__deepcopy__ = traced_deepcopy
     if described is not None and shaped is not None:
         descriptions["_meta_grouped_mm_common"] = grouped
@@ -81,7 +104,48 @@ def traceable_functions() -> Iterator[None]:
         library.linspace = linspace
         library._shape_as_tensor = shape_as_tensor
         library._check_tensor_all = check_tensor_all
+        functional.adaptive_avg_pool1d = average
         tensors.__deepcopy__ = deepcopy
+        tensors.__setitem__ = setitem
+
+
+def _part(x: Tensor, key: Any) -> Tensor | None:
+    """The view that ``x[key]`` stands for, where a traced tensor is read as a number in it; else None."""
+    items = list(key) if isinstance(key, tuple) else [key]
+    bounds = [bound for item in items if isinstance(item, slice) for bound in (item.start, item.stop, item.step)]
+    if not any(_is_number(item) for item in (*items, *bounds)) or not all(map(_is_plain, items)):
+        return None
+    if Ellipsis in [item for item in items if not isinstance(item, Tensor)]:
+        place = next(i for i, item in enumerate(items) if item is Ellipsis)
+        items[place : place + 1] = [slice(None)] * (x.dim() - len(items) + 1)
+    axis = 0
+    for item in items:
+        if isinstance(item, slice):
+            start, stop, step = (_number(bound) for bound in (item.start, item.stop, item.step))
+            x = torch.ops.aten.slice.Tensor(x, axis, start, stop, 1 if step is None else step)
+            axis += 1
+        else:
+            x = x.select(axis, _number(item))
+    return x
+
+
+def _is_number(item: Any) -> bool:
+    """Whether an index is a traced tensor that is read as one whole number."""
+    if not isinstance(item, Tensor) or not _is_traced(item) or item.dim() != 0:
+        return False
+    return (
+        not item.dtype.is_floating_point and not item.dtype.is_complex and item.dtype not in (torch.bool, torch.uint8)
+    )
+
+
+def _is_plain(item: Any) -> bool:
+    if isinstance(item, bool):
+        return False
+    return isinstance(item, int | torch.SymInt | slice) or item is Ellipsis or _is_number(item)
+
+
+def _number(item: Any) -> Any:
+    return item.item() if isinstance(item, Tensor) else item
 
 
 def _fake_quantized(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:

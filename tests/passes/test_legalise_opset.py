@@ -367,6 +367,24 @@ def test_a_last_window_in_the_padding_is_not_counted() -> None:
     np.testing.assert_array_equal(_run(proto, feeds)[0], expected[0])
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 6, 5, 3), (1, 1, 7, 4, 6), (1, 1, 5, 5, 5)])
+def test_windows_that_need_more_padding_than_a_pool_takes(shape: tuple[int, ...]) -> None:
+    feeds = [_f(*shape)]
+
+    def build(op: Builder, x: ir.Value) -> Any:
+        return op.MaxPool(
+            x,
+            kernel_shape=[2, 2, 1],
+            strides=[3, 3, 2],
+            pads=[1, 1, 0, 1, 1, 0],
+            dilations=[2, 1, 2],
+            ceil_mode=1,
+        )
+
+    expected = _run(ir.to_proto(_model(build, feeds)), feeds)
+    np.testing.assert_array_equal(_run(_legalised(_model(build, feeds), 18), feeds)[0], expected[0])
+
+
 def test_the_home_opset_changes_nothing() -> None:
     model = _model(lambda op, x: op.Gelu(x), [_f(3)])
     (record,) = Pipeline([LegaliseOpset(HOME_OPSET)]).run(model)

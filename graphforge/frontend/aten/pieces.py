@@ -147,11 +147,7 @@ def chunk(op: Emitter, x: ir.Value, chunks: int, dim: int = 0) -> list[ir.Value]
 
 @lowers("aten.tensor_split.sections", "aten.hsplit.int", "aten.vsplit.int", "aten.dsplit.int")
 def tensor_split(op: Emitter, x: ir.Value, sections: int, dim: int = 0) -> list[ir.Value]:
-    """As many pieces as asked for; the first ones are longer by one where the sizes do not go up.
-
-    Raises:
-        LoweringError: the axis is dynamic and not known to be a multiple of the number of pieces.
-    """
+    """As many pieces as asked for; the first ones are longer by one where the sizes do not go up."""
     axis = _split_axis(op, x, dim)
     count = len(op.result)
     known = [op.result_dims(index)[axis] for index in range(count)]
@@ -159,7 +155,11 @@ def tensor_split(op: Emitter, x: ir.Value, sections: int, dim: int = 0) -> list[
         return _pieces(op, x, axis, [int(size) for size in known])
     if len(set(known)) == 1:
         return list(op.Split(x, axis=axis, num_outputs=count, _outputs=count)) if count > 1 else [x]
-    raise op.fail(f"{count} pieces of a dynamic axis", "use chunk, or give the axis a fixed size")
+    # piece i ends after i * (size // count) elements and one of the remaining ones for each piece before it
+    whole = op.constant(op.vector([op.size(x, axis)]))
+    steps = np.arange(count, dtype=np.int64)
+    lengths = op.Div(op.Sub(whole, steps - (count - 1)), count)
+    return list(op.Split(x, lengths, axis=axis, _outputs=count))
 
 
 @lowers("aten.tensor_split.indices", "aten.hsplit.array", "aten.vsplit.array", "aten.dsplit.array")

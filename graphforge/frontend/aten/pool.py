@@ -208,20 +208,27 @@ def _avg_pool(
     count_include_pad: bool,
     divisor_override: int | None = None,
 ) -> ir.Value:
-    if x.dtype is not None and x.dtype.is_integer():
-        raise op.fail("averages of integers are cut off, not rounded", "convert the input to float32 first")
     kernel = per_axis(kernel_size, axes)
     strides = per_axis(stride, axes) if stride else kernel
     begin = per_axis(padding, axes)
     end = begin
     x, unbatched = _with_batch(op, x, axes)
     padded = any(begin)
+    if x.dtype is not None and x.dtype.is_integer():
+        if ceil_mode and padded and count_include_pad and divisor_override is None:
+            raise op.fail(
+                "an average of integers whose size is rounded up and whose padding counts has no form",
+                "convert the input to float32 first, or pool with ceil_mode=False",
+            )
+        average = _integer_average(op, x, kernel, strides, begin, ceil_mode, count_include_pad, divisor_override)
+        return op.squeeze(average, [0]) if unbatched else average
     if ceil_mode:
         computed = _end_pads(op, x, kernel, strides, begin, [1] * axes)
         if computed == begin:
             ceil_mode = False
         elif divisor_override is not None and computed is None:
-            raise op.fail("ceil_mode together with divisor_override needs fixed sizes", "make the spatial dims static")
+            x, ceil_mode = _reaching(op, x, kernel, strides, begin), False
+            begin = end = [0] * axes
         elif computed is not None and (divisor_override is not None or not (padded and count_include_pad)):
             # elements beyond the padding never count, so that they may be padding that is not counted
             end, ceil_mode = computed, False
@@ -241,6 +248,49 @@ def _avg_pool(
     if scale != 1.0:
         result = op.Mul(result, scale)
     return op.squeeze(result, [0]) if unbatched else result
+
+
+def _reaching(op: Emitter, x: ir.Value, kernel: list[int], stride: list[int], padding: list[int]) -> ir.Value:
+    """``x`` with zeros before it, and after it as many as the windows of a size that is rounded up need."""
+    ends = []
+    for axis, reach in enumerate(kernel):
+        size = op.scalar(op.size(x, 2 + axis), _INT64)
+        beyond = min(2 * padding[axis] - reach + stride[axis], padding[axis])  # as frontend/pool_shapes.py counts
+        count = op.Div(op.Add(size, beyond + stride[axis] - 1), stride[axis])
+        used = op.Add(op.Mul(op.Sub(count, 1), stride[axis]), reach)
+        ends.append(op.Unsqueeze(op.Sub(op.Sub(used, size), padding[axis]), [0]))
+    pads = op.Concat(op.constant([0, 0, *padding, 0, 0]), *ends, axis=0)
+    padded: ir.Value = op.Pad(x, pads)
+    return padded
+
+
+def _integer_average(
+    op: Emitter,
+    x: ir.Value,
+    kernel: list[int],
+    strides: list[int],
+    padding: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> ir.Value:
+    """Sums divided as C divides integers: the fraction is cut off."""
+    axes, dtype = len(kernel), x.dtype
+    assert dtype is not None
+
+    def sums(values: ir.Value) -> ir.Value:
+        total = _avg_pool(op, values, axes, kernel, strides, padding, ceil_mode, True, 1)
+        return op.cast(op.Round(total), dtype)
+
+    total = sums(op.cast(x, ir.DataType.DOUBLE))
+    count: ir.Value
+    if divisor_override is not None or (count_include_pad and not ceil_mode) or not (any(padding) or ceil_mode):
+        count = op.constant(divisor_override or int(np.prod(kernel)), dtype)
+    else:
+        image = op.vector([1, 1, *op.dims(x)[2:]])
+        count = sums(op.Expand(op.constant(1.0, ir.DataType.DOUBLE), image))
+    average: ir.Value = op.Div(total, count)
+    return average
 
 
 @lowers("aten.avg_pool1d.default")

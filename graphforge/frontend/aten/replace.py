@@ -14,7 +14,7 @@ from graphforge.frontend.aten.pieces import sliced
 from graphforge.frontend.aten.view import merged
 from graphforge.frontend.emitter import Dim, Emitter
 
-__all__ = ["diagonal_replaced", "select_replaced", "slice_replaced"]
+__all__ = ["diagonal_replaced", "select_replaced", "slice_replaced", "windows_replaced"]
 
 _MAX_INT64 = 2**63 - 1
 _DATA_DEPENDENT = re.compile(r"\bu\d+\b")
@@ -40,12 +40,18 @@ def slice_replaced(
         order = np.arange(size, dtype=np.int64)
         order[low:high:step] = size + np.arange(len(range(low, high, step)), dtype=np.int64)
         return op.Gather(op.Concat(base, new, axis=axis), order, axis=axis)
+    if op.size(new, axis) == 0 or (isinstance(start, int) and isinstance(end, int) and _never_starts(start, end)):
+        return base
     labels = [dim.label for dim in (size, start, end) if not isinstance(dim, int)]
     if step == 1 and not any(_DATA_DEPENDENT.search(label) for label in labels):
-        # capture has made sure that start does not lie behind end for every promised size
         return _between(op, base, new, axis, start, end, size)
     positions = op.Range(op.constant(0), op.scalar(size, ir.DataType.INT64), op.constant(1))
     return _rows_replaced(op, base, new, axis, sliced(op, positions, 0, start, end, step))
+
+
+def _never_starts(start: int, end: int) -> bool:
+    """Whether ``start:end`` is empty whatever the size is."""
+    return end == 0 or (start >= end and (start < 0) == (end < 0))
 
 
 def _between(op: Emitter, base: ir.Value, new: ir.Value, axis: int, start: Dim, end: Dim, size: Dim) -> ir.Value:
@@ -56,7 +62,12 @@ def _between(op: Emitter, base: ir.Value, new: ir.Value, axis: int, start: Dim, 
     overlong = isinstance(size, int) and isinstance(end, int) and end >= size
     same = not isinstance(size, int) and not isinstance(end, int) and end.label == size.label
     if end != _MAX_INT64 and not overlong and not same:
-        pieces.append(sliced(op, base, axis, end, None))
+        rest: Dim | ir.Value = end
+        if isinstance(start, int) and isinstance(end, int) and start != 0 and (start < 0) != (end < 0):
+            # one counts from the front, one from the end: at some sizes start lies behind end, and nothing is replaced
+            rest = op.Add(op.vector([size]), min(start, end)) if min(start, end) < 0 else end
+            rest = op.Max(rest, op.constant([max(start, end)]))
+        pieces.append(sliced(op, base, axis, rest, None))
     return op.Concat(*pieces, axis=axis) if len(pieces) > 1 else new
 
 
@@ -76,6 +87,20 @@ def select_replaced(op: Emitter, base: ir.Value, new: ir.Value, axis: int, index
     size = op.scalar(op.size(base, axis), ir.DataType.INT64)
     position = op.Mod(op.scalar(index, ir.DataType.INT64), size)  # a negative index counts from the end
     return _rows_replaced(op, base, slab, axis, op.Unsqueeze(position, [0]))
+
+
+def windows_replaced(op: Emitter, base: ir.Value, new: ir.Value, axis: int, size: int, step: int) -> ir.Value:
+    """``base`` with its windows along one axis (``unfold``) replaced by ``new``; torch lets none overlap in a write."""
+    rank = op.rank(base)
+    length = op.scalar(op.size(base, axis), ir.DataType.INT64)
+    starts = op.Range(0, op.Sub(length, size - 1), step)
+    positions = op.Reshape(op.Add(op.Unsqueeze(starts, [1]), np.arange(size, dtype=np.int64)), [-1])
+    # [..., windows, ..., size] -> [..., windows * size, ...]
+    order = [*range(axis + 1), rank, *range(axis + 1, rank)]
+    dims = op.dims(base)
+    rows = op.Reshape(op.transpose(new, order), op.vector([*dims[:axis], -1, *dims[axis + 1 :]]))
+    rows.shape = ir.Shape([None if place == axis else base.shape[place] for place in range(rank)])
+    return _rows_replaced(op, base, rows, axis, positions)
 
 
 def diagonal_replaced(op: Emitter, base: ir.Value, new: ir.Value, offset: int, dim1: int, dim2: int) -> ir.Value:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from graphforge.frontend.emitter import Dim, Emitter, SymbolicScalar, dim_label_of
 from graphforge.frontend.rules import lowers
@@ -21,6 +23,8 @@ _INT64 = ir.DataType.INT64
 _RESIZED = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 # Below this factor, torch's index arithmetic in single precision is exact for whole factors (first failure: 41).
 _EXACT_FACTOR = 40
+# From so many channels on, torch has a kernel of its own for channels_last_3d.
+_MANY_CHANNELS = 4
 # Sizes above this are not considered when a scale in single precision is checked to give torch's output sizes.
 _LARGEST = 1 << 16
 
@@ -29,7 +33,8 @@ _LARGEST = 1 << 16
 class _Axis:
     """One axis to resize: from ``have`` to ``wanted``, by ``scale`` when torch computes with a given factor.
 
-    ``low`` and ``high`` bound what ``have`` can be.
+    ``low`` and ``high`` bound what ``have`` can be; ``given`` says that the size was given beside the factor, and need
+    not be what the factor makes of it.
     """
 
     have: Dim
@@ -37,6 +42,7 @@ class _Axis:
     scale: float | None
     low: int
     high: int
+    given: bool = False
 
     @property
     def same_size(self) -> bool:
@@ -57,6 +63,7 @@ class _Axis:
 def _axes(op: Emitter, x: ir.Value, output_size: Sequence[Dim] | None, scales: Sequence[Any] | None) -> list[_Axis]:
     count = op.rank(x) - 2
     factors = list(scales) if scales is not None else [None] * count
+    given = output_size is not None
     if output_size is None:
         output_size = _scaled_sizes(op, x, factors)
     axes = []
@@ -65,9 +72,8 @@ def _axes(op: Emitter, x: ir.Value, output_size: Sequence[Dim] | None, scales: S
         if isinstance(factor, SymbolicScalar):
             raise op.fail("the scale factor depends on the input", "pass size= to interpolate instead")
         low, high = _bounds(op, axis + 2)
-        axes.append(
-            _Axis(op.size(x, axis + 2), output_size[axis], None if factor is None else float(factor), low, high)
-        )
+        scale = None if factor is None else float(factor)
+        axes.append(_Axis(op.size(x, axis + 2), output_size[axis], scale, low, high, given and scale is not None))
     return axes
 
 
@@ -122,7 +128,7 @@ def _single_precision_scale(axis: _Axis) -> np.float32 | None:
     if isinstance(axis.have, int) and isinstance(axis.wanted, int):
         exact = axis.wanted / axis.have if axis.scale is None else axis.scale
         sizes, wanted = np.array([axis.have]), np.array([axis.wanted])
-    elif axis.scale is not None:
+    elif axis.scale is not None and not axis.given:
         exact = axis.scale
         sizes = np.arange(axis.low, axis.high + 1)
         wanted = np.floor(sizes * exact)
@@ -135,35 +141,53 @@ def _single_precision_scale(axis: _Axis) -> np.float32 | None:
     return next(iter((*for_both, *for_runtime)), None)
 
 
-def _resize(op: Emitter, x: ir.Value, axes: Sequence[_Axis], *, by_size: bool = False, **attributes: Any) -> ir.Value:
-    """The ONNX operator; ``by_size`` where coordinates go by the sizes, so that a factor says no more than the size."""
+def _sayable(axes: Sequence[_Axis], *, by_size: bool) -> bool:
+    """Whether Resize gives torch's output sizes, and positions, for every promised size."""
+    if all(_single_precision_scale(axis) is not None for axis in axes):
+        return True
+    return by_size or all(axis.scale is None or axis.unchanged for axis in axes)
+
+
+def _resize(op: Emitter, x: ir.Value, axes: Sequence[_Axis], **attributes: Any) -> ir.Value:
+    """The ONNX operator, by scales where these give the sizes, else by the sizes."""
     scales = [_single_precision_scale(axis) for axis in axes]
     if all(scale is not None for scale in scales):
         known = np.array([1, 1, *[scale for scale in scales if scale is not None]], dtype=np.float32)
         result: ir.Value = op.Resize(x, None, op.constant(known), **attributes)
         return result
-    if not by_size and any(axis.scale is not None and not axis.unchanged for axis in axes):
-        raise op.fail(
-            f"no single-precision scale gives torch's output size for every input size: factors {_listed(axes)}",
-            "pass size= or recompute_scale_factor=True to interpolate, or make the spatial dims static",
-        )
     sizes = op.vector([axis.wanted for axis in axes])
     result = op.Resize(x, None, None, sizes, axes=list(range(2, 2 + len(axes))), **attributes)
     return result
 
 
-def _listed(axes: Sequence[_Axis]) -> str:
-    return ", ".join(str(axis.scale) for axis in axes)
-
-
 # -- nearest ---------------------------------------------------------------------------------------------------------
 
 
-def _nearest_positions(axis: _Axis, exact: bool) -> np.ndarray:
+class _Kernel(Enum):
+    """Which of torch's kernels computes a nearest interpolation: they differ in what a given factor means."""
+
+    COPIES = "where the size happens to stay or to double, elements are copied or doubled, whatever the factor"
+    BY_FACTOR = "positions go by the factor, also where the size happens to stay or to double"
+    EXACT = "as BY_FACTOR, from the middle of every element"
+
+
+def _kernel_for(op: Emitter) -> _Kernel:
+    """The kernel for ``mode="nearest"``: two spatial axes, and three with many channels last, have one of their own."""
+    fake = op.inputs[0]
+    if fake.dim() == 4:
+        return _Kernel.COPIES
+    if fake.dim() == 5 and isinstance(fake.shape[1], int) and fake.shape[1] >= _MANY_CHANNELS:
+        last = fake.is_contiguous(memory_format=torch.channels_last_3d)
+        return _Kernel.COPIES if last else _Kernel.BY_FACTOR
+    return _Kernel.BY_FACTOR
+
+
+def _nearest_positions(axis: _Axis, kernel: _Kernel) -> np.ndarray:
     """The source of every output position as torch computes it, in single precision."""
     assert isinstance(axis.have, int)
     assert isinstance(axis.wanted, int)
-    if not exact and axis.wanted in (axis.have, 2 * axis.have):
+    exact = kernel is _Kernel.EXACT
+    if kernel is _Kernel.COPIES and axis.wanted in (axis.have, 2 * axis.have):
         return np.arange(axis.wanted) // (axis.wanted // axis.have)
     ratio = np.float32(axis.have) / np.float32(axis.wanted) if axis.scale is None else np.float32(1.0 / axis.scale)
     positions = np.arange(axis.wanted).astype(np.float32) + np.float32(0.5 if exact else 0)
@@ -185,41 +209,45 @@ def _runtime_positions(axis: _Axis, exact: bool, scale: np.float32) -> np.ndarra
     return sources
 
 
-def _resize_agrees(axis: _Axis, exact: bool) -> bool:
+def _resize_agrees(axis: _Axis, kernel: _Kernel) -> bool:
     """Whether ONNX Runtime's Resize picks the very elements that torch picks."""
     if axis.unchanged:
         return True
     if not isinstance(axis.have, int) or not isinstance(axis.wanted, int):
         factor = axis.scale
-        return factor is not None and factor == int(factor) and factor <= _EXACT_FACTOR
+        return factor is not None and not axis.given and factor == int(factor) and factor <= _EXACT_FACTOR
     scale = _single_precision_scale(axis)
     if scale is None:
         return False
-    return bool(np.array_equal(_nearest_positions(axis, exact), _runtime_positions(axis, exact, scale)))
+    exact = kernel is _Kernel.EXACT
+    return bool(np.array_equal(_nearest_positions(axis, kernel), _runtime_positions(axis, exact, scale)))
 
 
-def _dynamic_positions(op: Emitter, axis: _Axis, exact: bool) -> ir.Value:
+def _dynamic_positions(op: Emitter, axis: _Axis, kernel: _Kernel) -> ir.Value:
     """``_nearest_positions`` for sizes known at run time only."""
     have, wanted = op.scalar(axis.have, _INT64), op.scalar(axis.wanted, _INT64)
     if axis.scale is None:
         ratio = op.Div(op.cast(have, _FLOAT), op.cast(wanted, _FLOAT))
     else:
         ratio = op.constant(np.array(1.0 / axis.scale, dtype=np.float32))
-        if not exact:
+        if kernel is _Kernel.COPIES:
             # torch copies where the size happens to stay, and doubles where it happens to double
             ratio = op.Where(op.Equal(wanted, have), 1.0, op.Where(op.Equal(wanted, op.Mul(have, 2)), 0.5, ratio))
     positions = op.cast(op.Range(0, wanted, 1), _FLOAT)
-    if exact:
+    if kernel is _Kernel.EXACT:
         positions = op.Add(positions, 0.5)
     picked: ir.Value = op.Min(op.cast(op.Mul(positions, ratio), _INT64), op.Sub(have, 1))
     return picked
 
 
 def _nearest(op: Emitter, x: ir.Value, axes: Sequence[_Axis], *, exact: bool = False) -> ir.Value:
-    axes = [axis if exact else _copied(axis) for axis in axes]
+    kernel = _Kernel.EXACT if exact else _kernel_for(op)
+    axes = [_copied(axis) if kernel is _Kernel.COPIES else axis for axis in axes]
     if all(axis.unchanged for axis in axes):
         return x
-    if x.dtype in _RESIZED and all(_resize_agrees(axis, exact) for axis in axes):
+    # where no size changes, ONNX Runtime copies, whatever the scales are
+    moves = kernel is _Kernel.COPIES or not all(axis.same_size for axis in axes)
+    if x.dtype in _RESIZED and moves and all(_resize_agrees(axis, kernel) for axis in axes):
         if exact:
             return _resize(
                 op,
@@ -234,9 +262,9 @@ def _nearest(op: Emitter, x: ir.Value, axes: Sequence[_Axis], *, exact: bool = F
         if axis.unchanged:
             continue
         if isinstance(axis.have, int) and isinstance(axis.wanted, int):
-            picked = op.constant(_nearest_positions(axis, exact))
+            picked = op.constant(_nearest_positions(axis, kernel))
         else:
-            picked = _dynamic_positions(op, axis, exact)
+            picked = _dynamic_positions(op, axis, kernel)
         x = op.Gather(x, picked, axis=position)
     return x
 
@@ -305,10 +333,26 @@ def _smooth(
             "interpolation of bytes rounds after every axis, in fixed point, which Resize cannot say",
             "convert the image to float32 before interpolate",
         )
-    unsayable = not align_corners and any(axis.fixed and _single_precision_scale(axis) is None for axis in axes)
-    if dtype == _DOUBLE or (antialias and align_corners) or unsayable:
-        # no kernel for the first, no coordinate mode of ONNX for the second, a size that is not that of the factor
+    fixed = all(axis.fixed or axis.unchanged for axis in axes)
+    if fixed and antialias and (align_corners or dtype == _DOUBLE or _to_one_column(axes)):
+        # no coordinate mode of ONNX for aligned corners, no kernel for doubles
         return _by_matrices(op, x, axes, mode, align_corners=align_corners, antialias=antialias)
+    if antialias and (align_corners or dtype == _DOUBLE):
+        raise op.fail(
+            "this interpolation (antialias of float64, or with align_corners) needs fixed sizes",
+            "make the spatial dims static, convert the model to float32, or leave out align_corners",
+        )
+    unsayable = not _sayable(axes, by_size=align_corners) or _may_coincide(axes, mode, align_corners=align_corners)
+    if (dtype == _DOUBLE or unsayable) and not antialias:
+        # no kernel for doubles, or sizes that are not those of the factor
+        if fixed:
+            return _by_matrices(op, x, axes, mode, align_corners=align_corners, antialias=False)
+        return _by_gathers(op, x, axes, mode, align_corners=align_corners)
+    if unsayable:
+        raise op.fail(
+            f"no single-precision scale gives torch's output size for every input size: factors {_listed(axes)}",
+            "pass size= or recompute_scale_factor=True to interpolate, or make the spatial dims static",
+        )
     attributes: dict[str, Any] = {
         "mode": mode,
         "coordinate_transformation_mode": "align_corners" if align_corners else "half_pixel",
@@ -318,23 +362,109 @@ def _smooth(
     if antialias:
         attributes["antialias"] = 1
         attributes["exclude_outside"] = 1
-    if mode == "linear" and not antialias and not align_corners:
-        _refuse_coincidence(op, axes)
-    return _resize(op, x, axes, by_size=align_corners, **attributes)
+    return _resize(op, x, axes, **attributes)
 
 
-def _refuse_coincidence(op: Emitter, axes: Sequence[_Axis]) -> None:
-    """Raise where a size may stay what it was under a factor above one: torch then copies, Resize interpolates."""
+def _listed(axes: Sequence[_Axis]) -> str:
+    return ", ".join(str(axis.scale) for axis in axes)
+
+
+def _to_one_column(axes: Sequence[_Axis]) -> bool:
+    """Whether a picture shrinks to one column with antialias while its height changes.
+
+    torch's CPU kernel then takes the column for a row, and gives every element the weights of the first one.
+    """
+    return axes[-1].wanted == 1 and not axes[0].unchanged
+
+
+def _may_coincide(axes: Sequence[_Axis], mode: str, *, align_corners: bool) -> bool:
+    """Whether a size may stay what it was under a factor above one.
+
+    Linear interpolation then copies that axis in torch and goes by the factor in Resize; cubic interpolation goes by
+    the factor in torch, while ONNX Runtime's Resize copies where no size changes.
+    """
+    if align_corners:
+        return False
+    if mode == "cubic" and all(axis.same_size for axis in axes):
+        return True
     for axis in axes:
         if axis.fixed or axis.scale is None or not 1 < axis.scale < 2:
             continue
         changing = math.ceil(1 / (axis.scale - 1))
         if max(axis.low, 2) < changing and changing > 2:
-            raise op.fail(
-                f"scale_factor {axis.scale} leaves sizes below {changing} as they are, and sizes from {axis.low} on "
-                "are promised",
-                f"promise sizes from {changing} on, or pass size= to interpolate",
-            )
+            return True
+    return False
+
+
+def _by_gathers(op: Emitter, x: ir.Value, axes: Sequence[_Axis], mode: str, *, align_corners: bool) -> ir.Value:
+    """For each axis, the elements beside every position (two, or four for cubic), weighted: at sizes known later."""
+    assert x.dtype is not None
+    kind = _DOUBLE if x.dtype == _DOUBLE else _FLOAT
+    rank, asked = op.rank(x), x.dtype
+    x = op.cast(x, kind)
+    for position, axis in enumerate(axes, start=2):
+        if axis.unchanged:
+            continue
+        have = op.scalar(axis.have, _INT64)
+        centres = _centres(op, axis, kind, clamped=mode == "linear", align_corners=align_corners)
+        low = op.Floor(centres)
+        fraction = op.Unsqueeze(op.Sub(centres, low), list(range(1, rank - position)))
+        start, last = op.cast(low, _INT64), op.Sub(have, 1)
+        total: ir.Value | None = None
+        for step, weight in _taps(op, fraction, mode):
+            picked = op.Max(op.Min(op.Add(start, step), last), 0) if step else op.Max(op.Min(start, last), 0)
+            part = op.Mul(op.Gather(x, picked, axis=position), weight)
+            total = part if total is None else op.Add(total, part)
+        assert total is not None
+        x = total
+    return op.cast(x, asked)
+
+
+def _centres(op: Emitter, axis: _Axis, kind: ir.DataType, *, clamped: bool, align_corners: bool) -> ir.Value:
+    """Where every output element lies in the input, as torch computes it."""
+    have, wanted = op.scalar(axis.have, _INT64), op.scalar(axis.wanted, _INT64)
+    steps = op.cast(op.Range(0, wanted, 1), kind)
+    if align_corners:
+        spans = op.Max(op.Sub(wanted, 1), 1)
+        aligned: ir.Value = op.Mul(steps, op.Div(op.cast(op.Sub(have, 1), kind), op.cast(spans, kind)))
+        return aligned
+    if axis.scale is None:
+        ratio = op.Div(op.cast(have, kind), op.cast(wanted, kind))
+    else:
+        ratio = op.constant(1.0 / axis.scale, kind)
+    half = op.constant(0.5, kind)
+    centres = op.Sub(op.Mul(op.Add(steps, half), ratio), half)
+    if clamped:
+        centres = op.Max(centres, op.constant(0.0, kind))
+        if axis.scale is not None:  # linear interpolation copies where the size happens to stay
+            centres = op.Where(op.Equal(have, wanted), steps, centres)
+    return centres
+
+
+def _taps(op: Emitter, fraction: ir.Value, mode: str) -> list[tuple[int, ir.Value]]:
+    """Offsets of the elements beside a position, and their weights."""
+    kind = fraction.dtype
+
+    def number(value: float) -> ir.Value:
+        return op.constant(value, kind)
+
+    if mode == "linear":
+        return [(0, op.Sub(number(1.0), fraction)), (1, fraction)]
+    a = -0.75
+
+    def near(t: ir.Value) -> ir.Value:  # Keys' kernel up to a distance of one
+        inner = op.Sub(op.Mul(number(a + 2), t), number(a + 3))
+        result: ir.Value = op.Add(op.Mul(op.Mul(inner, t), t), number(1.0))
+        return result
+
+    def far(t: ir.Value) -> ir.Value:  # and from one to two
+        inner = op.Add(op.Mul(op.Sub(op.Mul(number(a), t), number(5 * a)), t), number(8 * a))
+        result: ir.Value = op.Sub(op.Mul(inner, t), number(4 * a))
+        return result
+
+    rest = op.Sub(number(1.0), fraction)
+    one = number(1.0)
+    return [(-1, far(op.Add(fraction, one))), (0, near(fraction)), (1, near(rest)), (2, far(op.Add(rest, one)))]
 
 
 def _weights(axis: _Axis, mode: str, *, align_corners: bool, antialias: bool) -> np.ndarray:
@@ -395,12 +525,12 @@ def _by_matrices(
     for position, axis in enumerate(axes, start=2):
         if axis.unchanged:
             continue
-        if not isinstance(axis.have, int) or not isinstance(axis.wanted, int):
-            raise op.fail(
-                "this interpolation (float64, or antialias with align_corners) needs fixed sizes",
-                "make the spatial dims static, convert the model to float32, or leave out align_corners",
-            )
         matrix = _weights(axis, mode, align_corners=align_corners, antialias=antialias)
+        if antialias and position == 2 and _to_one_column(axes):
+            matrix[:] = matrix[0]
+            op.notes.add(
+                "interpolate with antialias to one column gives the first row's value everywhere: torch does on the CPU"
+            )
         swap = list(range(rank))
         swap[position], swap[-1] = swap[-1], swap[position]
         x = op.transpose(

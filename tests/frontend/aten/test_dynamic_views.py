@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from graphforge.errors import LoweringError
+from graphforge.errors import CaptureError, LoweringError
 from tests.frontend.helpers import Dynamic, lower_and_compare, lower_only
 
 _IMAGE: Dynamic = {"x": {0: (1, 9), 2: (4, 64), 3: (4, 64)}}
@@ -259,3 +259,64 @@ def test_what_needs_fixed_sizes_says_so(
 ) -> None:
     with pytest.raises(LoweringError, match=match):
         lower_only(function, [_image(*shape)], dynamic={"x": {2: (4, 64)}})
+
+
+@pytest.mark.parametrize(
+    "bounds", [(-8, 0), (2, -3), (5, 2), (-2, -5), (0, -4), (3, None)], ids=lambda bounds: f"{bounds[0]}..{bounds[1]}"
+)
+def test_a_write_to_a_slice_that_may_be_empty(bounds: tuple[int, int | None]) -> None:
+    def forward(x: torch.Tensor) -> Any:
+        y = x * 1
+        y[:, slice(*bounds)] = 0
+        return y + 1
+
+    others = [(_image(2, length, 3),) for length in range(8, 14)]
+    dynamic: Dynamic = {"x": {1: (8, 13)}}
+    lower_and_compare(forward, (_image(2, 10, 3),), dynamic=dynamic, other_inputs=others, method="auto")
+
+
+@pytest.mark.parametrize(("size", "step"), [(1, 1), (2, 3), (2, 2), (3, 9)])
+def test_a_write_through_windows_of_a_dynamic_dim(size: int, step: int) -> None:
+    def forward(x: torch.Tensor) -> Any:
+        y = x * 1
+        y.unfold(1, size, step).mul_(torch.arange(2.0, 2 + size))
+        return y + 1
+
+    others = [(_image(2, length, 3),) for length in (5, 6, 11)]
+    lower_and_compare(forward, (_image(2, 9, 3),), dynamic={"x": {1: (5, 11)}}, other_inputs=others)
+
+
+def test_slices_from_a_tensor() -> None:
+    def forward(x: torch.Tensor, y: torch.Tensor) -> Any:
+        return x[y:], x[:, 1:][y : y + 2]
+
+    others = [(_image(6, 3), torch.tensor(n)) for n in (0, 1, 4)]
+    lower_and_compare(forward, (_image(6, 3), torch.tensor(2)), other_inputs=others)
+
+
+@pytest.mark.parametrize("method", ["export", "trace"])
+def test_writes_where_a_tensor_says(method: str) -> None:
+    def forward(x: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> Any:
+        a, b, c, d = x * 1, x * 1, x * 1, x * 1
+        a[:, y : y + 2] = v[:, :2]
+        b[y] = 7
+        c[..., y] = v[:, 0]
+        d[1:, y] = v[:1, 1:3]
+        return a, b, c, d
+
+    others = [(_image(3, 6), torch.tensor(n), _image(3, 3)) for n in (0, 1)]
+    lower_and_compare(forward, (_image(3, 6), torch.tensor(2), _image(3, 3)), other_inputs=others, method=method)
+
+
+def test_a_value_that_a_trace_reads_is_refused() -> None:
+    with pytest.raises(CaptureError) as caught:
+        lower_only(lambda x, y: x[y:], (_image(3, 6), torch.tensor(2)), method="trace")
+    assert "reads the value of input 'y' as the number 2" in str(caught.value)
+
+
+def test_tensor_split_of_a_dynamic_dim() -> None:
+    def forward(x: torch.Tensor) -> Any:
+        return [piece * 2 for piece in (*x.tensor_split(3, 1), *x.tensor_split(2, -1))]
+
+    others = [(_image(2, length, 3),) for length in (6, 8, 13)]
+    lower_and_compare(forward, (_image(2, 10, 3),), dynamic={"x": {1: (6, 13)}}, other_inputs=others)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphforge.errors import GraphForgeError
 from tests.frontend.helpers import lower_and_compare
 
 # of the faults below: whichever is installed; when one is gone, its test says so by passing, which is strict
@@ -46,6 +45,43 @@ def test_max_pool_rounding_up_at_dynamic_sizes() -> None:
 
     outcome = lower_and_compare(forward, (_image(2, 3, 12, 16),), dynamic=_EVEN, other_inputs=_OTHERS)
     assert outcome.nodes == 1
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_max_pool_of_a_sequence_of_any_length(ceil_mode: bool) -> None:
+    def forward(x: Tensor) -> Any:
+        return functional.max_pool1d(x, 3, ceil_mode=ceil_mode), functional.max_pool1d(x[0], 2, 3, 1, 2, ceil_mode)
+
+    others = [(_image(2, 3, length),) for length in range(6, 26)]
+    lower_and_compare(forward, (_image(2, 3, 17),), dynamic={"x": {2: (6, 25)}}, other_inputs=others)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [(3, 3, 1, 1), (2, 3, 1, 1), (2, 3, 1, 2)])
+def test_pools_drop_a_window_that_starts_in_the_padding_at_every_size(
+    kernel: int, stride: int, padding: int, dilation: int
+) -> None:
+    """The promise of sizes needs no condition: the formula for their number has none."""
+
+    def forward(x: Tensor) -> Any:
+        averages = functional.avg_pool2d(x, kernel, stride, padding, ceil_mode=True)
+        sums = functional.avg_pool2d(x, kernel, stride, padding, ceil_mode=True, divisor_override=1)
+        return functional.max_pool2d(x, kernel, stride, padding, dilation, ceil_mode=True), averages, sums
+
+    others = [(_image(1, 2, height, 11),) for height in range(7, 21)]
+    lower_and_compare(forward, (_image(1, 2, 12, 11),), dynamic={"x": {2: (7, 20)}}, other_inputs=others)
+
+
+def test_averages_of_integers_are_cut_off() -> None:
+    def forward(x: Tensor) -> Any:
+        return [
+            functional.avg_pool2d(x, 2),
+            functional.avg_pool2d(x, 3, 2, 1),
+            functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+            functional.avg_pool2d(x, 2, 2, ceil_mode=True),
+            functional.avg_pool2d(x, 3, 2, 1, divisor_override=4),
+        ]
+
+    lower_and_compare(forward, (torch.arange(-60, 66).reshape(1, 2, 7, 9),))
 
 
 def test_max_pool_whose_last_window_hangs_over_by_a_whole_kernel() -> None:
@@ -129,11 +165,6 @@ def test_average_pool_at_dynamic_sizes() -> None:
             return functional.avg_pool2d(x, 3, 2, 1, ceil_mode)
 
         lower_and_compare(forward, (_image(2, 3, 12, 16),), dynamic=_EVEN, other_inputs=_OTHERS)
-
-
-def test_average_pool_of_integers_is_refused() -> None:
-    with pytest.raises(GraphForgeError, match="cut off"):
-        lower_and_compare(lambda x: functional.avg_pool2d(x, 2), (torch.ones(1, 1, 4, 4, dtype=torch.int64),))
 
 
 def test_average_pool_1d_3d_and_without_batch() -> None:

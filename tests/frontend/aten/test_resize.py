@@ -99,13 +99,69 @@ def test_a_factor_that_changes_nothing_copies() -> None:
         lower_and_compare(lambda x, m=mode: functional.interpolate(x, scale_factor=1.25, mode=m), (_image(1, 2, 3, 9),))
 
 
-def test_a_factor_that_may_change_nothing_is_refused() -> None:
-    with pytest.raises(GraphForgeError, match="leaves sizes below 4"):
-        lower_and_compare(
-            lambda x: functional.interpolate(x, scale_factor=1.25, mode="bilinear"),
-            (_image(1, 2, 8, 8),),
-            dynamic={"x": {2: (2, 64)}},
-        )
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_factor_that_may_change_nothing(mode: str) -> None:
+    """Linear interpolation then copies in torch, cubic does not; ONNX Runtime's Resize copies where no size changes."""
+    lower_and_compare(
+        lambda x: functional.interpolate(x, scale_factor=1.25, mode=mode),
+        (_image(1, 2, 8, 3),),
+        dynamic={"x": {2: (2, 64)}},
+        other_inputs=[(_image(1, 2, height, 3),) for height in (2, 3, 4, 9, 64)],
+        atol=_ROUGH,
+    )
+    lower_and_compare(lambda x: functional.interpolate(x, scale_factor=1.2, mode=mode), (_image(1, 2, 4, 3),))
+
+
+@pytest.mark.parametrize("factor", [2.3, 1.12, 0.7])
+def test_nearest_by_a_factor_that_keeps_or_doubles_the_size(factor: float) -> None:
+    """torch copies in pictures, goes by the factor in sequences, and in volumes by what lies where in memory."""
+    channels_last = _image(1, 4, 3, 3, 3).to(memory_format=torch.channels_last_3d)
+    for x in (_image(1, 2, 3), _image(1, 2, 8), _image(1, 2, 3, 8), _image(1, 5, 3, 3, 8), channels_last):
+        lower_and_compare(lambda x: functional.interpolate(x, scale_factor=factor), (x,))
+    lengths = [(_image(1, 2, length),) for length in range(2, 10)]
+    lower_and_compare(
+        lambda x: functional.interpolate(x, scale_factor=factor),
+        (_image(1, 2, 6),),
+        dynamic={"x": {2: (2, 9)}},
+        other_inputs=lengths,
+    )
+
+
+def test_a_size_beside_a_factor() -> None:
+    """Positions go by the factor, and the number of them by the size."""
+
+    def forward(x: Tensor) -> Any:
+        aten = torch.ops.aten
+        size = [x.shape[2] + 1, 9]
+        return [
+            aten.upsample_nearest2d.default(x, size, 1.9, 2.0),
+            aten.upsample_bilinear2d.default(x, size, False, 1.9, 2.0),
+            aten.upsample_bicubic2d.default(x, size, False, 1.9, 2.0),
+        ]
+
+    others = [(_image(1, 2, height, 7),) for height in (3, 4, 9)]
+    lower_and_compare(forward, (_image(1, 2, 6, 7),), atol=_ROUGH)
+    dynamic = {"x": {2: (3, 9)}}
+    lower_and_compare(forward, (_image(1, 2, 6, 7),), dynamic=dynamic, other_inputs=others, atol=_ROUGH)
+
+
+def test_area_of_a_sequence_of_any_length() -> None:
+    def forward(x: Tensor) -> Any:
+        doubled = functional.interpolate(x, scale_factor=2.0, mode="area")
+        return doubled, functional.adaptive_avg_pool1d(x, x.shape[2] - 2)
+
+    others = [(_image(1, 2, length),) for length in (4, 5, 9)]
+    lower_and_compare(forward, (_image(1, 2, 6),), dynamic={"x": {2: (4, 9)}}, other_inputs=others)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(1, 9), (9, 1), (3, 1), (1, 1)])
+def test_antialias_towards_one_pixel(size: tuple[int, int], mode: str) -> None:
+    outcome = lower_and_compare(
+        lambda x: functional.interpolate(x, size=size, mode=mode, antialias=True), (_image(1, 2, 6, 5),), atol=_ROUGH
+    )
+    told = any("antialias to one column" in note for note in outcome.lowered.notes)
+    assert told == (size in ((9, 1), (3, 1), (1, 1)))
 
 
 def test_other_ranks_and_dtypes() -> None:
