@@ -217,7 +217,7 @@ def _avg_pool(
     if x.dtype is not None and x.dtype.is_integer():
         if ceil_mode and padded and count_include_pad and divisor_override is None:
             raise op.fail(
-                "an average of integers whose size is rounded up and whose padding counts has no form",
+                "an average of integers whose size is rounded up and whose padding counts cannot be expressed",
                 "convert the input to float32 first, or pool with ceil_mode=False",
             )
         average = _integer_average(op, x, kernel, strides, begin, ceil_mode, count_include_pad, divisor_override)
