@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch.utils import _pytree
 
 from graphforge.errors import UsageError
+from graphforge.libraries import know_containers, names_in_container
 from graphforge.spec import ShapeSpec, TensorSpec
 
 __all__ = [
@@ -132,6 +134,7 @@ def input_tree(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
         UsageError: the arguments do not fit the signature.
     """
     register_dataclasses((args, kwargs))
+    know_containers(model)
     forward = getattr(model, "forward", model)
     if isinstance(model, torch.jit.ScriptModule):
         return CallInputs(args, kwargs, [argument.name for argument in script_arguments(model)])
@@ -155,15 +158,12 @@ def input_tree(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
 
 def output_names(spec: _pytree.TreeSpec) -> list[str]:
     """Stable names for output leaves: ``output`` alone, ``output_0`` in a tuple, the key in a dict or dataclass."""
-    numbered = _pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-    leaves, _ = _pytree.tree_flatten_with_path(numbered)
     names: list[str] = []
-    for path, _leaf in leaves:
-        parts = [key_text(key) for key in path]
+    for parts in _paths(spec):
         if not parts:
             names.append("output")
             continue
-        text = "_".join(part for part in parts)
+        text = "_".join(parts)
         names.append(f"output_{text}" if parts[0].isdigit() else text)
     taken: dict[str, int] = {}
     unique = []
@@ -172,6 +172,36 @@ def output_names(spec: _pytree.TreeSpec) -> list[str]:
         taken[name] = count + 1
         unique.append(name if not count else f"{name}_{count}")
     return unique
+
+
+def _paths(spec: _pytree.TreeSpec) -> list[tuple[str, ...]]:
+    """Where each leaf stands, read from the structure: a class may refuse to be made of anything but tensors."""
+    if spec.type is None:
+        return [()]
+    children = spec.children()
+    keys = _keys(spec, len(children))
+    return [(key, *path) for key, child in zip(keys, children, strict=True) for path in _paths(child)]
+
+
+def _keys(spec: _pytree.TreeSpec, count: int) -> list[str]:
+    context = spec.context
+    if spec.type in (dict, OrderedDict):
+        return [str(key) for key in context]
+    if spec.type is not None and hasattr(spec.type, "_fields"):
+        return [str(name) for name in spec.type._fields]
+    if isinstance(context, list | tuple) and len(context) == count and all(isinstance(one, str) for one in context):
+        return list(context)
+    named = names_in_container(context, count) if count else None
+    if named is not None:
+        return named
+    known = _pytree.SUPPORTED_NODES.get(spec.type)
+    if known is not None and known.flatten_with_keys_fn is not None:
+        try:
+            made = known.unflatten_fn(list(range(count)), context)
+            return [key_text(key) for key, _ in known.flatten_with_keys_fn(made)[0]]
+        except Exception:  # whatever a class does when it is made of numbers
+            pass
+    return [str(place) for place in range(count)]
 
 
 def script_arguments(module: torch.jit.ScriptModule) -> list[Any]:

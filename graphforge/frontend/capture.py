@@ -32,6 +32,7 @@ from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret
 from graphforge.frontend.traceable import traceable_functions
 from graphforge.hushed import hushed
+from graphforge.libraries import export_helpers
 from graphforge.module_state import ModuleState
 from graphforge.spec import ShapeSpec
 
@@ -132,6 +133,7 @@ def _by_any(
                 aids.enter_context(traceable_functions())
                 aids.enter_context(_results_registered(model))
                 aids.enter_context(deciding(model, modules_of(model), decisions))
+                aids.enter_context(export_helpers(model))
                 applied = aids.enter_context(substituting(substitutions, model))
             try:  # around torch's part alone: a failure in ours does not count as one of a capture method
                 captured = _decided(name, model, inputs, shapes, decisions)
@@ -317,7 +319,8 @@ def _dynamic_shapes(model: Any, inputs: CallInputs, shapes: ShapeSpec, *, bounde
             return None
         return {axis: dims[dim.name] for axis, dim in by_name[name].dims.items() if dim.name in dims} or None
 
-    args, kwargs = inputs.map_leaves(leaf)
+    leaves = [leaf(name, value) for name, value in zip(inputs.leaf_names, inputs.leaves, strict=True)]
+    args, kwargs = _nested(inputs.tree, iter(leaves))
     forward = getattr(model, "forward", model)
     by_parameter: dict[str, Any] = {}
     parameters = list(inspect.signature(forward).parameters.values())
@@ -334,6 +337,20 @@ def _dynamic_shapes(model: Any, inputs: CallInputs, shapes: ShapeSpec, *, bounde
         elif parameter.name in kwargs:
             by_parameter[parameter.name] = kwargs[parameter.name]
     return by_parameter
+
+
+def _nested(spec: _pytree.TreeSpec, leaves: Iterator[Any]) -> Any:
+    """Leaves in the form of a structure; torch.export wants a list for a container that is not one of Python's."""
+    if spec.type is None:
+        return next(leaves)
+    children = [_nested(child, leaves) for child in spec.children()]
+    if spec.type is dict:
+        return dict(zip(spec.context, children, strict=True))
+    if spec.type in (tuple, list):
+        return spec.type(children)
+    if spec.type in _pytree.BUILTIN_TYPES:
+        return _pytree.SUPPORTED_NODES[spec.type].unflatten_fn(children, spec.context)
+    return children
 
 
 def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, strict: bool = False) -> Captured:
