@@ -2,7 +2,7 @@
 
 ``catalogue()`` names them, ``build(name)`` makes one with random weights, with inputs and the dims that a user would
 want dynamic.  The sizes of a transformers model are shrunk by the names of its configuration's fields; one whose shrunk
-model does not run in PyTorch is no candidate (``NotApplicable``).
+model does not run in PyTorch does not count (``NotApplicable``).
 """
 
 from __future__ import annotations
