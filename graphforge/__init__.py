@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from graphforge.frontend.load import load_model as load_model
     from graphforge.frontend.substitution import Substitution as Substitution
     from graphforge.frontend.substitution import substitute as substitute
+    from graphforge.limiting import limits as limits
     from graphforge.ops.custom_op import CustomOp as CustomOp
     from graphforge.ops.custom_op import TensorFact as TensorFact
     from graphforge.ops.custom_op import custom_op as custom_op
@@ -88,6 +89,7 @@ _HOME = {
     "declarations": "graphforge.declaring",
     "diff": "graphforge.verbs.diff",
     "inspect": "graphforge.verbs.inspect",
+    "limits": "graphforge.limiting",
     "lint": "graphforge.verbs.lint",
     "load_model": "graphforge.frontend.load",
     "opset": "graphforge.verbs.opset",

@@ -6,11 +6,8 @@ import json
 import os
 import platform
 import shutil
-import stat
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +17,7 @@ from graphforge.errors import GraphForgeError, argument
 from graphforge.prepare import count_nodes
 from graphforge.runners.recorded import MANIFEST_SCHEMA, read_manifest
 from graphforge.shown import Shown
+from graphforge.staging import folder_beside, put_in_place
 from graphforge.summary import closeness, print_summary, verdict_of
 from graphforge.targets.options import as_record
 
@@ -164,60 +162,15 @@ def destination(output: str | Path | None, name: str) -> Path:
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
     """A folder beside the destination that takes its place when all is well and vanishes otherwise."""
-    made = [parent for parent in folder.absolute().parents if not parent.exists()]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise GraphForgeError(
-            f"cannot write to {str(folder.parent)!r}: {error.strerror}",
-            f"choose a writable folder: {argument('output', 'DIR')}",
-        ) from None
-    try:
-        yield staging
-        os.chmod(staging, _usual_mode(staging))
-        with _moving:
-            _put_in_place(staging, folder)
-    except OSError as error:
-        raise GraphForgeError(
-            f"cannot write {str(folder)!r}: {error.strerror}",
-            f"free space or choose another folder: {argument('output', 'DIR')}",
-        ) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if not folder.exists():
-            for parent in made:  # the innermost first; one that another process uses by now stays
-                with suppress(OSError):
-                    parent.rmdir()
-
-
-_moving = threading.Lock()  # two threads that compile to one folder: the later bundle stays
-
-
-def _put_in_place(staging: Path, folder: Path) -> None:
-    """Move the new folder to where it belongs; an earlier one there goes, or comes back if the new one cannot."""
-    if not folder.exists():
-        os.replace(staging, folder)
-        return
-    retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    os.replace(folder, retired)
-    try:
-        os.replace(staging, folder)
-    except OSError:
-        if not folder.exists():
-            os.replace(retired, folder)
-        raise
-    finally:
-        shutil.rmtree(retired, ignore_errors=True)
-
-
-def _usual_mode(folder: Path) -> int:
-    """Who may do what with a new folder.  Tried, not asked: the umask is read by setting it, for all threads."""
-    tried = folder / ".mode"
-    tried.mkdir()
-    mode = stat.S_IMODE(tried.stat().st_mode)
-    tried.rmdir()
-    return mode
+    with folder_beside(folder) as staged:
+        try:
+            yield staged
+            put_in_place(staged, folder)
+        except OSError as error:
+            raise GraphForgeError(
+                f"cannot write {str(folder)!r}: {error.strerror}",
+                f"free space or choose another folder: {argument('output', 'DIR')}",
+            ) from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -161,8 +161,10 @@ def compile_with(
     progress: Progress | None = None,
 ) -> Bundle:
     """``compile`` with its options in one object; raises the same."""
+    from graphforge.onnx_io.blame import blaming
+
     watch_torchvision()  # before the first file of the user's is read
-    with declarations(options.substitutes, options.custom_ops):
+    with declarations(options.substitutes, options.custom_ops), blaming(model):
         planned = plan(options)  # refuses impossible options before any work is done
         folder = destination(options.output, _name_of(model))
         prepared = prepare(
@@ -225,6 +227,7 @@ def _run_passes(
 ) -> list[PassRecord]:
     """The canonical passes, then the target's, and the seams behind them; a pass that fails leaves a reproducer."""
     from graphforge.ir import Level
+    from graphforge.onnx_io.blame import blaming
     from graphforge.transform import Pipeline, check_level, idle_notes
     from graphforge.verify import NumericCheck
     from graphforge.verify.tolerance import as_tolerances
@@ -243,8 +246,9 @@ def _run_passes(
             checks = [NumericCheck(example_feeds(prepared), tolerances=tolerances)] if options.check_passes else []
             looking = [*checks, *options.instruments]
             with journal.step(name) as step:
-                done = Pipeline(passes).run(model, instruments=looking, verify_each=options.verify_each)
-                check()
+                with blaming(prepared.loaded):
+                    done = Pipeline(passes).run(model, instruments=looking, verify_each=options.verify_each)
+                    check()
                 step["nodes"] = count_nodes(model)
             journal.notes += [f"{record.name}: {note}" for record in done for note in record.notes]
             records += done
@@ -278,10 +282,18 @@ def _verify(
     from graphforge.frontend.captured import SIZES_TO_TRY
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.runners.padding import UnpaddedRunner
+    from graphforge.runners.survey import has_float16, survivable
     from graphforge.verify import verify
     from graphforge.verify.tolerance import for_model
 
-    with journal.step("verify"), asking(target, "a run of the artifact"):
+    risky = [*sorted(folder.glob("*.onnx")), prepared.loaded.onnx_path] if has_float16(model) else []
+    with (
+        journal.step("verify"),
+        asking(target, "a run of the artifact"),
+        survivable([file for file in risky if file is not None]) as because,
+    ):
+        if because:
+            journal.notes.append(f"{because}; it was verified with less of its optimization")
         runner = target.runner(folder)
         if runner is None:
             return None

@@ -41,6 +41,8 @@ def as_argument(name: str, value: Any) -> str:
     """An argument as Python writes it: ``opset=17``, ``output=DIR``, or the name alone."""
     if value is None:
         return name
+    if name == "limits" and isinstance(value, dict):
+        return f"with graphforge.limits({', '.join(f'{key}={number}' for key, number in value.items())})"
     return f"{name}={value if isinstance(value, str) and value.isupper() else repr(value)}"
 
 

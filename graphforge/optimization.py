@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, VerificationError, argument
 from graphforge.shown import Shown
+from graphforge.staging import folder_beside
 
 if TYPE_CHECKING:
     import onnx
@@ -152,7 +150,7 @@ def optimize(
     original = read_model_proto(path)
     before = _contents(original, path)
     notes: list[str] = []
-    with _folder_beside(wanted) as folder:
+    with folder_beside(wanted) as folder:
         options = CompileOptions(
             target=OnnxTarget(file=wanted.name, keep_names=True),
             opset=_deliverable(before.opset, notes) if opset is None else opset,
@@ -231,28 +229,6 @@ def _deliverable(opset: int, notes: list[str]) -> int:
             f"the file is of opset {opset}, the new one of {nearest}: {LOWEST_OPSET} to {HOME_OPSET} are written"
         )
     return nearest
-
-
-@contextmanager
-def _folder_beside(wanted: Path) -> Iterator[Path]:
-    """A folder to work in on the disk that the file goes to; gone afterwards, with parents made for nothing."""
-    made = [parent for parent in wanted.absolute().parents if not parent.exists()]
-    try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{wanted.name}.", dir=wanted.parent))
-    except OSError as error:
-        raise GraphForgeError(
-            f"cannot write to {str(wanted.parent)!r}: {error.strerror}",
-            f"choose another place for the new file: {argument('output', 'OUT')}",
-        ) from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not wanted.exists():
-            for parent in made:  # the innermost first; one that holds something by now stays
-                with suppress(OSError):
-                    parent.rmdir()
 
 
 def _move(files: Sequence[Path], folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphforge.errors import UsageError, argument
+from graphforge.limiting import check_limit
 
 __all__ = [
     "DTYPES",
@@ -53,6 +55,12 @@ class DimRange:
         first = -(-self.low // self.step) * self.step
         sizes = range(first, self.high + 1, self.step)
         return list(sizes if limit is None else sizes[:limit])
+
+    def nearest(self, wanted: int) -> int:
+        """The promised size nearest to the wanted one, the smaller of two."""
+        sizes = range(-(-self.low // self.step) * self.step, self.high + 1, self.step)
+        place = min(max((wanted - sizes[0]) // self.step, 0), len(sizes) - 1)
+        return min(sizes[place : place + 2], key=lambda size: (abs(size - wanted), size))
 
     def __contains__(self, size: object) -> bool:
         return isinstance(size, int) and self.low <= size <= self.high and size % self.step == 0
@@ -232,8 +240,16 @@ def parse_input(text: str) -> TensorSpec:
     dtype = dtype or "float32"
     if dtype not in DTYPES:
         raise UsageError(f"input {name!r}: unknown dtype {dtype!r}", f"known: {', '.join(DTYPES)}")
-    sizes = () if shape in ("", "scalar") else tuple(int(size) for size in shape.split("x"))
+    sizes = () if shape in ("", "scalar") else tuple(_size(size, name) for size in shape.split("x"))
+    check_limit("input_elements", math.prod(sizes), f"input {name!r} of shape {shape[:80]}: elements")
     return TensorSpec(name, sizes, dtype)
+
+
+def _size(digits: str, name: str) -> int:
+    """A size as torch and ONNX can hold it."""
+    if len(digits) > 18:
+        raise UsageError(f"input {name!r}: a size of {len(digits)} digits is too large")
+    return int(digits)
 
 
 def parse_dynamic(texts: Sequence[str]) -> dict[str, dict[int, DimRange]]:
@@ -255,6 +271,8 @@ def parse_dynamic(texts: Sequence[str]) -> dict[str, dict[int, DimRange]]:
                     "write it as axis=low..high, axis=low..high/step or axis=name:low..high",
                 )
             axis, dim_name, low, high, step = match.groups()
+            for digits in (axis.lstrip("-"), low, high, step or "1"):
+                _size(digits, name)
             label = dim_name or re.sub(r"\W", "_", f"{name}_{axis.replace('-', 'm')}")
             wanted.setdefault(name, {})[int(axis)] = DimRange(label, int(low), int(high), int(step or 1))
     return wanted

@@ -65,6 +65,7 @@ def print_summary(console: Console, path: Path, manifest: Mapping[str, Any]) -> 
 
 
 def _steps_table(manifest: Mapping[str, Any]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="steps", title_justify="left")
@@ -72,7 +73,7 @@ def _steps_table(manifest: Mapping[str, Any]) -> Table:
     table.add_column("seconds", justify="right")
     table.add_column("nodes", justify="right")
     for step in manifest["steps"]:
-        table.add_row(step["name"], f"{step['seconds']:.2f}", str(step.get("nodes", "")))
+        table.add_row(escape(step["name"]), f"{step['seconds']:.2f}", str(step.get("nodes", "")))
     table.add_section()
     table.add_row("all", f"{sum(step['seconds'] for step in manifest['steps']):.2f}", str(manifest["nodes"]))
     return table
@@ -80,9 +81,10 @@ def _steps_table(manifest: Mapping[str, Any]) -> Table:
 
 def _outputs_table(verification: Mapping[str, Any]) -> Table:
     """One row per output: the worst of all trials, and the shapes it came in."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{verification['artifact']} against {verification['reference']}", title_justify="left")
+    table = Table(title=escape(f"{verification['artifact']} against {verification['reference']}"), title_justify="left")
     table.add_column("output")
     table.add_column("dtype")
     table.add_column("max abs", justify="right")
@@ -96,11 +98,11 @@ def _outputs_table(verification: Mapping[str, Any]) -> Table:
     for name, seen in by_output.items():
         shapes = dict.fromkeys("x".join(map(str, output["shape"])) or "scalar" for output in seen)
         table.add_row(
-            name,
-            seen[0]["dtype"],
+            escape(name),
+            escape(seen[0]["dtype"]),
             _worst(seen, "max_abs"),
             _worst(seen, "max_rel"),
-            seen[0]["tolerance"],
+            escape(seen[0]["tolerance"]),
             ", ".join(shapes),
         )
     return table

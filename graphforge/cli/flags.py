@@ -12,6 +12,7 @@ _NAMES = {
     "dynamic_shapes": "--dynamic",
     "further_inputs": "--input-file",
     "inputs": "--input",
+    "limits": "--limit",
     "output": "-o",
     "passes": "--pass",
     "ranges": "--range",

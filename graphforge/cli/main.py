@@ -1,7 +1,8 @@
 """The `graphforge` command: finds the verb, runs it, and turns every outcome into a message and an exit code.
 
 Exit codes: 0 done, 1 a `GraphForgeError` (a mistake or a limit, told without a traceback), 2 a malformed command
-line, 3 a bug of ours (traceback and how to reproduce it), 130 interrupted.  Nothing else here ends the process.
+line, 3 a bug of ours (traceback and how to reproduce it), 130 interrupted, 143 ended by SIGTERM.  Nothing else here
+ends the process.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    from graphforge.cli.supervisor import supervised
+
+    sys.exit(supervised(run, sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -98,8 +101,12 @@ def run(arguments: Sequence[str]) -> int:
         from graphforge.user_code import user_error
 
         return _refuse(user_error("the run was ended from within", error), as_json)
-    except (KeyboardInterrupt, click.Abort):
-        return _refuse(GraphForgeError("interrupted", "nothing was left half-written"), as_json, _INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as ended:
+        code = getattr(ended.__cause__ or ended, "signal_code", _INTERRUPTED)  # click wraps it
+        what = "interrupted" if code == _INTERRUPTED else "ended from outside"
+        return _refuse(GraphForgeError(what, "nothing was left half-written"), as_json, code)
+    except (MemoryError, RecursionError) as error:
+        return _refuse(_error_from_limits(error), as_json)
     except BrokenPipeError:
         # the reader of our output went away (`| head`): point stdout at nothing so that the exit flush stays quiet
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -160,6 +167,16 @@ def _usage_error_from_click(error: click.ClickException) -> UsageError:
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context is not None else "graphforge"
     return UsageError(*(part[:1].lower() + part[1:] for part in (head, *rest)), f"see `{path} --help`")
+
+
+def _error_from_limits(error: MemoryError | RecursionError) -> GraphForgeError:
+    """What was asked for is too large for this machine, or nested too deeply for Python."""
+    if isinstance(error, MemoryError):
+        return GraphForgeError(
+            f"there is not enough memory: {error}" if str(error) else "there is not enough memory",
+            "use smaller inputs or sizes, or a machine with more of it",
+        )
+    return GraphForgeError("the model is nested too deeply", "modules, bodies or arguments lie too deep inside others")
 
 
 def _error_from_os(error: OSError) -> GraphForgeError:

@@ -12,6 +12,7 @@ import click
 
 from graphforge.cli.flags import flag
 from graphforge.errors import UsageError
+from graphforge.limiting import DEFAULTS, limits
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec, ValueRange, parse_dynamic, parse_input, parse_range
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ _INPUT_OPTIONS = (
         metavar="NAME=LOW..HIGH",
         help="Values of random data of an input, for example lens=1..T, where T is the name of a --dynamic dim.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Seed of random inputs."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random inputs."),
 )
 _CUSTOM_OP = click.option(
     "--custom-op",
@@ -81,6 +82,13 @@ _MODEL_OPTIONS = (
         help="A file that declares substitutions for functions of the model; repeat for more.",
     ),
     _CUSTOM_OP,
+)
+_LIMIT = click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help=f"Raise a limit on what a file or an input may come to; repeat for more.  [{', '.join(DEFAULTS)}]",
 )
 
 _REQUEST_OPTIONS = (
@@ -186,13 +194,14 @@ def model_options(function: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(function)
     def with_request(**options: Any) -> R:
+        _raise_limits(options.pop("limits"))
         request = _request_from_options(**{name: options.pop(name) for name in _REQUEST_OPTIONS})
         declared = {name: options.pop(name) for name in _DECLARING_OPTIONS}
         _declare(**declared)
         return function(request=replace(request, **declared), **options)
 
     return _decorated(
-        with_request, (click.argument("model"), *_INPUT_OPTIONS[:-1], *_MODEL_OPTIONS, *_INPUT_OPTIONS[-1:])
+        with_request, (click.argument("model"), *_INPUT_OPTIONS[:-1], *_MODEL_OPTIONS, *_INPUT_OPTIONS[-1:], _LIMIT)
     )
 
 
@@ -201,6 +210,7 @@ def optional_model_options(function: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(function)
     def with_request(**options: Any) -> R:
+        _raise_limits(options.pop("limits"))
         given = {name: options.pop(name) for name in _REQUEST_OPTIONS if name in options}
         declared = {name: options.pop(name) for name in _DECLARING_OPTIONS}
         if given["model"] is None:
@@ -214,7 +224,7 @@ def optional_model_options(function: Callable[..., R]) -> Callable[..., R]:
 
     without_dynamic = (*_INPUT_OPTIONS[:2], _INPUT_OPTIONS[-1])
     argument = click.argument("model", required=False)
-    return _decorated(with_request, (argument, *without_dynamic, *_MODEL_OPTIONS))
+    return _decorated(with_request, (argument, *without_dynamic, *_MODEL_OPTIONS, _LIMIT))
 
 
 def custom_op_option(function: Callable[..., R]) -> Callable[..., R]:
@@ -226,6 +236,17 @@ def custom_op_option(function: Callable[..., R]) -> Callable[..., R]:
         return function(**options)
 
     return _CUSTOM_OP(declaring)
+
+
+def _raise_limits(texts: tuple[str, ...]) -> None:
+    """Put other limits in force until the command ends."""
+    numbers: dict[str, int] = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        if not equals or not number.strip().isdecimal() or len(number) > 20:
+            raise UsageError(f"cannot read limit {text!r}", "write it as --limit nodes=1000000")
+        numbers[name.strip().replace("-", "_")] = int(number)
+    click.get_current_context().with_resource(limits(**numbers))
 
 
 def _declare(**files: tuple[str, ...]) -> None:
@@ -241,12 +262,13 @@ def onnx_options(function: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(function)
     def with_request(**options: Any) -> R:
+        _raise_limits(options.pop("limits"))
         given = {name: options.pop(name) for name in _REQUEST_OPTIONS if name in options}
         return function(
             request=_request_from_options(checkpoint=None, kwargs=None, trust_pickle=False, **given), **options
         )
 
-    return _decorated(with_request, (click.argument("model", metavar="FILE.onnx"), *_INPUT_OPTIONS))
+    return _decorated(with_request, (click.argument("model", metavar="FILE.onnx"), *_INPUT_OPTIONS, _LIMIT))
 
 
 def _decorated(function: Callable[..., R], decorators: Sequence[Callable[[Any], Any]]) -> Callable[..., R]:

@@ -59,7 +59,9 @@ def parse_kwargs(text: str | None) -> dict[str, Any]:
         return {}
     try:
         parsed = json.loads(text)
-    except json.JSONDecodeError as error:
+    except RecursionError:
+        raise UsageError(f"{argument('kwargs')} is nested too deeply") from None
+    except ValueError as error:  # not JSON, or a number of more digits than Python reads
         raise UsageError(f"{argument('kwargs')} is not JSON: {error}", 'write it like {"num_classes": 10}') from None
     if not isinstance(parsed, dict):
         raise UsageError(f"{argument('kwargs')} must be a JSON object, got {type(parsed).__name__}")

@@ -12,6 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
+from graphforge.ir.describe import describe
+from graphforge.last_step import entering
 
 __all__ = ["broadcast_dims", "constant_of", "forget_schemas", "infer_node", "look_up_schemas", "schema_of"]
 
@@ -322,6 +324,12 @@ def _windows(node: ir.Node, spatial: list[Dim], kernel: list[int]) -> list[Dim] 
     strides = _ints(node, "strides") or [1] * count
     dilations = _ints(node, "dilations") or [1] * count
     pads = _ints(node, "pads") or [0] * (2 * count)
+    lengths = {len(strides), len(dilations), len(kernel)}
+    if min(*strides, *dilations, *kernel, 1) < 1 or len(pads) != 2 * count or lengths != {count}:
+        raise GraphForgeError(
+            f"{describe(node)}: kernel {kernel}, strides {strides}, dilations {dilations} and pads {pads} do not make "
+            f"windows over {count} axes"
+        )
     if _attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return None
     up = _int_attribute(node, "ceil_mode", 0)
@@ -330,8 +338,13 @@ def _windows(node: ir.Node, spatial: list[Dim], kernel: list[int]) -> list[Dim] 
         if not isinstance(size, int):
             result.append(ir.SymbolicDim(None))
             continue
-        room = size + pads[axis] + pads[axis + count] - dilations[axis] * (kernel[axis] - 1) - 1
-        steps = -(-room // strides[axis]) if up else room // strides[axis]
+        left = size + pads[axis] + pads[axis + count] - dilations[axis] * (kernel[axis] - 1) - 1
+        if left < 0:
+            raise GraphForgeError(
+                f"{describe(node)}: a window of {dilations[axis] * (kernel[axis] - 1) + 1} does not fit its input, "
+                f"which has {size} with {pads[axis] + pads[axis + count]} of padding"
+            )
+        steps = -(-left // strides[axis]) if up else left // strides[axis]
         if up and steps * strides[axis] >= size + pads[axis]:
             steps -= 1  # a last window that would begin in the padding is left out
         result.append(steps + 1)
@@ -449,14 +462,27 @@ def _apply(value: ir.Value, inferred: Inferred) -> None:
     dtype, dims = inferred
     if value.type is None and dtype is not None:
         value.type = ir.TensorType(dtype)
-    if value.shape is None and dims is not None:
+    if value.shape is None and dims is not None and not any(isinstance(dim, int) and dim < 0 for dim in dims):
         value.shape = ir.Shape(dims)
+
+
+# Attributes by which ONNX's own inference divides.
+_ABOVE_ZERO = frozenset("strides dilations kernel_shape group num_outputs blocksize block_shape num_heads".split())
+
+
+def _refuse_zeros(node: ir.Node) -> None:
+    for name, attribute in node.attributes.items():
+        if name in _ABOVE_ZERO and attribute.value is not None:
+            values = attribute.value if isinstance(attribute.value, list | tuple) else (attribute.value,)
+            if any(isinstance(value, int) and value < 1 for value in values):
+                raise GraphForgeError(f"{describe(node)}: {name} is {attribute.value}, expected numbers above 0")
 
 
 def _infer_by_onnx(node: ir.Node, opset: int) -> None:
     schema = schema_of(node.op_type, node.domain, opset)
     if schema is None or any(value is not None and value.type is None for value in node.inputs):
         return
+    _refuse_zeros(node)
     if any(
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
     ):
@@ -473,6 +499,8 @@ def _infer_by_onnx(node: ir.Node, opset: int) -> None:
         assert value.type is not None
         types[name] = ir.serde.serialize_type(value.type)
         if value.shape is not None:
+            if any(isinstance(dim, int) and dim < 0 for dim in value.shape):
+                return  # ONNX's own inference aborts on some of them
             ir.serde.serialize_shape_into(types[name], value.shape)
         constant = constant_of(value)
         if constant is not None:
@@ -481,6 +509,7 @@ def _infer_by_onnx(node: ir.Node, opset: int) -> None:
         proto.output.append(f"o{position}")
     for attribute in node.attributes.values():
         proto.attribute.append(ir.serde.serialize_attribute(attribute))
+    entering("onnx", f"infer the shapes of {describe(node)}")
     try:
         inferred = onnx.shape_inference.infer_node_outputs(
             schema,

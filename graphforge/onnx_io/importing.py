@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from graphforge.ir.describe import describe
 from graphforge.ir.names import make_names_unique
 from graphforge.ir.printer import FILE_OPSET
 from graphforge.ir.versions import ir_version_for, tensor_of_constant_node
+from graphforge.onnx_io.expansion import called_by, count_expansion
 from graphforge.onnx_io.origins import read_origins
 from graphforge.onnx_io.raising import raise_graph
 from graphforge.onnx_io.safety import read_model_proto
 from graphforge.spec import ShapeSpec, TensorSpec
 
-__all__ = ["IMPORT_NOTES", "import_onnx", "import_onnx_proto", "input_names", "input_spec"]
+__all__ = ["IMPORT_NOTES", "deserialized", "import_onnx", "import_onnx_proto", "input_names", "input_spec"]
 
 # Key in model.meta: what the user should be told about the import, a list of lines.
 IMPORT_NOTES = "graphforge.import_notes"
@@ -131,7 +133,7 @@ def import_onnx_proto(proto: onnx.ModelProto, label: str = "model") -> ir.Model:
 
 
 def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model:
-    model = _deserialize(proto, label)
+    model = deserialized(proto, label)
     notes: list[str] = []
     _check_opset(model.graph.opset_imports, label)
     _stamp_versions(model)
@@ -156,7 +158,8 @@ def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model
     return model
 
 
-def _deserialize(proto: onnx.ModelProto, label: str) -> ir.Model:
+def deserialized(proto: onnx.ModelProto, label: str) -> ir.Model:
+    """The model of a proto, as onnx_ir has it; a proto that it cannot read is told by its label."""
     try:
         model = ir.serde.deserialize_model(proto)
     # onnx_ir wraps whatever went wrong in plain ValueErrors, RuntimeErrors and its own SerdeError.
@@ -195,16 +198,24 @@ def _stamp_versions(model: ir.Model) -> None:
 
 
 def _inline_functions(model: ir.Model, label: str) -> None:
-    if not model.functions:
-        return
-    try:
-        InlinePass()(model)
-    except (PassError, PreconditionError, ValueError, RuntimeError, KeyError) as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise GraphForgeError(f"{label}: its functions cannot be inlined: {cause}") from error
-    model.functions.clear()
+    """Write functions out where they are called, the innermost first: each round is one walk over what there is."""
+    reached = count_expansion(model, label)
+    for identifier in [one for one in model.functions if one not in reached]:
+        del model.functions[identifier]
+    while model.functions:
+        calling = {one for one, function in model.functions.items() if any(called_by(function, model.functions))}
+        innermost = model.functions.keys() - calling
+
+        def is_innermost(function: ir.Function, innermost: Collection[ir.OperatorIdentifier] = innermost) -> bool:
+            return function.identifier() in innermost
+
+        try:
+            InlinePass(is_innermost)(model)
+        except (PassError, PreconditionError, ValueError, RuntimeError, KeyError) as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise GraphForgeError(f"{label}: its functions cannot be inlined: {cause}") from error
 
 
 def _read_when_needed(graph: ir.Graph) -> None:

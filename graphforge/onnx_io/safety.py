@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from graphforge.errors import GraphForgeError
+from graphforge.limiting import check_limit
 
-__all__ = ["nodes_of_proto", "read_model_proto", "tensors_of_proto"]
+__all__ = ["check_texts", "nodes_of_proto", "read_model_proto", "tensors_of_proto"]
 
 # Protobuf's own limit for one message; larger models keep their weights in external data.
 _MAX_FILE = 2**31 - 1
-# A sparse tensor is small in the file and large in memory: the file decides how large, so there is a limit.
-_MAX_DENSE_BYTES = 2**28
 
 
 def read_model_proto(path: Path) -> onnx.ModelProto:
@@ -41,8 +40,8 @@ def read_model_proto(path: Path) -> onnx.ModelProto:
             checker.check(tensor)
     for graph in _graphs(proto.graph):
         _check_names(graph, path)
+    check_texts(proto, path)
     for node in nodes_of_proto(proto):
-        _check_text(node, path)
         if node.domain == "ai.onnx":
             node.domain = ""
     return proto
@@ -133,11 +132,79 @@ def _check_names(graph: onnx.GraphProto, path: Path) -> None:
             raise GraphForgeError(f"{path}: an {what} has no name")
 
 
-def _check_text(node: onnx.NodeProto, path: Path) -> None:
-    """Protobuf hands out bytes for text that is not UTF-8; nothing after this expects any."""
-    texts = (node.op_type, node.domain, node.name, *node.input, *node.output, *(item.name for item in node.attribute))
+def check_texts(proto: onnx.ModelProto, path: Path) -> None:
+    """Protobuf hands out bytes for text that is not UTF-8; nothing after this expects any.
+
+    Names are refused; what only describes (documentation, metadata) is decoded as far as it goes.
+    """
+    _decode(proto, "doc_string", "producer_name", "producer_version", "domain")
+    _decode_properties(proto.metadata_props)
+    imports = [entry.domain for one in (proto, *proto.functions) for entry in one.opset_import]
+    names = [
+        name for one in proto.functions for name in (one.name, one.domain, *one.input, *one.output, *one.attribute)
+    ]
+    _see_text(path, "the model", (*imports, *names))
+    for function in proto.functions:
+        _decode(function, "doc_string")
+        _decode_properties(function.metadata_props)
+        _check_values(function.value_info, path)
+    for graph in _all_graphs(proto):
+        _decode(graph, "doc_string")
+        _decode_properties(graph.metadata_props)
+        _see_text(path, "a graph", (graph.name,))
+        for values in (graph.input, graph.output, graph.value_info):
+            _check_values(values, path)
+        for annotation in graph.quantization_annotation:
+            entries = [text for entry in annotation.quant_parameter_tensor_names for text in (entry.key, entry.value)]
+            _see_text(path, "a quantization annotation", (annotation.tensor_name, *entries))
+    for tensor in tensors_of_proto(proto):
+        _decode(tensor, "doc_string")
+        _see_text(path, "a tensor", (tensor.name, *(entry.value for entry in tensor.external_data)))
+    for node in nodes_of_proto(proto):
+        _decode(node, "doc_string")
+        _decode_properties(node.metadata_props)
+        _see_text(path, "a node", (node.op_type, node.domain, node.overload, node.name, *node.input, *node.output))
+        for attribute in node.attribute:
+            _decode(attribute, "doc_string")
+            _see_text(path, f"a node ({node.op_type!r})", (attribute.name, attribute.ref_attr_name))
+
+
+def _all_graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    yield from _graphs(proto.graph)
+    for function in proto.functions:
+        for node in function.node:
+            for body in _bodies(node):
+                yield from _graphs(body)
+
+
+def _check_values(values: Iterable[onnx.ValueInfoProto], path: Path) -> None:
+    for value in values:
+        _decode(value, "doc_string")
+        _decode_properties(value.metadata_props)
+        dims = value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ()
+        _see_text(path, "a value", (value.name, *(dim.dim_param for dim in dims)))
+        negative = next((dim.dim_value for dim in dims if dim.dim_value < 0), None)
+        if negative is not None:
+            raise GraphForgeError(
+                f"{path}: value {value.name!r} has a negative size: {negative}", "is the file damaged?"
+            )
+
+
+def _see_text(path: Path, what: str, texts: Iterable[str]) -> None:
     if not all(isinstance(text, str) for text in texts):
-        raise GraphForgeError(f"{path}: a node ({node.op_type!r}) has a name that is not text", "is the file damaged?")
+        raise GraphForgeError(f"{path}: {what} has a name that is not text", "is the file damaged?")
+
+
+def _decode(message: Message, *fields: str) -> None:
+    for field in fields:
+        text = getattr(message, field)
+        if not isinstance(text, str):
+            setattr(message, field, text.decode(errors="replace"))
+
+
+def _decode_properties(entries: Iterable[onnx.StringStringEntryProto]) -> None:
+    for entry in entries:
+        _decode(entry, "key", "value")
 
 
 def _first_double(names: Iterable[str]) -> str | None:
@@ -284,10 +351,8 @@ def _dense(sparse: onnx.SparseTensorProto, name: str, path: Path) -> onnx.Tensor
     values = onnx.numpy_helper.to_array(sparse.values).reshape(-1)
     if any(dim < 0 for dim in dims):
         raise GraphForgeError(f"{label} has a negative dim: {dims}")
-    if math.prod(dims) * max(values.itemsize, 1) > _MAX_DENSE_BYTES:
-        raise GraphForgeError(
-            f"{label} of shape {dims} is too large to be written out in full (limit {_MAX_DENSE_BYTES} bytes)"
-        )
+    size = math.prod(dims) * max(values.itemsize, 1)
+    check_limit("constant_bytes", size, f"{label} of shape {dims}: bytes, written out in full")
     indices = onnx.numpy_helper.to_array(sparse.indices).astype(np.int64)
     if indices.ndim == 2 and indices.shape[1] == len(dims):
         bounds = np.array(dims)

@@ -212,19 +212,31 @@ def opset_report_of_file(path: Path | str) -> OpsetReport:
     """
     import onnx
 
+    from graphforge.apart import ForeignError, apart
     from graphforge.onnx_io.checking import load_without_weights
+    from graphforge.onnx_io.expansion import count_expansion
+    from graphforge.onnx_io.importing import deserialized
     from graphforge.onnx_io.origins import read_origins
+    from graphforge.onnx_io.safety import check_texts
 
     path = Path(path)
     if not path.is_file():
         raise GraphForgeError(f"no file {path}")
     proto = load_without_weights(path)
+    check_texts(proto, path)
+    model = deserialized(proto, str(path))
+    count_expansion(model, str(path))
     notes = []
+
+    def infer() -> bytes:
+        found = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+        return bytes(found.SerializeToString())
+
     try:
-        proto = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
-    except Exception as error:  # ONNX raises plain RuntimeErrors of several C++ kinds
+        content = apart("onnx", f"infer the shapes of {path.name}", infer, file=path)
+        model = deserialized(onnx.ModelProto.FromString(content), str(path))
+    except (ForeignError, GraphForgeError) as error:
         notes.append(f"types could not be inferred: {str(error).splitlines()[0]}")
-    model = ir.from_proto(proto)
     for node in _all_nodes(model):
         read_origins(node)
     report = opset_report(model)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphforge.errors import UsageError, argument
+from graphforge.limiting import check_limit
 from graphforge.runners.arrays import Array, dtype_name
 from graphforge.runners.structure import Bounds, are_offsets, codes_of, imposed, integers, mask, with_both
 from graphforge.spec import ShapeSpec, TensorSpec
@@ -70,6 +71,8 @@ def random_feeds(
     for tensor in spec.inputs:
         generator = _generator(seed, tensor.name, *sizes.values())
         shape = tensor.at(sizes)
+        shown = "x".join(map(str, shape))
+        check_limit("input_elements", math.prod(shape), f"input {tensor.name!r} of shape {shown}: elements")
         like = None if example is None else example[tensor.name]
         if tensor.values is not None:
             low, high = tensor.values.at(tensor.name, {**spec.example_sizes(), **sizes})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphforge.errors import GraphForgeError
+from graphforge.last_step import entering
 from graphforge.runners.arrays import Array
 from graphforge.runners.session import new_session
 
@@ -97,6 +98,7 @@ class OnnxRuntimeRunner:
                 f"the data given is for: {', '.join(feeds) or 'nothing'}",
             )
         mine = {name: feeds[name] for name in self.input_names}
+        entering("onnxruntime", f"run {'a model' if self.path is None else self.path.name}", self.path)
         try:
             if self._has_types_without_numpy:
                 return self._run_by_values(mine)

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError
+from graphforge.last_step import entering, lowered
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
     import onnxruntime
 
-__all__ = ["new_session"]
+__all__ = ["LEVELS", "new_session"]
+
+# Less and less of the runtime's optimization, for those that it does not survive.
+LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_DISABLE_ALL")
 
 # A protobuf message ends at 2 GiB; larger models reach the runtime through a file with external data.
 _MAX_IN_MEMORY = (1 << 31) - (1 << 20)
@@ -48,12 +52,15 @@ def new_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    level = LEVELS[lowered()[0]] if optimize else LEVELS[-1]
+    if level != LEVELS[0]:
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     if configure is not None:
         configure(options)
     source = model if isinstance(model, str | Path | bytes) else _loadable(model, scratch)
     given = source if isinstance(source, bytes) else str(source)
+    file = None if isinstance(source, bytes) else Path(source)
+    entering("onnxruntime", f"load {'a model' if file is None else file.name}", file)
     return onnxruntime.InferenceSession(given, sess_options=options, providers=["CPUExecutionProvider"])
 
 

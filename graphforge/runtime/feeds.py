@@ -239,12 +239,7 @@ def _batch_for(tensor: TensorSpec, pictures: int, sizes: Mapping[str, int]) -> i
     dim = tensor.dims.get(0)
     if dim is None:
         return tensor.shape[0]
-    return sizes.get(dim.name) or _nearest(pictures, dim.sizes())
-
-
-def _nearest(wanted: int, allowed: Sequence[int]) -> int:
-    """The promised size nearest to the wanted one, the smaller of two."""
-    return min(allowed, key=lambda size: (abs(size - wanted), size))
+    return sizes.get(dim.name) or dim.nearest(pictures)
 
 
 def _pictures_as_tensor(
@@ -256,7 +251,7 @@ def _pictures_as_tensor(
     sides = []
     for axis, own in ((rank - 2, pictures[0].height), (rank - 1, pictures[0].width)):
         dim = tensor.dims.get(axis)
-        sides.append(tensor.shape[axis] if dim is None else known.setdefault(dim.name, _nearest(own, dim.sizes())))
+        sides.append(tensor.shape[axis] if dim is None else known.setdefault(dim.name, dim.nearest(own)))
     height, width = sides
     rows = [_prepared(pixels_of(picture, height=height, width=width), tensor, pixels) for picture in pictures]
     pages = [Page(str(path), picture, (width, height)) for path, picture in zip(paths, pictures, strict=True)]

@@ -48,12 +48,13 @@ def bisect(
     Raises:
         GraphForgeError: the model cannot be captured, lowered or run.
     """
+    from graphforge.onnx_io.blame import blaming
     from graphforge.prepare import canonical_passes
     from graphforge.runners.eager import EagerRunner
     from graphforge.verify.bisect import bisect_passes
     from graphforge.verify.tolerance import as_tolerances
 
-    with declarations(substitutes, custom_ops):
+    with declarations(substitutes, custom_ops), blaming(model):
         allowed = as_tolerances(tolerances)
         candidates = canonical_passes(pipeline, passes)
         prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)

@@ -124,11 +124,12 @@ def inspect(
         GraphForgeError: the model cannot be captured or lowered, or there is no such node.
     """
     from graphforge.ir import Level
+    from graphforge.onnx_io.blame import blaming
     from graphforge.spec import ShapeSpec
     from graphforge.targets import get_target, options_for
     from graphforge.transform import Pipeline, check_level
 
-    with declarations(substitutes, custom_ops):
+    with declarations(substitutes, custom_ops), blaming(model):
         if level is not None and level not in LEVELS:
             raise UsageError(f"there is no level {level!r}", f"the levels are: {', '.join(LEVELS)}")
         chosen = get_target(target) if isinstance(target, str) else target

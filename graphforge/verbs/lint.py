@@ -115,7 +115,9 @@ def lint(path: str | os.PathLike[str], target: str = "magicmind") -> LintReport:
             f"targets with rules: {', '.join(TARGETS)}",
             "what the other targets take, their compilers say: compile the model for them",
         )
+    from graphforge.onnx_io.blame import blaming
     from graphforge.targets.magicmind.lint import lint as findings_of
 
     place = os.fspath(path)
-    return LintReport(place, target, tuple(findings_of(Path(place))))
+    with blaming(place):
+        return LintReport(place, target, tuple(findings_of(Path(place))))

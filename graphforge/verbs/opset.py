@@ -54,10 +54,11 @@ def opset(
         UsageError: the runtime is unknown.
         GraphForgeError: the model cannot be read, captured or lowered.
     """
+    from graphforge.onnx_io.blame import blaming
     from graphforge.opsets.answer import answer_for_file, answer_for_model
     from graphforge.targets.support import runtimes
 
-    with declarations(substitutes, custom_ops):
+    with declarations(substitutes, custom_ops), blaming(model):
         runtimes(target)  # an unknown name is told before any work is done
         loaded = load(model)
         if loaded.onnx_path is not None:  # nothing runs unless it is to be proved, so no inputs are needed

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graphforge.errors import GraphForgeError, argument
+from graphforge.last_step import entering
 from graphforge.spec import ShapeSpec
 from graphforge.targets.tensorrt.blame import NodeIndex, complaints_of
 from graphforge.targets.tensorrt.log import Log, collect_log, vendor_logger
@@ -63,6 +64,7 @@ def build_plan(onnx_file: Path, plan_file: Path, options: BuildSettings, shapes:
     """
     trt = options.flavour.load()
     with collect_log() as log:
+        entering(trt.__name__, f"build a plan from {onnx_file.name}", onnx_file)
         builder = _builder(trt, options, log)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, vendor_logger(trt))

@@ -1,0 +1,147 @@
+"""A command runs in a child of the process that was started: a vendor's crash ends the child, and is told.
+
+The child is a fork from before anything was imported, which takes a millisecond.  The parent does nothing but wait,
+pass signals on, and look after the child: if a signal ends it, the parent names the vendor that was at work, keeps the
+file that it was given, clears what was half-written, and, where ONNX Runtime's optimizer died, runs the command again
+with less of it.  Where there is no fork the command runs in the one process.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from graphforge import last_step
+from graphforge.cli.console import print_error
+
+__all__ = ["EndedError", "supervised"]
+
+# Verbs that hand files or graphs to a vendor's native code.
+_VERBS = frozenset("compile optimize run inspect diff bisect opset lint profile".split())
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
+_CRASHES = frozenset(getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL"))
+_LEVELS = 2  # of less optimization that are tried after a crash in ONNX Runtime
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_FAILED = 1
+
+
+class EndedError(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: as an interruption, with a number of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal_code = 128 + number
+
+
+def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Run a command line, in a child where that is of use; its exit code."""
+    if not hasattr(os, "fork") or not arguments or arguments[0] not in _VERBS or {"--help", "-h"} & set(arguments):
+        _end_as_interrupted()
+        return run(arguments)
+    page = mmap.mmap(-1, last_step.PAGE_BYTES)
+    level, because = 0, ""
+    while True:
+        waited_for = {*_PASSED_ON, signal.SIGCHLD}
+        signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            _settle_in(parent, arguments)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
+            last_step.share(page)
+            with last_step.lowering(level, because):
+                return run(arguments)
+        status = _wait(child, waited_for)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
+        if os.WIFEXITED(status):
+            return os.WEXITSTATUS(status)
+        died = last_step.last_step(page)
+        number = os.WTERMSIG(status)
+        message, notes = _told(died, number)
+        if died.get("folder"):
+            _keep(died)
+            shutil.rmtree(died["folder"], ignore_errors=True)
+        if number in _CRASHES and died.get("vendor") == "onnxruntime" and level < _LEVELS:
+            level, because = level + 1, message
+            sys.stderr.write(f"note: {message}; the command runs again with less of its optimization\n")
+            page[:] = bytes(last_step.PAGE_BYTES)
+            continue
+        print_error(message, [*notes, *([f"what it was given is kept: {died['kept']}"] if died.get("kept") else [])])
+        return 128 + number if number in _PASSED_ON else _FAILED
+
+
+def _settle_in(parent: int, arguments: Sequence[str]) -> None:
+    """In the child: die with the parent, end like an interruption, leave the machine some memory."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(_FAILED)
+        if any(argument.endswith(".onnx") for argument in arguments):
+            from graphforge.apart import limit_memory
+
+            limit_memory()
+    _end_as_interrupted()
+
+
+def _end_as_interrupted() -> None:
+    def end(number: int, _: FrameType | None) -> None:
+        raise EndedError(number) if number != signal.SIGINT else KeyboardInterrupt
+
+    for number in _PASSED_ON:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # one that is ignored stays so
+            signal.signal(number, end)
+
+
+def _wait(child: int, waited_for: set[signal.Signals]) -> int:
+    """The child's status once it has ended; signals from elsewhere are passed on, those of the terminal reach both."""
+    while True:
+        told = signal.sigwaitinfo(waited_for)
+        if told.si_signo != signal.SIGCHLD:
+            if told.si_code <= 0:  # sent by a process; the terminal's own reach the child without us
+                os.kill(child, told.si_signo)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended == child:
+            return status
+
+
+def _told(died: dict[str, Any], number: int) -> tuple[str, list[str]]:
+    name = signal.Signals(number).name if number in {one.value for one in signal.Signals} else str(number)
+    vendor = " ".join(filter(None, (died.get("vendor"), died.get("version"))))
+    if number == signal.SIGKILL:
+        return "the command was killed from outside", ["most often by the system, for want of memory"]
+    if number in _PASSED_ON or not vendor:
+        return f"the command was ended by {name}", []
+    return (
+        f"{vendor} died ({name}) while it was to {died['what']}",
+        [f"this is a fault of {died['vendor']}, which ended the process; another version of it may do"],
+    )
+
+
+def _keep(died: dict[str, Any]) -> None:
+    """Copy what the vendor was given out of the folder that is about to go."""
+    import tempfile
+
+    file = Path(died.get("file") or "")
+    if not file.is_file():
+        return
+    if not file.is_relative_to(died["folder"]):
+        died["kept"] = str(file)
+        return
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="graphforge-crash-"))
+        for one in (file, file.with_name(file.name + ".data")):
+            if one.is_file():
+                shutil.copy2(one, folder / one.name)
+        died["kept"] = str(folder / file.name)
+    except OSError:
+        return

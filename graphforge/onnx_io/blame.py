@@ -1,0 +1,58 @@
+"""Whose fault an exception is: an ONNX file that ONNX itself has something against is told as that.
+
+Checking every file in full would refuse some that run everywhere, and takes time; so it is asked only once something
+went wrong that should not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from graphforge.errors import GraphForgeError
+
+__all__ = ["blaming"]
+
+
+@contextmanager
+def blaming(model: Any) -> Iterator[None]:
+    """Turn a failure inside the block into a refusal of the model's file, where ONNX's own check refuses it as well.
+
+    Args:
+        model: a model as the verbs take it; one that is not an ONNX file is never blamed.
+
+    Raises:
+        GraphForgeError: the file is not valid; says what ONNX has against it.
+    """
+    try:
+        yield
+    except (GraphForgeError, OSError):
+        raise
+    except (
+        Exception
+    ) as error:  # whatever an invalid graph leads to, most of all where its numbers are taken for indices
+        path = _file_of(model)
+        complaint = None if path is None else _complaint(path)
+        if complaint is None:
+            raise
+        raise GraphForgeError(
+            f"{path} is not valid ONNX: {complaint}", f"`graphforge inspect {path}` may show the graph as it is"
+        ) from error
+
+
+def _file_of(model: Any) -> Path | None:
+    given = model if isinstance(model, str | os.PathLike) else getattr(model, "onnx_path", None)
+    path = None if given is None else Path(given)
+    return path if path is not None and path.suffix.lower() == ".onnx" and path.is_file() else None
+
+
+def _complaint(path: Path) -> str | None:
+    from graphforge.onnx_io.checking import complaint_about
+
+    found = complaint_about(path, lenient=True)
+    if found is None:
+        return None
+    return f"{found.text} (node {found.node!r})" if found.node else found.text

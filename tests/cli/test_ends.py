@@ -1,0 +1,164 @@
+"""How a command ends that does not end by itself: signals, crashes of vendors, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from graphforge.staging import folder_beside, put_in_place, sweep
+from tests.cli.command import command_under_way, run_command
+
+WAITING = """
+import os, time, torch
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return x + 1
+
+def build():
+    os.write({says}, b"reached")
+    {then}
+    return Net()
+"""
+X = ("--input", "x:2x3")
+
+
+def _ended_by(number: int, folder: Path) -> tuple[int, str]:
+    reached, says = os.pipe()
+    (folder / "net.py").write_text(WAITING.format(says=says, then="time.sleep(0.02)\n    " * 500 + "pass"))
+    arguments = ("compile", "net.py:build", *X, "-o", "out/bundle")
+    with command_under_way(*arguments, cwd=folder, pass_fds=(says,)) as process:
+        os.close(says)
+        assert os.read(reached, 7) == b"reached"
+        os.close(reached)
+        process.send_signal(number)
+        _, stderr = process.communicate()
+    return process.returncode, stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_command_in_order(tmp_path: Path, number: int, code: int) -> None:
+    ended, stderr = _ended_by(number, tmp_path)
+    assert ended == code
+    assert "nothing was left half-written" in stderr
+    assert "Traceback" not in stderr
+    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name != "__pycache__") == ["net.py"]
+
+
+@pytest.mark.parametrize("way", ["os.abort()", "os.kill(os.getpid(), 11)", "os.kill(os.getpid(), 8)"])
+def test_a_crash_is_told_and_leaves_nothing(tmp_path: Path, way: str) -> None:
+    (tmp_path / "net.py").write_text(WAITING.format(says=1, then=way))
+    done = run_command("compile", "net.py:build", *X, "-o", "out/bundle", cwd=tmp_path)
+    assert done.code == 1
+    assert done.error.startswith("the command was ended by SIG")
+
+
+VENDOR = """
+import os, torch
+import onnxruntime
+
+real = onnxruntime.InferenceSession
+
+def session(*arguments, sess_options, **more):
+    if sess_options.graph_optimization_level.name {crashes}:
+        os.abort()
+    return real(*arguments, sess_options=sess_options, **more)
+
+onnxruntime.InferenceSession = session
+
+def build():
+    return torch.nn.Linear(3, 2).eval()
+"""
+
+
+def test_a_crash_of_onnx_runtimes_optimizer_is_tried_again_with_less_of_it(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(VENDOR.format(crashes="== 'ORT_ENABLE_ALL'"))
+    done = run_command("compile", "net.py:build", *X, "-o", "out", cwd=tmp_path)
+    assert done.code == 0
+    assert "died (SIGABRT) while it was to load model.onnx; the command runs again" in done.stderr
+    assert "it was verified with less of its optimization" in done.stdout
+    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name != "__pycache__") == ["net.py", "out"]
+
+
+def test_a_crash_that_stays_names_the_vendor_and_keeps_the_file(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(VENDOR.format(crashes="!= ''"))
+    done = run_command("compile", "net.py:build", *X, "-o", "out", cwd=tmp_path)
+    assert done.code == 1
+    assert done.error.startswith("onnxruntime 1.")
+    assert done.error.endswith("died (SIGABRT) while it was to load model.onnx")
+    (kept,) = [note.partition(": ")[2] for note in done.notes if note.startswith("what it was given is kept")]
+    assert Path(kept).is_file()
+    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name != "__pycache__") == ["net.py"]
+
+
+def _left_by_the_dead(parent: Path, name: str, what: str) -> Path:
+    """A folder as a process leaves it that is killed while it writes."""
+    child = os.fork()
+    if child == 0:
+        with folder_beside(parent / name) as folder:
+            (folder / "half").write_text("written")
+            if what == "old":
+                folder.rename(folder.with_name(folder.name.replace("-new-", "-old-")))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = [entry for entry in parent.iterdir() if entry.name.startswith(f".{name}.graphforge-{what}")]
+    return left
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    left = _left_by_the_dead(tmp_path, "net", "new")
+    strange = tmp_path / ".net.something"
+    strange.mkdir()
+    with folder_beside(tmp_path / "other") as folder:
+        assert folder.is_dir()
+        sweep(tmp_path)
+        assert folder.is_dir()  # its process lives
+    assert not left.exists()
+    assert strange.is_dir()
+
+
+def test_an_earlier_bundle_that_was_put_aside_comes_back(tmp_path: Path) -> None:
+    _left_by_the_dead(tmp_path, "net", "old")
+    sweep(tmp_path)
+    assert (tmp_path / "net" / "half").read_text() == "written"
+
+
+def test_folders_of_another_machine_are_left_alone(tmp_path: Path) -> None:
+    left = _left_by_the_dead(tmp_path, "net", "new")
+    parts = left.name.split("-")
+    parts[2] = "00000000" if parts[2] != "00000000" else "11111111"
+    theirs = left.rename(left.with_name("-".join(parts)))
+    sweep(tmp_path)
+    assert theirs.is_dir()
+
+
+def test_the_earlier_folder_or_the_new_one_is_there_at_every_moment(tmp_path: Path) -> None:
+    import threading
+
+    wanted = tmp_path / "net"
+    wanted.mkdir()
+    (wanted / "which").write_text("0")
+    missing = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            try:
+                (wanted / "which").read_text()
+            except OSError as error:
+                missing.append(error)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for number in range(300):
+        with folder_beside(wanted) as folder:
+            (folder / "which").write_text(str(number))
+            put_in_place(folder, wanted)
+    done.set()
+    looking.join()
+    assert (wanted / "which").read_text() == "299"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
+    assert not missing

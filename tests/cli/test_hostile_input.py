@@ -1,0 +1,253 @@
+"""Hostile and odd input to the installed command: refused in a sentence, within limits that are told, at the door."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from graphforge.cli.main import run
+from tests.cli.command import run_command
+
+FLOAT = TensorProto.FLOAT
+NET = "import torch\n\n\ndef build(**_):\n    return torch.nn.Linear(3, 2).eval()\n"
+
+
+def _value(name: str, shape: Sequence[int | str] | None, dtype: int = FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    shape: Sequence[int | str] = (2, 3),
+    constants: dict[str, Any] | None = None,
+    functions: Sequence[onnx.FunctionProto] = (),
+) -> onnx.ModelProto:
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()]
+    graph = helper.make_graph(nodes, "net", [_value("x", shape)], [_value("y", None)], tensors)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    return helper.make_model(graph, functions=list(functions), opset_imports=opsets, ir_version=8)
+
+
+def _bomb(depth: int) -> onnx.ModelProto:
+    """Functions of which each calls the next one twice."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    functions = []
+    for level in range(depth):
+        name, domain = ("Sin", "") if level == depth - 1 else (f"F{level + 1}", "mine")
+        calls = [helper.make_node(name, [one], [to], domain=domain) for one, to in (("a", "b"), ("b", "c"))]
+        functions.append(helper.make_function("mine", f"F{level}", ["a"], ["c"], calls, opsets))
+    return _model([helper.make_node("F0", ["x"], ["y"], domain="mine")], functions=functions)
+
+
+def _windows(operator: str, **attributes: Any) -> onnx.ModelProto:
+    weight = {"w": np.ones((2, 3, 5, 5), np.float32)} if "Conv" in operator else {}
+    node = helper.make_node(operator, ["x", *weight], ["z"], **attributes)
+    ends = {"s": [0], "e": [1], "a": [2]}
+    cut = helper.make_node("Slice", ["z", "s", "e", "a"], ["y"])
+    return _model([node, cut], (1, 3, 3, 3), {**weight, **ends})
+
+
+def _nested(depth: int) -> onnx.ModelProto:
+    name = "y0"
+    body = helper.make_graph([helper.make_node("Identity", ["x"], [name])], "inner", [], [_value(name, None)])
+    for level in range(1, depth):
+        name = f"y{level}"
+        other = helper.make_graph([helper.make_node("Neg", ["x"], [f"n{level}"])], "e", [], [_value(f"n{level}", None)])
+        node = helper.make_node("If", ["c"], [name], then_branch=body, else_branch=other)
+        body = helper.make_graph([node], "body", [], [_value(name, None)])
+    node = body.node[0]
+    node.output[0] = "y"
+    return _model([node], constants={"c": True})
+
+
+def _sparse() -> onnx.ModelProto:
+    model = _model([helper.make_node("Add", ["x", "w"], ["y"])])
+    values = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    indices = numpy_helper.from_array(np.zeros((1,), np.int64), "i")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 20, 1 << 20]))
+    return model
+
+
+ONNX: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
+    "Conv larger than its input": (lambda: _windows("Conv"), "a window of 5 does not fit its input"),
+    "pool larger than its input": (
+        lambda: _windows("AveragePool", kernel_shape=[9, 9]),
+        "a window of 9 does not fit its input",
+    ),
+    "dilated past its input": (
+        lambda: _windows("MaxPool", kernel_shape=[2, 2], dilations=[7, 7]),
+        "a window of 8 does not fit its input",
+    ),
+    "stride of zero": (lambda: _windows("Conv", strides=[0, 1]), "strides [0, 1]"),
+    "stride of zero, padded": (lambda: _windows("Conv", strides=[0, 1], auto_pad="SAME_UPPER"), "strides [0, 1]"),
+    "stride of zero, transposed": (lambda: _windows("ConvTranspose", strides=[0, 1]), "expected numbers above 0"),
+    "pads of one side": (lambda: _windows("MaxPool", kernel_shape=[1, 1], pads=[1]), "do not make windows"),
+    "axis of a slice": (
+        lambda: _model(
+            [helper.make_node("Slice", ["x", "s", "e", "a"], ["y"])], constants={"s": [0], "e": [1], "a": [9]}
+        ),
+        "axis value: 9",
+    ),
+    "axis of a reduction": (lambda: _model([helper.make_node("ReduceMax", ["x"], ["y"], axes=[9])]), "axis must be in"),
+    "permutation": (
+        lambda: _model([helper.make_node("Transpose", ["x"], ["y"], perm=[0, 7])]),
+        "Invalid attribute perm",
+    ),
+    "zero of a reshape": (
+        lambda: _model([helper.make_node("Reshape", ["x", "s"], ["y"])], constants={"s": [0, 0, 0, -1]}),
+        "Invalid position of 0",
+    ),
+    "element type": (lambda: _model([helper.make_node("Cast", ["x"], ["y"], to=99)]), "valid type"),
+    "scalar joined": (lambda: _model([helper.make_node("Concat", ["x", "x"], ["y"], axis=0)], ()), "axis must be in"),
+    "negative size": (lambda: _model([helper.make_node("Neg", ["x"], ["y"])], (-2, 3)), "has a negative size: -2"),
+    "huge size": (
+        lambda: _model([helper.make_node("Neg", ["x"], ["y"])], (1 << 40, 1 << 20)),
+        "elements: about 10^18, and the limit is 268,435,456",
+    ),
+    "functions without end": (lambda: _bomb(30), "1,073,741,824, and the limit is 200,000"),
+    "functions beyond counting": (lambda: _bomb(90), "and the limit is 200,000"),
+    "sparse tensor": (_sparse, "and the limit is 1,073,741,824"),
+}
+
+
+@pytest.mark.parametrize("kind", ONNX)
+def test_a_hostile_file_is_refused_in_a_sentence(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, message = ONNX[kind]
+    (tmp_path / "model.onnx").write_bytes(make().SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    assert run(["compile", "model.onnx", "-o", "out"]) == 1
+    assert message in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
+    for verb in (["inspect", "model.onnx"], ["opset", "model.onnx"]):  # these may show it all the same
+        assert run(verb) in (0, 1)
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_function_that_calls_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    call = helper.make_node("F1", ["a"], ["c"], domain="mine")
+    back = helper.make_node("F0", ["a"], ["c"], domain="mine")
+    functions = [
+        helper.make_function("mine", "F0", ["a"], ["c"], [call], opsets),
+        helper.make_function("mine", "F1", ["a"], ["c"], [back], opsets),
+    ]
+    model = _model([helper.make_node("F0", ["x"], ["y"], domain="mine")], functions=functions)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert run(["inspect", str(tmp_path / "model.onnx")]) == 1
+    assert "calls itself, directly or by others" in capsys.readouterr().err
+
+
+def test_a_limit_is_raised_by_the_option_that_the_message_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(_bomb(8).SerializeToString())
+    few = ["--limit", "nodes=100"]
+    assert run(["inspect", "model.onnx", *few]) == 1
+    assert "note: if that is meant: --limit nodes=256" in capsys.readouterr().err
+    assert run(["inspect", "model.onnx", "--limit", "nodes=256"]) == 0
+    (tmp_path / "model.onnx").write_bytes(_nested(6).SerializeToString())
+    assert run(["inspect", "model.onnx", "--limit", "nesting=4"]) == 1
+    assert run(["inspect", "model.onnx"]) == 0
+
+
+def test_functions_are_written_out_in_time_that_grows_with_them(tmp_path: Path) -> None:
+    import time
+
+    from graphforge.onnx_io.importing import import_onnx_proto
+
+    def seconds(depth: int) -> float:
+        start = time.process_time()
+        assert len(import_onnx_proto(_bomb(depth)).graph) == 1 << depth
+        return time.process_time() - start
+
+    seconds(6)
+    assert seconds(12) < 60 * seconds(
+        9
+    )  # 8 times the nodes; by the calls' names alone it was 64 times the time and more
+
+
+TEXTS: dict[str, Callable[[onnx.ModelProto], Any]] = {
+    "documentation": lambda model: setattr(model, "doc_string", "TEXT"),
+    "producer": lambda model: setattr(model, "producer_name", "TEXT"),
+    "documentation of a node": lambda model: setattr(model.graph.node[0], "doc_string", "TEXT"),
+    "metadata": lambda model: model.metadata_props.add(key="TEXT", value="TEXT"),
+    "metadata of a node": lambda model: model.graph.node[0].metadata_props.add(key="graphforge.module", value="TEXT"),
+    "count of origins": lambda model: model.graph.node[0].metadata_props.add(key="graphforge.origins", value="TEXT"),
+}
+
+
+@pytest.mark.parametrize("place", TEXTS)
+def test_text_that_is_not_utf8_does_no_harm_where_it_only_describes(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = _model([helper.make_node("Neg", ["x"], ["y"])])
+    TEXTS[place](model)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString().replace(b"TEXT", b"TE\xff\xfe"))
+    assert run(["compile", "model.onnx", "-o", "out"]) == 0
+    assert run(["report", "out"]) == 0
+
+
+def test_markup_in_names_is_shown_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = _model([helper.make_node("Neg", ["x"], ["[bold]y[/nope]"], name="[red]n[/]")])
+    model.graph.output[0].name = "[bold]y[/nope]"
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert run(["compile", "model.onnx", "-o", "out"]) == 0
+    assert "[bold]y[/nope]" in capsys.readouterr().out
+    assert run(["optimize", "model.onnx"]) == 0
+    assert run(["opset", "model.onnx", "--prove"]) == 0
+
+
+ARGUMENTS: dict[str, tuple[Sequence[str], str]] = {
+    "seed": (["--seed", "-1"], "-1 is not in the range"),
+    "input of a terabyte": (["--input", "x:1000000x1000000"], "1,000,000,000,000, and the limit is 268,435,456"),
+    "size of many digits": (["--input", "x:" + "9" * 30], "a size of 30 digits is too large"),
+    "range of many digits": (["--input", "x:2x3", "--dynamic", "x:0=1.." + "9" * 30], "a size of 30 digits"),
+    "nested arguments": (["--kwargs", '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}"], "is nested too deeply"),
+    "number of many digits": (["--kwargs", '{"a": ' + "9" * 5000 + "}"], "is not JSON"),
+    "unknown limit": (["--limit", "bytes=3"], "there is no limit 'bytes'"),
+    "limit of nothing": (["--limit", "nodes=0"], "expected a whole number above 0"),
+    "limit of words": (["--limit", "nodes=many"], "cannot read limit"),
+}
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_an_odd_argument_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, message = ARGUMENTS[kind]
+    assert run(["compile", "net.py:build", *arguments]) in (1, 2)
+    told = capsys.readouterr().err
+    assert message in told
+    assert "net.py" not in told
+
+
+def test_a_range_of_a_trillion_sizes_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        return x.unfold(1, 3, 2)\n"
+        "\n\ndef build():\n    return Net()\n"
+    )
+    ranges = ("--input", "x:2x9", "--dynamic", "x:1=5..1000000000000")
+    done = run_command("compile", "net.py:build", *ranges, "-o", "out", "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["manifest"]["verification"]["passed"]
+
+
+def test_what_ends_for_want_of_memory_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def build():\n    raise MemoryError('no more')\n")
+    assert run(["inspect", f"{tmp_path}/net.py:build"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
