@@ -57,19 +57,21 @@ def normalised_shape(x: Value, axis: int) -> tuple[int, ...] | None:
 
 
 class Normalised(Rule):
-    """d / sqrt(mean(d ** 2) + e), with d = x - mean(x)"""
+    """d / sqrt(mean(d ** 2) + e), with d = x - mean(x); under the root d may be centred once more."""
 
-    def __init__(self, square: str) -> None:
+    def __init__(self, square: str, *, twice: bool = False) -> None:
         self.square = square
+        self.twice = twice
 
     @property
     def name(self) -> str:
         """How messages call the rule."""
-        return f"Normalised{self.square}"
+        return f"Normalised{self.square}{'Twice' if self.twice else ''}"
 
     def pattern(self, op: Any, x: Any, epsilon: Any) -> Any:
         centred = op.Sub(x, op.ReduceMean(x, ..., _name="mean"), _name="centred")
-        square = op.Pow(centred, 2) if self.square == "Pow" else op.Mul(centred, centred)
+        distance = op.Sub(centred, op.ReduceMean(centred, ..., _name="rest")) if self.twice else centred
+        square = op.Pow(distance, 2) if self.square == "Pow" else op.Mul(distance, distance)
         variance = op.ReduceMean(square, ..., _name="variance")
         return op.Div(centred, op.Sqrt(op.Add(variance, epsilon)))
 
@@ -79,6 +81,8 @@ class Normalised(Rule):
             return m.no(axis, m.mean)
         if axis != other:
             return m.no("mean and variance are over different axes", m.variance)
+        if self.twice and last_axes(m.rest, m.x) != axis:
+            return m.no("the two means are over different axes", m.rest)
         epsilon = scalar_of(m.epsilon)
         if epsilon is None:
             return m.no("epsilon is not a constant number")
@@ -139,5 +143,5 @@ class BiasAfter(Rule):
         return op.LayerNormalization(m.x, m.w, m.b, **attributes)
 
 
-_NORMALISED = (Normalised("Pow"), Normalised("Mul"))
+_NORMALISED = (Normalised("Pow"), Normalised("Mul"), Normalised("Mul", twice=True))
 _AFTER = (ScaleAfter(), BiasAfter())

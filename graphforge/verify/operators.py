@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BOUNDED_BELOW", "CHOICES", "CONTRACTIONS", "EXACT", "GATES", "OF_FIXED_RANGE"]
+__all__ = ["BOUNDED_BELOW", "CHOICES", "CONTRACTIONS", "EXACT", "GATES", "OF_FIXED_RANGE", "REDUCTIONS"]
 
 # They add up many products, and lose to rounding what a step in every operand makes of the sum.
 CONTRACTIONS = frozenset(
@@ -23,6 +23,9 @@ CONTRACTIONS = frozenset(
     roi_align ps_roi_align deform_conv2d
     """.split()
 )
+
+# They add up a whole axis.
+REDUCTIONS = frozenset("sum nansum mean var std norm linalg_vector_norm logsumexp prod".split())
 
 # Their results lie in a fixed range, and runtimes compute them to so many digits of that range: a sigmoid of 1e-5 is
 # off by 1e-7 in any good one.

@@ -262,16 +262,22 @@ def _truth(op: Emitter, op_type: str, x: ir.Value, dim: Axes, keepdim: bool) -> 
 def _variance(
     op: Emitter, x: ir.Value, dim: Axes, correction: float, keepdim: bool, dtype: ir.DataType
 ) -> tuple[ir.Value, ir.Value]:
-    """Variance and mean over axes; halves are computed in single precision."""
+    """Variance and mean over axes; halves are computed in single precision.
+
+    The mean of numbers far from zero is rounded, and its error enters squared, so the distances are centred once more:
+    they are small, and their mean is exact enough.
+    """
     x = op.cast(x, _FLOAT if dtype in HALVES else dtype)
     axes = _axes(op, x, dim)
     center = _average(op, x, axes, True)
     distance = op.Sub(x, center)
+    distance = op.Sub(distance, _average(op, distance, axes, True))
     count = _count(op, x, axes, x.dtype or _FLOAT)
     if correction == 0 and not _is_empty(count):
         spread = op.ReduceMean(op.Mul(distance, distance), axes, keepdims=int(keepdim))
     else:
-        total = op.ReduceSumSquare(distance, axes, keepdims=int(keepdim))
+        # not ReduceSumSquare, which adds up one after the other in ONNX Runtime: ten times the error of ReduceSum
+        total = op.ReduceSum(op.Mul(distance, distance), axes, keepdims=int(keepdim))
         if isinstance(count, ir.Value):
             freedom: float | ir.Value = op.Max(op.Sub(count, float(correction)), 0.0)
         else:
