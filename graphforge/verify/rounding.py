@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import math
+import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -88,8 +89,9 @@ class Moved(TorchDispatchMode):
         self.ties = ties
         self.decisions: list[Decision] = []
         self.tied: dict[str, None] = {}
-        self._random = torch.Generator().manual_seed(seed)
-        self._pool = torch.randint(0, 2, (_POOL,), generator=self._random, dtype=torch.int8).float().mul_(2).sub_(1)
+        self._random = random.Random(seed)
+        coin = torch.Generator().manual_seed(seed)
+        self._pool = torch.randint(0, 2, (_POOL,), generator=coin, dtype=torch.int8).float().mul_(2).sub_(1)
         self._recorded = 0
 
     @contextmanager
@@ -180,7 +182,7 @@ class Moved(TorchDispatchMode):
 
     def _signs(self, value: torch.Tensor) -> torch.Tensor:
         count = value.numel()
-        start = int(torch.randint(0, _POOL, (1,), generator=self._random))
+        start = self._random.randrange(_POOL)
         times = -(-(start + count) // _POOL)
         pool = self._pool if times == 1 else self._pool.repeat(times)
         signs = pool[start : start + count].view(value.shape).to(value.device, value.dtype)
@@ -232,15 +234,17 @@ class Moved(TorchDispatchMode):
     # -- recording -----------------------------------------------------------------------------------------------------
 
     def _record(self, func: Any, name: str, args: Sequence[Any], result: Any) -> None:
-        if self._recorded > _RECORDED or func._schema.is_mutable:
+        if self._recorded > _RECORDED or func._schema.is_mutable or "pool" in name:
             return
-        if not any(_is_float(value) for value in _pytree.tree_leaves(args)):
+        found = [
+            value
+            for value in (result if isinstance(result, list | tuple) else [result])
+            if isinstance(value, torch.Tensor) and not value.dtype.is_complex
+            if not value.dtype.is_floating_point or name in ("floor", "ceil", "round", "trunc")
+        ]
+        if not found or not any(_is_float(value) for value in _pytree.tree_leaves(args)):
             return
-        for value in result if isinstance(result, list | tuple) else [result]:
-            if not isinstance(value, torch.Tensor) or value.dtype.is_complex:
-                continue
-            if value.dtype.is_floating_point and name not in ("floor", "ceil", "round", "trunc"):
-                continue
+        for value in found:
             self._recorded += value.numel()
             self.decisions.append(Decision(name, _source(), value.detach().clone()))
 

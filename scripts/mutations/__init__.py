@@ -1,0 +1,1 @@
+"""Networks and faults of `scripts/bench mutations`: what verification must fail, and what it must not."""
