@@ -3,10 +3,10 @@
     scripts/bench mutations                              every network, sixteen faults each
     scripts/bench mutations --only digits_mlp,unet --faults 8 --seed 3
 
-Each network is compiled and its file verified as it is: that must pass.  Then faults are put into the file, one at a time.
-The effect of a fault is what it changes in the file's own results, in units of what rounding does there: the largest of
-eager's distance from its float64 run, its spread when its values move by one unit in the last place, and the distance of the
-untouched file.  What exceeds ten times that must fail.
+Each network is compiled and its file verified as it is: that must pass.  Then faults are put into the file, one at a
+time.  The effect of a fault is what it changes in the file's own results, in units of what rounding does there: the
+largest of eager's distance from its float64 run, its spread when its values move by one unit in the last place, and
+the distance of the untouched file.  What exceeds ten times that must fail.
 """
 
 from __future__ import annotations
@@ -174,10 +174,10 @@ def table_of(outcomes: Sequence[Outcome]) -> str:
     for name in dict.fromkeys(one.network for one in outcomes):
         of_network = [one for one in outcomes if one.network == name]
         untouched = next(one.verdict for one in of_network if not one.kind)
-        above = [one for one in of_network if one.kind and one.effect > MUST_FAIL]
-        failed = sum(one.verdict == "failed" for one in above)
+        strong = [one for one in of_network if one.kind and one.effect > MUST_FAIL]
+        failed = sum(one.verdict == "failed" for one in strong)
         trained = " (trained)" if name in TRAINED else ""
-        lines.append(f"| {name}{trained} | {untouched} | {len(of_network) - 1} | {len(above)} | {failed} |")
+        lines.append(f"| {name}{trained} | {untouched} | {len(of_network) - 1} | {len(strong)} | {failed} |")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ import math
 import random
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,15 +97,14 @@ class Moved(TorchDispatchMode):
     @contextmanager
     def on(self) -> Iterator[None]:
         """In force; the fast path of transformers, a layer in one call that leaves nothing to move inside, is off."""
-        fast = torch.backends.mha.get_fastpath_enabled()
+        fast, whole = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
+        torch._C._set_mkldnn_enabled(whole and not self.apart)
         try:
-            with ExitStack() as stack:
-                if self.apart:
-                    stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-                stack.enter_context(self)
+            with self:
                 yield
         finally:
+            torch._C._set_mkldnn_enabled(whole)
             torch.backends.mha.set_fastpath_enabled(fast)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

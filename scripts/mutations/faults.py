@@ -43,7 +43,7 @@ def faults_of(proto: onnx.ModelProto, count: int, seed: int) -> list[Fault]:
         by_kind.setdefault(fault.kind, []).append(fault)
     random = np.random.default_rng(seed)
     for faults in by_kind.values():
-        random.shuffle(faults)  # type: ignore[arg-type]
+        random.shuffle(faults)
     kinds = list(by_kind)
     random.shuffle(kinds)
     chosen: list[Fault] = []
@@ -136,8 +136,9 @@ def _of_node(index: int, node: onnx.NodeProto, constants: dict[str, onnx.TensorP
         if node.op_type != operator:
             continue
         value = given.get(name, _default(operator, name))
-        if value is not None and wrong(value) != value:
-            yield fault(kind, lambda n, name=name, value=wrong(value): _set(n, name, value))  # type: ignore[misc]
+        bad = None if value is None else wrong(value)
+        if bad != value:
+            yield fault(kind, lambda n, name=name, bad=bad: _set(n, name, bad))  # type: ignore[misc]
     for operator, other, kind in _OPERATORS:
         if node.op_type == operator:
             yield fault(kind, lambda n, other=other: _become(n, other))  # type: ignore[misc]

@@ -33,7 +33,7 @@ def _trained(model: nn.Module, steps: int = 150) -> Example:
         rows = torch.randint(0, 1500, (64,), generator=torch.Generator().manual_seed(step))
         loss = F.cross_entropy(model(images[rows]), labels[rows])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return model.eval(), (images[1700:1704],)
 
@@ -262,7 +262,7 @@ def warp() -> Example:
 
         def forward(self, x: Tensor) -> Tensor:
             unit = torch.tensor([1.0, 0, 0, 0, 1.0, 0])
-            grid = F.affine_grid((self.theta(self.look(x)) * 0.3 + unit).view(-1, 2, 3), x.shape, align_corners=False)
+            grid = F.affine_grid((self.theta(self.look(x)) * 0.3 + unit).view(-1, 2, 3), list(x.shape), align_corners=False)
             return F.grid_sample(x, grid, align_corners=False, padding_mode="border")
 
     return _calibrated(Net(), torch.rand(2, 2, 16, 16))
@@ -317,7 +317,8 @@ def word_bag() -> Example:
         def forward(self, ids: Tensor) -> Tensor:
             counts = (ids != 0).float()[..., None]
             mean = (self.words(ids) * counts).sum(1) / counts.sum(1).clamp(min=1)
-            return self.head(mean.tanh()).softmax(-1)
+            out: Tensor = self.head(mean.tanh()).softmax(-1)
+            return out
 
     return _calibrated(Net(), torch.randint(0, 50, (3, 9)))
 

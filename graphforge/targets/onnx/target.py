@@ -84,12 +84,14 @@ class OnnxTarget:
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.passes.sink_dequantize import SinkDequantize
         from graphforge.targets.semantic import semantic_passes
 
         legalise = LegaliseOpset(opset=self.opset(options), runtime=RUNTIME if options.opset is None else "")
         # A file made from another keeps its element types.  Twice: older versions have kernels for less.
         kernels = () if self.keep_names else (ComputeWhereKernelsAre(RUNTIME),)
-        return [*semantic_passes(options), *kernels, legalise, *kernels, FoldConstants(), EliminateDeadCode()]
+        loads = () if self.keep_names else (SinkDequantize(),)
+        return [*semantic_passes(options), *loads, *kernels, legalise, *kernels, FoldConstants(), EliminateDeadCode()]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write the file (and ``FILE.data`` above 1.9 GB of weights)."""
