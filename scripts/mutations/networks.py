@@ -262,7 +262,8 @@ def warp() -> Example:
 
         def forward(self, x: Tensor) -> Tensor:
             unit = torch.tensor([1.0, 0, 0, 0, 1.0, 0])
-            grid = F.affine_grid((self.theta(self.look(x)) * 0.3 + unit).view(-1, 2, 3), list(x.shape), align_corners=False)
+            theta = (self.theta(self.look(x)) * 0.3 + unit).view(-1, 2, 3)
+            grid = F.affine_grid(theta, list(x.shape), align_corners=False)
             return F.grid_sample(x, grid, align_corners=False, padding_mode="border")
 
     return _calibrated(Net(), torch.rand(2, 2, 16, 16))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401  (declares the operators)
+import torch.ao.quantization.fx._decomposed
 
 import graphforge
 from graphforge.passes.sink_dequantize import SinkDequantize

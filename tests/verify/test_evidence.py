@@ -1,0 +1,282 @@
+"""Verdicts by evidence: rounding passes and is told, choices among equals are right, what hangs on rounding is recognised."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+import graphforge
+from graphforge.errors import UndecidedError, VerificationError
+from graphforge.runners.eager import EagerRunner
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.verify import VerificationReport, verify
+from graphforge.verify.rounding import Moved, Ties
+from tests.verify import small
+
+X = torch.randn(50, generator=torch.Generator().manual_seed(0))
+ONNX = '<ir_version: 10, opset_import: ["" : 20]>\n'
+
+
+def against(model: torch.nn.Module, text: str, x: torch.Tensor) -> VerificationReport:
+    reference = EagerRunner.of(model.eval(), (x,))
+    with OnnxRuntimeRunner(onnx.parser.parse_model(ONNX + text), threads=1) as artifact:
+        return verify(reference, artifact, reference.inputs.spec(), reference.example(), locate=False)
+
+
+# -- floats ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["double", "float"])
+def test_an_output_is_judged_by_the_coarsest_arithmetic_before_it(ending: str, tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(20, 8)
+            if ending == "float":
+                self.layer.bfloat16()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.layer(x.to(self.layer.weight.dtype)).tanh()
+            return y.double() if ending == "double" else y.float()
+
+    torch.manual_seed(0)
+    bundle = graphforge.compile(Net().eval(), torch.randn(3, 20), output=tmp_path / "b")
+    assert bundle.manifest["verification"]["verdict"] == "passed"
+
+
+def test_a_score_near_zero_may_be_off_by_what_a_sigmoid_is_off() -> None:
+    class Scores(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(x - 14)
+
+    text = (
+        "g (float[a] x) => (float[a] output) <float c = {14.0}, float off = {%s}>"
+        " { s = Sub(x, c) t = Sigmoid(s) output = Add(t, off) }"
+    )
+    x = torch.randn(64)
+    assert against(Scores(), text % "8e-8", x).verdict == "passed"
+    assert against(Scores(), text % "2e-6", x).verdict == "failed"
+
+
+def test_channels_are_judged_by_their_own_magnitude() -> None:
+    """Boxes in hundreds of pixels do not excuse what is wrong in the scores beside them."""
+
+    class Both(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x * 600, x.sigmoid()], 1)
+
+    text = (
+        "g (float[a, 1, b] x) => (float[a, 2, b] output) <float k = {600.0}, float f = {%s}>"
+        " { m = Mul(x, k) s = Sigmoid(x) t = Mul(s, f) output = Concat<axis=1>(m, t) }"
+    )
+    x = torch.randn(1, 1, 50)
+    assert against(Both(), text % "1.0", x).verdict == "passed"
+    assert against(Both(), text % "1.0001", x).verdict == "failed"
+
+
+def test_a_failure_says_what_rounding_does() -> None:
+    class Thirds(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / 3
+
+    report = against(Thirds(), "g (float[a] x) => (float[a] output) <float d = {3.0001}> { output = Div(x, d) }", X)
+    assert report.verdict == "failed"
+    assert "off by more than rounding explains" in report.failures()[0]
+    assert "from its own float64 run" in report.failures()[0]
+    assert "one unit in the last place" in report.failures()[0]
+
+
+# -- choices -----------------------------------------------------------------------------------------------------------
+
+
+class Best(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values, places = torch.where(x > 0.8, x, 0.0).topk(6)
+        return values, places
+
+
+BEST = (
+    "g (float[a, b] x) => (float[a, 6] output_0, int64[a, 6] output_1) <float t = {0.8}, float z = {0.0},"
+    " int64[1] k = {6}> { m = Greater(x, t) s = Where(m, x, z) output_0, output_1 = TopK(s, k) }"
+)
+
+
+def test_zeros_after_a_suppression_stand_in_any_order() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(4, 40) * 0.79
+    x[:, 3] = 0.9
+    report = against(Best(), BEST, x)
+    assert report.verdict == "passed", report.failures()
+
+
+def test_an_index_that_points_at_a_lower_value_fails() -> None:
+    wrong = BEST.replace("output_0, output_1 = TopK(s, k)", "output_0, p = TopK(s, k) output_1 = Add(p, k)")
+    torch.manual_seed(0)
+    assert against(Best(), wrong, torch.rand(4, 40)).verdict == "failed"
+
+
+class Mask(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x > x.mean()
+
+
+def mask(factor: float) -> str:
+    return (
+        f"g (float[a] x) => (bool[a] output) <float f = {{{factor}}}>"
+        " { r = ReduceMean<keepdims=0>(x) m = Mul(r, f) output = Greater(x, m) }"
+    )
+
+
+def test_a_mask_that_hangs_on_rounding_is_recognised_and_told() -> None:
+    x = torch.rand(101, generator=torch.Generator().manual_seed(3))
+    x[7] = 0.0
+    x[7] = (x.double().sum() / 100).float()  # as large as the mean of all, up to rounding
+    assert abs(float(x[7] - x.mean())) < 1e-6
+    up = float(np.float32(x.mean()) * (1 + (1e-7 if bool(x[7] > x.mean()) else -1e-7)) / np.float32(x.mean()))
+    report = against(Mask(), mask(up), x)
+    assert report.verdict == "passed", report.failures()
+    flipped = [note for trial in report.trials for note in trial.notes]
+    assert not flipped or "a decision hangs on values within rounding of each other: gt" in flipped[0]
+
+
+def test_a_mask_with_another_threshold_fails() -> None:
+    x = torch.rand(400, generator=torch.Generator().manual_seed(3))
+    report = against(Mask(), mask(1.02), x)
+    assert report.verdict == "failed"
+    assert not any("rounding" in note for trial in report.trials for note in trial.notes)
+
+
+# -- undecided ---------------------------------------------------------------------------------------------------------
+
+
+class Chaos(torch.nn.Module):
+    """Doubles its rounding errors until nothing else is left."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(60):
+            x = 1 - 1.99 * x * x
+        return x
+
+
+def test_what_nothing_decides_is_kept_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = OnnxRuntimeRunner.run
+    monkeypatch.setattr(
+        OnnxRuntimeRunner, "run", lambda self, feeds: {name: -value for name, value in original(self, feeds).items()}
+    )
+    x = torch.rand(64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UndecidedError, match="is undecided") as caught:
+        graphforge.compile(Chaos().eval(), x, output=tmp_path / "b")
+    assert isinstance(caught.value, VerificationError)
+    assert any("accept_undecided=True" in note for note in caught.value.notes)
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["verification"]["verdict"] == "undecided"
+    assert "nothing can be proven" in manifest["verification"]["failures"][0]
+    bundle = graphforge.compile(Chaos().eval(), x, output=tmp_path / "b", accept_undecided=True)
+    assert "undecided" in bundle.summary()
+    assert "undecided" in bundle.report().path.read_text()
+
+
+def test_numbers_that_are_given_leave_nothing_to_evidence(tmp_path: Path) -> None:
+    net = torch.nn.Linear(40, 3).eval()
+    with pytest.raises(VerificationError):
+        graphforge.compile(net, torch.randn(9, 40), tolerances=1e-12, output=tmp_path / "b")
+
+
+# -- NaN ---------------------------------------------------------------------------------------------------------------
+
+
+def test_nan_in_the_given_data_is_told_as_such_and_can_be_allowed(tmp_path: Path) -> None:
+    class Scaled(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.clamp(-1, 1) * 2
+
+    x = torch.tensor([0.5, float("nan"), -3.0, float("inf")])
+    with pytest.raises(VerificationError) as caught:
+        graphforge.compile(Scaled().eval(), x, output=tmp_path / "b")
+    told = str(caught.value)
+    assert "input x itself holds NaN or Inf" in told
+    assert "allow_nonfinite=True" in told
+    assert "baked in" not in told
+    assert "asked twice" not in told
+    bundle = graphforge.compile(Scaled().eval(), x, output=tmp_path / "b", allow_nonfinite=True)
+    assert bundle.manifest["verification"]["verdict"] == "passed"
+
+
+def test_a_number_of_python_is_float64(tmp_path: Path) -> None:
+    class Share(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> float:
+            return float(x.sum() / 3)
+
+    assert graphforge.compile(Share().eval(), torch.randn(7), output=tmp_path / "b").manifest["verification"]["passed"]
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("start", [0.0, 3e5, 1.6e7])
+def test_the_spread_of_numbers_far_from_zero_is_right(unbiased: bool, start: float, tmp_path: Path) -> None:
+    class Spread(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.var(1, unbiased=unbiased), x.std(1, unbiased=unbiased)
+
+    torch.manual_seed(0)
+    bundle = graphforge.compile(Spread().eval(), start + torch.rand(3, 500) * 20, output=tmp_path / "b")
+    assert bundle.manifest["verification"]["verdict"] == "passed"
+
+
+# -- moved runs --------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_moves_what_rounds_and_nothing_else() -> None:
+    x = X
+    with torch.no_grad(), Moved(seed=1).on():
+        exact = torch.cat([x[::2], x.abs().relu()]) if x.numel() else x
+        count, rounded = torch.arange(9.0) * 8 + 4, x / 3
+    assert torch.equal(exact, torch.cat([x[::2], x.abs().relu()]))
+    assert torch.equal(count, torch.arange(9.0) * 8 + 4)
+    off = ((rounded - x / 3) / (x / 3)).abs()
+    assert 0 < float(off.max()) < 2.5e-7
+    assert float((off > 0).float().mean()) > 0.9
+
+
+def test_ties_are_settled_by_position() -> None:
+    x = torch.tensor([[0.0, 2.0, 0.0, 2.0, 0.0]])
+    with Moved(seed=0, steps=0, ties=Ties.FIRST).on():
+        assert x.topk(4).indices.tolist() == [[1, 3, 0, 2]]
+        assert x.argmax(1).tolist() == [1]
+        assert x.min(1).indices.tolist() == [0]
+    with Moved(seed=0, steps=0, ties=Ties.LAST).on():
+        assert x.topk(4).indices.tolist() == [[3, 1, 4, 2]]
+        assert x.argmax(1).tolist() == [3]
+        assert x.sort(1).indices.tolist() == [[4, 2, 0, 3, 1]]
+
+
+def test_a_step_of_a_recurrent_layer_is_taken_inside() -> None:
+    torch.manual_seed(0)
+    cell = torch.nn.LSTM(6, 8, num_layers=2).eval()
+    x = torch.randn(20, 1, 6)
+    runner = EagerRunner.of(cell, (x,))
+    from graphforge.verify.witness import Witness
+
+    (moved,) = Witness(runner, runner.example()).moved(1)
+    plain = runner.run(runner.example())
+    apart = max(float(np.abs(moved.outputs[name] - plain[name]).max()) for name in plain)
+    assert 1e-8 < apart < 1e-5
+    assert torch._C._get_mkldnn_enabled()
+
+
+def test_a_changed_weight_of_a_thousandth_fails(tmp_path: Path) -> None:
+    model = small.net()
+    path = small.write_net(model, tmp_path / "net.onnx")
+    proto = onnx.load(path)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "hw":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.00001), "hw"))
+    reference = small.eager(model, 2, 3, 8, 8)
+    with OnnxRuntimeRunner(proto, threads=1) as artifact:
+        report = verify(reference, artifact, reference.inputs.spec(), reference.example(), locate=False)
+    assert report.verdict == "failed"
