@@ -94,7 +94,7 @@ def judged(name: str, *, faults: int, seed: int = 0) -> Iterator[Outcome]:
             try:
                 changed = [runner.run(feeds) for feeds in sets]
             except GraphForgeError:
-                continue  # a fault that no runtime executes is no fault of ours to find
+                continue  # what no runtime executes cannot be delivered
             effect = max(_effect(*one) for one in zip(untouched, changed, rounding, strict=True))
             if effect == 0:
                 continue

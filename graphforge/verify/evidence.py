@@ -76,6 +76,9 @@ def settled(
     notes: list[str] = []
     if not all(one.passed for one in verdicts.values()):
         verdicts, notes = case.as_decided_otherwise(verdicts)
+        if not all(one.passed for one in verdicts.values()):
+            plain = witness.plain()
+            notes.extend(plain.known if plain is not None else ())
     for name, allowance in case.allowances.items():
         largest = np.max(np.abs(as_floats(reference[name])), initial=0.0, where=np.isfinite(as_floats(reference[name])))
         if largest > 0:

@@ -25,6 +25,7 @@ import torch
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphforge.verify.known import known_arithmetic
 from graphforge.verify.operators import BOUNDED_BELOW, CHOICES, CONTRACTIONS, EXACT, GATES, OF_FIXED_RANGE, REDUCTIONS
 
 __all__ = ["Decision", "Moved", "Ties", "turned"]
@@ -80,6 +81,7 @@ class Moved(TorchDispatchMode):
     Attributes:
         decisions: what was decided, in order.
         tied: descriptions of the operators where equal values stood in an arbitrary order that mattered.
+        known: what the artifact's runtime is known to compute otherwise, where nothing is moved.
     """
 
     def __init__(self, *, seed: int, steps: float = 1.0, ties: Ties = Ties.AS_EAGER, apart: bool = False) -> None:
@@ -89,6 +91,7 @@ class Moved(TorchDispatchMode):
         self.ties = ties
         self.decisions: list[Decision] = []
         self.tied: dict[str, None] = {}
+        self.known: dict[str, None] = {}
         self._random = random.Random(seed)
         coin = torch.Generator().manual_seed(seed)
         self._pool = torch.randint(0, 2, (_POOL,), generator=coin, dtype=torch.int8).float().mul_(2).sub_(1)
@@ -120,6 +123,8 @@ class Moved(TorchDispatchMode):
         if self.steps and _rounds(func, space, plain):
             result = self._moved_results(func, plain, args, result)
         self._record(func, plain, args, result)
+        if not self.steps and self.ties is Ties.AS_EAGER and (told := known_arithmetic(plain, args, result)):
+            self.known[f"{_source() or plain}: {told}"] = None
         return result
 
     # -- moving --------------------------------------------------------------------------------------------------------

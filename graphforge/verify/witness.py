@@ -35,11 +35,13 @@ class MovedRun:
         outputs: what it returned, by name.
         decisions: what was decided on the way; empty where the reference cannot be watched.
         tied: the operators where the order of equal values was another than eager's.
+        known: what the artifact's runtime is known to compute otherwise.
     """
 
     outputs: Mapping[str, Array]
     decisions: Sequence[Decision] = ()
     tied: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -140,7 +142,7 @@ def _watched(reference: EagerRunner, feeds: Mapping[str, Array], seed: int, step
     mode = Moved(seed=seed, steps=steps, ties=ties, apart=recurrent)
     with mode.on():
         outputs = reference.run(feeds)
-    return MovedRun(outputs, mode.decisions, tuple(mode.tied))
+    return MovedRun(outputs, mode.decisions, tuple(mode.tied), tuple(mode.known))
 
 
 def _off(name: str, array: Array, seed: int, steps: float) -> Array:

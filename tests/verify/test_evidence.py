@@ -1,4 +1,4 @@
-"""Verdicts by evidence: rounding passes and is told, choices among equals are right, what hangs on rounding is recognised."""
+"""Verdicts by evidence: rounding passes, equals stand in any order, what hangs on rounding is recognised and told."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_output_is_judged_by_the_coarsest_arithmetic_before_it(ending: str, t
                 self.layer.bfloat16()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.layer(x.to(self.layer.weight.dtype)).tanh()
+            y: torch.Tensor = self.layer(x.to(self.layer.weight.dtype)).tanh()
             return y.double() if ending == "double" else y.float()
 
     torch.manual_seed(0)
