@@ -21,7 +21,7 @@ _NOISE = re.compile(
     r"|consider using data-dependent friendly APIs|Caused by: |While executing %|Call to |raised from |from user code"
     r"|User Stack|The following call raised|To fix the error|  File |\s*\^|Set TORCH|You can suppress|Hint: "
     r"|Explanation: |raise |Stack trace|\(_export|Traceback \(most recent|\w+ = torch\.ops\.|def forward\(|graph\(\):"
-    r"|For C\+\+ stack trace)"
+    r"|For C\+\+ stack trace|Exception raised from|frame #\d)"
 )
 _SUGGESTED = "Suggested fixes"
 

@@ -31,6 +31,7 @@ from graphforge.frontend.substitution import Substitution, declared_substitution
 from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret
 from graphforge.frontend.traceable import traceable_functions
+from graphforge.frontend.user_stacks import whole_user_stacks
 from graphforge.hushed import hushed
 from graphforge.libraries import export_helpers
 from graphforge.module_state import ModuleState
@@ -120,6 +121,7 @@ def _by_any(
         with (
             _one_at_a_time,
             hushed() as said,
+            whole_user_stacks(),
             _quiet(),
             recurrent_shapes(),
             keeping_state(model, notes),
@@ -523,7 +525,11 @@ def _symbols(module: torch.fx.GraphModule, input_names: Mapping[str, str], shape
 
 
 def _fx(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Captured:
-    traced = torch.fx.symbolic_trace(model)
+    tracer = torch.fx.Tracer()
+    tracer.record_stack_traces = True
+    graph = tracer.trace(model)
+    assert isinstance(tracer.root, torch.nn.Module)
+    traced = torch.fx.GraphModule(tracer.root, graph, type(model).__name__)
     captured = _export(traced, inputs, shapes)
     captured.method = "fx"
     return captured
@@ -562,7 +568,9 @@ def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Cap
         spec.append(tree)
         return flat
 
-    module = make_fx(call, tracing_mode="real", pre_dispatch=False, _allow_non_fake_inputs=True)(*fakes)
+    module = make_fx(
+        call, tracing_mode="real", pre_dispatch=False, _allow_non_fake_inputs=True, record_stack_traces=True
+    )(*fakes)
     for tensor_spec, fake in zip(shapes.inputs, fakes, strict=True):
         for axis, dim in tensor_spec.dims.items():
             if fake.shape[axis].node.expr.is_Integer:

@@ -6,6 +6,7 @@ translation, of that node alone (a *fallback*, reported); else an error naming o
 
 from __future__ import annotations
 
+import linecache
 import operator
 import re
 from dataclasses import dataclass, field
@@ -47,8 +48,10 @@ from graphforge.frontend.declared import declared_for, lower_declared
 from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
 from graphforge.frontend.rules import lowering_for
 from graphforge.frontend.symbolic import dim_sources, from_expression, lower_symbolic
+from graphforge.frontend.user_stacks import frames_in, is_vendor_file
 from graphforge.ir import HOME_OPSET, Origin, bodies_of
 from graphforge.ir.names import make_names_unique
+from graphforge.user_code import shown_path
 
 __all__ = ["Lowered", "lower"]
 
@@ -432,10 +435,13 @@ class Scope:
         if getattr(error, "located", False):
             return error
         origin = self.origin_of(node, str(node.target))
-        notes = [f"at {origin.describe()}", *error.notes]
-        line = _source_text(node) or self.source_text
-        if line:
-            notes.insert(1, f"line: {line}")
+        line = _source_text(origin) or self.source_text
+        notes = [
+            f"at {origin.describe()}",
+            *([f"line: {line}"] if line else []),
+            *([f"called from {', '.join(map(shown_path, origin.callers[:4]))}"] if origin.callers else []),
+            *error.notes,
+        ]
         fresh = LoweringError(error.message, *notes)
         fresh.located = True  # type: ignore[attr-defined]
         return fresh
@@ -587,7 +593,7 @@ class Scope:
         if decomposed is not None:
             module, fed = decomposed
             scope = Scope(self.lowering, self.op, module, origin=self.origin_of(node, name))
-            scope.source_text = _source_text(node) or self.source_text
+            scope.source_text = _source_text(self.origin_of(node, name)) or self.source_text
             placeholders = [item for item in module.graph.nodes if item.op == "placeholder"]
             for item, argument in zip(placeholders, fed, strict=True):
                 scope.env[item] = self.handed_over(scope, node, argument, arguments, keywords)
@@ -745,17 +751,8 @@ def _flatten(results: Any, into: list[Any]) -> list[Any]:
     return into
 
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)')
-
-
-def _frames(node: torch.fx.Node) -> list[tuple[str, str, str]]:
-    trace = node.meta.get("stack_trace") or node.stack_trace or ""
-    return _FRAME.findall(trace)
-
-
-def _source_text(node: torch.fx.Node) -> str:
-    frames = _frames(node)
-    return frames[-1][2].strip() if frames else ""
+def _source_text(origin: Origin) -> str:
+    return linecache.getline(origin.file, origin.line).strip()
 
 
 def _origin(node: torch.fx.Node, name: str) -> Origin:
@@ -765,14 +762,23 @@ def _origin(node: torch.fx.Node, name: str) -> Origin:
         module, described = next(reversed(stack.values()))
         module_class = described if isinstance(described, str) else f"{described.__module__}.{described.__qualname__}"
         module = _clean_module_path(module)
-    file, line = "", 0
-    frames = _frames(node)
+    frames = frames_in(node.meta.get("stack_trace") or node.stack_trace or "")[::-1]
     # the innermost frame of the user's own code; torch's internals say nothing to the user
-    for path, number, _ in reversed(frames):
-        file, line = path, int(number)
-        if "/torch/nn/" not in path and "/torch/_" not in path:
-            break
-    return Origin(module=module, module_class=module_class, target=name, file=file, line=line, value=node.name)
+    own = [(path, line) for path, line, _ in frames if not is_vendor_file(path) and not path.startswith("<")]
+    (file, line), *callers = own or [(path, line) for path, line, _ in frames[:1]] or [("", 0)]
+    return Origin(
+        module=module,
+        module_class=module_class,
+        target=name,
+        file=file,
+        line=line,
+        value=node.name,
+        callers=tuple(f"{path}:{number}" for path, number in callers[:_MAX_CALLERS]),
+    )
+
+
+# Of deeper stacks the nearest callers say enough.
+_MAX_CALLERS = 12
 
 
 _SELF_PREFIX = re.compile(r"^L\['self'\]\.?|^L__self___?")
@@ -780,5 +786,5 @@ _SELF_PREFIX = re.compile(r"^L\['self'\]\.?|^L__self___?")
 
 def _clean_module_path(path: str) -> str:
     """``L['self']._modules['conv']`` and ``L__self___conv`` forms of strict export, made plain."""
-    path = _SELF_PREFIX.sub("", path)
+    path = _SELF_PREFIX.sub("", path).removeprefix("_export_root").removeprefix(".")  # strict export's own root
     return re.sub(r"_modules\['([^']+)'\]|\.?slice\([^)]*\)", lambda m: m.group(1) or "", path).strip(".")

@@ -26,6 +26,7 @@ class Origin:
         line: line number in ``file``, 0 when unknown.
         made_by: name of the pass that made the node, "" for the frontend.
         value: name of the captured program's value (FX node) that this node computes, "" when unknown.
+        callers: the lines that led to ``file:line``, each ``file.py:line``, the nearest first.
     """
 
     module: str = ""
@@ -35,6 +36,7 @@ class Origin:
     line: int = 0
     made_by: str = ""
     value: str = ""
+    callers: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -71,7 +73,8 @@ def set_origins(node: ir.Node, origins: Iterable[Origin], *, made_by: str = "") 
     node.meta[_META_KEY] = tuple(unique)
 
 
-_PROPERTIES = ("module", "module_class", "target", "source", "made_by", "value")
+_PROPERTIES = ("module", "module_class", "target", "source", "made_by", "value", "called_from")
+_CALLED = " < "
 
 
 def write_origin_metadata(node: ir.Node) -> None:
@@ -80,7 +83,7 @@ def write_origin_metadata(node: ir.Node) -> None:
     if not origins:
         return
     for name in _PROPERTIES:
-        texts = [str(getattr(origin, name)) for origin in origins]
+        texts = [_short_callers(origin) if name == "called_from" else str(getattr(origin, name)) for origin in origins]
         if any(texts):
             node.metadata_props[f"graphforge.{name}"] = "\n".join(texts) if len(set(texts)) > 1 else texts[0]
     if len(origins) > 1:
@@ -110,6 +113,22 @@ def origins_from_metadata(properties: dict[str, str]) -> tuple[Origin, ...]:
                 line=int(line) if line.isdigit() else 0,
                 made_by=columns["made_by"][row],
                 value=columns["value"][row],
+                callers=_whole_callers(columns["called_from"][row], file),
             )
         )
     return tuple(origins)
+
+
+def _short_callers(origin: Origin) -> str:
+    """``net.py:5 < net.py:14``: what lies in the folder of the source goes without it, since every node has its own."""
+    folder = _folder(origin.file)
+    return _CALLED.join(caller.removeprefix(folder) for caller in origin.callers)
+
+
+def _whole_callers(text: str, file: str) -> tuple[str, ...]:
+    folder = _folder(file)
+    return tuple(one if "/" in one or "\\" in one else f"{folder}{one}" for one in text.split(_CALLED) if one)
+
+
+def _folder(file: str) -> str:
+    return file[: max(file.rfind("/"), file.rfind("\\")) + 1]

@@ -206,6 +206,8 @@ def _lines_of_node(node: ir.Node) -> Iterator[str]:
     for origin in origins_of(node):
         made_by = f", made by {origin.made_by}" if origin.made_by else ""
         yield f"  origin  {origin.describe()}{made_by}"
+        if origin.callers:
+            yield f"          called from {', '.join(origin.callers)}"
 
 
 def _typed(value: ir.Value) -> str:
