@@ -36,6 +36,7 @@ def test_the_judge_sees_a_constant_that_is_a_little_off(tmp_path: Path) -> None:
         17, {"x": ("float32", ("n", 3))}, {"c0": np.array([2.0], np.float32)}, (node,), ("v0",), {"n": (1, 4)}, seed=0
     )
     path = tmp_path / "same.onnx"
+    (tmp_path / "manifest.json").write_text('{"notes": []}')
     onnx.save(graph.model(), path)
     assert fuzz_judge._judge_graph(path, graph) == ""
     changed = graph.model()
