@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from graphforge.errors import CaptureError
+from graphforge.frontend.substitutes.packed_sequences import give_back
 
 __all__ = ["recurrent_shapes"]
 
@@ -87,6 +88,7 @@ def recurrent_shapes() -> Iterator[None]:
         yield
     finally:
         functions._pack_padded_sequence = packing
+        give_back()
         for target, kernels in kept.items():
             target.py_kernels.clear()
             target.py_kernels.update(kernels)

@@ -82,6 +82,7 @@ def _layer(
     biases: bool,
     label: str,
     activation: str | None,
+    lengths: ir.Value | None = None,
 ) -> tuple[ir.Value, ...]:
     """One layer over [time, batch, features]; returns Y [time, directions, batch, hidden] and the last states."""
     directions = len(parameters)
@@ -100,7 +101,7 @@ def _layer(
     if activation is not None and activation != "Tanh":
         attributes["activations"] = [activation] * directions
     results: tuple[ir.Value, ...] = op.node(
-        kind, [x, weight, recurrence, bias, None, *states], _outputs=len(states) + 1, **attributes
+        kind, [x, weight, recurrence, bias, lengths, *states], _outputs=len(states) + 1, **attributes
     )
     return results
 
@@ -118,8 +119,9 @@ def _recurrent(
     bidirectional: bool,
     batch_first: bool,
     activation: str | None = None,
+    lengths: ir.Value | None = None,
 ) -> list[ir.Value]:
-    """Result and last states of a stack of layers.
+    """Result and last states of a stack of layers, each row up to its length where there are ``lengths``.
 
     Raises:
         LoweringError: dropout between layers is active, or the layer projects its state.
@@ -149,7 +151,15 @@ def _recurrent(
         rows = [parameters[start + d * each : start + (d + 1) * each] for d in range(directions)]
         states = [pieces[layer] for pieces in given]
         y, *ends = _layer(
-            op, kind, x, states, rows, biases=biases, label=f"{kind.lower()}_{layer}", activation=activation
+            op,
+            kind,
+            x,
+            states,
+            rows,
+            biases=biases,
+            label=f"{kind.lower()}_{layer}",
+            activation=activation,
+            lengths=lengths,
         )
         turned = batch_first and layer == layers - 1
         if directions == 2:
@@ -231,6 +241,38 @@ def rnn_relu(
     """RNN."""
     return _recurrent(
         op, "RNN", x, [hx], params, has_biases, num_layers, dropout, train, bidirectional, batch_first, "Relu"
+    )
+
+
+@lowers("graphforge.packed_recurrent.default")
+def up_to_lengths(
+    op: Emitter,
+    x: ir.Value,
+    lengths: ir.Value,
+    states: Sequence[ir.Value],
+    params: Sequence[ir.Value],
+    mode: str,
+    biases: bool,
+    layers: int,
+    bidirectional: bool,
+) -> list[ir.Value]:
+    """LSTM, GRU or RNN over a padded batch that stops at each row's length."""
+    kind, _, activation = mode.partition("_")
+    limits = op.cast(lengths, ir.DataType.INT32)
+    return _recurrent(
+        op,
+        kind,
+        x,
+        states,
+        params,
+        biases,
+        layers,
+        0.0,
+        False,
+        bidirectional,
+        False,
+        activation.title() or None,
+        limits,
     )
 
 

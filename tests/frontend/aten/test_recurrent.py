@@ -1,4 +1,4 @@
-"""Recurrent layers: any length and batch, every option; packed sequences refused."""
+"""Recurrent layers: any length and batch, every option; packed sequences by their lengths."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphforge.errors import GraphForgeError
+from graphforge.spec import DimRange
 from tests.frontend.helpers import lower_and_compare
 
 
@@ -77,15 +78,70 @@ def test_computed_weights() -> None:
     lower_and_compare(forward, (_values(5, 3, 4), *(weight.detach() for weight in layer.parameters())))
 
 
-def test_packed_sequences_are_refused() -> None:
+class Packs(nn.Module):
+    """Sorts nothing, asks for the longest or for all, fills up with a number, gives states of its own."""
+
+    def __init__(self, layer: nn.Module, *, whole: bool, fill: float = 0.0, states: Any = None) -> None:
+        super().__init__()
+        self.layer, self.whole, self.fill, self.states = layer, whole, fill, states
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        first: Any = self.layer.batch_first
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=first, enforce_sorted=False)
+        states = None
+        if self.states is not None:
+            states = tuple(one.expand(-1, lengths.shape[0], -1).contiguous() for one in self.states)
+            states = states if len(states) > 1 else states[0]
+        result, last = self.layer(packed, states)
+        total = x.shape[1 if first else 0] if self.whole else None
+        padded, sizes = nn.utils.rnn.pad_packed_sequence(
+            result, batch_first=first, padding_value=self.fill, total_length=total
+        )
+        return padded, sizes, last
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("options", [{"bidirectional": True}, {"batch_first": True, "num_layers": 2}], ids=str)
+@pytest.mark.parametrize(("kind", "more"), _KINDS, ids=["lstm", "gru", "rnn", "relu"])
+def test_a_packed_batch_stops_at_its_lengths(
+    kind: Any, more: dict[str, Any], options: dict[str, Any], whole: bool
+) -> None:
+    layer = kind(4, 3, **more, **options)
+    rows, steps = (0, 1) if options.get("batch_first") else (1, 0)
+    dims = {rows: DimRange("rows", 1, 6), steps: DimRange("steps", 2, 9)}
+    dynamic = {"x": dims, "lengths": {0: DimRange("rows", 1, 6)}}
+
+    def batch(count: int, length: int) -> Tensor:
+        x = _values(length, count, 4)
+        return x.transpose(0, 1).contiguous() if rows == 0 else x
+
+    lower_and_compare(
+        Packs(layer, whole=whole).eval(),
+        (batch(3, 6), torch.tensor([4, 6, 1])),
+        dynamic=dynamic,
+        other_inputs=[
+            (batch(2, 9), torch.tensor([9, 2])),
+            (batch(1, 2), torch.tensor([2 if whole else 1])),
+        ],
+    )
+
+
+def test_states_and_filling_of_a_packed_batch_are_the_models_own() -> None:
+    layer = nn.LSTM(4, 3, bidirectional=True)
+    model = Packs(layer, whole=True, fill=-2.0, states=[_values(2, 1, 3), _values(2, 1, 3)]).eval()
+    lower_and_compare(model, (_values(5, 3, 4), torch.tensor([5, 1, 3])))
+    assert nn.LSTM.forward.__code__.co_filename.endswith("rnn.py")
+
+
+def test_looking_into_a_packed_sequence_is_refused() -> None:
     layer = nn.LSTM(4, 6)
 
     def forward(x: Tensor, lengths: Tensor) -> Tensor:
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths)
-        result: Tensor = layer(packed)[1][0]
+        result: Tensor = layer(packed)[0].data
         return result
 
-    with pytest.raises(GraphForgeError, match="packs sequences"):
+    with pytest.raises(GraphForgeError, match="looks into a packed sequence"):
         lower_and_compare(forward, (_values(5, 3, 4), torch.tensor([5, 4, 2])))
 
 
