@@ -158,7 +158,8 @@ _forwards: dict[Any, Any] = {}
 
 
 def _take_over() -> None:
-    for layer in (nn.LSTM, nn.GRU, nn.RNN):
+    layers: tuple[Any, ...] = (nn.LSTM, nn.GRU, nn.RNN)
+    for layer in layers:
         if layer not in _forwards:
             _forwards[layer] = layer.forward
             layer.forward = _forward_of(layer.forward)
