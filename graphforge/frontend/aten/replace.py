@@ -99,6 +99,7 @@ def windows_replaced(op: Emitter, base: ir.Value, new: ir.Value, axis: int, size
     order = [*range(axis + 1), rank, *range(axis + 1, rank)]
     dims = op.dims(base)
     rows = op.Reshape(op.transpose(new, order), op.vector([*dims[:axis], -1, *dims[axis + 1 :]]))
+    assert base.shape is not None
     rows.shape = ir.Shape([None if place == axis else base.shape[place] for place in range(rank)])
     return _rows_replaced(op, base, rows, axis, positions)
 
