@@ -51,13 +51,18 @@ def place_of(error: BaseException) -> str:
 
 
 def place_here() -> str:
-    """The same for the line that runs now: the innermost frame of the user's on the stack."""
+    """The same for the line that runs now: the innermost frame of the user's that we called.
+
+    Who called us says nothing about the model: where all of that is a library's, the library's line is told.
+    """
     frames = []
     frame = inspect.currentframe()
     while frame is not None:
         frames.append((frame, frame.f_lineno))
         frame = frame.f_back
-    return _innermost(frames[::-1])
+    inward = frames[::-1]
+    ours = next((at for at, (each, _) in enumerate(inward) if is_ours(str(each.f_globals.get("__name__", "")))), 0)
+    return _innermost(inward[ours:])
 
 
 def _innermost(frames: Iterable[tuple[types.FrameType, int]]) -> str:

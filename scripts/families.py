@@ -180,6 +180,15 @@ _TINY: dict[str, Any] = {
 }
 
 
+# What must fit each other in a configuration, by model type.
+_FITTING: dict[str, dict[str, Any]] = {
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8},
+    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 2, "mamba_chunk_size": 8},
+    "deepseek_v2": {"num_key_value_heads": 4, "head_dim": 8},
+    "deepseek_v3": {"num_key_value_heads": 4, "head_dim": 8},
+}
+
+
 def _transformers() -> list[str]:
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
@@ -200,20 +209,22 @@ def _build_transformers(kind: str) -> Family:
 
 
 def _tiny(made: Any) -> Any:
+    from transformers import CONFIG_MAPPING
+
     fields = made().to_dict()
     chosen = {
         name: value
         for name, value in _TINY.items()
         if name in fields and not isinstance(fields[name], list | tuple | dict) and fields[name] is not None
     }
+    chosen |= _FITTING.get(made.model_type, {})
     for name, value in fields.items():
         if name.endswith("_config") and isinstance(value, dict) and name in getattr(made, "sub_configs", {}):
             part = made.sub_configs[name]
             if isinstance(value.get("model_type"), str):
-                from transformers import CONFIG_MAPPING
-
                 part = CONFIG_MAPPING.get(value["model_type"], part)
-            chosen[name] = _tiny(part)
+            if part in CONFIG_MAPPING.values():
+                chosen[name] = _tiny(part)
     return made(**chosen)
 
 

@@ -7,7 +7,7 @@ import sys
 
 __all__ = ["load_substitutes"]
 
-_PACKAGES = ("torchvision", "mmcv")
+_PACKAGES = ("torchvision", "mmcv", "transformers")
 
 
 def load_substitutes() -> None:

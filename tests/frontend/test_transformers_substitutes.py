@@ -1,0 +1,66 @@
+"""State-space models of transformers at any length: their loop over the sequence is one scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import graphforge
+from graphforge.errors import CaptureError
+from graphforge.frontend.torchvision_fix import ensure_torchvision
+from tests.frontend.helpers import lower_and_compare, lower_only
+
+
+def _library() -> Any:
+    ensure_torchvision()
+    return pytest.importorskip("transformers")
+
+
+def test_the_scan_is_the_recurrence() -> None:
+    _library()
+    from transformers.models.mamba.modeling_mamba import mamba_selective_scan
+
+    from graphforge.frontend.substitutes.transformers import _selective_scan
+
+    torch.manual_seed(0)
+    x, dt, gate = (torch.randn(2, 6, 5) for _ in range(3))
+    keywords: dict[str, Any] = {"D": torch.randn(6), "z": gate, "delta_bias": torch.randn(6), "delta_softplus": True}
+    given = (x, dt, -torch.rand(6, 4), torch.randn(2, 4, 5), torch.randn(2, 4, 5))
+    for last in (False, True):
+        expected = mamba_selective_scan(*given, **keywords, return_last_state=last)
+        found = _selective_scan(*given, **keywords, return_last_state=last)
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_state_space_model_at_any_length(tmp_path: Path) -> None:
+    _library()
+    from transformers import MambaConfig, MambaModel
+
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=40, hidden_size=16, state_size=4, num_hidden_layers=2, use_cache=False)
+    bundle = graphforge.compile(
+        MambaModel(config).eval(),
+        kwargs={"input_ids": torch.randint(0, 40, (2, 6))},
+        dynamic_shapes={"input_ids": {0: (1, 3), 1: (2, 12)}},
+        output=tmp_path / "b",
+    )
+    assert bundle.manifest["verification"]["passed"]
+    assert bundle.manifest["operators"]["Scan"] == 2
+
+
+class _Loop(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = torch.zeros_like(x[:, 0])
+        for row in range(x.shape[1]):  # the loop
+            state = state * 0.5 + x[:, row]
+        return state
+
+
+def test_a_loop_over_the_sequence_is_refused_with_its_own_line() -> None:
+    lower_and_compare(_Loop(), (torch.randn(2, 6, 3),))
+    with pytest.raises(CaptureError) as caught:
+        lower_only(_Loop(), (torch.randn(2, 6, 3),), dynamic={"x": {1: (2, 12)}})
+    assert any("for row in range(x.shape[1]):  # the loop" in note for note in caught.value.notes)
