@@ -448,6 +448,12 @@ def captured_from_program(
         elif spec.kind is InputKind.CONSTANT_TENSOR:
             assert spec.target is not None
             weights[argument.name] = (spec.target, program.constants[spec.target])
+        elif isinstance(program.constants.get(str(spec.target)), torch.Generator):
+            raise CaptureError(
+                "the model draws random numbers from a generator of its own, so no two runs agree and nothing can be "
+                "verified",
+                "draw them outside the model and pass them in as an input, or make them a buffer",
+            )
         else:
             raise CaptureError(
                 f"the captured program takes a {spec.kind.name.lower()} ({spec.target}), which has no ONNX form"

@@ -7,7 +7,9 @@ from typing import Any
 from graphforge.frontend.emitter import Emitter
 from graphforge.frontend.rules import lowers
 
-__all__: list[str] = []
+__all__ = ["DRAWS"]
+
+DRAWS = "draws random numbers, so no two runs agree and nothing can be verified"
 
 
 @lowers(
@@ -39,14 +41,17 @@ __all__: list[str] = []
     "aten.random.to",
     "aten.randperm.default",
     "aten.uniform.default",
+    "prims.normal.default",
 )
 def random(op: Emitter, *_: Any, **__: Any) -> Any:
-    """Refuse.
+    """Refuse, unless nothing comes of it.
 
     Raises:
-        LoweringError: always.
+        LoweringError: the numbers are used.
     """
+    if op.fx_node is not None and not op.fx_node.users:
+        return None
     raise op.fail(
-        "draws random numbers, so no two runs agree and nothing can be verified",
+        DRAWS,
         "draw them outside the model and pass them in as an input, or make them a buffer",
     )
