@@ -284,6 +284,7 @@ def _verify(
     from graphforge.runners.padding import UnpaddedRunner
     from graphforge.runners.survey import has_float16, survivable
     from graphforge.verify import verify
+    from graphforge.verify.extremes import picks_by_data
     from graphforge.verify.tolerance import for_model
 
     risky = [*sorted(folder.glob("*.onnx")), prepared.loaded.onnx_path] if has_float16(model) else []
@@ -309,6 +310,7 @@ def _verify(
                 tolerances=for_model(_allowed(options), model),
                 seed=options.seed,
                 also=model.meta.get(SIZES_TO_TRY, ()),
+                picks=bool(padding) or picks_by_data(model),
                 further=prepared.further,
                 progress=journal.progress,
             )

@@ -15,7 +15,7 @@ from graphforge.runners.arrays import Array, dtype_name
 from graphforge.runners.structure import Bounds, are_offsets, codes_of, imposed, integers, mask, with_both
 from graphforge.spec import ShapeSpec, TensorSpec
 
-__all__ = ["candidate_feeds", "check_feeds", "random_array", "random_feeds"]
+__all__ = ["as_dtype", "candidate_feeds", "check_feeds", "random_array", "random_feeds"]
 
 _AGREE = "data and the declared input must agree: change one of them"
 
@@ -207,7 +207,7 @@ def _within(
     drawn = generator.uniform(low, high, size=shape)
     if like is not None and like.size:
         drawn = imposed(like.astype(np.float64), drawn)
-    return _as(drawn, dtype)
+    return as_dtype(drawn, dtype)
 
 
 def check_feeds(spec: ShapeSpec, feeds: Mapping[str, Array]) -> None:
@@ -240,10 +240,11 @@ def _from_nothing(shape: tuple[int, ...], dtype: str, generator: np.random.Gener
     drawn = generator.standard_normal(shape)
     if dtype.startswith("complex"):
         return (drawn + 1j * generator.standard_normal(shape)).astype(dtype)
-    return _as(drawn, dtype)
+    return as_dtype(drawn, dtype)
 
 
-def _as(drawn: Array, dtype: str) -> Array:
+def as_dtype(drawn: Array, dtype: str) -> Array:
+    """Floats in an element type, by the name that specs have for it."""
     if dtype == "bfloat16":
         import ml_dtypes
 

@@ -18,6 +18,7 @@ from graphforge.shown import Shown
 from graphforge.spec import ShapeSpec
 from graphforge.verify.accepted import Accepted, Rejected, first_accepted
 from graphforge.verify.compare import OutputComparison, compare_arrays
+from graphforge.verify.extremes import extremes
 from graphforge.verify.ranked import reordered
 from graphforge.verify.shapes import SizeAssignment, plan_sizes, sizes_of
 from graphforge.verify.tolerance import Tolerances
@@ -60,7 +61,8 @@ class Trial:
 
     Attributes:
         assignment: sizes of the dynamic dims.
-        data: ``given`` (the user's inputs) or ``random`` (seeded, resembling them).
+        data: ``given`` (the user's inputs), ``random`` (seeded, resembling them), or ``picks least`` and the like (a
+            model that picks by data picks little or much of it).
         inputs: input name -> shape.
         outputs: one comparison per output; empty when a side did not run.
         error: why a side did not run, "" otherwise.
@@ -273,6 +275,7 @@ def verify(
     max_elements: int | None = None,
     assignments: Sequence[SizeAssignment] | None = None,
     also: Sequence[Mapping[str, int]] = (),
+    picks: bool = False,
     further: Sequence[Mapping[str, Array]] = (),
     locate: bool = True,
     progress: Callable[[str], None] | None = None,
@@ -292,6 +295,7 @@ def verify(
         max_elements: cap on the input elements of one trial, see ``plan_sizes``.
         assignments: sizes to try instead of the planned ones.
         also: further sizes of some dims, the others at the example's, that are tried within the same cap.
+        picks: sizes depend on data: inputs from which little and much is picked are tried, too.
         further: more given inputs, at the example's or at other promised sizes.
         locate: on failure, look for the first module that departs (needs an eager reference and an ONNX artifact).
         progress: called with one line before each trial.
@@ -314,6 +318,18 @@ def verify(
     culprit: Mapping[str, Array] | None = None
     finite = True
     shares: dict[str, float] = {}
+
+    def try_with(found: Accepted | Rejected, assignment: SizeAssignment, data: str) -> None:
+        nonlocal culprit
+        trial = _run_trial(found, artifact, assignment, data, tolerances, run_once)
+        if trial.outputs and isinstance(found, Accepted):
+            trial = _judged(trial, found, reference, artifact, tolerances, shares)
+        if not trial.passed:
+            trial = _explained(trial, reference, artifact, shapes, found.feeds, example, trials, run_once)
+            culprit = found.feeds if culprit is None and trial.outputs else culprit
+        trials.append(trial)
+        _see_that_outputs_exist(tolerances, trial)
+
     for assignment, data, candidates in _trials(shapes, tried, example, further, seed):
         if progress is not None:
             progress(f"verify at {assignment.describe()} ({data})")
@@ -322,16 +338,12 @@ def verify(
             not_tried.append(NotTried(assignment, _in_short(found.error), found.count))
             refused.append(_run_trial(found, artifact, assignment, data, tolerances, run_once))
             continue
-        trial = _run_trial(found, artifact, assignment, data, tolerances, run_once)
-        if trial.outputs and isinstance(found, Accepted):
-            trial = _judged(trial, found, reference, artifact, tolerances, shares)
-        if not trials and not isinstance(found, Rejected):
+        if not trials and isinstance(found, Accepted):
             finite = found.is_finite
-        if not trial.passed:
-            trial = _explained(trial, reference, artifact, shapes, found.feeds, example, trials, run_once)
-            culprit = found.feeds if culprit is None and trial.outputs else culprit
-        trials.append(trial)
-        _see_that_outputs_exist(tolerances, trial)
+        try_with(found, assignment, data)
+    if picks and trials and trials[0].outputs:
+        for label, found in extremes(reference, shapes, example, run_once, seed=seed, finite=finite):
+            try_with(found, SizeAssignment(shapes.example_sizes(), label), f"picks {label}")
     given = [trial.assignment.sizes for trial in trials if trial.data == "given"]
     not_tried = [one for one in not_tried if one.assignment.sizes not in given]
     if not_tried and all(trial.assignment.sizes == shapes.example_sizes() for trial in trials):

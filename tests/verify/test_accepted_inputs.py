@@ -253,3 +253,40 @@ def test_data_gives_the_open_dims_of_a_file_their_sizes(dynamic_file: Path, tmp_
     graphforge.compile(dynamic_file, tuple(data.values()), dynamic_shapes="x:0=1..6", output=tmp_path / "b")
     with pytest.raises(UsageError, match="the file takes 2"):
         graphforge.compile(dynamic_file, (data["x"],), output=tmp_path / "b")
+
+
+def picked_shapes(forward: Callable[..., Any], example: tuple[torch.Tensor, ...], tmp_path: Path) -> dict[str, int]:
+    bundle = graphforge.compile(module_of(forward), example, output=tmp_path / "b")
+    trials = bundle.manifest["verification"]["trials"]
+    return {trial["data"]: trial["outputs"][0]["shape"][0] for trial in trials}
+
+
+def test_nothing_and_everything_picked_are_among_the_tries(tmp_path: Path) -> None:
+    def bright(self: Any, x: Any) -> Any:
+        return x[x > 0.5]
+
+    found = picked_shapes(bright, (drawn(40),), tmp_path)
+    assert found["picks least"] == 0
+    assert found["picks most"] == 40
+    assert 0 < found["random"] < 40
+
+    def kept(self: Any, x: Any, keep: Any) -> Any:
+        return x[keep]
+
+    found = picked_shapes(kept, (drawn(4, 2), torch.tensor([True, False, True, True])), tmp_path)
+    assert (found["picks least"], found["picks most"]) == (0, 4)
+
+
+def test_inputs_that_break_the_model_are_no_extremes(tmp_path: Path) -> None:
+    """The mean of no rows is NaN, the logarithm of what is negative too: neither is held against the artifact."""
+
+    def mean_of_bright(self: Any, x: Any) -> Any:
+        return x[x > 0.5].mean(), x.log()[x > 0.5]
+
+    bundle = graphforge.compile(module_of(mean_of_bright), drawn(40) + 0.01, output=tmp_path / "b")
+    assert bundle.manifest["verification"]["passed"]
+
+
+def test_a_model_of_fixed_sizes_runs_on_no_more_than_before(tmp_path: Path) -> None:
+    bundle = graphforge.compile(torch.nn.ReLU(), drawn(3), output=tmp_path / "b")
+    assert [trial["data"] for trial in bundle.manifest["verification"]["trials"]] == ["given", "random"]
