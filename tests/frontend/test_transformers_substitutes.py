@@ -35,6 +35,23 @@ def test_the_scan_is_the_recurrence() -> None:
         torch.testing.assert_close(found, expected)
 
 
+def test_the_scan_is_what_chunks_compute() -> None:
+    _library()
+    from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan
+
+    from graphforge.frontend.substitutes.transformers import _chunk_scan
+
+    torch.manual_seed(0)
+    x, dt = torch.randn(2, 11, 4, 3), torch.randn(2, 11, 4)
+    entry, read = torch.randn(2, 11, 2, 5), torch.randn(2, 11, 2, 5)
+    for keywords in (
+        {"D": torch.randn(4), "dt_bias": torch.randn(4), "dt_softplus": True},
+        {"dt_softplus": True, "return_final_states": True, "initial_states": torch.randn(2, 4, 3, 5)},
+    ):
+        given = (x, dt, -torch.rand(4), entry, read, 4)
+        torch.testing.assert_close(_chunk_scan(*given, **keywords), mamba2_chunk_scan(*given, **keywords))  # type: ignore[arg-type]
+
+
 def test_a_state_space_model_at_any_length(tmp_path: Path) -> None:
     _library()
     from transformers import MambaConfig, MambaModel

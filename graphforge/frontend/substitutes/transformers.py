@@ -55,3 +55,53 @@ def _selective_scan(
 
 for _model in ("mamba", "falcon_mamba", "jamba", "zamba"):
     substitute(f"transformers.models.{_model}.modeling_{_model}.mamba_selective_scan", required=False)(_selective_scan)
+
+
+def _chunk_scan(
+    hidden_states: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+    **_: Any,
+) -> Any:
+    """The recurrence that the library computes in chunks of a padded sequence: the same states, one after another."""
+    from torch._higher_order_ops.scan import scan
+
+    heads = hidden_states.shape[2]
+    if dt_bias is not None:
+        dt = dt + dt_bias.to(dt.dtype)
+    if dt_softplus:
+        dt = functional.softplus(dt)
+    dt = torch.clamp(dt, min=dt_limit[0], max=dt_limit[1]).float()
+    x = hidden_states.float()
+    entry, read = (
+        part.float().repeat_interleave(heads // part.shape[2], dim=2, output_size=heads)[:, :, :, None]
+        for part in (B, C)
+    )
+    decay = torch.exp(A.float() * dt)[..., None, None]
+    scaled = (x * dt[..., None])[..., None]
+    start = torch.zeros_like(scaled[:, 0] * entry[:, 0]) if initial_states is None else initial_states.float()
+
+    def step(state: Tensor, now: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        kept, values, into, out_of = now
+        state = state * kept + values * into
+        return state, (state * out_of).sum(-1)
+
+    last, outputs = scan(step, start, tuple(part.movedim(1, 0) for part in (decay, scaled, entry, read)))
+    output = outputs.movedim(0, 1)
+    if D is not None:
+        output = output + D[..., None] * x
+    output = output.contiguous()
+    return (output, last) if return_final_states else output
+
+
+for _model in ("mamba2", "bamba", "zamba2", "falcon_h1", "nemotron_h", "granitemoehybrid"):
+    substitute(f"transformers.models.{_model}.modeling_{_model}.mamba2_chunk_scan", required=False)(_chunk_scan)
