@@ -17,6 +17,7 @@ import onnx_ir as ir
 from graphforge.errors import GraphForgeError
 from graphforge.ir import Graph, describe, here, origins_of
 from graphforge.passes.bounding import Ragged, Refusal, Rows, Walk
+from graphforge.passes.bounding.common import in_front
 from graphforge.transform import Pass, Rewriter
 
 __all__ = ["PADDED_OUTPUTS", "BoundDynamicShapes"]
@@ -55,8 +56,14 @@ class BoundDynamicShapes(Pass):
                     here(node),
                     "ask for ragged outputs, or rewrite that line",
                 ) from None
-        if not walk.ragged and not walk.renewed:
+        if not walk.ragged and not walk.renewed and not walk.squares:
             return
+        for value in graph.outputs:
+            if value in walk.squares:
+                raise GraphForgeError(
+                    f"two sizes of output {value.name!r} depend on data, and fixed shapes were asked for",
+                    "ask for ragged outputs, or hand out the rows without the matrix between them",
+                )
         last = graph[-1]
         walk.op = rewriter.builder(None, origins=origins_of(last))
         rewriter.set_opset(graph.opset_imports.get("graphforge", 1), "graphforge")
@@ -68,23 +75,13 @@ class BoundDynamicShapes(Pass):
         rewriter.sort()
 
 
-def _as_prefix(walk: Walk, known: Ragged) -> Ragged:
-    """The same with its valid rows in front."""
-    dense = walk.ranked(known)
-    if known.rows.is_prefix:
-        return Ragged(dense, known.axis, known.rows)
-    dense = walk.op.Gather(dense, known.rows.places(walk.op), axis=known.axis)
-    rows = walk.rows.prefix(known.rows.size, ("count", known.rows), known.rows.count(walk.op))
-    return Ragged(dense, known.axis, rows)
-
-
 def _hand_out_ragged(graph: Graph, walk: Walk) -> _Outputs:
     outputs: _Outputs = []
     for old in graph.outputs:
         known = walk.ragged.get(old)
         new = walk.renewed.get(old)
         if known is not None:
-            prefix = _as_prefix(walk, known)
+            prefix = in_front(walk, known)
             end = walk.op.Unsqueeze(prefix.rows.count(walk.op), [0])
             new = walk.op.Slice(prefix.dense, [0], end, [prefix.axis], [1])
         outputs.append(_in_place_of(outputs, old, new))
@@ -98,7 +95,7 @@ def _hand_out_padded(graph: Graph, walk: Walk) -> tuple[_Outputs, list[dict[str,
         known = walk.ragged.get(old)
         if known is not None:
             assert old.name is not None
-            prefix = _as_prefix(walk, known)
+            prefix = in_front(walk, known)
             padded[old.name] = Ragged(_padded(walk, prefix), prefix.axis, prefix.rows)
     stacked = _stacked(graph, walk, padded)
     if stacked is not None:

@@ -51,6 +51,7 @@ from graphforge.frontend.symbolic import dim_sources, from_expression, lower_sym
 from graphforge.frontend.user_stacks import frames_in, is_vendor_file
 from graphforge.ir import HOME_OPSET, Origin, bodies_of
 from graphforge.ir.names import make_names_unique
+from graphforge.ir.sizes import PROMISED_SIZES
 from graphforge.user_code import shown_path
 
 __all__ = ["Lowered", "lower"]
@@ -132,6 +133,10 @@ class _Lowering:
             make_names_unique(self.model)
         self.lowered.notes += sorted(self.op.notes | self.op.rounded)
         self.model.meta[SIZES_TO_TRY] = self.captured.to_try
+        self.model.meta[PROMISED_SIZES] = {
+            name: range(-(-dim.low // dim.step) * dim.step, dim.high + 1, dim.step)
+            for name, dim in self.captured.shapes.dims.items()
+        }
         return self.lowered
 
     def placeholder(self, node: torch.fx.Node) -> Any:

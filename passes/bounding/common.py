@@ -12,7 +12,7 @@ import onnx_ir as ir
 from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows
 from graphforge.passes.bounding.walk import Walk
 
-__all__ = ["BOUNDINGS", "Bounding", "bounds", "data_of", "filled", "hand_over", "row_by_row", "rows_of"]
+__all__ = ["BOUNDINGS", "Bounding", "bounds", "data_of", "filled", "hand_over", "in_front", "row_by_row", "rows_of"]
 
 Bounding: TypeAlias = Callable[[Walk, ir.Node], None]
 
@@ -68,7 +68,9 @@ def filled(walk: Walk, known: Ragged, dense: ir.Value, filler: Any) -> ir.Value:
         return dense
     if isinstance(filler, str):
         kind = dense.dtype.numpy()
-        if dense.dtype.is_floating_point():
+        if dense.dtype == ir.DataType.BOOL:
+            filler = filler == "highest"
+        elif dense.dtype.is_floating_point():
             filler = -math.inf if filler == "lowest" else math.inf
         else:
             filler = int(np.iinfo(kind).min if filler == "lowest" else np.iinfo(kind).max)
@@ -79,6 +81,16 @@ def filled(walk: Walk, known: Ragged, dense: ir.Value, filler: Any) -> ir.Value:
         mask = op.Unsqueeze(mask, others)
     filled: ir.Value = op.Where(mask, dense, op.constant(filler, dense.dtype))
     return filled
+
+
+def in_front(walk: Walk, known: Ragged) -> Ragged:
+    """The same with its valid rows in front."""
+    dense = walk.ranked(known)
+    if known.rows.is_prefix:
+        return Ragged(dense, known.axis, known.rows)
+    dense = walk.op.Gather(dense, known.rows.places(walk.op), axis=known.axis)
+    rows = walk.rows.prefix(known.rows.size, ("count", known.rows), known.rows.count(walk.op))
+    return Ragged(dense, known.axis, rows)
 
 
 def rows_of(walk: Walk, extent: Extent, source: ir.Value | None, place: int | None) -> Rows:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from graphforge.passes.bounding.common import bounds
+from graphforge.passes.bounding.common import bounds, hand_over
 from graphforge.passes.bounding.rows import Extent, Refusal, Rows
+from graphforge.passes.bounding.square import square_of
 from graphforge.passes.bounding.walk import Walk
 
-__all__: list[str] = []
+__all__ = ["ELEMENTWISE"]
 
 
-_ELEMENTWISE = (
+ELEMENTWISE = (
     "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike "
     "Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity "
     "IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu Round "
@@ -22,20 +23,26 @@ _ELEMENTWISE = (
 ).split()
 
 
-@bounds(*_ELEMENTWISE)
+@bounds(*ELEMENTWISE)
 def _elementwise(walk: Walk, node: ir.Node) -> None:
     ragged = [walk.ragged.get(value) if value is not None else None for value in node.inputs]
+    if any(value in walk.squares for value in node.inputs if value is not None):
+        square_of(walk, node)
+        return
     if not any(ragged):
         _size_arithmetic(walk, node)
         return
-    rank = max(len(walk.shape(value)) for value in node.inputs if value is not None)
+    rank = max(len(walk.sizes(value)) for value in node.inputs if value is not None)
     from_right: int | None = None
     rows: Rows | None = None
     for value, known in zip(node.inputs, ragged, strict=True):
         if value is None or known is None:
             continue
-        place = len(walk.shape(value)) - known.axis
-        if rows is not None and (known.rows is not rows or place != from_right):
+        place = len(walk.sizes(value)) - known.axis
+        if rows is not None and known.rows is rows and place != from_right:
+            square_of(walk, node)
+            return
+        if rows is not None and known.rows is not rows:
             raise Refusal(f"{node.op_type} of tensors that were picked in different ways")
         rows, from_right = known.rows, place
     assert rows is not None
@@ -43,7 +50,7 @@ def _elementwise(walk: Walk, node: ir.Node) -> None:
     for value, known in zip(node.inputs, ragged, strict=True):
         if value is None or known is not None:
             continue
-        shape = walk.shape(value)
+        shape = walk.sizes(value)
         if len(shape) >= from_right and shape[-from_right] != 1:
             raise Refusal(f"{node.op_type} of a tensor whose size depends on data with one whose size does not")
     if node.op_type == "Identity":
@@ -59,8 +66,9 @@ def _size_arithmetic(walk: Walk, node: ir.Node) -> None:
     """Arithmetic on sizes: computed anew from the counts, with what is known of its bound."""
     results = walk.again(node, [walk.now(value) for value in node.inputs])
     operands = [walk.elements(value) for value in node.inputs if value is not None]
-    if any(one is None for one in operands):
-        raise Refusal(f"{node.op_type} mixes a size that depends on data with other data")
+    if any(one is None for one in operands):  # a number like any other from here on
+        hand_over(walk, node.outputs[0], results[0])
+        return
     known = [one for one in operands if one is not None]
     length = max(len(one) for one in known)
     elements: list[int | Extent] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphforge.passes.bounding.common import bounds, data_of, filled, hand_over, row_by_row, rows_of
+from graphforge.passes.bounding.common import bounds, data_of, filled, hand_over, in_front, row_by_row, rows_of
 from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows
 from graphforge.passes.bounding.walk import Walk
 
@@ -25,8 +25,7 @@ def _gather(walk: Walk, node: ir.Node) -> None:
         (now,) = walk.again(node, [walk.dense(data), indices])
         walk.set_size(node.outputs[0], now, [walk.extents[data][at] for at in picked])
         return
-    shape = walk.shape(data)
-    axis = node.attributes.get_int("axis", 0) % len(shape)
+    axis = node.attributes.get_int("axis", 0) % len(walk.sizes(data))
     source, picks = walk.ragged.get(data), walk.ragged.get(indices)
     if source is not None and source.axis != axis:
         if picks is not None:
@@ -38,7 +37,11 @@ def _gather(walk: Walk, node: ir.Node) -> None:
     if source is None:
         if picks is None:
             raise Refusal("Gather at a size that depends on data")
-        result = op.Gather(walk.dense(data), walk.ranked(picks), axis=axis)
+        whole = walk.bounded(walk.dense(data), axis)
+        if picks.iota and picks.into is None and whole.shape is not None and whole.shape[axis] == picks.rows.size:
+            result = whole  # the same positions, of which some count: nothing moves
+        else:
+            result = op.Gather(whole, walk.ranked(picks), axis=axis)
         walk.set(node.outputs[0], result, axis + picks.axis, picks.rows)
         return
     # along the ragged axis: places are ranks among the valid positions, unless they are positions already
@@ -88,9 +91,47 @@ def _gather_nd(walk: Walk, node: ir.Node) -> None:
 
 @bounds("GatherElements")
 def _gather_elements(walk: Walk, node: ir.Node) -> None:
-    value = data_of(node)
+    value, indices = data_of(node), data_of(node, 1)
     axis = node.attributes.get_int("axis", 0) % len(walk.shape(value))
+    source, picks = walk.ragged.get(value), walk.ragged.get(indices)
+    if picks is not None and (source is None or (source.axis == axis and picks.axis == axis)):
+        # each place of the indices is looked up by itself; ranks among the valid rows become their positions
+        places, dense = walk.ranked(picks), walk.dense(value)
+        if source is not None and not source.rows.is_prefix:
+            places = walk.op.Gather(source.rows.places(walk.op), _from_the_end(walk, indices, source.rows), axis=0)
+        if source is None and picks.axis != axis:
+            size = walk.shape(value)[picks.axis]
+            if size < picks.rows.size:
+                raise Refusal("GatherElements of fewer rows than the size that depends on data may be")
+            dense = walk.op.Slice(dense, [0], [picks.rows.size], [picks.axis], [1])
+        result = walk.op.GatherElements(dense, places, axis=axis)
+        walk.set(node.outputs[0], result, picks.axis, picks.rows)
+        return
     row_by_row(walk, node, lambda ragged: ragged, allowed=lambda ragged: ragged != axis)
+
+
+@bounds("ScatterND")
+def _scatter_nd(walk: Walk, node: ir.Node) -> None:
+    """Rows written into a fixed tensor (``out[:n] = rows``): what is not valid goes to a row beyond the last."""
+    data, indices, updates = data_of(node), data_of(node, 1), data_of(node, 2)
+    picks, new = walk.ragged.get(indices), walk.ragged.get(updates)
+    if walk.is_touched(data) or picks is None or new is None or picks.axis != 0 or new.axis != 0:
+        raise Refusal(
+            "ScatterND of rows whose number depends on data, other than into the first axis of a fixed tensor"
+        )
+    op, rank = walk.op, len(walk.shape(data))
+    if picks.rows is not new.rows:  # as many of both, so that the first ones belong together
+        picks, new = in_front(walk, picks), in_front(walk, new)
+    size = min(picks.rows.size, new.rows.size)
+    places, values = (op.Slice(one, [0], [size], [0], [1]) for one in (walk.ranked(picks), walk.ranked(new)))
+    mask = op.Slice(picks.rows.mask(op), [0], [size], [0], [1])
+    last = walk.shape(data)[0]
+    depth = walk.shape(indices)[-1]
+    beyond = op.constant([last, *[0] * (depth - 1)])
+    places = op.Where(op.Unsqueeze(mask, [1]), places, beyond)
+    longer = op.Pad(walk.dense(data), op.constant([0] * rank + [1] + [0] * (rank - 1)))
+    (written,) = walk.again(node, [longer, places, values])
+    hand_over(walk, node.outputs[0], op.Slice(written, [0], [last], [0], [1]))
 
 
 @bounds("TopK")
@@ -160,6 +201,15 @@ def _slice(walk: Walk, node: ir.Node) -> None:
         dense = walk.op.Slice(dense, [offset], [offset + chosen.size], [known.axis], [1])
         walk.set(node.outputs[0], dense, known.axis, chosen)
         return None
+    always = sum(one.size for one in rows.parts if one.is_full)
+    if step == 1 and isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= always:
+        # rows with so many fixed ones behind them that there are always enough
+        front = in_front(walk, Ragged(dense, known.axis, rows, into=into))
+        hand_over(walk, node.outputs[0], walk.op.Slice(front.dense, [start], [end], [known.axis], [1]))
+        return None
+    if step == 1 and start == 0 and isinstance(end, Extent):
+        _slice_to_count(walk, node, Ragged(dense, known.axis, rows, into=into), end, place)
+        return None
     if step != 1 or not isinstance(start, int) or start < 0 or not isinstance(end, int) or end < 0:
         raise Refusal("Slice counts from the end of an axis whose size depends on data, or in steps")
     if not rows.is_prefix:
@@ -169,6 +219,25 @@ def _slice(walk: Walk, node: ir.Node) -> None:
         rows = walk.rows.prefix(rows.size, ("count", rows), rows.count(walk.op))
     walk.set(node.outputs[0], *_prefix_slice(walk, dense, known.axis, rows, start, end), into=into)
     return None
+
+
+def _slice_to_count(walk: Walk, node: ir.Node, known: Ragged, end: Extent, place: int) -> None:
+    """The first so many valid rows, as many as a size says: ``x[:min(k, n)]``."""
+    if end == walk.rows.extent(known.rows):
+        walk.set(node.outputs[0], known.dense, known.axis, known.rows, into=known.into)
+        return
+    front, op = in_front(walk, known), walk.op
+    size = min(end.bound, front.rows.size)
+    dense = op.Slice(front.dense, [0], [size], [known.axis], [1])
+    rows = walk.rows.counted(end)
+    if rows is None or not rows.is_prefix or rows.size != size:
+        limit = op.Gather(walk.dense(node.inputs[2]), op.constant(place), axis=0)
+        count = op.Min(front.rows.count(op), limit)
+        if end == walk.rows.least(size, walk.rows.extent(known.rows)):
+            rows = walk.rows.of_extent(op, end, count)
+        else:
+            rows = walk.rows.prefix(size, ("up to", end.key, known.rows), count)
+    walk.set(node.outputs[0], dense, known.axis, rows)
 
 
 def _prefix_slice(
@@ -286,4 +355,22 @@ def _concat(walk: Walk, node: ir.Node) -> None:
         walk.ragged[node.outputs[0]] = first
         return
     (result,) = walk.again(node, dense)
-    walk.set(node.outputs[0], result, axis, walk.rows.joined(walk.op, parts))
+    joined = walk.rows.joined(walk.op, parts)
+    if len(parts) == 2:
+        # the rows and so many others that there are k: a fixed size, whatever the count is
+        total = _completed(walk, *parts)
+        if total is not None and total <= joined.size:
+            front = in_front(walk, Ragged(result, axis, joined))
+            hand_over(walk, node.outputs[0], walk.op.Slice(front.dense, [0], [total], [axis], [1]))
+            return
+    walk.set(node.outputs[0], result, axis, joined)
+
+
+def _completed(walk: Walk, first: Rows, second: Rows) -> int | None:
+    for rows, rest in ((first, second), (second, first)):
+        key = rest.key
+        if isinstance(key, tuple) and key and key[0] == "of":
+            total = walk.rows.completing(Extent(rest.size, key[1]), rows)
+            if total is not None:
+                return total
+    return None

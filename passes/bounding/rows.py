@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from graphforge.ir import Builder
 
-__all__ = ["Extent", "Ragged", "Refusal", "Rows", "RowsTable"]
+__all__ = ["Extent", "Ragged", "Refusal", "Rows", "RowsTable", "Square"]
 
 _INT = ir.DataType.INT64
 
@@ -110,6 +110,21 @@ class Ragged:
 
 
 @dataclass(frozen=True)
+class Square:
+    """A tensor with two ragged axes of the same rows, in fixed shape.
+
+    Attributes:
+        dense: the tensor in fixed shape.
+        axes: the ragged ones, in order.
+        rows: which positions are valid, along both.
+    """
+
+    dense: ir.Value
+    axes: tuple[int, int]
+    rows: Rows
+
+
+@dataclass(frozen=True)
 class Extent:
     """A size that depends on data, as a number in the graph.
 
@@ -179,6 +194,14 @@ class RowsTable:
         if limit >= extent.bound:
             return extent
         return Extent(limit, ("least", limit, extent.key))
+
+    def completing(self, extent: Extent, rows: Rows) -> int | None:
+        """The k of ``k - n`` where n is the count of these rows; None where a size is not that."""
+        key = extent.key
+        if not isinstance(key, tuple) or len(key) != 2 or key[0] != "Sub" or len(key[1]) != 2:
+            return None
+        total, count = key[1]
+        return total if isinstance(total, int) and self._by_count.get(count) is rows else None
 
     def of_extent(self, op: Builder, extent: Extent, count: ir.Value) -> Rows:
         """Prefix rows of as many positions as a size says; the rows whose count it is, where they are a prefix."""

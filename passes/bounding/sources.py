@@ -22,7 +22,7 @@ def _non_zero(walk: Walk, node: ir.Node) -> None:
     """Of a vector: the mask itself says which positions count."""
     mask = data_of(node)
     rows, size = _picked(walk, mask)
-    if len(walk.shape(mask)) != 1:
+    if len(walk.sizes(mask)) != 1:
         return _non_zero_of_grid(walk, node, mask)
     positions = walk.op.constant(np.arange(size, dtype=np.int64).reshape(1, size))
     source = walk.ragged.get(mask)
@@ -33,9 +33,11 @@ def _non_zero(walk: Walk, node: ir.Node) -> None:
 def _non_zero_of_grid(walk: Walk, node: ir.Node, mask: ir.Value) -> None:
     if mask in walk.ragged:
         raise Refusal("NonZero of a tensor of several axes, one of which depends on data")
-    shape = walk.shape(mask)
+    whole = walk.bounded(_as_bool(walk, walk.dense(mask)))
+    assert whole.shape is not None
+    shape = [int(dim) for dim in whole.shape.numpy()]
     size = math.prod(shape)
-    flat = walk.op.Reshape(_as_bool(walk, walk.dense(mask)), [-1])
+    flat = walk.op.Reshape(whole, [-1])
     positions = np.indices(shape).reshape(len(shape), size).astype(np.int64)
     walk.set(node.outputs[0], walk.op.constant(positions), 1, walk.rows.masked(walk.op, flat, size))
 
@@ -48,11 +50,13 @@ def _compress(walk: Walk, node: ir.Node) -> None:
     if (None if known is None else known.rows) is not (None if asked is None else asked.rows):
         raise Refusal("Compress by a mask of a tensor that was picked in another way")
     dense = walk.dense(data) if known is None else known.dense
-    if "axis" not in node.attributes and len(walk.shape(data)) != 1:
+    rank = len(walk.sizes(data))
+    if "axis" not in node.attributes and rank != 1:
         if known is not None:
             raise Refusal("Compress of a flattened tensor, one of whose sizes depends on data")
         dense = walk.op.Reshape(dense, [-1])
-    axis = node.attributes.get_int("axis", 0) % len(walk.shape(data)) if "axis" in node.attributes else 0
+    axis = node.attributes.get_int("axis", 0) % rank if "axis" in node.attributes else 0
+    dense = walk.bounded(dense, axis)
     if known is not None and known.axis != axis:
         raise Refusal("Compress along another axis than the one whose size depends on data")
     if size != (dense.shape[axis] if dense.shape is not None else None):
@@ -67,9 +71,10 @@ def _as_bool(walk: Walk, value: ir.Value) -> ir.Value:
 def _picked(walk: Walk, mask: ir.Value) -> tuple[Rows, int]:
     """The rows that a mask picks, and how many positions they have."""
     known = walk.ragged.get(mask)
-    dense = _as_bool(walk, walk.dense(mask))
-    size = math.prod(walk.shape(mask))
-    if len(walk.shape(mask)) != 1:
+    dense = walk.bounded(_as_bool(walk, walk.dense(mask)))
+    assert dense.shape is not None
+    size = math.prod(int(dim) for dim in dense.shape.numpy())
+    if len(dense.shape) != 1:
         dense = walk.op.Reshape(dense, [-1])
     return walk.rows.masked(walk.op, dense, size, known.rows if known is not None else None), size
 
@@ -85,9 +90,13 @@ def _batched_nms(walk: Walk, node: ir.Node) -> None:
         rows is not None and any(one is None for one in known)
     ):
         raise Refusal("the boxes, scores and classes were not picked in the same way")
-    size = walk.shape(inputs[0])[0]
+    dense = [walk.bounded(walk.dense(value), 0) for value in inputs]
+    dim = walk.sizes(inputs[0])[0]
+    size = walk.bound(dim)
+    if not isinstance(dim, int):  # as many as the sizes of the inputs say: the first ones are valid
+        rows = walk.rows.prefix(size, ("dim", dim), op.Squeeze(op.Shape(inputs[0], start=0, end=1), [0]))
     keep, limit = _cap(node, size)
-    batched = [op.Unsqueeze(walk.dense(value), [0]) for value in inputs]
+    batched = [op.Unsqueeze(value, [0]) for value in dense]
     valid = None if rows is None or rows.is_full else op.Unsqueeze(rows.mask(op), [0])
     attributes: dict[str, Any] = {
         name: node.attributes[name].value for name in ("iou_threshold", "offset_limit") if name in node.attributes
@@ -103,7 +112,7 @@ def _batched_nms(walk: Walk, node: ir.Node) -> None:
     # the padding of the indices is -1; it reads box 0 from here on, and counts nowhere
     kept = op.Max(op.Squeeze(indices, [0]), 0)
     result = walk.rows.prefix(keep, ("nms", node), op.Squeeze(count, [0]))
-    walk.set(node.outputs[0], kept, 0, result, into=rows)
+    walk.set(node.outputs[0], kept, 0, result, into=None if isinstance(dim, str) else rows)
 
 
 @bounds("graphforge::SoftNMS", "graphforge::NMSRotated")

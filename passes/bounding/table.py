@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from graphforge.passes.bounding import elementwise, picking, row_by_row, shapes, sources
 from graphforge.passes.bounding.common import BOUNDINGS
+from graphforge.passes.bounding.elementwise import ELEMENTWISE
+from graphforge.passes.bounding.square import SQUARES
 
-__all__ = ["BOUNDINGS", "SOURCES"]
+__all__ = ["BOUNDINGS", "ELEMENTWISE", "SOURCES", "SQUARES"]
 
 # Operators whose result is ragged although no input is.
 SOURCES = frozenset({"NonZero", "Compress", "BatchedNMS", "SoftNMS", "NMSRotated"})

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
 from graphforge.ir import Builder, bodies_of, constant_of, operator_name
-from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows, RowsTable
+from graphforge.ir.sizes import PROMISED_SIZES, largest
+from graphforge.passes.bounding.rows import Extent, Ragged, Refusal, Rows, RowsTable, Square
 from graphforge.transform import Rewriter
 
 __all__ = ["Extents", "Walk"]
@@ -24,6 +26,7 @@ class Walk:
     Attributes:
         rewriter: what edits the graph.
         ragged: values with a ragged axis, in fixed shape.
+        squares: values with two ragged axes of the same rows.
         extents: integer values that hold sizes depending on data; they are computed anew from the counts.
         renewed: the same values as they are computed now.
         rows: the ragged axes.
@@ -32,6 +35,7 @@ class Walk:
 
     rewriter: Rewriter
     ragged: dict[ir.Value, Ragged] = field(default_factory=dict)
+    squares: dict[ir.Value, Square] = field(default_factory=dict)
     extents: dict[ir.Value, Extents] = field(default_factory=dict)
     renewed: dict[ir.Value, ir.Value] = field(default_factory=dict)
     rows: RowsTable = field(default_factory=RowsTable)
@@ -43,7 +47,7 @@ class Walk:
         Raises:
             Refusal: it has, and cannot be carried.
         """
-        from graphforge.passes.bounding.table import BOUNDINGS, SOURCES
+        from graphforge.passes.bounding.table import BOUNDINGS, ELEMENTWISE, SOURCES, SQUARES
 
         self.op = op
         touched = [value for value in node.inputs if value is not None and self.is_touched(value)]
@@ -54,7 +58,13 @@ class Walk:
                         raise Refusal("its body reads a tensor whose size depends on data")
             return False
         name = operator_name(node)
+        square = self.squares.get(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
+        if square is not None and name in SQUARES:
+            SQUARES[name](self, node, square)
+            return True
         bounding = BOUNDINGS.get(name)
+        if any(value in self.squares for value in touched) and name not in ELEMENTWISE:
+            raise Refusal(f"{name} cannot be expressed for a tensor two of whose sizes depend on data")
         if bounding is None:
             raise Refusal(f"{name} cannot be expressed for a tensor whose size depends on data")
         bounding(self, node)
@@ -64,7 +74,7 @@ class Walk:
 
     def is_touched(self, value: ir.Value) -> bool:
         """Whether a value is ragged or holds sizes that depend on data."""
-        return value in self.ragged or value in self.extents
+        return value in self.ragged or value in self.extents or value in self.squares
 
     def now(self, value: ir.Value | None) -> ir.Value | None:
         """A value in fixed shape, or a size as it is computed now; others as they are."""
@@ -73,6 +83,8 @@ class Walk:
         known = self.ragged.get(value)
         if known is not None:
             return self.ranked(known)
+        if value in self.squares:
+            return self.squares[value].dense
         return self.renewed.get(value, value)
 
     def dense(self, value: ir.Value | None) -> ir.Value:
@@ -87,6 +99,44 @@ class Walk:
             return known.dense
         ranks: ir.Value = self.op.Gather(known.into.ranks(self.op), known.dense, axis=0)
         return ranks
+
+    def sizes(self, value: ir.Value) -> list[int | str]:
+        """The sizes of a value in fixed shape, by name where one is dynamic for another reason than data."""
+        known = self.ragged.get(value)
+        dense = known.dense if known is not None else self.now(value)
+        if dense is None or dense.shape is None:
+            raise Refusal(f"the shape of {value.name!r} is not known")
+        return [dim if isinstance(dim, int) else str(dim.value) for dim in dense.shape]
+
+    def bound(self, size: int | str) -> int:
+        """The most that a size can be within what was promised.
+
+        Raises:
+            Refusal: nothing was promised of it.
+        """
+        if isinstance(size, int):
+            return size
+        most = largest(size, self.rewriter.model.meta.get(PROMISED_SIZES, {}))
+        if most is None:
+            raise Refusal(f"the size {size} has no fixed bound")
+        return most
+
+    def bounded(self, value: ir.Value, axis: int | None = None) -> ir.Value:
+        """A tensor with zeros behind an axis (or all) of dynamic size, up to the most that was promised."""
+        assert value.shape is not None
+        dims = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
+        moving = [at for at, dim in enumerate(dims) if not isinstance(dim, int) and axis in (None, at)]
+        if not moving:
+            return value
+        most = {at: self.bound(dims[at]) for at in moving}
+        op, rank = self.op, len(dims)
+        wanted = np.array([most.get(at, dim if isinstance(dim, int) else 0) for at, dim in enumerate(dims)], np.int64)
+        chosen = np.array([at in most for at in range(rank)])
+        missing = op.Where(op.constant(chosen), op.Sub(op.constant(wanted), op.Shape(value)), op.constant(0))
+        padded = op.Pad(value, op.Concat(op.constant([0] * rank), missing, axis=0))
+        # the sizes as numbers, so that what follows is of fixed size
+        result: ir.Value = op.Reshape(padded, op.constant(wanted))
+        return result
 
     def shape(self, value: ir.Value) -> list[int]:
         """The sizes of a value in fixed shape.

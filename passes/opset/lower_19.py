@@ -47,8 +47,6 @@ def _pad(step: Step) -> Values | None:
 def _wrapped(step: Step, x: ir.Value, axis: int, before: int, after: int) -> ir.Value:
     op = step.op
     size = step.dim(0, axis)
-    if size is None and (before > 1 or after > 1):
-        step.fail("mode wrap on a dynamic dim")
     if before < 0 or after < 0:
         x = op.Slice(x, [max(-before, 0)], [after if after < 0 else np.iinfo(np.int64).max], [axis])
         size = None if size is None else size + min(before, 0) + min(after, 0)
@@ -61,14 +59,11 @@ def _wrapped(step: Step, x: ir.Value, axis: int, before: int, after: int) -> ir.
         gathered = op.Gather(x, indices, axis=axis)
         assert isinstance(gathered, ir.Value)
         return gathered
-    parts = [x]
-    if before:
-        parts.insert(0, op.Slice(x, [-before], [np.iinfo(np.int64).max], [axis]))
-    if after:
-        parts.append(op.Slice(x, [0], [after], [axis]))
-    joined = op.Concat(*parts, axis=axis)
-    assert isinstance(joined, ir.Value)
-    return joined
+    length = op.Squeeze(op.Slice(op.Shape(x), [axis], [axis + 1]), [0])
+    around = op.Mod(op.Range(-before, op.Add(length, after), 1), length)
+    turned = op.Gather(x, around, axis=axis)
+    assert isinstance(turned, ir.Value)
+    return turned
 
 
 STEPS_DOWN: Mapping[str, StepDown] = {

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import graphforge
 from graphforge.errors import GraphForgeError
@@ -219,6 +220,121 @@ def test_the_first_so_many(form: str) -> None:
     check(function, *cases(), form=form)
 
 
+def _kept(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows with a positive sum, and these sums."""
+    sums = x.sum(1)
+    return x[sums > 0], sums[sums > 0]
+
+
+_ROWS = [(torch.randn(12, 4, generator=torch.Generator().manual_seed(seed)),) for seed in range(3)]
+_SOME = [*_ROWS, (torch.ones(12, 4),), (torch.cat([torch.ones(1, 4), -torch.ones(11, 4)]),)]
+_NONE = (-torch.ones(12, 4),)
+
+
+def test_statistics_of_the_kept(form: str) -> None:
+    def function(x: Tensor) -> Any:
+        rows, sums = _kept(x)
+        return rows.mean(0), sums.mean(), rows.mean(), sums / sums.sum(), sums.argmax(), rows[rows[:, 1].argmin()]
+
+    check(function, *_SOME, form=form)
+
+
+def test_rows_filled_up_to_a_fixed_number_by_hand(form: str) -> None:
+    def written(x: Tensor) -> Any:
+        rows, _ = _kept(x)
+        out = torch.zeros(16, 4)
+        out[: rows.shape[0]] = rows
+        return out
+
+    def padded(x: Tensor) -> Any:
+        rows, sums = _kept(x)
+        missing = 16 - rows.shape[0]
+        return functional.pad(rows, (0, 0, 0, missing)), functional.pad(sums, (0, missing), value=-2.0)
+
+    def joined(x: Tensor) -> Any:
+        rows, _ = _kept(x)
+        return torch.cat([rows, torch.full((16 - rows.shape[0], 4), 7.0)])
+
+    def cut(x: Tensor) -> Any:
+        rows, _ = _kept(x)
+        return torch.cat([rows, torch.zeros(5, 4)])[:5]
+
+    for function in (written, padded, joined, cut):
+        check(function, *_SOME, _NONE, form=form)
+
+
+def test_the_lesser_of_a_number_and_a_count_ends_a_slice(form: str) -> None:
+    def function(x: Tensor) -> Any:
+        rows, sums = _kept(x)
+        order = sums.argsort(descending=True)[: min(5, rows.shape[0])]
+        return rows[order], rows[: min(3, rows.shape[0])]
+
+    check(function, *_SOME, _NONE, form=form)
+
+
+def test_masks_of_the_kept_are_enlarged(form: str) -> None:
+    def function(x: Tensor) -> Any:
+        rows, _ = _kept(x)
+        masks = rows.view(-1, 2, 2)
+        large = functional.interpolate(masks[None], (5, 6), mode="bilinear")[0]
+        return (
+            large > 0,
+            functional.max_pool2d(large[None], 2)[0],
+            functional.interpolate(masks[:, None], scale_factor=2),
+        )
+
+    check(function, *_SOME, form=form)
+
+
+def test_gathered_by_the_kept(form: str) -> None:
+    def function(x: Tensor) -> Any:
+        rows, sums = _kept(x)
+        order = sums.argsort(descending=True)[:4]
+        places = order[:, None].expand(-1, 4)
+        return rows.gather(0, places), x.gather(0, places)
+
+    check(function, *_SOME, _NONE, form=form)
+
+
+def test_every_kept_row_against_every_other(form: str) -> None:
+    def function(x: Tensor) -> Any:
+        rows, sums = _kept(x)
+        order = sums.argsort(descending=True)
+        rows = rows[order]
+        near = torch.minimum(rows[:, None, :2], rows[None, :, :2]).prod(2)
+        worst = near.triu(1).sum(0)
+        keep = torch.nonzero(near.triu(1).gt(0.5).sum(0) == 0).squeeze(1)
+        return rows[keep], sums[order][keep], worst, (near > 0.1).any(1), near.amin(1)
+
+    check(function, *_ROWS, (torch.ones(12, 4),), form=form)
+
+
+def test_a_matrix_of_the_kept_is_no_output() -> None:
+    def function(x: Tensor) -> Any:
+        rows, _ = _kept(x)
+        return rows[:, None, 0] * rows[:, 0]
+
+    with pytest.raises(GraphForgeError, match="two sizes of output"):
+        check(function, *_ROWS)
+
+
+def test_bounds_are_those_of_the_largest_promised_sizes(tmp_path: Path) -> None:
+    class Picks(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            scores = x.flatten(1)[0]
+            rows = torch.stack([scores, scores * 2], 1)
+            strong = scores > 0
+            places = torch.nonzero(x[0] > 0.5)
+            return rows[strong], scores[strong][:4], places, (x[0] > 0.5).sum()
+
+    x = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0))
+    sizes = {"x": {1: (2, 8, 2), 2: (3, 9)}}
+    bundle = graphforge.compile(Picks(), (x,), dynamic_shapes=sizes, outputs="padded", output=tmp_path / "bundle")
+    session = new_session(str(tmp_path / "bundle" / "model.onnx"))
+    assert [output.shape for output in session.get_outputs()][:3] == [[72, 2], [4], [72, 2]]
+    assert bundle.manifest["verification"]["passed"]
+
+
 @pytest.mark.parametrize("nms", ["native", "portable"])
 def test_suppression_and_what_follows_the_kept(form: str, nms: str) -> None:
     def function(boxes: Tensor, scores: Tensor) -> Any:
@@ -282,9 +398,7 @@ def test_images_share_one_suppression_with_its_threshold() -> None:
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda boxes, scores: boxes[scores > 0.5].mean(0), "ReduceMean over an axis whose size depends on data"),
         (lambda boxes, scores: torch.softmax(scores[scores > 0.5], 0), "mixes positions"),
-        (lambda boxes, scores: boxes[scores > 0.5].argmax(0), "mixes positions"),
         (lambda boxes, scores: boxes[scores > 0.5].reshape(2, -1), "Reshape"),
         (lambda boxes, scores: boxes[scores > 0.5][-3:], "Slice counts from the end"),
     ],
