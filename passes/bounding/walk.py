@@ -39,6 +39,7 @@ class Walk:
     extents: dict[ir.Value, Extents] = field(default_factory=dict)
     renewed: dict[ir.Value, ir.Value] = field(default_factory=dict)
     rows: RowsTable = field(default_factory=RowsTable)
+    _bounded: dict[tuple[ir.Value, int | None], ir.Value] = field(default_factory=dict)
     op: Builder = field(default=None)  # type: ignore[assignment]  # set before the first node
 
     def visit(self, node: ir.Node, op: Builder) -> bool:
@@ -128,6 +129,9 @@ class Walk:
         moving = [at for at, dim in enumerate(dims) if not isinstance(dim, int) and axis in (None, at)]
         if not moving:
             return value
+        known = self._bounded.get((value, axis))
+        if known is not None:
+            return known
         most = {at: self.bound(dims[at]) for at in moving}
         op, rank = self.op, len(dims)
         wanted = np.array([most.get(at, dim if isinstance(dim, int) else 0) for at, dim in enumerate(dims)], np.int64)
@@ -136,6 +140,7 @@ class Walk:
         padded = op.Pad(value, op.Concat(op.constant([0] * rank), missing, axis=0))
         # the sizes as numbers, so that what follows is of fixed size
         result: ir.Value = op.Reshape(padded, op.constant(wanted))
+        self._bounded[value, axis] = result
         return result
 
     def shape(self, value: ir.Value) -> list[int]:
