@@ -124,10 +124,10 @@ def _is_number(data: Any) -> bool:
 
 def _is_file(data: Any) -> bool:
     """A path that stays below the folder it is taken from, on every system."""
-    if not isinstance(data, str) or not data or "\0" in data or "\\" in data or ":" in data:
+    if not isinstance(data, str) or not 0 < len(data) < 1000 or any(character in data for character in "\0\\:"):
         return False
     path = PurePosixPath(data)
-    return not path.is_absolute() and ".." not in path.parts
+    return not path.is_absolute() and ".." not in path.parts and all(len(part) < 256 for part in path.parts)
 
 
 TEXT = _Leaf("text", lambda data: isinstance(data, str))

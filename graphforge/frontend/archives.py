@@ -14,7 +14,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class _NotAnArchiveError(GraphForgeError):
     """torch's reader does not read it as an archive."""
 
 
-def _reader(path: Path) -> Any:
+def _reader(path: Path) -> _Archive:
     """torch's own reader of archives: another one could see other records in the same bytes."""
     import torch
 
@@ -103,11 +103,33 @@ def _reader(path: Path) -> Any:
             f"{inflated[0].compress_size} to {inflated[0].file_size} bytes",
             "torch stores records without compressing them",
         )
+    with _damage(path, _NotAnArchiveError):
+        return _Archive(path, torch._C.PyTorchFileReader(str(path)))
+
+
+@contextmanager
+def _damage(path: Path, kind: type[GraphForgeError] = GraphForgeError) -> Iterator[None]:
     try:
-        return torch._C.PyTorchFileReader(str(path))
+        yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0].partition(" This is an internal miniz error")[0]
-        raise _NotAnArchiveError(f"{str(path)!r} is not an archive of torch: {reason}", "save it again") from None
+        raise kind(f"{str(path)!r} is not an archive of torch, or damaged: {reason}", "save it again") from None
+
+
+class _Archive:
+    """The records of an archive; one that cannot be read is damage, told with the file."""
+
+    def __init__(self, path: Path, reader: Any) -> None:
+        self.path = path
+        self.reader = reader
+
+    def get_all_records(self) -> list[str]:
+        with _damage(self.path):
+            return list(self.reader.get_all_records())
+
+    def get_record(self, name: str) -> bytes:
+        with _damage(self.path):
+            return bytes(self.reader.get_record(name))
 
 
 def _refusal(path: Path, why: str, otherwise: str = "") -> GraphForgeError:
@@ -117,7 +139,7 @@ def _refusal(path: Path, why: str, otherwise: str = "") -> GraphForgeError:
     )
 
 
-def _json(path: Path, name: str, reader: Any) -> Any:
+def _json(path: Path, name: str, reader: _Archive) -> Any:
     try:
         return json.loads(reader.get_record(name))
     except (ValueError, RecursionError) as error:
@@ -126,12 +148,13 @@ def _json(path: Path, name: str, reader: Any) -> Any:
         ) from None
 
 
-def _check_payloads(path: Path, name: str, config: Any, reader: Any) -> None:
+def _check_payloads(path: Path, name: str, config: Any, reader: _Archive) -> None:
     """Weights or constants: raw bytes, or tensors in a pickle that brings nothing but tensors."""
     entries = config.get("config") if isinstance(config, dict) else None
     if not isinstance(entries, dict):
         raise GraphForgeError(f"{str(path)!r} is damaged: {name} describes no weights", "save it again")
     folder = name.rpartition("/")[0]
+    there = frozenset(reader.get_all_records())
     for key, entry in entries.items():
         _see(path, f"weight {key!r}", _NAME, key)
         stored = entry.get("path_name") if isinstance(entry, dict) else None
@@ -139,12 +162,10 @@ def _check_payloads(path: Path, name: str, config: Any, reader: Any) -> None:
             raise GraphForgeError(f"{str(path)!r} is damaged: {name} does not say where {key!r} is", "save it again")
         if not stored.startswith(("weight_", "tensor_")):
             raise _refusal(path, f"{key!r} is a pickled object ({stored})")
+        if f"{folder}/{stored}" not in there:
+            raise GraphForgeError(f"{str(path)!r} is damaged: {folder}/{stored} is missing", "save it again")
         if entry.get("use_pickle"):
-            try:
-                content = reader.get_record(f"{folder}/{stored}")
-            except RuntimeError:
-                raise GraphForgeError(f"{str(path)!r} is damaged: {folder}/{stored} is missing") from None
-            _check_pickle(path, f"{folder}/{stored}", content)
+            _check_pickle(path, f"{folder}/{stored}", reader.get_record(f"{folder}/{stored}"))
 
 
 def _check_pickle(path: Path, name: str, content: bytes) -> None:

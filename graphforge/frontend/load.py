@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.frontend.torchvision_fix import watch_torchvision
+from graphforge.hushed import hushed
 from graphforge.user_code import place_of, user_error
 from graphforge.user_files import load_file
 
@@ -155,7 +156,8 @@ def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any], trust_pickle: 
         if not trust_pickle:
             check_exported_program(path)
         try:
-            program = torch.export.load(path)
+            with hushed():
+                program = torch.export.load(path)
         except Exception as error:  # zip, JSON and torch errors of many types: the file is not a program of this torch
             raise GraphForgeError(
                 f"{spec!r} is not an exported program that torch {torch.__version__} can read: {_first_line(error)}",

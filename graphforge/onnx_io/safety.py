@@ -48,7 +48,11 @@ def read_model_proto(path: Path) -> onnx.ModelProto:
 
 
 def _parse(path: Path) -> onnx.ModelProto:
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:  # a name that is too long
+        raise GraphForgeError(f"cannot read {str(path)[:200]}: {error.strerror}") from None
+    if not exists:
         raise GraphForgeError(f"no file {path}")
     if not path.is_file():
         raise GraphForgeError(f"{path} is not a file", "give the path of the .onnx file itself")

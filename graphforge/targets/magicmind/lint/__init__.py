@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from graphforge.errors import GraphForgeError, argument
 from graphforge.onnx_io.safety import read_model_proto
+from graphforge.schema import COUNT, FILE, TEXT, Either, Record, Several, one_of, read_json
 
 # Importing them registers their checks.
 from graphforge.targets.magicmind.lint import calibration, config, graph, scripts
@@ -73,14 +74,39 @@ def _subject(path: Path) -> Subject:
             f"{path} is not a MagicMind bundle: it has no bundle.json",
             f"compile it with {argument('target', 'magicmind')}" + (f", or lint {' or '.join(files)}" if files else ""),
         )
-    try:
-        bundle = json.loads((path / "bundle.json").read_text(encoding="utf-8"))
-        settings = json.loads((path / bundle["config"]["file"]).read_text(encoding="utf-8"))
-        onnx_file = path / bundle["model"]["file"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GraphForgeError(
-            f"{path} is not a readable MagicMind bundle: {error}",
-            "a bundle is the folder that a compilation for the target magicmind writes",
-        ) from error
+    bundle = _read(path / "bundle.json", _BUNDLE, "the description of a MagicMind bundle")
+    settings = _read(path / bundle["config"]["file"], _CONFIG, "a configuration of MagicMind")
+    onnx_file = path / bundle["model"]["file"]
     read_model_proto(onnx_file)
     return Subject(onnx_file, settings, bundle, path)
+
+
+_DIMS = Either(Several(Either(one_of("a size", lambda data: isinstance(data, int)))))
+_STREAM = Record({"index": COUNT, "files": Several(FILE), "files_per_feed": COUNT, "dtype": TEXT})
+_BUNDLE = Record(
+    {
+        "config": Record({"file": FILE}),
+        "model": Record({"file": FILE}),
+        "inputs": Several(Record({"dims": _DIMS})),
+    },
+    {"calibration": Either(Record({"inputs": Several(_STREAM)}, {"algorithm": TEXT})), "pins": Several(TEXT)},
+)
+_ARCH = one_of(
+    "an architecture",
+    lambda data: isinstance(data, str) or (isinstance(data, list | dict) and all(isinstance(one, str) for one in data)),
+)
+_CONFIG = Record({}, {"archs": Several(_ARCH)})
+
+
+def _read(file: Path, described: Record, what: str) -> dict[str, Any]:
+    """JSON that anybody may have written, held against what our own looks like."""
+    way_out = "a bundle is the folder that a compilation for the target magicmind writes"
+    data: dict[str, Any] = read_json(file, what, way_out)
+    bad = described.fault(data, "")
+    inputs = len(data["inputs"]) if not bad and "inputs" in data else 0
+    streams = ((data.get("calibration") or {}).get("inputs", ()) if inputs else ()) if not bad else ()
+    if any(stream["index"] >= inputs for stream in streams):
+        bad = "calibration.inputs: an index has no input"
+    if bad:
+        raise GraphForgeError(f"{str(file)!r} is not {what}: {bad}", way_out)
+    return data

@@ -1,0 +1,379 @@
+"""Damaged files, absurd arguments, signals at random moments and little memory, all through the command line.
+
+scripts/bench hostile [--files N] [--arguments N] [--kills N] [--seconds S] [--seed S] [--keep FOLDER]
+
+Everything runs as the installed command does, in a fork of a process that has imported what it needs, so that a case
+costs a fraction of a second.  What counts as a fault: a traceback, an end by a signal, no end within 60 s, an exit code
+that is not 0, 1, 2 or that of the signal sent, a file that was half-written, leftovers.  Ends with exit code 1 when
+there is one; each is kept with the command that repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.hostile_damage import damaged
+from scripts.hostile_seeds import write_seeds
+
+_HANG = 60
+_LITTLE = 3 << 30  # bytes of memory for every tenth case
+_TEXTS = ("", "x", "-1", "0", "1e999", "nan", "9" * 40, "{", "[bold]", "\x1b[31m", "../..", "a=b", "x:2x3", "x:0=1..4")
+_FLAGS = (
+    *(
+        "--input",
+        "--dynamic",
+        "--range",
+        "--input-file",
+        "--seed",
+        "--kwargs",
+        "--checkpoint",
+        "--opset",
+        "--precision",
+    ),
+    *("--option", "--outputs", "--nms", "--capture", "--pass", "--pipeline", "--rtol", "--atol", "--limit", "--target"),
+    *("--node", "--level", "--against", "--runs", "--warmup", "--score", "--labels", "--mean", "--std", "--draw", "-o"),
+    *("--substitute", "--custom-op", "--print-after"),
+)
+_VERBS = "compile optimize targets run inspect passes diff bisect opset lint profile report doctor nothing".split()
+
+
+@dataclass
+class Tally:
+    """What came of the cases of one kind."""
+
+    cases: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    told: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+    peak: int = 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--arguments", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop beginning new cases after so many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for what made a fault  [default: a new temporary one]")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    keep = options.keep or Path(tempfile.mkdtemp(prefix="graphforge-hostile-"))
+    keep.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + options.seconds
+    with tempfile.TemporaryDirectory() as work:
+        seeds = _seeds_in_a_child(Path(work) / "seeds")
+        _import_everything()
+        kinds: dict[str, Callable[[], Iterator[Tally]]] = {
+            **{f"{kind} files": partial(_files, kind, seeds, Path(work), keep, options) for kind in seeds},
+            "argument lists": lambda: _arguments(Path(work), keep, options),
+            "signals": lambda: _kills(Path(work), keep, options),
+        }
+        tallies = _in_turn(kinds, end)
+    _print(tallies)
+    faults = [fault for tally in tallies.values() for fault in tally.faults]
+    for fault in faults[:40]:
+        print(f"  {fault}")
+    print(f"kept in {keep}" if faults else "no faults")
+    return 1 if faults else 0
+
+
+def _in_turn(kinds: dict[str, Callable[[], Iterator[Tally]]], end: float) -> dict[str, Tally]:
+    """One case of each kind after the other, so that little time means few of all."""
+    running = {name: make() for name, make in kinds.items()}
+    tallies: dict[str, Tally] = {}
+    while running and time.monotonic() < end:
+        for name, cases in list(running.items()):
+            try:
+                tallies[name] = next(cases)
+            except StopIteration:
+                del running[name]
+    return tallies
+
+
+def _seeds_in_a_child(folder: Path) -> dict[str, list[Path]]:
+    """Compiling starts threads, which a process that forks must not have."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            found = {kind: [str(path) for path in paths] for kind, paths in write_seeds(folder).items()}
+            (folder / "seeds.json").write_text(json.dumps(found))
+            code = 0
+        finally:
+            os._exit(code)
+    if os.waitpid(child, 0)[1] != 0:
+        raise SystemExit("the seeds could not be made")
+    found = json.loads((folder / "seeds.json").read_text())
+    return {kind: [Path(path) for path in paths] for kind, paths in found.items()}
+
+
+def _import_everything() -> None:
+    import importlib
+
+    import torch
+
+    torch.set_num_threads(1)
+    for name in (
+        *(f"graphforge.cli.{verb}" for verb in _VERBS[:-1]),
+        *("graphforge.compile", "graphforge.frontend.capture", "graphforge.frontend.lower", "graphforge.passes"),
+        *("graphforge.onnx_io.importing", "graphforge.verify", "graphforge.page", "graphforge.opsets.answer"),
+        *("onnxruntime", "polygraphy.backend.onnxrt", "torch.export", "torch._dynamo", "sympy", "jinja2", "rich.table"),
+        *("torch._export.serde.serialize", "torch.export.pt2_archive._package", "torch._inductor.cpp_builder"),
+    ):
+        importlib.import_module(name)
+
+
+@dataclass(frozen=True)
+class _End:
+    status: int | None
+    text: str
+    seconds: float
+    peak: int
+
+
+def _run(
+    arguments: Sequence[str], folder: Path, *, little: bool = False, kill: tuple[int, float] | None = None
+) -> _End:
+    """One command line in a fork of this process, with its output; ``kill`` is a signal and when to send it."""
+    output = folder / "output.txt"
+    started = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _become_the_command(arguments, folder, output, little)
+    status = None
+    usage = None
+    while time.monotonic() - started < _HANG:
+        if kill is not None and time.monotonic() - started >= kill[1]:
+            os.kill(child, kill[0])
+            kill = None
+        ended, found, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            status = found
+            break
+        time.sleep(0.002)
+    else:
+        os.kill(child, signal.SIGKILL)
+        _, _, usage = os.wait4(child, 0)
+    peak = 0 if usage is None else usage.ru_maxrss
+    text = output.read_text(errors="replace") if output.exists() else ""
+    return _End(status, text, time.monotonic() - started, peak)
+
+
+def _become_the_command(arguments: Sequence[str], folder: Path, output: Path, little: bool) -> None:
+    code = 3
+    try:
+        os.setpgid(0, 0)
+        os.chdir(folder)
+        to = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(to, 1)
+        os.dup2(to, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout = os.fdopen(1, "w", errors="backslashreplace")
+        sys.stderr = os.fdopen(2, "w", errors="backslashreplace")
+        if little:
+            resource.setrlimit(resource.RLIMIT_DATA, (_LITTLE, _LITTLE))
+        from graphforge.cli.main import run
+        from graphforge.cli.supervisor import supervised
+
+        code = supervised(run, arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _judge(tally: Tally, end: _End, allowed: Sequence[int] = (0, 1, 2)) -> str:
+    """Count a case; what is wrong with how it ended, "" when nothing is."""
+    tally.cases += 1
+    tally.seconds += end.seconds
+    tally.longest = max(tally.longest, end.seconds)
+    tally.peak = max(tally.peak, end.peak)
+    tally.told += " died (SIG" in end.text or "was ended by SIG" in end.text
+    if end.status is None:
+        tally.ends["hang"] += 1
+        return f"no end in {_HANG} s"
+    if os.WIFSIGNALED(end.status):
+        number = os.WTERMSIG(end.status)
+        tally.ends[signal.Signals(number).name] += 1
+        return "" if -number in allowed else f"ended by {signal.Signals(number).name}"
+    code = os.WEXITSTATUS(end.status)
+    tally.ends[str(code)] += 1
+    if "Traceback (most recent call last)" in end.text:
+        return f"traceback: {_last_error(end.text)}"
+    return "" if code in allowed else f"exit code {code}"
+
+
+def _last_error(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    return lines[-1][:160] if lines else text[-160:].replace("\n", " ")
+
+
+def _files(
+    kind: str, seeds: dict[str, list[Path]], work: Path, keep: Path, options: argparse.Namespace
+) -> Iterator[Tally]:
+    draw = random.Random(f"{options.seed} {kind}")
+    weight = {"onnx": 0.5, "pt2": 0.12, "manifest": 0.2}.get(kind, 0.06)
+    tally = Tally()
+    folder = work / kind
+    source = seeds[kind][0].parent
+    for number in range(round(options.files * weight)):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if kind == "manifest":
+            shutil.copytree(source, folder / "bundle")
+        for name in ("net.py", "x.npy"):
+            origin = source / name if kind != "manifest" else source.parent / name
+            shutil.copy(origin, folder / name)
+        seed = draw.choice(seeds[kind])
+        place = folder / ("bundle/manifest.json" if kind == "manifest" else f"m{seed.suffix}")
+        place.write_bytes(damaged(seed.read_bytes(), kind, draw))
+        before = sorted(entry.name for entry in folder.iterdir())
+        arguments = _command(kind, place.name, draw)
+        end = _run(arguments, folder, little=draw.random() < 0.1)
+        wrong = _judge(tally, end)
+        if not wrong:
+            left = [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]
+            wrong = f"left behind: {left}" if left else ""
+        if wrong:
+            kept = keep / f"{kind}-{options.seed}-{number}"
+            shutil.copytree(folder, kept, dirs_exist_ok=True)
+            tally.faults.append(f"{kept}: graphforge {' '.join(arguments)}: {wrong} (of {', '.join(before)})")
+        yield tally
+
+
+def _command(kind: str, name: str, draw: random.Random) -> list[str]:
+    x = ["--input", "x:4x3"]
+    choices = {
+        "onnx": [
+            ["compile", name, "-o", "out", "--no-verify"],
+            ["compile", name, "-o", "out"],
+            ["optimize", name],
+            ["inspect", name],
+            ["opset", name],
+            ["lint", name, "--target", "magicmind"],
+            ["profile", name, "--runs", "1", "--warmup", "0"],
+        ],
+        "pt2": [["compile", name, "-o", "out", "--no-verify"], ["inspect", name]],
+        "pt": [["inspect", name, *x], ["compile", name, *x, "-o", "out", "--no-verify"]],
+        "pth": [["inspect", "net.py:build", "--checkpoint", name, *x]],
+        "npz": [["inspect", "net.py:build", "--input-file", name], ["compile", "net.py:build", "--input-file", name]],
+        "manifest": [
+            ["report", "bundle"],
+            ["profile", "bundle", "--runs", "1", "--warmup", "0"],
+            ["run", "bundle", "--input", "x.npy"],
+            ["diff", "net.py:build", *x, "--against", "bundle"],
+        ],
+    }
+    return draw.choice(choices[kind])
+
+
+def _arguments(work: Path, keep: Path, options: argparse.Namespace) -> Iterator[Tally]:
+    draw = random.Random(f"{options.seed} arguments")
+    tally = Tally()
+    source, folder = work / "seeds", work / "arguments"
+    names = (
+        "net.py:build",
+        "shapes.onnx",
+        "linear.pt2",
+        "bundle",
+        "x.npz",
+        "net.py",
+        "os:system",
+        "torchvision:nothing",
+    )
+    for _ in range(options.arguments):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source, folder)
+        arguments = [draw.choice(_VERBS), draw.choice((*names, *_TEXTS))]
+        for _ in range(draw.choice((0, 1, 1, 2, 4))):
+            flag = draw.choice(_FLAGS)
+            value = draw.choice((*_TEXTS, *names, f"{draw.choice('xyz')}:{draw.randrange(9)}x{draw.choice(_TEXTS)}"))
+            arguments += draw.choice(([flag, value], [flag], [f"{flag}={value}"]))
+        if draw.random() < 0.2:
+            arguments.append("--json")
+        arguments = [argument.replace("\0", "") for argument in arguments]
+        end = _run(arguments, folder)
+        wrong = _judge(tally, end)
+        if wrong:
+            tally.faults.append(f"graphforge {arguments}: {wrong}")
+        yield tally
+
+
+def _kills(work: Path, keep: Path, options: argparse.Namespace) -> Iterator[Tally]:
+    """Ends of all sorts while a bundle is written over an earlier one: one of the two is whole, and nothing stays."""
+    draw = random.Random(f"{options.seed} kills")
+    tally = Tally()
+    folder = work / "kills"
+    shutil.copytree(work / "seeds", folder)
+    arguments = [["compile", name, *more, "-o", "out"] for name, more in _PAIR]
+    whole = set()
+    length = 0.0
+    for one in arguments:
+        end = _run(one, folder)
+        length = max(length, end.seconds)
+        whole.add(_contents(folder / "out"))
+    assert "" not in whole, end.text
+    for number in range(options.kills):
+        sent = draw.choice((signal.SIGTERM, signal.SIGKILL, signal.SIGINT))
+        end = _run(arguments[number % 2], folder, kill=(sent, draw.uniform(0, length)))
+        wrong = _judge(tally, end, (0, 128 + sent, -sent))
+        if _contents(folder / "out") not in whole:
+            wrong = wrong or f"after {sent.name} the bundle is neither the earlier one nor the new one"
+        if wrong:
+            tally.faults.append(f"{sent.name}: {wrong}: {_last_error(end.text)}")
+        yield tally
+    time.sleep(0.2)  # what was killed last goes with its parent
+    _run(arguments[0], folder)
+    left = [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]
+    if left:
+        tally.faults.append(f"left behind after the next run: {left}")
+    yield tally
+
+
+_PAIR = (("shapes.onnx", ("--input", "x:2x3")), ("windows.onnx", ("--input", "x:1x3x8x8")))
+
+
+def _contents(bundle: Path) -> str:
+    """What a whole bundle says of itself: its model's digest; "" for one that is not whole."""
+    try:
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        digests = [hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in manifest["files"]]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return " ".join(digests)
+
+
+def _print(tallies: dict[str, Tally]) -> None:
+    print("| kind | cases | ends (exit code or signal) | crashes told | faults | s a case | longest s | peak MB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, tally in tallies.items():
+        ends = ", ".join(f"{end}: {count}" for end, count in sorted(tally.ends.items()))
+        print(
+            f"| {name} | {tally.cases} | {ends} | {tally.told} | {len(tally.faults)} "
+            f"| {tally.seconds / max(tally.cases, 1):.2f} | {tally.longest:.1f} | {tally.peak / 1024:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
