@@ -251,3 +251,24 @@ def test_what_ends_for_want_of_memory_is_told(capsys: pytest.CaptureFixture[str]
     (tmp_path / "net.py").write_text("def build():\n    raise MemoryError('no more')\n")
     assert run(["inspect", f"{tmp_path}/net.py:build"]) == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", [7, 60, 100, 127])
+def test_an_array_that_is_cut_or_nonsense_is_refused(
+    tmp_path: Path, end: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
+    content = (tmp_path / "x.npy").read_bytes()
+    for number, spoiled in enumerate((content[:end], content[:end] + b"(" + content[end + 1 :])):
+        path = tmp_path / f"{number}.npy"
+        path.write_bytes(spoiled)
+        (tmp_path / "net.py").write_text(NET)
+        assert run(["inspect", f"{tmp_path}/net.py:build", "--input-file", f"x={path}"]) in (0, 1, 2)
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_array_of_objects_is_not_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "net.py").write_text(NET)
+    assert run(["inspect", f"{tmp_path}/net.py:build", "--input-file", f"{tmp_path}/x.npy"]) == 1
+    assert "cannot be read as numpy data: Object arrays cannot be loaded" in capsys.readouterr().err

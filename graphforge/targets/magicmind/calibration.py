@@ -116,7 +116,9 @@ def _load(source: str | Mapping[str, Any], shapes: ShapeSpec) -> dict[str, list[
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise GraphForgeError(f"calibration data {source} is not a .npz archive of arrays by input name")
             return {name: list(archive[name]) for name in archive.files}
-    except (OSError, ValueError) as error:
+    except GraphForgeError:
+        raise
+    except Exception as error:  # numpy lets through whatever its parsers raise
         raise GraphForgeError(f"calibration data {source} cannot be read: {error}") from error
 
 
@@ -129,7 +131,7 @@ def _load_folder(path: Path, shapes: ShapeSpec) -> dict[str, list[np.ndarray]]:
         files = sorted(folder.glob("*.npy"))
         try:
             found[name] = [np.load(file, allow_pickle=False) for file in files]
-        except (OSError, ValueError) as error:
+        except Exception as error:  # numpy lets through whatever its parsers raise
             raise GraphForgeError(f"calibration data in {folder} cannot be read: {error}") from error
     if not any(found.values()):
         raise GraphForgeError(
