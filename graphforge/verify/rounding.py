@@ -62,7 +62,7 @@ class Decision:
 # one and a half.
 _STEP = 0.75
 # Noise is drawn once and read from a random place on: drawing it anew for every operator costs more than the operators.
-_POOL = 1 << 18
+_POOL = 1 << 20
 # Records of decisions that are kept, in elements.
 _RECORDED = 1 << 26
 # Larger operands are not copied to be moved; their results are.

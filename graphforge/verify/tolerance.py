@@ -104,12 +104,14 @@ class Tolerances:
         by_output: output name -> tolerance, stronger than ``by_dtype``.
         computed: output name -> dtype of the coarsest arithmetic on the way to it, where that is not its own.
         loosened: one line for each change away from the defaults, for the report and the manifest.
+        depths: output name -> how many sums of products stand one behind the other on the way to it.
     """
 
     by_dtype: Mapping[str, Tolerance] = field(default_factory=lambda: dict(_BY_DTYPE))
     by_output: Mapping[str, Tolerance] = field(default_factory=dict)
     computed: Mapping[str, str] = field(default_factory=dict)
     loosened: tuple[str, ...] = ()
+    depths: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, output: str, dtype: str) -> Tolerance:
         """The tolerance of one output; exact for integers, bools and dtypes nobody listed."""
@@ -269,8 +271,9 @@ def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 def for_model(tolerances: Tolerances | None, model: ir.Model) -> Tolerances:
     """What fits a model that computes some of its outputs with fewer digits than they have; the record says which."""
     from graphforge.ir.detour import roundings_of_outputs
+    from graphforge.verify.depth import depths_of_outputs
 
-    fitting = tolerances or Tolerances()
+    fitting = replace(tolerances or Tolerances(), depths=depths_of_outputs(model))
     for output, roundings in roundings_of_outputs(model).items():
         for rounding in roundings:
             if rounding.computed in fitting.by_dtype:
