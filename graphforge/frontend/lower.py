@@ -29,6 +29,7 @@ from graphforge.frontend.aliasing import (
     shared_argument,
     written_arguments,
 )
+from graphforge.frontend.autocast import as_autocast
 from graphforge.frontend.captured import SIZES_TO_TRY, Captured
 from graphforge.frontend.complex.pair import (
     Pair,
@@ -386,6 +387,7 @@ class Scope:
                 return self.lower_over_pairs(node, target, arguments, keywords)
             if lowering is None:
                 return self.without_rule(node, target, arguments, keywords)
+            arguments = as_autocast(op, name, arguments)
             result = lowering(op, *arguments, **keywords)
         except LoweringError as error:
             raise self.located(error, node) from None

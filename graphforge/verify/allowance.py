@@ -10,7 +10,7 @@ import numpy as np
 
 from graphforge.runners.arrays import Array
 
-__all__ = ["FACTOR", "Allowance", "allowance_of", "as_floats", "at_most_steps"]
+__all__ = ["FACTOR", "Allowance", "allowance_of", "as_floats", "at_most_steps", "steps_allowed"]
 
 # Eager and artifact both round, in another order each, and a few runs do not show the worst: five times what they show.
 # A right file stays below three; a fault of ten times what rounding does stands out.
@@ -84,16 +84,19 @@ def at_most_steps(reference: Array, artifact: Array, underflow: float, *, depth:
     """
     if reference.size == 0:
         return True
-    dtype = reference.dtype.name
     eps = _eps(reference)
     r, a = as_floats(reference), as_floats(artifact)
     with np.errstate(invalid="ignore"):
         apart = np.abs(a - r)
         same = (r == a) | (np.isnan(r) & np.isnan(a))
     size = np.where(np.isfinite(r), np.abs(r), 0)
-    steps = _STEPS.get(dtype, max(_FEW_STEPS, _EACH_LAYER * math.sqrt(depth)))
-    allowed = _by_parts(size) * (steps * eps) + underflow
+    allowed = _by_parts(size) * (steps_allowed(reference.dtype.name, depth) * eps) + underflow
     return bool(np.all((apart <= allowed) | same))
+
+
+def steps_allowed(dtype: str, depth: int) -> float:
+    """How many units in the last place of the largest element around pass the simple test."""
+    return _STEPS.get(dtype, max(_FEW_STEPS, _EACH_LAYER * math.sqrt(depth)))
 
 
 def allowance_of(reference: Array, moved: Sequence[Array], exact: Array | None) -> Allowance:
