@@ -17,6 +17,8 @@ from graphforge.spec import ShapeSpec, TensorSpec
 
 __all__ = ["as_dtype", "candidate_feeds", "check_feeds", "random_array", "random_feeds"]
 
+# Draws that are left to chance, when everything deliberate was refused: a threshold may leave nothing of a single row.
+_FURTHER = 6
 _AGREE = "data and the declared input must agree: change one of them"
 
 
@@ -27,7 +29,7 @@ def candidate_feeds(
 
     First everything is drawn, integers that the example ties to a dim (a length, an index) by the dim's new size; then
     no integer exceeds the example's own; then integers and masks are the example's, cut or repeated to the sizes, and
-    scaled down as the dims are; in the end floats are the example's, too.
+    scaled down as the dims are; then floats are the example's, too; in the end, whatever chance brings.
     """
     yield random_feeds(spec, sizes, example, seed=seed)
     ratio = min((sizes.get(name, size) / size for name, size in spec.example_sizes().items() if size), default=1.0)
@@ -38,6 +40,8 @@ def candidate_feeds(
         yield {name: drawn[name] if array.dtype.kind not in "biu" else array for name, array in own.items()}
     if {**spec.example_sizes(), **sizes} != spec.example_sizes():
         yield own
+    for further in range(3, 3 + _FURTHER):
+        yield random_feeds(spec, sizes, example, seed=seed + further, grow=False)
 
 
 def _is_choosy(tensor: TensorSpec, like: Array) -> bool:
@@ -76,12 +80,12 @@ def random_feeds(
         like = None if example is None else example[tensor.name]
         if tensor.values is not None:
             low, high = tensor.values.at(tensor.name, {**spec.example_sizes(), **sizes})
-            feeds[tensor.name] = _within(low, high, shape, tensor.dtype, like, generator)
+            feeds[tensor.name] = np.asarray(_within(low, high, shape, tensor.dtype, like, generator))
         elif like is None:
             feeds[tensor.name] = _from_nothing(shape, tensor.dtype, generator)
         else:
             bounds = _bounds(spec, tensor, sizes, like, grow=grow) if _is_counting(like) else None
-            feeds[tensor.name] = random_array(like, shape, generator, bounds)
+            feeds[tensor.name] = np.asarray(random_array(like, shape, generator, bounds))
     return feeds
 
 
@@ -111,6 +115,8 @@ def random_array(
     if codes is not None and (kind == "b" or _are_codes(codes, bounds)):
         if codes.size == 2:
             return _coded(codes, mask(like == codes[1], shape, generator), like)
+        if like.size == 1 and kind == "f" and np.isfinite(codes[0]) and codes[0] != 0:
+            return (float(codes[0]) * generator.uniform(0.25, 1, size=shape)).astype(like.dtype)
         if codes[0] != 0 or kind != "f":
             return np.full(shape, codes[0], like.dtype)
     if bounds is not None:
@@ -174,6 +180,8 @@ def _bounds(spec: ShapeSpec, tensor: TensorSpec, sizes: Mapping[str, int], like:
         if now < size:
             lows.append(low * now // size)
     least = 1 if low > 0 else 0
+    if not highs and grow and low == high > 1:
+        return Bounds(1, high, full, total)  # a single number says what may be, not that nothing else may
     if not highs:
         return Bounds(low, high, full, total)
     largest = max(min(highs), least)

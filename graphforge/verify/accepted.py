@@ -32,7 +32,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """No set ran: why the first did not, and how many there were."""
+    """No set ran, or none as it should: why the first did not, and how many there were."""
 
     feeds: Mapping[str, Array]
     error: GraphForgeError
@@ -52,11 +52,10 @@ def first_accepted(
         reference: what is right; it refuses data by raising.
         candidates: sets of inputs for the same sizes, at least one.
         run_once: runs it.
-        finite: prefer a set whose results are finite: a mask that hides a whole row, or a zero divisor, gives NaN
-            without an error.  Where no set does better, the first that ran stands.
+        finite: take no set whose results are NaN or infinite: a mask that hides a whole row, or a zero divisor, brings
+            them about without an error, and proves nothing of what was meant.
     """
     refused: list[tuple[Mapping[str, Array], GraphForgeError]] = []
-    best: Accepted | None = None
     for feeds in candidates:
         start = time.perf_counter()
         try:
@@ -67,9 +66,7 @@ def first_accepted(
         found = Accepted(feeds, expected, time.perf_counter() - start)
         if not finite or found.is_finite:
             return found
-        best = best or found
-    if best is not None:
-        return best
+        refused.append((feeds, GraphForgeError("its results are NaN or infinite")))
     return Rejected(*refused[0], len(refused))
 
 
