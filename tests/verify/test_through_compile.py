@@ -75,6 +75,6 @@ def test_a_bundle_goes_through_every_verb(tmp_path: Path) -> None:
     diff = diff_modules(reference, bundle.path / "model.onnx", reference.example())
     assert diff.agrees
     assert {row.module: row.note for row in diff.rows}["body.conv"] == "into body.bn"
-    assert [row.name for row in profile(bundle.path, runs=2, warmup=1).rows] == ["eager", "onnxruntime"]
+    assert [row.name for row in profile(bundle.path, spec, runs=2, warmup=1).rows] == ["eager", "onnxruntime"]
     assert opset(spec).audit.lowest == 18
     assert "agrees with eager on 5 sets" in write_report(bundle.path, diff=diff).read_text()
