@@ -329,7 +329,8 @@ def _dynamic_shapes(model: Any, inputs: CallInputs, shapes: ShapeSpec, *, bounde
     position = 0
     for parameter in parameters:
         if parameter.kind is parameter.VAR_POSITIONAL:
-            by_parameter[parameter.name] = tuple(args[position:])
+            if position < len(args):  # torch wants no entry for what is not given
+                by_parameter[parameter.name] = tuple(args[position:])
             position = len(args)
         elif parameter.kind is parameter.VAR_KEYWORD:
             by_parameter.update({key: value for key, value in kwargs.items() if key not in by_parameter})

@@ -18,6 +18,7 @@ from graphforge.frontend.advice import advice_for
 from graphforge.frontend.capture import METHODS, capture
 from graphforge.frontend.captured import Captured
 from graphforge.spec import DimRange
+from tests.frontend.helpers import lower_and_compare
 
 
 def _capture(
@@ -250,3 +251,14 @@ def test_advice_goes_by_the_cause(reason: str, advice: str) -> None:
     given = advice_for({"fx": "TraceError: variables cannot be used as inputs to control flow", "export": reason})
     assert advice in given if advice else given.startswith("data-dependent control flow")
     assert advice_for({"export": "TypeError: something else"}) == ""
+
+
+class _TakesMore(torch.nn.Module):
+    def forward(self, x: torch.Tensor, *further: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        return sum(further, x * 2)
+
+
+def test_a_forward_that_may_take_more_is_captured_with_what_it_is_given() -> None:
+    dynamic = {"x": {0: (1, 4)}}
+    lower_and_compare(_TakesMore(), (torch.randn(2, 3),), dynamic=dynamic, other_inputs=[(torch.randn(4, 3),)])
+    lower_and_compare(_TakesMore(), (torch.randn(2, 3), torch.randn(1, 3)), dynamic=dynamic)
