@@ -156,13 +156,20 @@ def _item(item: Any) -> Path | np.ndarray:
         from graphforge.runners.arrays import array_from_tensor
 
         array: np.ndarray = array_from_tensor(item)
-        return array
+        return _pairs(array)
     if isinstance(item, np.ndarray | np.generic | int | float | bool | list | tuple):
-        return np.asarray(item)
+        return _pairs(np.asarray(item))
     raise UsageError(
         f"{argument('inputs')}: expected an array, a tensor or a file, got {type(item).__name__}",
         "pictures go by their file; other data as an array",
     )
+
+
+def _pairs(array: np.ndarray) -> np.ndarray:
+    """Complex numbers with a last axis of two, as artifacts take them; any other array as it is."""
+    import numpy as np
+
+    return np.stack([array.real, array.imag], -1) if array.dtype.kind == "c" else array
 
 
 def _names(labels: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...]:

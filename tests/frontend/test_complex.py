@@ -211,6 +211,9 @@ def test_complex_inputs_and_outputs_are_pairs_and_said_so(tmp_path: Path) -> Non
     feeds = {"spectrum": torch.view_as_real(_Z[:2]).numpy(), "gain": _REAL[:2].numpy()}
     product = session.run(None, feeds)[0]
     np.testing.assert_allclose(product, torch.view_as_real(_Z[:2] * _REAL[:2]).numpy(), rtol=1e-5)
+    for given in (_Z[:2], _Z[:2].numpy()):  # complex numbers may be given as they are
+        found = bundle.run({"spectrum": given, "gain": _REAL[:2]})
+        np.testing.assert_array_equal(found["output_0"], product)
 
 
 def test_what_has_no_form_is_refused_with_its_line() -> None:
