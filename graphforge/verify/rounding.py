@@ -283,6 +283,11 @@ def _sums(name: str, args: Sequence[Any], result: Any) -> float:
     terms = 1
     if name in REDUCTIONS and isinstance(result, torch.Tensor) and isinstance(args[0], torch.Tensor):
         return max(1.0, math.sqrt(args[0].numel() / max(1, result.numel())) / 8)
+    elif (
+        "norm" in name and isinstance(result, tuple | list) and len(result) > 1 and isinstance(result[1], torch.Tensor)
+    ):
+        # a layer that normalises: what it adds up goes into its mean and its deviation, which its result hangs on less
+        return max(1.0, math.sqrt(result[0].numel() / max(1, result[1].numel())) / 32)
     elif name in ("mm", "bmm", "mv", "dot", "linear", "matmul"):
         terms = args[0].shape[-1] if args[0].dim() else 1
     elif name in ("addmm", "baddbmm", "addmv"):

@@ -93,10 +93,9 @@ class Witness:
         while len(self._moved) < count and self._spent < self.seconds:
             # Later runs take larger steps and settle ties as runtimes do: they look for decisions that can turn out
             # otherwise, where the first ones measure.
-            later = len(self._moved) >= 4
-            run = self._run(
-                seed=1 + len(self._moved), steps=2.0 if later else 1.0, ties=Ties.FIRST if later else Ties.AS_EAGER
-            )
+            made = len(self._moved)
+            steps = 1.0 if made < 4 else 2.0 if made < 8 else 4.0
+            run = self._run(seed=1 + made, steps=steps, ties=Ties.AS_EAGER if made < 4 else Ties.FIRST)
             if run is None:
                 break
             self._moved.append(run)

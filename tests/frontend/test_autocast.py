@@ -32,7 +32,7 @@ class Images(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            y = self.second(F.relu(self.norm(self.first(x)))).mean((2, 3))
+            y: torch.Tensor = self.second(F.relu(self.norm(self.first(x)))).mean((2, 3))
         return y.float().softmax(-1)
 
 
@@ -44,7 +44,7 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             q, k, v = self.qkv(x).chunk(3, -1)
-            y = (q @ k.transpose(1, 2) / 4).softmax(-1) @ v
+            y: torch.Tensor = (q @ k.transpose(1, 2) / 4).softmax(-1) @ v
         return y.float()
 
 

@@ -280,3 +280,35 @@ def test_a_changed_weight_of_a_thousandth_fails(tmp_path: Path) -> None:
     with OnnxRuntimeRunner(proto, threads=1) as artifact:
         report = verify(reference, artifact, reference.inputs.spec(), reference.example(), locate=False)
     assert report.verdict == "failed"
+
+
+def test_the_mean_of_many_numbers_far_from_zero_is_taken_in_parts(tmp_path: Path) -> None:
+    """It was off in the fourth digit: ONNX Runtime adds one after the other."""
+
+    class Means(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return x.mean(), x.sum(), x.mean((2, 3)), x.flatten(1).mean(1)
+
+    torch.manual_seed(0)
+    x = torch.rand(2, 1, 600, 500) * 10 + 1e5
+    bundle = graphforge.compile(Means().eval(), x, dynamic_shapes={"x": {0: (1, 3)}}, output=tmp_path / "b")
+    assert bundle.manifest["verification"]["verdict"] == "passed"
+
+
+def test_a_few_elements_of_a_large_mask_may_hang_on_rounding() -> None:
+    class Above(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            mask = x / 3 > 0.1
+            return mask, mask.sum()
+
+    x = torch.rand(4000) * 0.6
+    x[::500] = torch.nextafter(torch.tensor(0.3), torch.tensor(1.0))
+    text = (
+        "g (float[a] x) => (bool[a] output_0, int64 output_1) <float f = {0.333333333}, float t = {0.1},"
+        " int64[1] zero = {0}> { m = Mul(x, f) output_0 = Greater(m, t) c = Cast<to=7>(output_0)"
+        " output_1 = ReduceSum<keepdims=0>(c, zero) }"
+    )
+    report = against(Above(), text, x)
+    assert report.verdict == "passed", report.failures()
+    wrong = against(Above(), text.replace("0.1}", "0.101}"), x)
+    assert wrong.verdict == "failed"

@@ -20,6 +20,8 @@ _BOOL = ir.DataType.BOOL
 _FLOAT = ir.DataType.FLOAT
 _DOUBLE = ir.DataType.DOUBLE
 _INT64 = ir.DataType.INT64
+# Sums of so many numbers are taken in several.
+_LONG = 1 << 16
 
 # Sizes that depend on data (torch calls them u0, u1, ...) may be 0.
 _FROM_DATA = re.compile(r"\bu\d+\b")
@@ -41,7 +43,35 @@ def _axes(op: Emitter, x: ir.Value, dim: Axes) -> list[int] | None:
 def _reduce(op: Emitter, op_type: str, x: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
     if op.rank(x) == 0 and op_type in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"):
         return x
+    if op_type in ("ReduceSum", "ReduceMean") and x.dtype == _FLOAT:
+        x = _begun(op, op_type, x, list(range(op.rank(x))) if axes is None else axes)
     return op.single(op_type, x, axes, keepdims=int(keepdim))
+
+
+def _begun(op: Emitter, op_type: str, x: ir.Value, axes: list[int]) -> ir.Value:
+    """A very long sum taken in several: what is left has size 1 along the axes that are done.
+
+    ONNX Runtime adds one after the other; the mean of millions of numbers far from zero was off in the fourth digit.
+    """
+    sizes = {axis: size for axis in axes if isinstance(size := op.size(x, axis), int)}
+    for axis, size in sorted(sizes.items(), reverse=True):
+        if math.prod(sizes.values()) < _LONG or (len(axes) == 1 and size < _LONG):
+            break
+        if size >= _LONG:
+            x = _halved(op, op_type, x, axis, size)
+        if len(axes) > 1:
+            x = op.single(op_type, x, [axis], keepdims=1)
+        sizes[axis] = 1
+    return x
+
+
+def _halved(op: Emitter, op_type: str, x: ir.Value, axis: int, size: int) -> ir.Value:
+    """One long axis, the last: as many sums of so many, where its size has such parts."""
+    part = next((part for part in range(math.isqrt(size), 1, -1) if size % part == 0), 1)
+    if axis != op.rank(x) - 1 or size // part >= _LONG:
+        return x
+    parts = op.Reshape(x, op.constant([0] * axis + [part, size // part], _INT64))
+    return op.Reshape(op.single(op_type, parts, [axis + 1], keepdims=1), op.constant([0] * axis + [part], _INT64))
 
 
 def _count(op: Emitter, x: ir.Value, axes: list[int] | None, dtype: ir.DataType) -> float | ir.Value:
