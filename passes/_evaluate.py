@@ -93,6 +93,14 @@ def _attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     return default if attribute is None else attribute.value
 
 
+def _numbers(node: ir.Node, inputs: Inputs, name: str) -> list[int] | None:
+    """The second input, which was an attribute in older opsets (axes of a reduction, sizes of a split)."""
+    if len(inputs) > 1 and inputs[1] is not None:
+        return _ints(inputs[1])
+    attribute = node.attributes.get(name)
+    return None if attribute is None else [int(item) for item in attribute.as_ints()]
+
+
 def _need(array: Array | None) -> Array:
     if array is None:
         raise NotEvaluable("an input is missing")
@@ -192,14 +200,16 @@ def _reshape(node: ir.Node, inputs: Inputs) -> Any:
 
 
 def _unsqueeze(node: ir.Node, inputs: Inputs) -> Any:
-    return np.expand_dims(_need(inputs[0]), tuple(_ints(inputs[1])))
+    axes = _numbers(node, inputs, "axes")
+    if axes is None:
+        raise NotEvaluable("the axes are missing")
+    return np.expand_dims(_need(inputs[0]), tuple(axes))
 
 
 def _squeeze(node: ir.Node, inputs: Inputs) -> Any:
     array = _need(inputs[0])
-    if len(inputs) > 1 and inputs[1] is not None:
-        return np.squeeze(array, tuple(_ints(inputs[1])))
-    return np.squeeze(array)
+    axes = _numbers(node, inputs, "axes")
+    return np.squeeze(array) if axes is None else np.squeeze(array, tuple(axes))
 
 
 def _flatten(node: ir.Node, inputs: Inputs) -> Any:
@@ -225,9 +235,8 @@ def _split(node: ir.Node, inputs: Inputs) -> Any:
     array = _need(inputs[0])
     axis = _attribute(node, "axis", 0)
     count = len(node.outputs)
-    if len(inputs) > 1 and inputs[1] is not None:
-        sizes = _ints(inputs[1])
-    else:
+    sizes = _numbers(node, inputs, "split")
+    if sizes is None:
         chunk = -(-array.shape[axis] // count)
         sizes = [min(chunk, max(array.shape[axis] - chunk * position, 0)) for position in range(count)]
     return list(np.split(array, np.cumsum(sizes)[:-1], axis=axis))
@@ -313,11 +322,10 @@ def _clip(node: ir.Node, inputs: Inputs) -> Any:
 def _reduce(function: Callable[..., Any]) -> Kernel:
     def kernel(node: ir.Node, inputs: Inputs) -> Any:
         array = _need(inputs[0])
-        axes = tuple(_ints(inputs[1])) if len(inputs) > 1 and inputs[1] is not None else None
-        if axes is None or not axes:
-            if _attribute(node, "noop_with_empty_axes", 0):
-                return array
-            axes = None
+        given = _numbers(node, inputs, "axes")
+        if not given and _attribute(node, "noop_with_empty_axes", 0):
+            return array
+        axes = tuple(given) if given else None
         return np.asarray(function(array, axis=axes, keepdims=bool(_attribute(node, "keepdims", 1)))).astype(
             array.dtype
         )

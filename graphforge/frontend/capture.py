@@ -575,9 +575,11 @@ def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Cap
         spec.append(tree)
         return flat
 
-    module = make_fx(
+    traced = make_fx(
         call, tracing_mode="real", pre_dispatch=False, _allow_non_fake_inputs=True, record_stack_traces=True
-    )(*fakes)
+    )
+    with torch.backends.mkldnn.flags(enabled=False):  # whose own LSTM has no other form
+        module = traced(*fakes)
     for tensor_spec, fake in zip(shapes.inputs, fakes, strict=True):
         for axis, dim in tensor_spec.dims.items():
             if fake.shape[axis].node.expr.is_Integer:

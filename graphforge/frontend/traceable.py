@@ -7,6 +7,7 @@ an assertion about data, which an artifact does not make.  Fake quantisation who
 description of its shapes in torch: it gets one.
 ``torch.nn.functional.grouped_mm`` runs in any precision, and is described to a capture in bfloat16 only: here in any.
 ``adaptive_avg_pool1d`` takes its size as a fixed number, which two axes do not: it becomes the pool of one row.
+``torch.quantize_per_tensor`` makes tensors that torch cannot describe to a capture: here the values that it stands for.
 A write to ``x[:, y]`` or ``x[y:]`` reads the tensor ``y`` as a plain number: it becomes a write to that part of ``x``.
 """
 
@@ -22,6 +23,9 @@ from torch import Tensor
 
 __all__ = ["traceable_functions"]
 
+# What the elements of a quantised tensor are stored as.
+_STORED = {torch.quint8: torch.uint8, torch.qint8: torch.int8, torch.qint32: torch.int32}
+
 
 @contextmanager
 def traceable_functions() -> Iterator[None]:
@@ -35,6 +39,7 @@ def traceable_functions() -> Iterator[None]:
     shaped = descriptions.get("_create_grouped_mm_output_tensor")
     shape_as_tensor, check_tensor_all = library._shape_as_tensor, library._check_tensor_all
     setitem = tensors.__setitem__
+    quantize, dequantize, int_repr = library.quantize_per_tensor, tensors.dequantize, tensors.int_repr
     average = functional.adaptive_avg_pool1d  # which `interpolate` of mode area calls by this name as well
 
     def traced_linspace(start: Any, end: Any, steps: Any, **keywords: Any) -> Any:
@@ -75,6 +80,23 @@ def traceable_functions() -> Iterator[None]:
             return average(x, output_size)
         return functional.adaptive_avg_pool2d(x.unsqueeze(-2), [1, size]).squeeze(-2)
 
+    def traced_quantize(x: Tensor, scale: Any, zero_point: Any, dtype: Any) -> Tensor:
+        if not _is_traced(x) or dtype not in _STORED:
+            return quantize(x, scale, zero_point, dtype)  # type: ignore[no-any-return]
+        stored = _STORED[dtype]
+        numbers = torch.round(x / scale) + zero_point
+        numbers = numbers.clamp(torch.iinfo(stored).min, torch.iinfo(stored).max)
+        quantised = (numbers - zero_point) * scale
+        quantised._graphforge_numbers = numbers.to(stored)
+        return quantised  # type: ignore[no-any-return]
+
+    def traced_dequantize(self: Tensor) -> Tensor:
+        return self if hasattr(self, "_graphforge_numbers") else dequantize(self)
+
+    def traced_int_repr(self: Tensor) -> Tensor:
+        numbers: Tensor | None = getattr(self, "_graphforge_numbers", None)
+        return int_repr(self) if numbers is None else numbers
+
     def traced_setitem(self: Tensor, key: Any, value: Any) -> None:
         part = _part(self, key)
         if part is None:
@@ -89,6 +111,8 @@ def traceable_functions() -> Iterator[None]:
     library._shape_as_tensor = traced_shape_as_tensor
     library._check_tensor_all = unchecked
     tensors.__setitem__ = traced_setitem
+    library.quantize_per_tensor = traced_quantize
+    tensors.dequantize, tensors.int_repr = traced_dequantize, traced_int_repr
     functional.adaptive_avg_pool1d = traced_average
     tensors.__deepcopy__ = traced_deepcopy
     if described is not None and shaped is not None:
@@ -107,6 +131,8 @@ def traceable_functions() -> Iterator[None]:
         functional.adaptive_avg_pool1d = average
         tensors.__deepcopy__ = deepcopy
         tensors.__setitem__ = setitem
+        library.quantize_per_tensor = quantize
+        tensors.dequantize, tensors.int_repr = dequantize, int_repr
 
 
 def _part(x: Tensor, key: Any) -> Tensor | None:

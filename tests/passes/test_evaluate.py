@@ -10,6 +10,7 @@ import onnx_ir
 
 from graphforge.errors import GraphForgeError
 from graphforge.onnx_io.importing import import_onnx_proto
+from graphforge.passes._evaluate import evaluate
 from graphforge.passes.fold_constants import FoldConstants
 from graphforge.transform import Pipeline, is_constant
 from tests.onnx_io import onnx_suite
@@ -59,3 +60,21 @@ def _agree(found: np.ndarray, expected: np.ndarray, rtol: float, atol: float) ->
         one, other = found.astype(np.float64), expected.astype(np.float64)
         return bool(np.allclose(one, other, rtol=rtol, atol=atol, equal_nan=True))
     return bool(np.array_equal(found, expected))
+
+
+def test_what_was_an_attribute_in_older_opsets_is_read() -> None:
+    array = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
+    value = onnx_ir.Value(name="x", type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT))
+
+    def evaluated(op_type: str, outputs: int = 1, **attributes: int | list[int]) -> list[np.ndarray]:
+        told = [
+            onnx_ir.AttrInt64(name, given) if isinstance(given, int) else onnx_ir.AttrInt64s(name, given)
+            for name, given in attributes.items()
+        ]
+        return evaluate(onnx_ir.Node("", op_type, [value], told, num_outputs=outputs), [array], 11)
+
+    np.testing.assert_array_equal(evaluated("ReduceMax", axes=[2], keepdims=0)[0], array.max(2))
+    np.testing.assert_array_equal(evaluated("ReduceSum", axes=[1])[0], array.sum(1, keepdims=True))
+    np.testing.assert_array_equal(evaluated("Squeeze", axes=[0])[0], array[0])
+    np.testing.assert_array_equal(evaluated("Unsqueeze", axes=[0])[0], array[None])
+    assert [part.shape[2] for part in evaluated("Split", outputs=2, axis=2, split=[1, 2])] == [1, 2]

@@ -8,6 +8,7 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from graphforge.frontend.aten.create import filled
+from graphforge.frontend.aten.view import merged
 from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers, means_the_same
 
@@ -122,3 +123,23 @@ def iota(op: Emitter, length: Dim, *, start: Dim, step: int, **_: Any) -> ir.Val
     if start != 0:
         index = op.Add(index, op.scalar(start, ir.DataType.INT64))
     return op.cast(index, op.dtype_of())
+
+
+@lowers("prims.collapse.default")
+def collapse(op: Emitter, x: ir.Value, start: int, end: int) -> ir.Value:
+    """Axes from start to end, both of them included, merged into one."""
+    dims = op.dims(x)
+    return op.reshape(x, [*dims[:start], merged(dims[start : end + 1]), *dims[end + 1 :]], op.result_dims())
+
+
+@lowers("prims.split_dim.default")
+def split_dim(op: Emitter, x: ir.Value, dim: int, outer_length: Dim) -> ir.Value:
+    """One axis cut into two."""
+    dims = op.dims(x)
+    return op.reshape(x, [*dims[:dim], outer_length, -1, *dims[dim + 1 :]], op.result_dims())
+
+
+@lowers("prims.view_of.default")
+def view_of(op: Emitter, x: ir.Value) -> ir.Value:
+    """The same elements."""
+    return x

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.tensor_adapters import TorchTensor, from_torch_dtype
 
+from graphforge.frontend.aten.projected import projected_lstm
 from graphforge.frontend.emitter import Emitter
 from graphforge.frontend.rules import lowers
 
@@ -130,9 +131,18 @@ def _recurrent(
         raise op.fail("dropout between the layers is active", "call model.eval() before compiling")
     directions = 2 if bidirectional else 1
     each = 4 if biases else 2
-    if len(parameters) != layers * directions * each:
-        raise op.fail(
-            "a recurrent layer with proj_size has no ONNX operator", "project the outputs with a Linear layer instead"
+    if len(parameters) != layers * directions * each:  # with a projection of the state
+        if kind != "LSTM" or lengths is not None:
+            raise op.fail("this recurrent layer with proj_size cannot be expressed", "project with a Linear layer")
+        return projected_lstm(
+            op,
+            x,
+            initial,
+            parameters,
+            biases=biases,
+            layers=layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
         )
     if batch_first:
         x = op.transpose(x, [1, 0, 2])

@@ -262,7 +262,7 @@ def strided_positions(
     """Where in the flat tensor the elements of a view by strides stand, as an array of the view's shape.
 
     Raises:
-        LoweringError: sizes or strides are dynamic, or the operand does not cover its storage.
+        LoweringError: sizes or strides are dynamic, or the view reads memory that the operand does not look at.
     """
     fake = op.inputs[0]
     sizes = [item for item in size if isinstance(item, int)]
@@ -271,14 +271,27 @@ def strided_positions(
     fixed = len(sizes) == len(size) and len(strides) == len(stride) and isinstance(start, int)
     if not fixed or not all(isinstance(dim, int) for dim in op.dims(x)):
         raise op.fail("strides of a dynamic tensor have no ONNX form", "use slicing, unfold or expand instead")
-    if not fake.is_contiguous() or fake.storage_offset() != 0:
-        raise op.fail("strides of a tensor that is itself a view have no ONNX form", "call .contiguous() first")
+    positions = _memory(start, sizes, strides)
+    own = _memory(int(fake.storage_offset()), list(fake.shape), list(fake.stride())).reshape(-1)
+    # strides count through the memory, whatever the order in which the operand looks at it
+    largest = max(own.max(initial=-1), positions.max(initial=-1)) + 1
+    place = np.full(largest, -1, dtype=np.int64)
+    place[own[::-1]] = np.arange(len(own), dtype=np.int64)[::-1]
+    found: np.ndarray = place[positions]
+    if (found < 0).any():
+        raise op.fail(
+            "the strides reach elements that the tensor does not look at",
+            "call as_strided on the tensor that it is a view of",
+        )
+    return found
+
+
+def _memory(start: int, sizes: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+    """Where in memory the elements of a strided tensor stand."""
     positions = np.full(sizes, start, dtype=np.int64)
     for axis, (count, jump) in enumerate(zip(sizes, strides, strict=True)):
         steps = np.arange(count, dtype=np.int64) * jump
         positions += steps.reshape([-1 if place == axis else 1 for place in range(len(sizes))])
-    if positions.size and positions.max() >= fake.numel():
-        raise op.fail("strides reach beyond the tensor", "call .contiguous() first")
     return positions
 
 
@@ -286,7 +299,7 @@ def strided_positions(
 def as_strided(
     op: Emitter, x: ir.Value, size: Sequence[Dim], stride: Sequence[Dim], storage_offset: Dim | None = None
 ) -> ir.Value:
-    """A view by strides, where the operand covers its storage and everything is fixed: one Gather of its elements."""
+    """A view by strides of what the operand looks at, where everything is fixed: one Gather of its elements."""
     positions = strided_positions(op, x, size, stride, storage_offset)
     count = int(op.inputs[0].numel())
     flat = op.reshape(x, [count])

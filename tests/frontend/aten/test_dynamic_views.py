@@ -320,3 +320,17 @@ def test_tensor_split_of_a_dynamic_dim() -> None:
 
     others = [(_image(2, length, 3),) for length in (6, 8, 13)]
     lower_and_compare(forward, (_image(2, 10, 3),), dynamic={"x": {1: (6, 13)}}, other_inputs=others)
+
+
+def test_as_strided_reads_the_memory_of_a_view() -> None:
+    def forward(x: torch.Tensor) -> Any:
+        turned, part = x.t(), x[1:, 1:]
+        return (
+            torch.as_strided(turned, (2, 3), (1, 2), 1),
+            torch.as_strided(part, (2, 2), (4, 1)),
+            turned.as_strided_scatter(torch.ones(2, 2), (2, 2), (4, 1), 2),
+        )
+
+    lower_and_compare(forward, (_image(3, 4),))
+    with pytest.raises(LoweringError, match="does not look at"):
+        lower_only(lambda x: x[1:].as_strided((2, 2), (1, 2), 0), (_image(3, 4),))
