@@ -56,6 +56,7 @@ class Prepared:
         feeds: the example tensors by input name (numpy), for an ONNX file.
         further: more given inputs by name (numpy), at the example's or at other promised sizes.
         notes: what the user should know of how the inputs were understood.
+        drawn: whether the example was drawn at random.
     """
 
     loaded: LoadedModel
@@ -64,6 +65,7 @@ class Prepared:
     feeds: dict[str, Any] = field(default_factory=dict)
     further: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    drawn: bool = False
 
 
 def prepare(
@@ -171,6 +173,10 @@ def _prepare_torch(
         named, args, kwargs = _called(callee, inputs, kwargs)
     tree = input_tree(callee, args, kwargs).apart()
     renamed = _renamed(named, args, tree.parameters)
+    drawn_notes: list[str] = []
+    if isinstance(inputs, ShapeSpec) and loaded.module is not None:
+        ranged = {renamed.get(name, name) for name in ranges}
+        tree = _that_runs(loaded.module, tree, [name for name in tree.names if name not in ranged], drawn_notes)
     spec = tree.spec()
     asked = dynamic_shapes
     if renamed and isinstance(asked, Mapping):
@@ -180,6 +186,7 @@ def _prepare_torch(
     if isinstance(inputs, ShapeSpec):
         for name, given_spec in zip(tree.names, inputs.inputs, strict=False):
             wanted[name] = {**given_spec.dims, **wanted.get(name, {})}
+    notes += drawn_notes
     if renamed:
         pairs = ", ".join(f"{given} is {name}" for given, name in renamed.items())
         notes.append(f"inputs went by position, since their names are not those of the model's parameters: {pairs}")
@@ -188,7 +195,47 @@ def _prepare_torch(
     for one in further:
         _, args, kwargs = _called(callee, one, given)
         others.append({name: _as_numpy(tensor) for name, tensor in input_tree(callee, args, kwargs).tensors.items()})
-    return Prepared(loaded, shapes, inputs=tree, further=others, notes=notes)
+    return Prepared(loaded, shapes, inputs=tree, further=others, notes=notes, drawn=isinstance(inputs, ShapeSpec))
+
+
+def _that_runs(module: torch.nn.Module, inputs: CallInputs, free: Sequence[str], notes: list[str]) -> CallInputs:
+    """Inputs that were drawn from their description alone, with whole numbers that the model takes.
+
+    Nothing says what the whole numbers stand for: where the model refuses 0 and 1 at random, ones are tried (lengths,
+    divisors), then zeros.
+
+    Args:
+        module: the model.
+        inputs: the drawn call.
+        free: names of the inputs that may be others.
+        notes: told what was done.
+    """
+    from graphforge.runners.eager import EagerRunner
+
+    whole = {
+        name: tensor
+        for name, tensor in inputs.tensors.items()
+        if name in free and not (tensor.is_floating_point() or tensor.is_complex())
+    }
+    if not whole:
+        return inputs
+    for fill in (None, 1, 0):
+        tried = inputs
+        if fill is not None:
+            tried = inputs.replaced({name: tensor.new_full(tensor.shape, fill) for name, tensor in whole.items()})
+        runner = EagerRunner(module, tried)
+        try:
+            runner.run(runner.example())
+        except GraphForgeError:
+            continue
+        if fill is not None:
+            values = argument("ranges", f"{next(iter(whole))}=LOW..HIGH")
+            notes.append(
+                f"the model refuses 0 and 1 at random for {', '.join(whole)}: its example has "
+                f"{'ones' if fill else 'zeros'} only; say what values it takes ({values}) or give data"
+            )
+        return tried
+    return inputs  # what is wrong is told where the model is captured
 
 
 def _called(
@@ -416,7 +463,9 @@ def to_ir(
             try:
                 captured = run_capture(module, prepared.inputs, prepared.shapes, method=capture, target=target)
             except CaptureError as error:
-                _see_that_it_runs(module, prepared.inputs)  # if it does not, that is the better answer
+                _see_that_it_runs(
+                    module, prepared.inputs, drawn=prepared.drawn
+                )  # if it does not, that is the better answer
                 path = leave_long_text(error.long_text, "capture") if error.long_text else ""
                 error.add_note(f"all that torch says about it is in {path}" if path else "")
                 raise
@@ -429,7 +478,7 @@ def to_ir(
             check_level(lowered.model, Level.CAPTURED, f"capture by {captured.method}")
         except InternalError:  # capture computes nothing, so element types that eager refuses may get this far
             if prepared.loaded.module is not None:
-                _see_that_it_runs(prepared.loaded.module, prepared.inputs)
+                _see_that_it_runs(prepared.loaded.module, prepared.inputs, drawn=prepared.drawn)
             raise
         step["nodes"] = count_nodes(lowered.model)
     journal.notes += lowered.notes
@@ -457,7 +506,7 @@ def _refuse_invalid(model: ir.Model, path: Path) -> None:
         )
 
 
-def _see_that_it_runs(module: torch.nn.Module, inputs: CallInputs) -> None:
+def _see_that_it_runs(module: torch.nn.Module, inputs: CallInputs, *, drawn: bool = False) -> None:
     import torch
 
     try:
@@ -465,7 +514,14 @@ def _see_that_it_runs(module: torch.nn.Module, inputs: CallInputs) -> None:
             module(*inputs.args, **inputs.kwargs)
     except Exception as error:  # the user's code may raise anything
         given = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in inputs.spec().inputs)
-        raise user_error("the model does not run on these inputs", error, f"given: {given}") from error
+        raise user_error(
+            "the model does not run on these inputs",
+            error,
+            f"given: {given}",
+            f"they were drawn at random: say what they may be ({argument('ranges', 'NAME=LOW..HIGH')}), or give data"
+            if drawn
+            else "",
+        ) from error
 
 
 def to_canonical(model: ir.Model, *, pipeline: str | Sequence[Pass] | None = None) -> list[PassRecord]:

@@ -200,6 +200,14 @@ class VerificationReport(Shown):
                 f"nothing can be compared with {self.reference}: {moving[0]}",
                 "draw such numbers outside the model and pass them in as an input, or make them a buffer",
             )
+        first = next((trial for trial in self.trials if not trial.passed), None)
+        if first is not None and first.data == "given" and first.error.startswith(f"{self.reference}: "):
+            return VerificationError(
+                first.error,
+                *first.notes,
+                "so nothing can be compared: give inputs that the model takes, or, where they are drawn at random, "
+                f"what values they take ({argument('ranges', 'NAME=LOW..HIGH')})",
+            )
         said = f"{self.artifact} does not agree with {self.reference}"
         if verdict == "undecided":
             said = f"whether {self.artifact} agrees with {self.reference} is undecided"

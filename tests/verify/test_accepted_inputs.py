@@ -206,11 +206,24 @@ def test_ranges_say_what_an_input_takes(tmp_path: Path) -> None:
 
 def test_inputs_in_text_are_drawn_in_their_ranges(tmp_path: Path) -> None:
     texts = ["x:2x8", "at:2:int64"]
-    with pytest.raises(graphforge.GraphForgeError, match="on these inputs"):
+    with pytest.raises(graphforge.GraphForgeError, match="on these inputs") as refused:
         graphforge.compile(module_of(clip_and_index), texts, output=tmp_path / "b")
+    assert "ranges=NAME=LOW..HIGH" in str(refused.value)
     graphforge.compile(
         module_of(clip_and_index), texts, dynamic_shapes="x:1=T:2..12", ranges="at=3..T+2", output=tmp_path / "b"
     )
+
+
+def test_whole_numbers_of_which_nothing_is_said_are_drawn_so_that_the_model_runs(tmp_path: Path) -> None:
+    texts = ["frames:3x7x4", "count:3:int64"]
+    bundle = graphforge.compile(module_of(last_frame_of_each), texts, output=tmp_path / "b")
+    assert not any("refuses 0 and 1" in note for note in bundle.manifest["notes"])  # -1 is the last frame
+
+    def quotient(self: Any, x: Any, by: Any) -> Any:
+        return x // by
+
+    bundle = graphforge.compile(module_of(quotient), ["x:64:int64", "by:64:int64"], output=tmp_path / "b")
+    assert any("refuses 0 and 1 at random for x, by: its example has ones" in note for note in bundle.manifest["notes"])
 
 
 def test_a_mask_that_hides_all_is_not_held_against_the_model(tmp_path: Path) -> None:
