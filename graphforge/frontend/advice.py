@@ -113,7 +113,9 @@ class _Cause:
     place: str = ""
 
 
-_NO_FAKE = re.compile(r"no fake impl registered for <?(?:CustomOpDef\()?([\w:.]+)|fake kernel")
+_NO_FAKE = re.compile(
+    r"no fake impl registered for <?(?:CustomOpDef\()?([\w:.]+)|UnsupportedOperatorException: ([\w:.]+)|fake kernel"
+)
 _BAKED = re.compile(r"Constraints violated|specialized it to be a constant|not all values of|as the number")
 _NUMPY = re.compile(r"\.numpy\(\)|numpy\.ndarray|TracerWarning|not support.*numpy", re.IGNORECASE)
 _NOT_SYMBOLIC = re.compile(r"(\w+)\(\).*must be .*(?:not|got|but found) .*(?:SymInt|torch\.SymInt)|(\w+)\(\).*SymInt")
@@ -126,7 +128,8 @@ _PLACE = re.compile(r"raised at .*")
 _CONDITION = re.compile(r": (?:el)?(if|while|assert) (.+?)(?::| else)(?: .*)?$")
 _NUMBER = re.compile(r"to be a constant \((\d+)\)|as the number (\d+)|\b\w+ = (\d+)$", re.MULTILINE)
 _DIM = re.compile(r"Constraints violated \(([\w, ]+)\)|reads dim '(\w+)'")
-_LOOP = re.compile(r": (?:for .+ in|while) .+:|\[.+ for .+ in .+\]")
+# A loop's own line; in a line with its body, too, the number may be the body's.
+_LOOP = re.compile(r": (?:for .+ in|while) .+:$|\[.+ for .+ in (?:range|zip|enumerate)\(.+\]")
 
 
 def advice_for(failures: Mapping[str, str]) -> str:
@@ -148,10 +151,16 @@ def _cause_of(failures: Mapping[str, str], fixed: Mapping[int, str] | None = Non
         place = found[0] if found is not None else ""
         operator = _NO_FAKE.search(reason)
         if operator is not None:
-            name = operator[1] or "the operator"
+            name = operator[1] or (operator[2] or "the operator").removesuffix(".default")
+            if name.startswith("aten."):
+                return _Cause(
+                    f"calls {name}, which torch runs on real data only",
+                    "compute it by other operators, or substitute the function that calls it",
+                    place,
+                )
             return _Cause(
                 f"calls {name}, of which nothing says what shape it returns",
-                f"say which shape {name} returns: @{name.rpartition('::')[2]}.register_fake in torch.library, "
+                f"say which shape {name} returns: @{re.split(r'::|[.]', name)[-1]}.register_fake in torch.library, "
                 "or declare it with graphforge.ops.custom_op",
                 place,
             )

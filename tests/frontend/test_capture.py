@@ -242,6 +242,8 @@ def test_a_refusal_says_what_the_model_does_and_where(
         ),
         ("RuntimeError: Cannot access data pointer of Tensor that doesn't have storage", "torch.library.custom_op"),
         ("RuntimeError: There was no fake impl registered for <CustomOpDef(mine::foo)>. This is", "@foo.register_fake"),
+        ("UnsupportedOperatorException: mine.foo.default", "@foo.register_fake"),
+        ("UnsupportedOperatorException: aten._something.default", "compute it by other operators"),
         ("UserError: Constraints violated (x_0)!", "for a fixed number"),
         ("Unsupported: Data-dependent branching", "torch.where"),
         ("TypeError: something else", ""),
