@@ -7,7 +7,7 @@ import sys
 
 __all__ = ["load_substitutes"]
 
-_PACKAGES = ("torchvision", "mmcv", "transformers")
+_PACKAGES = ("torchvision", "mmcv", "transformers", "ultralytics")
 
 
 def load_substitutes() -> None:
