@@ -71,12 +71,34 @@ def _as_bool(walk: Walk, value: ir.Value) -> ir.Value:
 def _picked(walk: Walk, mask: ir.Value) -> tuple[Rows, int]:
     """The rows that a mask picks, and how many positions they have."""
     known = walk.ragged.get(mask)
+    whole_rows = _spread(mask) if known is None else None
+    if whole_rows is not None:
+        base, times = whole_rows
+        rows, size = _picked(walk, base)
+        return walk.rows.repeated(walk.op, rows, times), size * times
     dense = walk.bounded(_as_bool(walk, walk.dense(mask)))
     assert dense.shape is not None
     size = math.prod(int(dim) for dim in dense.shape.numpy())
     if len(dense.shape) != 1:
         dense = walk.op.Reshape(dense, [-1])
     return walk.rows.masked(walk.op, dense, size, known.rows if known is not None else None), size
+
+
+def _spread(mask: ir.Value) -> tuple[ir.Value, int] | None:
+    """(mask of the rows, elements of a row) where a flat mask is one of whole rows: ``m[:, None].expand(-1, k)``."""
+    flat = mask.producer()
+    grid = None if flat is None or flat.op_type != "Reshape" else flat.inputs[0]
+    spread = None if grid is None else grid.producer()
+    if grid is None or spread is None or spread.op_type != "Expand" or mask.shape is None or len(mask.shape) != 1:
+        return None
+    column, sizes = data_of(spread), grid.shape
+    if column.shape is None or sizes is None or len(sizes) != 2 or len(column.shape) != 2 or column.shape[1] != 1:
+        return None
+    added = column.producer()
+    times = sizes[1]
+    if added is None or added.op_type != "Unsqueeze" or column.shape[0] != sizes[0] or not isinstance(times, int):
+        return None
+    return data_of(added), times
 
 
 @bounds("graphforge::BatchedNMS")

@@ -296,6 +296,15 @@ def test_gathered_by_the_kept(form: str) -> None:
     check(function, *_SOME, _NONE, form=form)
 
 
+def test_whole_rows_picked_element_by_element(form: str) -> None:
+    def function(x: Tensor) -> Any:
+        keep = x.sum(1) > 0
+        rows = x.masked_select(keep[:, None].expand(-1, 4)).view(-1, 4)
+        return rows, x.sum(1)[keep] + rows[:, 0]
+
+    check(function, *_SOME, _NONE, form=form)
+
+
 def test_every_kept_row_against_every_other(form: str) -> None:
     def function(x: Tensor) -> Any:
         rows, sums = _kept(x)
