@@ -268,8 +268,8 @@ def strided_positions(
     sizes = [item for item in size if isinstance(item, int)]
     strides = [item for item in stride if isinstance(item, int)]
     start = fake.storage_offset() if offset is None else offset
-    fixed = len(sizes) == len(size) and len(strides) == len(stride) and isinstance(start, int)
-    if not fixed or not all(isinstance(dim, int) for dim in op.dims(x)):
+    fixed = len(sizes) == len(size) and len(strides) == len(stride)
+    if not fixed or not isinstance(start, int) or not all(isinstance(dim, int) for dim in op.dims(x)):
         raise op.fail("strides of a dynamic tensor have no ONNX form", "use slicing, unfold or expand instead")
     positions = _memory(start, sizes, strides)
     own = _memory(int(fake.storage_offset()), list(fake.shape), list(fake.stride())).reshape(-1)

@@ -47,6 +47,7 @@ class TensorRTTarget:
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.passes.reduce_bools_as_integers import ReduceBoolsAsIntegers
         from graphforge.targets.onnx.target import RUNTIME
         from graphforge.targets.semantic import semantic_passes
 
@@ -59,6 +60,7 @@ class TensorRTTarget:
             ComputeWhereKernelsAre(RUNTIME),
             LegaliseOpset(opset=wanted.opset),
             ComputeWhereKernelsAre(RUNTIME),
+            ReduceBoolsAsIntegers(),
             FoldConstants(),
             EliminateDeadCode(),
         ]
