@@ -36,8 +36,9 @@ def _resize(walk: Walk, node: ir.Node) -> None:
         place = axes.index(known.axis)
         sizes = walk.elements(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
         scales = constant_of(node.inputs[2]) if node.inputs[2] is not None else None
-        if sizes is not None and isinstance(sizes[place], Extent):
-            counted = walk.rows.counted(sizes[place])
+        own = None if sizes is None else sizes[place]
+        if sizes is not None and isinstance(own, Extent):
+            counted = walk.rows.counted(own)
             if counted is not known.rows or any(isinstance(one, Extent) for one in sizes[:place] + sizes[place + 1 :]):
                 raise Refusal("Resize to a size that depends on data")
             fixed = [known.rows.size if isinstance(one, Extent) else one for one in sizes]
