@@ -553,7 +553,7 @@ def _excused(
 
 def _constant_factor(reference: Array, artifact: Array, tolerance: Tolerance) -> float | None:
     """The c for which the artifact is c times the reference, None when there is none."""
-    if reference.dtype.kind not in "fV" or reference.size < 2:
+    if reference.dtype.kind not in "fV" or reference.size < 2 or reference.shape != artifact.shape:
         return None
     r, a = reference.astype(np.float64), artifact.astype(np.float64)
     square = float((r * r).sum())

@@ -16,7 +16,8 @@ from rich.console import Console
 from graphforge.errors import GraphForgeError
 from graphforge.runners.eager import EagerRunner
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
-from graphforge.verify.diff import DiffReport, diff_modules
+from graphforge.verify.diff import DiffReport, _constant_factor, diff_modules
+from graphforge.verify.tolerance import Tolerance
 from tests.verify import small
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
@@ -360,3 +361,9 @@ def test_a_narrow_terminal_keeps_words_whole_and_goes_without_the_class(tmp_path
     for row in report.rows:
         if row.status != "merged":
             assert (row.module or "(model)") in told[70]
+
+
+def test_a_value_of_another_shape_is_not_a_multiple() -> None:
+    """It ended in a ValueError: operands could not be broadcast."""
+    assert _constant_factor(np.ones((2, 4), np.float32), np.ones((2, 3), np.float32), Tolerance()) is None
+    assert _constant_factor(np.ones((2, 4), np.float32), 2 * np.ones((2, 4), np.float32), Tolerance()) == 2
