@@ -34,6 +34,7 @@ from scripts.hostile_damage import damaged
 from scripts.hostile_seeds import write_seeds
 
 _HANG = 60
+_TURNS = {"onnx files": 10, "manifest files": 3, "argument lists": 3, "pt2 files": 2}  # before the next kind's
 _LITTLE = 3 << 30  # bytes of memory for every tenth case
 _TEXTS = ("", "x", "-1", "0", "1e999", "nan", "9" * 40, "{", "[bold]", "\x1b[31m", "../..", "a=b", "x:2x3", "x:0=1..4")
 _FLAGS = (
@@ -52,7 +53,24 @@ _FLAGS = (
     *("--node", "--level", "--against", "--runs", "--warmup", "--score", "--labels", "--mean", "--std", "--draw", "-o"),
     *("--substitute", "--custom-op", "--print-after"),
 )
-_VERBS = "compile optimize targets run inspect passes diff bisect opset lint profile report doctor nothing".split()
+# Commands that do, to be spoiled.
+_WHOLE = (
+    ["compile", "net.py:build", "--input", "x:4x3", "-o", "out"],
+    ["compile", "shapes.onnx", "--input", "x:4x3", "--dynamic", "x:0=1..9", "-o", "out", "--no-verify"],
+    ["inspect", "net.py:build", "--input", "x:4x3", "--dynamic", "x:0=1..9/2"],
+    ["inspect", "linear.pt2"],
+    ["optimize", "shapes.onnx", "--input", "x:4x3"],
+    ["opset", "windows.onnx"],
+    ["run", "bundle", "--input", "x.npy"],
+    ["profile", "bundle", "--runs", "1", "--warmup", "0"],
+    ["diff", "net.py:build", "--input", "x:4x3", "--against", "bundle"],
+    ["bisect", "net.py:build", "--input", "x:4x3"],
+    ["lint", "shapes.onnx", "--target", "magicmind"],
+    ["report", "bundle"],
+    ["passes", "fold-constants"],
+    ["targets", "onnx"],
+)
+_VERBS = "compile optimize targets run inspect passes diff bisect opset lint profile report doctor".split()
 
 
 @dataclass
@@ -84,6 +102,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         seeds = _seeds_in_a_child(Path(work) / "seeds")
         _import_everything()
+        _warm_up(Path(work) / "seeds")
         kinds: dict[str, Callable[[], Iterator[Tally]]] = {
             **{f"{kind} files": partial(_files, kind, seeds, Path(work), keep, options) for kind in seeds},
             "argument lists": lambda: _arguments(Path(work), keep, options),
@@ -99,15 +118,17 @@ def main() -> int:
 
 
 def _in_turn(kinds: dict[str, Callable[[], Iterator[Tally]]], end: float) -> dict[str, Tally]:
-    """One case of each kind after the other, so that little time means few of all."""
+    """Some cases of each kind after the other, so that little time means few of all."""
     running = {name: make() for name, make in kinds.items()}
     tallies: dict[str, Tally] = {}
     while running and time.monotonic() < end:
         for name, cases in list(running.items()):
-            try:
-                tallies[name] = next(cases)
-            except StopIteration:
-                del running[name]
+            for _ in range(_TURNS.get(name, 1)):
+                try:
+                    tallies[name] = next(cases)
+                except StopIteration:
+                    del running[name]
+                    break
     return tallies
 
 
@@ -135,13 +156,31 @@ def _import_everything() -> None:
 
     torch.set_num_threads(1)
     for name in (
-        *(f"graphforge.cli.{verb}" for verb in _VERBS[:-1]),
+        *(f"graphforge.cli.{verb}" for verb in _VERBS),
         *("graphforge.compile", "graphforge.frontend.capture", "graphforge.frontend.lower", "graphforge.passes"),
         *("graphforge.onnx_io.importing", "graphforge.verify", "graphforge.page", "graphforge.opsets.answer"),
         *("onnxruntime", "polygraphy.backend.onnxrt", "torch.export", "torch._dynamo", "sympy", "jinja2", "rich.table"),
         *("torch._export.serde.serialize", "torch.export.pt2_archive._package", "torch._inductor.cpp_builder"),
     ):
         importlib.import_module(name)
+
+
+def _warm_up(seeds: Path) -> None:
+    """What imports on first use is used once, as far as it starts no threads."""
+    import contextlib
+    import io
+
+    from graphforge.cli.main import run
+
+    folder = seeds.parent / "warm"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for name in ("mixed.onnx", "branches.onnx", "shapes.onnx"):
+            run(["inspect", str(seeds / name)])
+            run(["opset", str(seeds / name)])
+            run(["lint", str(seeds / name), "--target", "magicmind"])
+        run(["compile", str(seeds / "windows.onnx"), "--no-verify", "-o", str(folder)])
+        run(["report", str(folder)])
+        run(["inspect", str(seeds / "linear.pt2")])
 
 
 @dataclass(frozen=True)
@@ -305,11 +344,14 @@ def _arguments(work: Path, keep: Path, options: argparse.Namespace) -> Iterator[
     for _ in range(options.arguments):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source, folder)
-        arguments = [draw.choice(_VERBS), draw.choice((*names, *_TEXTS))]
-        for _ in range(draw.choice((0, 1, 1, 2, 4))):
+        arguments = list(draw.choice(_WHOLE))
+        for _ in range(draw.choice((1, 1, 2, 3))):
             flag = draw.choice(_FLAGS)
             value = draw.choice((*_TEXTS, *names, f"{draw.choice('xyz')}:{draw.randrange(9)}x{draw.choice(_TEXTS)}"))
-            arguments += draw.choice(([flag, value], [flag], [f"{flag}={value}"]))
+            if draw.random() < 0.4:
+                arguments[draw.randrange(len(arguments))] = value
+            else:
+                arguments += draw.choice(([flag, value], [flag, value], [flag], [f"{flag}={value}"]))
         if draw.random() < 0.2:
             arguments.append("--json")
         arguments = [argument.replace("\0", "") for argument in arguments]

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["print_error", "print_json", "progress", "stderr", "stdout"]
 
 
+# Names come from files: a terminal is to show their control characters, not to obey them.
+_WITHOUT_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
 def stdout() -> Console:
     """The console for results; wide when it is not a terminal, so that tables in files and pipes keep their cells."""
     return _console(to_stderr=False)
@@ -29,7 +33,7 @@ def stderr() -> Console:
 def print_error(message: str, notes: Iterable[str] = ()) -> None:
     """`error: ...` and its notes on stderr; plain text, so that it can be read by people and by programs."""
     lines = [f"error: {message}", *(f"  note: {note}" for note in notes if note)]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print("\n".join(lines).translate(_WITHOUT_CONTROL), file=sys.stderr, flush=True)
 
 
 def print_json(document: object) -> None:

@@ -44,7 +44,7 @@ def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) ->
     """Run a command line, in a child where that is of use; its exit code."""
     if not hasattr(os, "fork") or not arguments or arguments[0] not in _VERBS or {"--help", "-h"} & set(arguments):
         _end_as_interrupted()
-        return run(arguments)
+        return _to_the_end(run, arguments)
     page = mmap.mmap(-1, last_step.PAGE_BYTES)
     level, because = 0, ""
     while True:
@@ -57,9 +57,8 @@ def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) ->
             signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
             last_step.share(page)
             with last_step.lowering(level, because):
-                return run(arguments)
-        status = _wait(child, waited_for)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
+                return _to_the_end(run, arguments)
+        status = _wait(child, waited_for)  # from here on signals stay blocked: there is nothing left to end
         if os.WIFEXITED(status):
             return os.WEXITSTATUS(status)
         died = last_step.last_step(page)
@@ -75,6 +74,17 @@ def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) ->
             continue
         print_error(message, [*notes, *([f"what it was given is kept: {died['kept']}"] if died.get("kept") else [])])
         return 128 + number if number in _PASSED_ON else _FAILED
+
+
+def _to_the_end(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Run it; a signal that comes before its own handling begins, or while that is at work, ends it all the same."""
+    try:
+        code = run(arguments)
+    except KeyboardInterrupt as ended:
+        code = getattr(ended, "signal_code", 128 + signal.SIGINT)
+    for number in _PASSED_ON:
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 def _settle_in(parent: int, arguments: Sequence[str]) -> None:

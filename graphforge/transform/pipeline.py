@@ -65,7 +65,10 @@ class PassRecord:
     def from_dict(cls, record: Mapping[str, Any]) -> PassRecord:
         """Read back what ``to_dict`` gave, after JSON as well."""
         known = {name: record[name] for name in (field.name for field in dataclasses.fields(cls)) if name in record}
-        misses = tuple(NearMiss(**{**miss, "places": tuple(miss["places"])}) for miss in known.get("near_misses", ()))
+        misses = tuple(
+            NearMiss(miss["rule"], miss["reason"], miss["count"], tuple(miss["places"]))
+            for miss in known.get("near_misses", ())
+        )
         return cls(**{**known, "notes": tuple(known.get("notes", ())), "near_misses": misses})
 
 

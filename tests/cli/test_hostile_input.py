@@ -272,3 +272,30 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "net.py").write_text(NET)
     assert run(["inspect", f"{tmp_path}/net.py:build", "--input-file", f"{tmp_path}/x.npy"]) == 1
     assert "cannot be read as numpy data: Object arrays cannot be loaded" in capsys.readouterr().err
+
+
+def test_a_terminal_shows_control_characters_and_does_not_obey_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = _model([helper.make_node("Neg", ["x"], ["y"], name="\x1b[2J")], (2, 3))
+    model.graph.node[0].input[0] = "\x1b[31mnowhere"
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert run(["compile", str(tmp_path / "model.onnx"), "-o", str(tmp_path / "out")]) == 1
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "\x1b" not in told
+    assert r"\x1b[31mnowhere" in told
+
+
+def test_a_name_that_is_not_text_is_told(tmp_path: Path) -> None:
+    import os
+    import subprocess
+
+    from tests.cli.command import COMMAND, environment
+
+    (tmp_path / "net.py").write_text(NET)
+    name = b"out\xff"
+    arguments = [*COMMAND, b"compile", b"net.py:build", b"--input", b"x:2x3", b"-o", name]
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, check=False)
+    assert done.returncode in (0, 1, 2), done.stderr
+    assert b"Traceback" not in done.stderr
+    assert all(os.fsencode(entry.name) in (name, b"net.py", b"__pycache__") for entry in tmp_path.iterdir())
