@@ -54,7 +54,6 @@ def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) ->
         child = os.fork()
         if child == 0:
             _settle_in(parent, arguments)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
             last_step.share(page)
             with last_step.lowering(level, because):
                 return _to_the_end(run, arguments)
@@ -79,12 +78,20 @@ def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) ->
 def _to_the_end(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """Run it; a signal that comes before its own handling begins, or while that is at work, ends it all the same."""
     try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_PASSED_ON, signal.SIGCHLD})
         code = run(arguments)
+        _block()
     except KeyboardInterrupt as ended:
+        _block()
         code = getattr(ended, "signal_code", 128 + signal.SIGINT)
-    for number in _PASSED_ON:
-        signal.signal(number, signal.SIG_IGN)
     return code
+
+
+def _block() -> None:
+    """There is nothing left to end."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
 
 
 def _settle_in(parent: int, arguments: Sequence[str]) -> None:
