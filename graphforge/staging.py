@@ -49,7 +49,7 @@ def folder_beside(wanted: Path) -> Iterator[Path]:
     except OSError as error:
         raise GraphForgeError(
             f"cannot write to {str(wanted.parent)!r}: {error.strerror}",
-            f"choose another place: {argument('output', 'DIR')}",
+            f"choose a writable folder: {argument('output', 'DIR')}",
         ) from None
     staged(folder)
     try:
@@ -118,12 +118,16 @@ def _host() -> str:
 
 
 def _start_of(pid: int) -> int:
-    """When a process began, in ticks since the system did; 0 where it is not told.  Numbers of processes come back."""
+    """When a process began, in ticks of the system; 0 where it is not told, -1 of one that only waits to be buried.
+
+    Numbers of processes come back, so the number alone does not say which process it was.
+    """
     try:
         content = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    return int(content.rpartition(")")[2].split()[19])
+    fields = content.rpartition(")")[2].split()
+    return -1 if fields[0] in "ZX" else int(fields[19])
 
 
 def _exchanged(folder: Path, wanted: Path) -> bool:

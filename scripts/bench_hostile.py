@@ -223,6 +223,7 @@ def _become_the_command(arguments: Sequence[str], folder: Path, output: Path, li
     code = 3
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command looks after it
         os.chdir(folder)
         to = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(to, 1)
@@ -235,6 +236,7 @@ def _become_the_command(arguments: Sequence[str], folder: Path, output: Path, li
         from graphforge.cli.main import run
         from graphforge.cli.supervisor import supervised
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         code = supervised(run, arguments)
         sys.stdout.flush()
         sys.stderr.flush()

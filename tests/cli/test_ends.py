@@ -120,6 +120,18 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None
     assert strange.is_dir()
 
 
+def test_a_process_that_only_waits_to_be_buried_is_gone(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with folder_beside(tmp_path / "net"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, and nobody has asked for its status
+    assert len(list(tmp_path.iterdir())) == 1
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    os.waitpid(child, 0)
+
+
 def test_an_earlier_bundle_that_was_put_aside_comes_back(tmp_path: Path) -> None:
     _left_by_the_dead(tmp_path, "net", "old")
     sweep(tmp_path)
