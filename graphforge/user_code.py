@@ -33,11 +33,15 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def place_of(error: BaseException) -> str:
+def place_of(error: BaseException, *, within: bool = False) -> str:
     """``raised at net.py:12, in forward: x = y.foo()``; empty where no line of anybody's Python is involved.
 
     The innermost frame in the user's own files; where there is none, the innermost one that is neither ours nor the
     frameworks' (a model from an installed package).
+
+    Args:
+        error: what was raised.
+        within: whether to add the line of an installed package that theirs led to.
     """
     if isinstance(error, SyntaxError) and error.filename and not is_installed(error.filename):
         source = (error.text or linecache.getline(error.filename, error.lineno or 0)).strip()
@@ -47,13 +51,14 @@ def place_of(error: BaseException) -> str:
     while trace is not None:
         frames.append((trace.tb_frame, trace.tb_lineno))
         trace = trace.tb_next
-    return _innermost(frames)
+    return _innermost(frames, within=within)
 
 
 def place_here() -> str:
     """The same for the line that runs now: the innermost frame of the user's that we called.
 
-    Who called us says nothing about the model: where all of that is a library's, the library's line is told.
+    Who called us says nothing about the model: where all of that is a library's, the library's line is told.  The line
+    of an installed package that theirs led to is added.
     """
     frames = []
     frame = inspect.currentframe()
@@ -62,20 +67,24 @@ def place_here() -> str:
         frame = frame.f_back
     inward = frames[::-1]
     ours = next((at for at, (each, _) in enumerate(inward) if is_ours(str(each.f_globals.get("__name__", "")))), 0)
-    return _innermost(inward[ours:])
+    return _innermost(inward[ours:], within=True)
 
 
-def _innermost(frames: Iterable[tuple[types.FrameType, int]]) -> str:
+def _innermost(frames: Iterable[tuple[types.FrameType, int]], *, within: bool = False) -> str:
     theirs = ""
     others = ""
+    deeper = ""
     for frame, line in frames:
         name, file = str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
         if is_ours(name) or file.startswith(("<frozen", "<eval_with_key", "<string>")):
             continue
         if not is_installed(file):
-            theirs = _place(frame, line)
+            theirs, deeper = _place(frame, line), ""
         elif name.split(".")[0] not in _VENDORS:
             others = _place(frame, line)
+            deeper = others if "site-packages" in file else deeper
+    if within and theirs and deeper:
+        return f"{theirs}; within {deeper.removeprefix('raised at ')}"
     return theirs or others
 
 

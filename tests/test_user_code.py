@@ -298,3 +298,23 @@ def test_a_forward_without_a_return_is_told(tmp_path: Path) -> None:
     with pytest.raises(GraphForgeError, match="the model returns nothing") as failure:
         graphforge.compile(Forgetful(), torch.ones(2, 4), output=tmp_path / "out")
     assert failure.value.notes[0].startswith("end its forward with a return")
+
+
+def test_the_line_of_a_package_that_the_users_line_led_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages"
+    package.mkdir()
+    (package / "gf_bought.py").write_text("def decide(x):\n    if x.sum() > 0:\n        return x\n    return -x\n")
+    monkeypatch.syspath_prepend(str(package))
+    from importlib import import_module
+
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = import_module("gf_bought").decide(x)
+            return found
+
+    with pytest.raises(graphforge.GraphForgeError) as refused:
+        graphforge.compile(Net(), torch.ones(3), output=tmp_path / "out")
+    place = refused.value.notes[0]
+    assert "test_user_code.py:" in place
+    assert re.search(r"; within .*gf_bought.py:2, in decide: if x.sum\(\) > 0:$", place)
+    assert any("torch._check(x.sum() > 0)" in note for note in refused.value.notes)

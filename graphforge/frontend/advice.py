@@ -55,8 +55,11 @@ def reason_of(error: Exception) -> str:
         if _SUGGESTED in line and index >= _MOST_LINES:
             keep += lines[index : index + 3]
             break
-    place = place_of(error)
-    shown = [*(_cut(line) for line in keep or [text.splitlines()[0]]), *([_cut(place)] if place else [])]
+    place = place_of(error, within=True)
+    shown = [
+        *(_cut(line) for line in keep or [text.splitlines()[0]]),
+        *([_cut(place, 2 * _LONGEST_LINE)] if place else []),
+    ]
     return f"{type(error).__name__}: " + "\n        ".join(shown)
 
 
