@@ -137,17 +137,22 @@ def _by_matrices(step: Step, what: str) -> Values:
         if size is None and not _resizes(step, axes, axis):
             continue
         if size is None or not isinstance(target, int):
-            step.fail(
-                f"{what} on a dynamic dim (axis {axis}) needs opset {step.opset + 1}",
-                "give the dim a fixed size, or resize without it",
-            )
+            if not _is_plain_antialias(step):
+                step.fail(
+                    f"{what} on a dynamic dim (axis {axis}) needs opset {step.opset + 1}",
+                    "give the dim a fixed size, or resize without it",
+                )
+            size = None
         changed.append((axis, size, target))
     if mode not in _LINEAR_MODES and changed and step.int_of("antialias", 0):
         step.set("antialias", None)  # says nothing for nearest
         return [step.same(*step.node.inputs)]
     x, op = step.need(0), step.op
     for axis, size, _ in changed:
-        weights = op.constant(_matrix(step, axes.index(axis), size).astype(np.dtype(step.dtype().numpy())))
+        if size is None:
+            weights = _weights(step, axes.index(axis), axis)
+        else:
+            weights = op.constant(_matrix(step, axes.index(axis), size).astype(np.dtype(step.dtype().numpy())))
         if axis == rank - 1:
             x = op.MatMul(x, op.Transpose(weights, perm=[1, 0]))
         elif axis == rank - 2:
@@ -157,6 +162,65 @@ def _by_matrices(step: Step, what: str) -> Values:
             back = [order.index(other) for other in range(rank)]
             x = op.Transpose(op.MatMul(op.Transpose(x, perm=order), op.Transpose(weights, perm=[1, 0])), perm=back)
     return [x if x is not step.need(0) else op.Identity(x)]
+
+
+def _is_plain_antialias(step: Step) -> bool:
+    """Whether a Resize with antialias is of the kind whose weights are written below: the one that frameworks make."""
+    return (
+        bool(step.int_of("antialias", 0))
+        and step.text_of("mode", "nearest") in _LINEAR_MODES
+        and step.text_of("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+        and bool(step.int_of("exclude_outside", 0))
+        and step.text_of("keep_aspect_ratio_policy", "stretch") == "stretch"
+        and step.dtype() == ir.DataType.FLOAT
+    )
+
+
+def _weights(step: Step, position: int, axis: int) -> ir.Value:
+    """(new size, old size): the weights of antialiasing, computed where the sizes are known."""
+    op = step.op
+    scales, sizes = step.constant(2), step.input(3)
+    length = op.Cast(op.Squeeze(op.Slice(op.Shape(step.need(0)), [axis], [axis + 1]), [0]), to=ir.DataType.FLOAT)
+    if scales is not None and scales.size:
+        scale = op.constant(np.float32(scales[position]))
+        target = op.Floor(op.Mul(length, scale))
+        ratio = op.constant(np.float32(1.0 / scales[position]))
+    else:
+        assert sizes is not None
+        target = op.Cast(op.Squeeze(op.Slice(sizes, [position], [position + 1]), [0]), to=ir.DataType.FLOAT)
+        ratio = op.Div(length, target)
+
+    def number(value: float) -> ir.Value:
+        return op.constant(np.float32(value))
+
+    centres = op.Mul(op.Add(op.Range(number(0.0), target, number(1.0)), number(0.5)), ratio)
+    places = op.Add(op.Range(number(0.0), length, number(1.0)), number(0.5))
+    apart = op.Abs(op.Sub(op.Unsqueeze(places, [0]), op.Unsqueeze(centres, [1])))
+    apart = op.Div(apart, op.Max(ratio, number(1.0)))  # the window widens where the picture shrinks
+    if step.text_of("mode", "nearest") == "linear":
+        raw = op.Max(op.Sub(number(1.0), apart), number(0.0))
+    else:
+        raw = _keys(step, apart, step.float_of("cubic_coeff_a", -0.75))
+    weights = op.Div(raw, op.ReduceSum(raw, [1], keepdims=1))
+    assert isinstance(weights, ir.Value)
+    return weights
+
+
+def _keys(step: Step, apart: ir.Value, a: float) -> ir.Value:
+    """Keys' cubic kernel of a distance."""
+    op = step.op
+
+    def number(value: float) -> ir.Value:
+        return op.constant(np.float32(value))
+
+    near = op.Sub(op.Mul(number(a + 2), apart), number(a + 3))
+    near = op.Add(op.Mul(op.Mul(near, apart), apart), number(1.0))
+    far = op.Add(op.Mul(op.Sub(op.Mul(number(a), apart), number(5 * a)), apart), number(8 * a))
+    far = op.Sub(op.Mul(far, apart), number(4 * a))
+    beyond = op.Where(op.Less(apart, number(2.0)), far, number(0.0))
+    kernel = op.Where(op.LessOrEqual(apart, number(1.0)), near, beyond)
+    assert isinstance(kernel, ir.Value)
+    return kernel
 
 
 def _resizes(step: Step, axes: list[int], axis: int) -> bool:

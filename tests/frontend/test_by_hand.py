@@ -339,6 +339,15 @@ _spelled("aten.rnn_tanh_cell.default aten.rnn_relu_cell.default", call(X, floats
 
 # Operators that only torch.export makes, or that take more than a call to test: operator -> the file with the test.
 ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "aten._linalg_slogdet.default aten._pdist_forward.default aten._trilinear.default aten.conv_tbc.default "
+            "aten.lgamma.default aten.linalg_slogdet.default aten.logdet.default aten.pdist.default "
+            "aten.slogdet.default aten.special_gammaln.default prims.collapse.default prims.lgamma.default "
+            "prims.split_dim.default prims.view_of.default"
+        ).split(),
+        "aten/test_rare.py",
+    ),
     **dict.fromkeys(("aten.stft.default", "aten.stft.center"), "test_complex.py"),
     **dict.fromkeys(
         ("aten._grouped_mm.default", "transformers.grouped_mm_fallback.default", "aten.histc.default"),

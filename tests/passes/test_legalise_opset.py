@@ -385,6 +385,23 @@ def test_windows_that_need_more_padding_than_a_pool_takes(shape: tuple[int, ...]
     np.testing.assert_array_equal(_run(_legalised(_model(build, feeds), 18), feeds)[0], expected[0])
 
 
+@pytest.mark.parametrize(("mode", "a"), [("linear", -0.75), ("cubic", -0.5)])
+@pytest.mark.parametrize("sizes", [[5, 7], [9, 3]])
+def test_antialias_of_dynamic_dims(mode: str, a: float, sizes: list[int]) -> None:
+    """The weights are computed where the sizes are known."""
+    feeds = [_f(1, 2, 8, 6)]
+
+    def build(op: Builder, x: ir.Value) -> Any:
+        x.shape = ir.Shape([1, 2, "h", "w"])
+        return op.Resize(x, None, None, sizes, axes=[2, 3], mode=mode, antialias=1, exclude_outside=1, cubic_coeff_a=a)
+
+    proto = _legalised(_model(build, feeds), 17)
+    for shape in ((1, 2, 8, 6), (1, 2, 3, 11)):
+        other = [_f(*shape)]
+        expected = _run(ir.to_proto(_model(build, feeds)), other)
+        np.testing.assert_allclose(_run(proto, other)[0], expected[0], atol=1e-5)
+
+
 def test_the_home_opset_changes_nothing() -> None:
     model = _model(lambda op, x: op.Gelu(x), [_f(3)])
     (record,) = Pipeline([LegaliseOpset(HOME_OPSET)]).run(model)

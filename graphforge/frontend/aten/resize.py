@@ -141,6 +141,13 @@ def _single_precision_scale(axis: _Axis) -> np.float32 | None:
     return next(iter((*for_both, *for_runtime)), None)
 
 
+def _infers(axis: _Axis, scale: np.float32 | None) -> bool:
+    """Whether shape inference, in double precision, finds the wanted size by a scale."""
+    if not isinstance(axis.have, int) or not isinstance(axis.wanted, int):
+        return True
+    return scale is not None and int(np.floor(axis.have * np.float64(scale))) == axis.wanted
+
+
 def _sayable(axes: Sequence[_Axis], *, by_size: bool) -> bool:
     """Whether Resize gives torch's output sizes, and positions, for every promised size."""
     if all(_single_precision_scale(axis) is not None for axis in axes):
@@ -151,7 +158,11 @@ def _sayable(axes: Sequence[_Axis], *, by_size: bool) -> bool:
 def _resize(op: Emitter, x: ir.Value, axes: Sequence[_Axis], **attributes: Any) -> ir.Value:
     """The ONNX operator, by scales where these give the sizes, else by the sizes."""
     scales = [_single_precision_scale(axis) for axis in axes]
-    if all(scale is not None for scale in scales):
+    by_scales = all(scale is not None for scale in scales)
+    if by_scales and all(axis.scale is None or axis.unchanged for axis in axes):
+        # sizes say the same where only the runtime, and not shape inference, finds them by the scale
+        by_scales = all(_infers(axis, scale) for axis, scale in zip(axes, scales, strict=True))
+    if by_scales:
         known = np.array([1, 1, *[scale for scale in scales if scale is not None]], dtype=np.float32)
         result: ir.Value = op.Resize(x, None, op.constant(known), **attributes)
         return result
