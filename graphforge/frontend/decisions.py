@@ -12,7 +12,10 @@ Whatever else hangs on a value stays refused.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +25,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from graphforge.user_code import is_installed, shown_path
 
@@ -104,7 +106,7 @@ def deciding(model: torch.nn.Module, modules: Sequence[ModuleType], decisions: D
 
     environment.evaluate_expr = evaluate_expr
     try:
-        with _sizes_in_python(modules), mode:
+        with _sizes_in_python(modules), mode.asked():
             yield
     finally:
         environment.evaluate_expr = evaluate
@@ -114,7 +116,12 @@ def deciding(model: torch.nn.Module, modules: Sequence[ModuleType], decisions: D
 def _sizes_in_python(modules: Sequence[ModuleType]) -> Iterator[None]:
     """In the model's own code, ``len``, ``int``, ``min`` and ``max`` may give sizes that are symbols."""
     named: dict[str, Callable[..., Any]] = {"len": _len, "int": _Int, "min": _min, "max": _max}
-    changed = [(module, name) for module in modules for name in named if name not in vars(module)]
+    changed = [
+        (module, name)
+        for module in modules
+        for name in named
+        if name not in vars(module) and not (name == "int" and _is_a_dtype_in(module))
+    ]
     for module, name in changed:
         vars(module)[name] = named[name]
     try:
@@ -122,6 +129,15 @@ def _sizes_in_python(modules: Sequence[ModuleType]) -> Iterator[None]:
     finally:
         for module, name in changed:
             vars(module).pop(name, None)
+
+
+def _is_a_dtype_in(module: ModuleType) -> bool:
+    """Whether ``int`` stands for an element type somewhere in a module's code, where it must be Python's own."""
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):  # no file, or none that can be read
+        return True
+    return re.search(r"(dtype\s*=\s*|\.(to|type|astype|view)\()int\b", source) is not None
 
 
 def _len(value: Any) -> Any:
@@ -175,11 +191,10 @@ def _depends_on_data(value: Any) -> bool:
     return isinstance(value, torch.SymInt) and not value.node.has_hint()
 
 
-class _Deciding(TorchFunctionMode):
+class _Deciding:
     """Sees every question of Python's for the value of a tensor."""
 
     def __init__(self, model: torch.nn.Module, decisions: Decisions) -> None:
-        super().__init__()
         self.decisions = decisions
         self.weights = [
             *dict(model.named_parameters(remove_duplicate=False)).values(),
@@ -187,31 +202,43 @@ class _Deciding(TorchFunctionMode):
         ]
         self.counts: set[Any] = set()
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if function in _ASKS and isinstance(args[0], torch.Tensor):
-            node, tracer = _node_of(args[0])
-            if node is not None:
-                known = self.from_constants(node, tracer, _ASKS[function])
-                if known is not None:
-                    return known
-                if function in _DECIDES and args[0].dtype is torch.bool and args[0].numel() == 1:
-                    answer = self.general(args[0], node)
-                    if answer is not None:
-                        return answer
-                result = function(*args, **(kwargs or {}))
-                if isinstance(result, torch.SymInt) and _in_the_limit(node) is _LARGE:
-                    symbol = result.node.expr
-                    if symbol not in self.counts:  # the count stays in the program, to be looked at there
-                        torch.ops.aten._assert_async.msg(args[0], f"{COUNTED}{symbol}")
-                    self.counts.add(symbol)
-                return result
-        if kwargs and kwargs.get("dtype") is _Int:
-            kwargs["dtype"] = int
-        if any(one is _Int for one in args):
-            args = tuple(int if one is _Int else one for one in args)
-        return function(*args, **(kwargs or {}))
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """The methods by which Python asks come here while the context lasts."""
+        tensors: Any = torch.Tensor
+        own = {name: vars(tensors)[name] for name in _ASKS if name in vars(tensors)}
+        for name in _ASKS:
+            setattr(tensors, name, self._method(name, getattr(tensors, name)))
+        try:
+            yield
+        finally:
+            for name in _ASKS:
+                if name in own:
+                    setattr(tensors, name, own[name])
+                else:
+                    delattr(tensors, name)
+
+    def _method(self, name: str, original: Any) -> Any:
+        def method(value: torch.Tensor) -> Any:
+            node, tracer = _node_of(value)
+            if node is None:
+                return original(value)
+            known = self.from_constants(node, tracer, lambda real: getattr(real, name)())
+            if known is not None:
+                return known
+            if name in _DECIDES and value.dtype is torch.bool and value.numel() == 1:
+                answer = self.general(value, node)
+                if answer is not None:
+                    return answer
+            result = original(value)
+            if isinstance(result, torch.SymInt) and _in_the_limit(node) is _LARGE:
+                symbol = result.node.expr
+                if symbol not in self.counts:  # the count stays in the program, to be looked at there
+                    torch.ops.aten._assert_async.msg(value, f"{COUNTED}{symbol}")
+                self.counts.add(symbol)
+            return result
+
+        return functools.wraps(original)(method)
 
     # -- constants -----------------------------------------------------------------------------------------------------
 
@@ -311,15 +338,8 @@ class _Deciding(TorchFunctionMode):
         return answer
 
 
-_DECIDES = (torch.Tensor.__bool__, torch.Tensor.item)
-_ASKS: dict[Any, Callable[[torch.Tensor], Any]] = {
-    torch.Tensor.__bool__: bool,
-    torch.Tensor.item: lambda value: value.item(),
-    torch.Tensor.tolist: lambda value: value.tolist(),
-    torch.Tensor.__int__: int,
-    torch.Tensor.__float__: float,
-    torch.Tensor.__index__: lambda value: value.__index__(),
-}
+_DECIDES = ("__bool__", "item")
+_ASKS = ("__bool__", "item", "tolist", "__int__", "__float__", "__index__")
 
 
 def _node_of(value: torch.Tensor) -> tuple[torch.fx.Node | None, Any]:

@@ -25,6 +25,9 @@ __all__ = ["check_assumptions"]
 _SEED = 20
 # The same kernels in another order: what they may differ by, as a share of the largest magnitude.
 _RTOL = 1e-3
+# Inputs whose results are so many times larger than those of the example say little about rounding: they are compared
+# here, where both sides are PyTorch, and go no further.
+_FAR = 1e3
 
 
 def check_assumptions(
@@ -36,6 +39,7 @@ def check_assumptions(
         CaptureError: the model gives something else there.
     """
     unseen = dict(enumerate(assumptions))
+    usual: list[Any] = []
     for tensors in _draws(inputs):
         if not unseen:
             break
@@ -54,7 +58,9 @@ def check_assumptions(
             one = unseen.pop(place)
             if not _agree(found, expected):
                 raise _refusal(one)
-        captured.feeds_to_try.append(tensors)
+        usual = usual or _eager(model, inputs, inputs.tensors) or []
+        if _largest(expected) <= _FAR * max(1.0, _largest(usual)):
+            captured.feeds_to_try.append(tensors)
     for one in assumptions:
         captured.notes.append(_told(one, seen=one not in unseen.values()))
     captured.notes = list(dict.fromkeys(captured.notes))
@@ -83,9 +89,9 @@ def _draws(inputs: CallInputs) -> Iterator[dict[str, torch.Tensor]]:
     def mapped(change: Any) -> dict[str, torch.Tensor]:
         return {name: change(tensor) if tensor.is_floating_point() else tensor for name, tensor in given.items()}
 
-    for scale in (0.0, 10.0, -1.0, 0.1, -10.0, 1000.0, -1000.0):
+    for scale in (0.0, -1.0, 0.1, 10.0, -10.0):
         yield mapped(lambda tensor, scale=scale: tensor * scale)
-    for offset in (-100.0, 100.0):
+    for offset in (-1.0, 1.0, -100.0, 100.0):
         yield mapped(lambda tensor, offset=offset: tensor + offset)
     for scale in (1.0, 5.0, 0.2):
         yield mapped(
@@ -93,6 +99,8 @@ def _draws(inputs: CallInputs) -> Iterator[dict[str, torch.Tensor]]:
                 torch.randn(tensor.shape, generator=generator, dtype=torch.float32).to(tensor.dtype) * scale
             )
         )
+    for scale in (1000.0, -1000.0):
+        yield mapped(lambda tensor, scale=scale: tensor * scale)
     if any(tensor.dtype is torch.bool for tensor in given.values()):
         for full in (torch.zeros_like, torch.ones_like):
             yield {n: full(tensor) if tensor.dtype is torch.bool else tensor for n, tensor in given.items()}
@@ -110,6 +118,16 @@ def _eager(model: torch.nn.Module, inputs: CallInputs, tensors: Mapping[str, tor
         return None
     finally:
         state.put_back()
+
+
+def _largest(results: Sequence[Any]) -> float:
+    """The largest magnitude among results; infinite where one of them is not finite."""
+    largest = 0.0
+    for one in results:
+        if isinstance(one, torch.Tensor) and one.is_floating_point() and one.numel():
+            value = float(one.abs().max())
+            largest = max(largest, value if value < float("inf") else float("inf"))
+    return largest
 
 
 def _agree(found: Sequence[Any], expected: Sequence[Any]) -> bool:
