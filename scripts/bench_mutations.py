@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 import graphforge
 from graphforge.errors import GraphForgeError
@@ -35,6 +36,7 @@ from graphforge.runners.inputs import random_feeds
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify import verify
 from graphforge.verify.allowance import as_floats
+from graphforge.verify.tolerance import for_model
 from graphforge.verify.witness import Witness
 from scripts.mutations.faults import Fault, faults_of
 from scripts.mutations.networks import NETWORKS, TRAINED, built
@@ -77,10 +79,11 @@ def judged(name: str, *, faults: int, seed: int = 0) -> Iterator[Outcome]:
     with tempfile.TemporaryDirectory(prefix="graphforge-mutations-") as folder:
         bundle = graphforge.compile(module, inputs, verify=False, output=Path(folder) / "bundle")
         proto = onnx.load(bundle.path / "model.onnx")
+    allowed = for_model(None, ir.from_proto(proto))
     sets = [example, random_feeds(shapes, shapes.example_sizes(), example)]
     with OnnxRuntimeRunner(proto, threads=1) as artifact:
         untouched = [artifact.run(feeds) for feeds in sets]
-        report = verify(reference, artifact, shapes, example, locate=False)
+        report = verify(reference, artifact, shapes, example, tolerances=allowed, locate=False)
     yield Outcome(name, "", "", 0.0, report.verdict)
     rounding = [
         _rounding(reference.run(feeds), found, Witness(reference, feeds))
@@ -98,7 +101,7 @@ def judged(name: str, *, faults: int, seed: int = 0) -> Iterator[Outcome]:
             effect = max(_effect(*one) for one in zip(untouched, changed, rounding, strict=True))
             if effect == 0:
                 continue
-            report = verify(reference, runner, shapes, example, locate=False)
+            report = verify(reference, runner, shapes, example, tolerances=allowed, locate=False)
         yield Outcome(name, fault.kind, fault.where, effect, report.verdict)
 
 
