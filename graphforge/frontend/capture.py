@@ -134,7 +134,7 @@ def _by_any(
                 aids.enter_context(noticing_fixed_sizes(failures.fixed))
                 aids.enter_context(traceable_functions())
                 aids.enter_context(_results_registered(model))
-                aids.enter_context(deciding(model, modules_of(model), decisions))
+                aids.enter_context(deciding(model, modules_of(model), decisions, weights_first=name == "export"))
                 aids.enter_context(export_helpers(model))
                 applied = aids.enter_context(substituting(substitutions, model))
             try:  # around torch's part alone: a failure in ours does not count as one of a capture method

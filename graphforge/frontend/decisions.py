@@ -86,12 +86,21 @@ class Decisions:
 
 
 @contextmanager
-def deciding(model: torch.nn.Module, modules: Sequence[ModuleType], decisions: Decisions) -> Iterator[None]:
-    """Decide while the context lasts; ``modules`` are those of the model's own code."""
+def deciding(
+    model: torch.nn.Module, modules: Sequence[ModuleType], decisions: Decisions, *, weights_first: bool
+) -> Iterator[None]:
+    """Decide while the context lasts.
+
+    Args:
+        model: the model that is captured.
+        modules: those of its own code.
+        decisions: where what is decided is kept.
+        weights_first: whether the program's first inputs are the model's weights and buffers, in their order.
+    """
     from torch.fx.experimental.symbolic_shapes import ShapeEnv, uninteresting_files
 
     uninteresting_files().add(__file__)  # our frame is not the one that asked
-    mode = _Deciding(model, decisions)
+    mode = _Deciding(model if weights_first else None, decisions)
     environment: Any = ShapeEnv
     evaluate = environment.evaluate_expr
 
@@ -194,12 +203,12 @@ def _depends_on_data(value: Any) -> bool:
 class _Deciding:
     """Sees every question of Python's for the value of a tensor."""
 
-    def __init__(self, model: torch.nn.Module, decisions: Decisions) -> None:
+    def __init__(self, model: torch.nn.Module | None, decisions: Decisions) -> None:
         self.decisions = decisions
-        self.weights = [
-            *dict(model.named_parameters(remove_duplicate=False)).values(),
-            *dict(model.named_buffers(remove_duplicate=False)).values(),
-        ]
+        self.weights: list[torch.Tensor] = []
+        if model is not None:
+            self.weights += dict(model.named_parameters(remove_duplicate=False)).values()
+            self.weights += dict(model.named_buffers(remove_duplicate=False)).values()
         self.counts: set[Any] = set()
 
     @contextmanager

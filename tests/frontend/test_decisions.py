@@ -70,6 +70,25 @@ def test_a_value_of_the_input_still_decides_nothing() -> None:
         _captured(ByInput().eval(), torch.rand(4, 3))
 
 
+class LikeAWeight(nn.Module):
+    """Decides over an input that looks like its only weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight if x.sum() > 0 else x - 1
+
+
+@pytest.mark.parametrize("method", ["export", "fx", "trace"])
+def test_an_input_is_never_taken_for_a_weight(method: str) -> None:
+    model = LikeAWeight().eval()
+    tree = input_tree(model, (torch.rand(4, 3),), {})
+    with pytest.raises(CaptureError):
+        capture(model, tree, tree.spec(), method=method)
+
+
 # -- by what data selects ----------------------------------------------------------------------------------------------
 
 
