@@ -82,7 +82,7 @@ def _all(shapes: ShapeSpec, example: Mapping[str, Array], change: Callable[[Arra
 
 
 def _near(like: Array, end: float, seed: int) -> Array:
-    """Elements close to the example's least (0) or largest (1); those that are all equal tell little of the order."""
+    """Elements in the lowest third (0) of the example's range, or in the highest (1), as far apart as that allows."""
     if like.size == 0 or like.dtype.kind == "c":
         return like
     codes = codes_of(like)
@@ -93,7 +93,7 @@ def _near(like: Array, end: float, seed: int) -> Array:
     if known.size == 0:
         return like
     low, high = float(known.min()), float(known.max())
-    share = np.random.default_rng(seed).random(like.shape) * 0.02
+    share = np.random.default_rng(seed).random(like.shape) / 3
     drawn = low + (high - low) * (share if end == 0 else 1 - share)
     return as_dtype(np.asarray(drawn), like.dtype.name)
 

@@ -332,3 +332,15 @@ def test_a_single_number_is_varied() -> None:
     assert len({int(one["k"]) for one in feeds}) > 2
     assert all(1 <= one["k"] <= 4 and 0.1 < one["t"] <= 0.5 for one in feeds)
     assert len({float(one["t"]) for one in feeds}) == 8
+
+
+def test_candidates_that_lie_close_together_leave_nothing_undecided(tmp_path: Path) -> None:
+    """Distances that lie near their threshold, of many more pairs when everything is picked."""
+
+    def kept(self: Any, scores: Any, values: Any) -> Any:
+        picked = values[scores > 0.5]
+        return (picked[:, None] - picked[None]).abs().lt(0.1).sum(1), picked
+
+    example = drawn(30), torch.linspace(0, 1, 30)
+    bundle = graphforge.compile(module_of(kept), example, output=tmp_path / "b")
+    assert bundle.manifest["verification"]["verdict"] == "passed"
