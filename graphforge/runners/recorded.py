@@ -62,7 +62,7 @@ _TRIAL = Record(
 _VERIFICATION = Record(
     {"passed": Either(FLAG)},
     {
-        **dict.fromkeys(("reference", "artifact", "skipped"), TEXT),
+        **dict.fromkeys(("verdict", "reference", "artifact", "skipped"), TEXT),
         "suspect": Either(TEXT),
         "max_rel": Either(_NUMBER_OR_WORD),
         "seed": COUNT,
@@ -128,8 +128,8 @@ def manifest_fault(data: Any) -> str:
     if bad:
         return bad
     verification = data.get("verification", {})
-    if verification.get("passed") and not verification.keys() >= {"reference", "max_rel"}:
-        return "verification: it passed, and does not say against what and how closely"
+    if verification.get("passed") is not None and not verification.keys() >= {"reference", "max_rel"}:
+        return "verification: it does not say against what it passed or failed, and how closely"
     for at, entry in enumerate(data["inputs"]):
         for axis, dim in entry.get("dynamic", {}).items():
             if not (axis.isascii() and axis.isdigit() and int(axis) < len(entry["shape"])):

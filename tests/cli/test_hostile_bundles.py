@@ -161,6 +161,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "trial without outputs": (lambda m: m["verification"]["trials"][0].pop("outputs"), "'outputs' is missing"),
     "passed by words": (_put("verification", "passed", "yes"), "verification.passed: expected true or false"),
     "passed against nothing": (lambda m: m["verification"].pop("reference"), "does not say against what"),
+    "failed against nothing": (_put("verification", {"passed": False}), "does not say against what"),
     "operators of text": (_put("operators", {"Add": "many"}), "operators.Add: expected a whole number"),
     "notes are one": (_put("notes", "a note"), "notes: expected a list"),
     "half a character": (_put("notes", ["\ud800"]), "surrogates not allowed"),
