@@ -182,16 +182,16 @@ def _weights(step: Step, position: int, axis: int) -> ir.Value:
     scales, sizes = step.constant(2), step.input(3)
     length = op.Cast(op.Squeeze(op.Slice(op.Shape(step.need(0)), [axis], [axis + 1]), [0]), to=ir.DataType.FLOAT)
     if scales is not None and scales.size:
-        scale = op.constant(np.float32(scales[position]))
+        scale = op.constant(float(scales[position]), ir.DataType.FLOAT)
         target = op.Floor(op.Mul(length, scale))
-        ratio = op.constant(np.float32(1.0 / scales[position]))
+        ratio = op.constant(1.0 / float(scales[position]), ir.DataType.FLOAT)
     else:
         assert sizes is not None
         target = op.Cast(op.Squeeze(op.Slice(sizes, [position], [position + 1]), [0]), to=ir.DataType.FLOAT)
         ratio = op.Div(length, target)
 
     def number(value: float) -> ir.Value:
-        return op.constant(np.float32(value))
+        return op.constant(value, ir.DataType.FLOAT)
 
     centres = op.Mul(op.Add(op.Range(number(0.0), target, number(1.0)), number(0.5)), ratio)
     places = op.Add(op.Range(number(0.0), length, number(1.0)), number(0.5))
@@ -211,7 +211,7 @@ def _keys(step: Step, apart: ir.Value, a: float) -> ir.Value:
     op = step.op
 
     def number(value: float) -> ir.Value:
-        return op.constant(np.float32(value))
+        return op.constant(value, ir.DataType.FLOAT)
 
     near = op.Sub(op.Mul(number(a + 2), apart), number(a + 3))
     near = op.Add(op.Mul(op.Mul(near, apart), apart), number(1.0))
