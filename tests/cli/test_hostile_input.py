@@ -294,7 +294,7 @@ def test_a_name_that_is_not_text_is_told(tmp_path: Path) -> None:
 
     (tmp_path / "net.py").write_text(NET)
     name = b"out\xff"
-    arguments = [*COMMAND, b"compile", b"net.py:build", b"--input", b"x:2x3", b"-o", name]
+    arguments: list[str | bytes] = [*COMMAND, b"compile", b"net.py:build", b"--input", b"x:2x3", b"-o", name]
     done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, check=False)
     assert done.returncode in (0, 1, 2), done.stderr
     assert b"Traceback" not in done.stderr
