@@ -21,7 +21,15 @@ from graphforge.frontend.decisions import Decisions, deciding
 from graphforge.frontend.fixed_sizes import noticing_fixed_sizes
 from graphforge.frontend.piece_shapes import piece_shapes
 from graphforge.frontend.pool_shapes import pool_shapes
-from graphforge.frontend.promises import BrokenPromise, asserted, check_promises, edge_sizes, guarded, small_ranges
+from graphforge.frontend.promises import (
+    BrokenPromise,
+    asserted,
+    check_promises,
+    edge_sizes,
+    guarded,
+    met_conditions,
+    small_ranges,
+)
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
 from graphforge.frontend.selections import check_assumptions
@@ -391,8 +399,10 @@ def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, st
     # proved here, at each promised size.
     forget_calls()
     try:
-        captured = read(exported(deferred=True))
+        with met_conditions() as met:
+            captured = read(exported(deferred=True))
         captured.to_try += check_promises(captured, list(asserted(captured)))
+        captured.to_try += check_promises(captured, met, accepted=True)  # not all of them become assertions
         return captured
     except Exception as error:
         if not _is_about_sizes(error):

@@ -12,8 +12,10 @@ nothing about the model; the sizes where they are false are handed to verificati
 from __future__ import annotations
 
 import itertools
+import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +26,16 @@ from graphforge.frontend.captured import Captured
 from graphforge.spec import DimRange
 from graphforge.user_code import shown_path
 
-__all__ = ["BrokenPromise", "Condition", "asserted", "check_promises", "edge_sizes", "guarded", "small_ranges"]
+__all__ = [
+    "BrokenPromise",
+    "Condition",
+    "asserted",
+    "check_promises",
+    "edge_sizes",
+    "guarded",
+    "met_conditions",
+    "small_ranges",
+]
 
 # Sizes of one dim, or combinations of several, up to which every single one is tried; beyond, the borders of the
 # condition, both ends, and a seeded choice.
@@ -97,27 +108,57 @@ def guarded(environment: Any, symbols: Mapping[Any, str]) -> Iterator[Condition]
             yield Condition(sympy.Ge(symbol, known.lower))
 
 
+@contextmanager
+def met_conditions() -> Iterator[list[Condition]]:
+    """Every condition on sizes that torch decides while the context lasts, as it was decided."""
+    import sympy
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    environment: Any = ShapeEnv
+    evaluate = environment.evaluate_expr
+    met: list[Condition] = []
+
+    def evaluate_expr(self: Any, expression: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = evaluate(self, expression, *args, **kwargs)
+        if answer in (sympy.true, sympy.false) and getattr(expression, "free_symbols", None):
+            met.append(Condition(expression if answer == sympy.true else sympy.Not(expression)))
+        return answer
+
+    environment.evaluate_expr = evaluate_expr
+    try:
+        yield met
+    finally:
+        environment.evaluate_expr = evaluate
+
+
 def _place(location: Any) -> str:
     frame = getattr(location, "framework_loc", None)
     file, line = getattr(frame, "filename", ""), getattr(frame, "lineno", 0)
     return "" if not file or "/torch/" in file or "/graphforge/" in file else f"{shown_path(file)}:{line}"
 
 
-def check_promises(captured: Captured, conditions: Sequence[Condition]) -> list[dict[str, int]]:
+def check_promises(
+    captured: Captured, conditions: Sequence[Condition], *, accepted: bool = False
+) -> list[dict[str, int]]:
     """Check conditions at the promised sizes; returns sizes at which only a run of the model can tell.
+
+    Args:
+        captured: the program.
+        conditions: what it took for granted.
+        accepted: a run tells where they are false, whatever they say.
 
     Raises:
         BrokenPromise: one is false at a promised size; the notes name condition and sizes.
     """
     names, dims = captured.symbols, captured.shapes.dims
     tried: list[dict[str, int]] = []
-    for condition in dict.fromkeys(conditions):
+    for condition in {condition.expression: condition for condition in conditions}.values():
         symbols = sorted(condition.expression.free_symbols, key=str)
         if not symbols or not all(symbol in names for symbol in symbols):
             continue  # about sizes that depend on data: those are not promised
         divided = {symbol: _divided(names[symbol], dims) for symbol in symbols}
         failing = _failing(condition.expression, divided, dims)
-        if _is_about_edges(condition.expression):
+        if accepted or _is_about_edges(condition.expression):
             tried += _spread(list(itertools.islice(failing, _EVERY)))
             continue
         false = list(itertools.islice(failing, _EVERY))
@@ -196,22 +237,36 @@ def _failing(
     expression: Any, divided: Mapping[Any, tuple[str, int]], dims: Mapping[str, DimRange]
 ) -> Iterator[dict[str, int]]:
     """The promised sizes at which a condition is false, or cannot be computed."""
-    from torch.utils._sympy.interp import sympy_interp
-    from torch.utils._sympy.reference import PythonReferenceAnalysis
-
+    holds_at = _function(expression, list(divided))
     used = {name for name, _ in divided.values()}
     names = [name for name in dims if name in used]
     numbers = sorted({abs(int(number)) for number in expression.atoms() if number.is_Integer})
     for sizes in _combinations([_sizes(dims[name]) for name in names], numbers):
         at = dict(zip(names, sizes, strict=True))
         try:
-            holds = sympy_interp(
-                PythonReferenceAnalysis, {symbol: at[name] // by for symbol, (name, by) in divided.items()}, expression
-            )
+            holds = holds_at(*(at[name] // by for name, by in divided.values()))
         except (ArithmeticError, ValueError):  # a division by zero, most of all
             holds = False
         if not holds:
             yield at
+
+
+def _function(expression: Any, symbols: Sequence[Any]) -> Callable[..., Any]:
+    """A condition as a function of numbers: in Python's own words where it can be said in them, which is quick."""
+    from torch.utils._sympy.interp import sympy_interp
+    from torch.utils._sympy.printers import PythonPrinter
+    from torch.utils._sympy.reference import PythonReferenceAnalysis
+
+    def slowly(*sizes: int) -> Any:
+        return sympy_interp(PythonReferenceAnalysis, dict(zip(symbols, sizes, strict=True)), expression)
+
+    try:
+        text = PythonPrinter().doprint(expression)
+        said: Callable[..., Any] = eval(f"lambda {', '.join(map(str, symbols))}: {text}", {"math": math})
+        said(*[7] * len(symbols))
+    except Exception:  # not all of sympy can be said
+        return slowly
+    return said
 
 
 def _combinations(ranges: Sequence[range], numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
