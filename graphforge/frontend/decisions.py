@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -99,7 +100,8 @@ def deciding(
     """
     from torch.fx.experimental.symbolic_shapes import ShapeEnv, uninteresting_files
 
-    uninteresting_files().add(__file__)  # our frame is not the one that asked
+    # our frames are not those that asked
+    uninteresting_files().update(str(path) for path in Path(__file__).parent.glob("*.py"))
     mode = _Deciding(model if weights_first else None, decisions)
     environment: Any = ShapeEnv
     evaluate = environment.evaluate_expr

@@ -152,7 +152,10 @@ def check_promises(
     """
     names, dims = captured.symbols, captured.shapes.dims
     tried: list[dict[str, int]] = []
-    for condition in {condition.expression: condition for condition in conditions}.values():
+    once: dict[Any, Condition] = {}
+    for condition in conditions:
+        once.setdefault(condition.expression, condition)  # the first one knows its place
+    for condition in once.values():
         symbols = sorted(condition.expression.free_symbols, key=str)
         if not symbols or not all(symbol in names for symbol in symbols):
             continue  # about sizes that depend on data: those are not promised
