@@ -178,6 +178,7 @@ _primitives("bitwise_not", call(N), call(B))
 _primitives("add sub mul eq ne ge gt le lt maximum minimum fmax fmin", call(X, Y), call(N, M))
 _primitives("atan2", call(X, Y))
 _primitives("bitwise_and bitwise_or bitwise_xor", call(N, M), call(B, C))
+CASES["aten._is_all_true.default"] = (call(B), call(torch.ones(2, 3, dtype=torch.bool)), call(B[:0]))
 CASES["aten.fmod.Scalar"] = (call(X, 0.7), call(X, -0.7), call(N, 3), call(N, -3))
 _primitives("div fmod remainder", call(X, P), call(N, M.abs() + 1), call(N, -M.abs() - 1))
 _primitives("pow", call(P, X), call(N, S))
@@ -350,6 +351,17 @@ ELSEWHERE: dict[str, str] = {
     ),
     **dict.fromkeys(("aten.stft.default", "aten.stft.center"), "test_complex.py"),
     **dict.fromkeys(
+        (
+            "aten.fake_quantize_per_channel_affine.default aten.fake_quantize_per_channel_affine_cachemask.default "
+            "aten.fake_quantize_per_tensor_affine.default aten.fake_quantize_per_tensor_affine.tensor_qparams "
+            "aten.fake_quantize_per_tensor_affine_cachemask.default "
+            "aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default "
+            "aten._fused_moving_avg_obs_fq_helper.default aten.fused_moving_avg_obs_fake_quant.default"
+        ).split(),
+        "aten/test_fake_quantize.py",
+    ),
+    "graphforge.packed_recurrent.default": "aten/test_recurrent.py",
+    **dict.fromkeys(
         ("aten._grouped_mm.default", "transformers.grouped_mm_fallback.default", "aten.histc.default"),
         "aten/test_experts.py",
     ),
@@ -404,6 +416,7 @@ _RANDOM: dict[str, Call] = {
     "aten.random.to": call(X, 9),
     "aten.randperm.default": call(5),
     "aten.uniform.default": call(X),
+    "prims.normal.default": call([2], mean=0.0, std=1.0, dtype=torch.float32, device="cpu", requires_grad=False),
 }
 _PACKS: dict[str, Call] = {
     "aten.lstm.data": call(*_PACKED, [_STATE, _STATE], _recurrent(4), *_OPTIONS),
