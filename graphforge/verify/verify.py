@@ -219,9 +219,15 @@ class VerificationReport(Shown):
             f"if NaN and Inf are meant: {argument('allow_nonfinite', True)}"
             if any(_STRANGE in line for line in failures)
             else "",
-            f"first suspect: {self.suspect}" if self.suspect else "",
+            f"{self._kind_of_suspect}: {self.suspect}" if self.suspect else "",
             f"{failed} of {len(self.trials)} trials {verdict}, seed {self.seed}",
         )
+
+    @property
+    def _kind_of_suspect(self) -> str:
+        """Where the two part, or where the reference itself goes wrong."""
+        lines = self.failures()
+        return "NaN or Inf begins at" if lines and all(_STRANGE in line for line in lines) else "first suspect"
 
     def raise_if_failed(self) -> None:
         """Raise ``error()`` unless everything passed."""
@@ -260,7 +266,7 @@ class VerificationReport(Shown):
         for note in dict.fromkeys((*self.notes, *(n for t in self.trials for n in t.notes))):
             console.print(f"note: {escape(note)}", highlight=False)
         if self.suspect:
-            console.print(f"first suspect: {escape(self.suspect)}", highlight=False)
+            console.print(f"{self._kind_of_suspect}: {escape(self.suspect)}", highlight=False)
 
 
 # How a comparison says that nothing can be proven.
@@ -326,11 +332,12 @@ def verify(
     not_tried: list[NotTried] = []
     refused: list[Trial] = []
     culprit: Mapping[str, Array] | None = None
+    source: Mapping[str, Array] | None = None  # of NaN or Inf that the reference itself gives
     finite = True
     shares: dict[str, float] = {}
 
     def try_with(found: Accepted | Rejected, assignment: SizeAssignment, data: str) -> None:
-        nonlocal culprit
+        nonlocal culprit, source
         trial = _run_trial(found, artifact, assignment, data, tolerances, run_once)
         if trial.outputs and isinstance(found, Accepted):
             trial = _judged(trial, found, reference, artifact, tolerances, shares)
@@ -339,7 +346,9 @@ def verify(
         if not trial.passed:
             trial = _explained(trial, reference, artifact, shapes, found.feeds, example, trials, run_once)
             provable = any(one.verdict == "failed" and _STRANGE not in one.reason for one in trial.outputs)
+            strange = any(_STRANGE in one.reason for one in trial.outputs)
             culprit = found.feeds if culprit is None and provable else culprit
+            source = found.feeds if source is None and strange else source
         trials.append(trial)
         _see_that_outputs_exist(tolerances, trial)
 
@@ -368,6 +377,7 @@ def verify(
     notes.extend(_notes_of_outputs(trials))
     notes.extend(note for trial in trials if trial.passed for note in trial.notes)
     suspect = ""
+    culprit = source if culprit is None else culprit
     if culprit is not None and locate:
         suspect, note = _suspect(reference, artifact, culprit, tolerances)
         notes.extend(note)

@@ -244,7 +244,7 @@ CASES: dict[str, Case] = {
     "nan_weights": Case(
         _compile("net.py:build", *X),
         "onnxruntime does not agree with eager: at example .*: output output: the reference itself gives nan at .*",
-        "first suspect: 0 .Conv2d.",
+        "NaN or Inf begins at: 0 .Conv2d.",
         files={
             "net.py": NET.replace("return ", "net = ") + "    net[0].weight.data[0] = float('nan')\n    return net\n"
         },
