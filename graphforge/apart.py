@@ -41,6 +41,7 @@ def apart(vendor: str, what: str, function: Callable[[], bytes], *, file: Path |
     Raises:
         ForeignError: the function raised; with its text.
         GraphForgeError: the native code died, or did not end in time.
+        MemoryError: there is not enough of it; the file need not be at fault.
     """
     if is_watched() or not hasattr(os, "fork"):
         try:
@@ -63,8 +64,10 @@ def apart(vendor: str, what: str, function: Callable[[], bytes], *, file: Path |
     kind, body = content[:1], content[1:]
     if kind == b"=":
         return body
-    told = json.loads(body)
-    raise GraphForgeError(*told["told"]) if kind == b"!" else ForeignError(told["told"][0])
+    told = json.loads(body)["told"]
+    if kind == b"m":
+        raise MemoryError(*told)
+    raise GraphForgeError(*told) if kind == b"!" else ForeignError(told[0])
 
 
 def _in_the_child(function: Callable[[], bytes], writes: int) -> None:
@@ -78,6 +81,8 @@ def _in_the_child(function: Callable[[], bytes], writes: int) -> None:
         limit_memory()
         try:
             content = b"=" + function()
+        except MemoryError as error:
+            content = b"m" + json.dumps({"told": [str(error)]}).encode()
         except GraphForgeError as error:
             content = b"!" + json.dumps({"told": [error.message, *error.notes]}).encode()
         except BaseException as error:  # whatever it is, it is the vendor's answer

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from graphforge import last_step
+from graphforge.apart import limit_memory, signal_name
 from graphforge.cli.console import print_error
 
 __all__ = ["EndedError", "supervised"]
@@ -103,8 +104,6 @@ def _settle_in(parent: int, arguments: Sequence[str]) -> None:
         if os.getppid() != parent:
             os._exit(_FAILED)
         if any(argument.endswith(".onnx") for argument in arguments):
-            from graphforge.apart import limit_memory
-
             limit_memory()
     _end_as_interrupted()
 
@@ -132,7 +131,7 @@ def _wait(child: int, waited_for: set[signal.Signals]) -> int:
 
 
 def _told(died: dict[str, Any], number: int) -> tuple[str, list[str]]:
-    name = signal.Signals(number).name if number in {one.value for one in signal.Signals} else str(number)
+    name = signal_name(number)
     vendor = " ".join(filter(None, (died.get("vendor"), died.get("version"))))
     if number == signal.SIGKILL:
         return "the command was killed from outside", ["most often by the system, for want of memory"]

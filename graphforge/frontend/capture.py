@@ -147,7 +147,7 @@ def _by_any(
                 applied = aids.enter_context(substituting(substitutions, model))
             try:  # around torch's part alone: a failure in ours does not count as one of a capture method
                 captured = _decided(name, model, inputs, shapes, decisions)
-            except GraphForgeError:
+            except (GraphForgeError, MemoryError):  # another method finds no more memory
                 raise
             except Exception as error:  # torch raises a score of types here; each becomes a reason in the report
                 failures.add(name, error, said)
@@ -186,7 +186,7 @@ def _decided(
     while True:
         try:
             return _CAPTURE[name](model, inputs, shapes)
-        except GraphForgeError:
+        except (GraphForgeError, MemoryError):
             raise
         except Exception:
             if not decisions.flip():
@@ -211,7 +211,7 @@ def _after_a_run(
             model(*args, **kwargs)
         made = list(state.changed())
         captured = _by_any(methods, model, inputs, shapes, substitutions, failures, {}) if made else None
-    except GraphForgeError:
+    except (GraphForgeError, MemoryError):
         raise
     except Exception:  # whatever the user's forward raises: the failed captures are told
         return None

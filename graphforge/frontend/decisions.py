@@ -65,7 +65,8 @@ class Decisions:
 
     Attributes:
         assumptions: in the order of the code.
-        flipped: how often ``all(...)`` was asked when its answer had better be another one, see ``flip``.
+        flipped: questions of ``open_questions`` that are answered the other way, see ``flip``.
+        open_questions: those that have no general answer, in the order in which they were asked.
     """
 
     assumptions: list[Assumption] = field(default_factory=list)
@@ -277,6 +278,8 @@ class _Deciding:
         with ThreadPoolExecutor(1) as elsewhere:  # a thread has no modes of the capture in force
             try:
                 return elsewhere.submit(compute).result()
+            except MemoryError:
+                raise
             except Exception:  # an operator that does not run apart: the question stays open
                 return None
 
@@ -330,6 +333,8 @@ class _Deciding:
             return None
         backed = getattr(environment, "backed_var_to_val", None) or environment.var_to_val
         free = [symbol for symbol in expression.free_symbols if symbol not in backed]
+        # the later ones first, as they are the smaller: what is selected from a selection is a part of it
+        free.sort(key=lambda symbol: (len(symbol.name), symbol.name), reverse=True)
         if not free or not all(symbol in environment.size_like or symbol in self.counts for symbol in free):
             return None
         if isinstance(expression, sympy.Eq | sympy.Ne) and len(free) > 1:

@@ -46,6 +46,8 @@ def check_assumptions(
         program = _Watched(captured, assumptions)
         try:
             found = program.results(tensors)
+        except MemoryError:
+            raise
         except Exception:  # inputs that the program itself rejects
             continue
         false = [place for place in unseen if program.truth.get(place) is False]
@@ -114,6 +116,8 @@ def _eager(model: torch.nn.Module, inputs: CallInputs, tensors: Mapping[str, tor
     try:
         with torch.no_grad():
             return _pytree.tree_leaves(model(*args, **kwargs))
+    except MemoryError:
+        raise
     except Exception:  # whatever the user's forward raises
         return None
     finally:

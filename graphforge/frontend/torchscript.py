@@ -241,7 +241,7 @@ def _while(
     try:
         operands: Any = tuple(start)  # torch's annotations know one operand
         made = while_loop_op(goes_on, once, operands, extra)
-    except GraphForgeError:
+    except (GraphForgeError, MemoryError):
         raise
     except Exception as error:  # torch's own refusals: shapes that change, most of all
         raise _NoLoop(

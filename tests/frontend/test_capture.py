@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,3 +264,21 @@ def test_a_forward_that_may_take_more_is_captured_with_what_it_is_given() -> Non
     dynamic = {"x": {0: (1, 4)}}
     lower_and_compare(_TakesMore(), (torch.randn(2, 3),), dynamic=dynamic, other_inputs=[(torch.randn(4, 3),)])
     lower_and_compare(_TakesMore(), (torch.randn(2, 3), torch.randn(1, 3)), dynamic=dynamic)
+
+
+class TooLarge(torch.nn.Module):
+    def __init__(self, asked: list[str]) -> None:
+        super().__init__()
+        self.ask: Callable[[], None] = lambda: asked.append("asked")  # a list of its own would be put back
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.ask()
+        raise MemoryError("64 GB for a table")
+
+
+@pytest.mark.parametrize("method", ["auto", "export", "trace"])
+def test_want_of_memory_is_not_a_reason_to_try_another_method(method: str) -> None:
+    asked: list[str] = []
+    with pytest.raises(MemoryError, match="64 GB"):
+        _capture(TooLarge(asked), (torch.ones(2),), method=method)
+    assert asked == ["asked"]

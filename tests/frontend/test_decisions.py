@@ -70,6 +70,20 @@ def test_a_value_of_the_input_still_decides_nothing() -> None:
         _captured(ByInput().eval(), torch.rand(4, 3))
 
 
+class PartOfAPart(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        some = x[x > 0]
+        few = some[some > 0.5]
+        return few * 2 if few.numel() <= some.numel() else few * 3
+
+
+def test_a_selection_from_a_selection_is_taken_to_be_a_part_of_it() -> None:
+    captured = _captured(PartOfAPart().eval(), torch.rand(8, 3))
+    (note,) = captured.notes
+    assert "few.numel() <= some.numel()" in note
+    _holds(PartOfAPart(), captured, [torch.rand(8, 3), torch.randn(8, 3), -torch.rand(8, 3)])
+
+
 class LikeAWeight(nn.Module):
     """Decides over an input that looks like its only weight."""
 

@@ -68,3 +68,11 @@ def test_what_is_raised_at_arms_length_comes_back() -> None:
     with pytest.raises(GraphForgeError, match="too large") as told:
         apart("onnx", "say", say)
     assert told.value.notes == ("use less",)
+
+
+def test_want_of_memory_at_arms_length_is_not_blamed_on_the_file() -> None:
+    def ask_for_much() -> bytes:
+        raise MemoryError("64 GB for a table")
+
+    with pytest.raises(MemoryError, match="64 GB"):
+        apart("onnx", "infer shapes", ask_for_much)
