@@ -81,10 +81,13 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and end the process."""
+    """Run the command line and end the process.
+
+    Given arguments, it is a program that calls: its process is not ours to fork, and the command runs in it.
+    """
     from graphforge.cli.supervisor import supervised
 
-    sys.exit(supervised(run, sys.argv[1:] if arguments is None else arguments))
+    sys.exit(supervised(run, sys.argv[1:]) if arguments is None else run(arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
