@@ -26,14 +26,14 @@ def blaming(model: Any) -> Iterator[None]:
 
     Raises:
         GraphForgeError: the file is not valid; says what ONNX has against it.
+        MemoryError: there is not enough of it, which says nothing about the file.
     """
     try:
         yield
-    except (GraphForgeError, OSError):
+    except (GraphForgeError, MemoryError, OSError):
         raise
-    except (
-        Exception
-    ) as error:  # whatever an invalid graph leads to, most of all where its numbers are taken for indices
+    # whatever an invalid graph leads to, most of all where its numbers are taken for indices
+    except Exception as error:
         path = _file_of(model)
         complaint = None if path is None else _complaint(path)
         if complaint is None:

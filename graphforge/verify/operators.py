@@ -54,7 +54,7 @@ EXACT = frozenset(
     pixel_unshuffle channel_shuffle unique _unique2 unique_dim unique_consecutive nan_to_num alias detach rand
     randn rand_like randn_like uniform normal bernoulli multinomial randint randperm dropout native_dropout set
     resize complex view_as_real view_as_complex real imag conj _conj resolve_conj resolve_neg _local_scalar_dense
-    item equal glu_ max_unpool2d max_unpool3d copysign isclose nms
+    item equal max_unpool2d max_unpool3d copysign isclose nms
     """.split()
 )
 
