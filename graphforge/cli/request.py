@@ -175,6 +175,13 @@ class ModelRequest:
                 f"two files give data for input {next(iter(further[0]))!r}, and this command takes one set of inputs",
                 "name the inputs with --input-file NAME=FILE",
             )
+        described = [spec.name for spec in self.inputs]
+        unknown = next((name for name in self.ranges if name not in described), None)
+        if unknown is not None:
+            raise UsageError(
+                f"--range names input {unknown!r}, but --input describes: {', '.join(described) or 'none'}",
+                f"only random data has a range: describe the input, for example --input {unknown}:1x8:int64",
+            )
         if isinstance(inputs, ShapeSpec):
             inputs = ShapeSpec(self._ranged())
         return {"model": loaded, "inputs": inputs, "dynamic_shapes": self.dynamic, "seed": self.seed}
