@@ -15,7 +15,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["entering", "is_watched", "last_step", "lowered", "lowering", "share", "staged", "version_of"]
+__all__ = [
+    "entering",
+    "is_inside_staged",
+    "is_watched",
+    "last_step",
+    "lowered",
+    "lowering",
+    "share",
+    "staged",
+    "version_of",
+]
 
 PAGE_BYTES = 8192
 _HALF = PAGE_BYTES // 2
@@ -47,6 +57,12 @@ def staged(folder: Path | None) -> None:
     """The folder that is being written aside; None when it is in its place."""
     if _page is not None:
         _write(_HALF, {"folder": None if folder is None else str(folder.absolute())})
+
+
+def is_inside_staged(folder: Path) -> bool:
+    """Whether a folder lies in the one that is being written aside, and goes with it."""
+    outer = None if _page is None else _read(_page, _HALF).get("folder")
+    return outer is not None and folder.absolute().is_relative_to(outer)
 
 
 def last_step(page: mmap.mmap) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from graphforge.errors import GraphForgeError, argument
-from graphforge.last_step import staged
+from graphforge.last_step import is_inside_staged, staged
 
 __all__ = ["folder_beside", "put_in_place", "sweep"]
 
@@ -51,12 +51,15 @@ def folder_beside(wanted: Path) -> Iterator[Path]:
             f"cannot write to {str(wanted.parent)!r}: {error.strerror}",
             f"choose a writable folder: {argument('output', 'DIR')}",
         ) from None
-    staged(folder)
+    inside = is_inside_staged(folder)
+    if not inside:
+        staged(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        staged(None)
+        if not inside:
+            staged(None)
         if not wanted.exists():
             for parent in made:  # the innermost first; one that another process uses by now stays
                 with suppress(OSError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from graphforge import last_step
 from graphforge.staging import folder_beside, put_in_place, sweep
 from tests.cli.command import command_under_way, run_command
 
@@ -92,6 +94,18 @@ def test_a_crash_that_stays_names_the_vendor_and_keeps_the_file(tmp_path: Path) 
     (kept,) = [note.partition(": ")[2] for note in done.notes if note.startswith("what it was given is kept")]
     assert Path(kept).is_file()
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name != "__pycache__") == ["net.py"]
+
+
+def test_a_folder_inside_another_leaves_the_outer_one_to_be_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = mmap.mmap(-1, last_step.PAGE_BYTES)
+    monkeypatch.setattr(last_step, "_page", page)
+    with folder_beside(tmp_path / "net.onnx") as outer:
+        with folder_beside(outer / "bundle"):
+            assert last_step.last_step(page)["folder"] == str(outer)
+        assert last_step.last_step(page)["folder"] == str(outer)
+    assert last_step.last_step(page)["folder"] is None
 
 
 def _left_by_the_dead(parent: Path, name: str, what: str) -> Path:
