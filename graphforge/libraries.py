@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["export_helpers", "know_containers", "names_in_container"]
 
 _LIBRARY = "transformers"
+# What its exporter must have for caches to be taken apart; none of it is promised by the library.
+_FOR_CACHES = ("Cache", "_iter_subclasses", "_pytree_flatten", "_pytree_unflatten", "is_cache_class")
 
 
 def _exporter() -> Any:
@@ -37,7 +39,7 @@ def know_containers(model: Any) -> None:
     """
     exporter = _exporter()
     modules = getattr(model, "modules", None)
-    if exporter is None or modules is None:
+    if modules is None or not all(hasattr(exporter, name) for name in _FOR_CACHES):
         return
     homes = {type(module).__module__ for module in modules()}
     if not any(home.startswith(f"{_LIBRARY}.") for home in homes):

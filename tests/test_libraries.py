@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch.utils import _pytree
 
 import graphforge
+from graphforge import libraries
 from graphforge.call import output_names
 from graphforge.frontend.torchvision_fix import ensure_torchvision
 from graphforge.libraries import export_helpers
@@ -116,3 +118,13 @@ def test_what_the_library_replaces_is_put_back() -> None:
 def test_other_models_are_left_alone() -> None:
     with export_helpers(torch.nn.Linear(2, 2)):
         assert output_names(_pytree.tree_structure((1, {"a": 2}))) == ["output_0", "output_1_a"]
+
+
+def test_an_exporter_that_brings_less_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(torch.nn.Module):
+        __module__ = "transformers.models.other"
+
+    monkeypatch.setattr(libraries, "_exporter", lambda: SimpleNamespace(Cache=object))
+    known = set(_pytree.SUPPORTED_NODES)
+    libraries.know_containers(Other())
+    assert set(_pytree.SUPPORTED_NODES) == known
