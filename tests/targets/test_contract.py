@@ -266,7 +266,7 @@ class Mute(OnnxTarget):
 def test_target_that_nothing_here_runs_is_not_verified_for_its_own_reason(tmp_path: Path) -> None:
     bundle = graphforge.compile(torch.nn.ReLU(), torch.zeros(2), target=Mute(), output=tmp_path / "out")
     reason = "nothing on this machine runs what target onnx makes: it takes a board"
-    assert bundle.manifest["verification"] == {"passed": None, "skipped": reason}
+    assert bundle.manifest["verification"] == {"verdict": "skipped", "passed": None, "skipped": reason}
     assert f"not verified: {reason}" in bundle.manifest["notes"]
 
 

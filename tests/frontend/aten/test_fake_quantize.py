@@ -1,4 +1,12 @@
-"""Models trained for quantisation, in eval mode: the same bits as eager, scales in numbers, tensors and by channel."""
+"""Models trained for quantisation, in eval mode: the same bits as eager, scales in numbers, tensors and by channel.
+
+What the calls below become, by the way of capturing and the version of torch:
+aten.fake_quantize_per_tensor_affine.default, aten.fake_quantize_per_tensor_affine_cachemask.default;
+aten.fake_quantize_per_tensor_affine.tensor_qparams,
+aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default;
+aten.fake_quantize_per_channel_affine.default, aten.fake_quantize_per_channel_affine_cachemask.default; of modules in
+training for it aten._fused_moving_avg_obs_fq_helper.default, aten.fused_moving_avg_obs_fake_quant.default.
+"""
 
 from __future__ import annotations
 

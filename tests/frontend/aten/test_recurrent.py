@@ -1,4 +1,4 @@
-"""Recurrent layers: any length and batch, every option; packed sequences by their lengths."""
+"""Recurrent layers: any length and batch, every option; packed sequences (packed_recurrent) by their lengths."""
 
 from __future__ import annotations
 
