@@ -248,7 +248,7 @@ def _failing(
         at = dict(zip(names, sizes, strict=True))
         try:
             holds = holds_at(*(at[name] // by for name, by in divided.values()))
-        except (ArithmeticError, ValueError):  # a division by zero, most of all
+        except (ArithmeticError, ValueError, TypeError):  # a division by zero, most of all; or no truth value
             holds = False
         if not holds:
             yield at
@@ -256,12 +256,11 @@ def _failing(
 
 def _function(expression: Any, symbols: Sequence[Any]) -> Callable[..., Any]:
     """A condition as a function of numbers: in Python's own words where it can be said in them, which is quick."""
-    from torch.utils._sympy.interp import sympy_interp
+    import sympy
     from torch.utils._sympy.printers import PythonPrinter
-    from torch.utils._sympy.reference import PythonReferenceAnalysis
 
-    def slowly(*sizes: int) -> Any:
-        return sympy_interp(PythonReferenceAnalysis, dict(zip(symbols, sizes, strict=True)), expression)
+    def slowly(*sizes: int) -> bool:
+        return bool(expression.xreplace(dict(zip(symbols, map(sympy.Integer, sizes), strict=True))))
 
     try:
         text = PythonPrinter().doprint(expression)
