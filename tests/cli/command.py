@@ -74,8 +74,12 @@ def command_under_way(*arguments: str, cwd: Path, pass_fds: tuple[int, ...] = ()
 
 
 def _heed_interruptions() -> None:
-    """What a shell starts in the background ignores SIGINT, and so does all that it starts: not so the command."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """What a shell starts in the background ignores SIGINT, under nohup SIGHUP, and so does all that it starts.
+
+    Not so the command.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def run_command(*arguments: str, cwd: Path, timeout: float = LONGEST_SECONDS) -> Outcome:
