@@ -21,7 +21,7 @@ def without_rules(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def hide(*names: str, decompositions: bool = True) -> None:
         monkeypatch.setattr(lower, "lowering_for", lambda name: None if name in names else lowering_for(name))
         if not decompositions:
-            monkeypatch.setattr(decompose, "decompose_call", lambda *_: None)
+            monkeypatch.setattr(decompose, "decompose_call", lambda *_, over_pairs=False: None)
 
     return hide
 
@@ -101,7 +101,7 @@ def test_no_lowering_at_all_names_operator_module_and_line() -> None:
 
 
 def test_a_failing_decomposition_is_told(without_rules: Callable[..., None]) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, over_pairs: bool = False) -> None:
         raise LoweringError("aten.topk.default: no lowering", "torch's decomposition of it fails: ValueError: no")
 
     without_rules("aten.topk.default")
