@@ -48,7 +48,7 @@ class Outcome:
     Attributes:
         verdict: right, refused, undecided, wrong, died, hangs.
         reason: the first line of what was said.
-        file_was_right: for a refusal by verification, whether the file it threw away was right.
+        file_was_right: for a refusal by verification or a file left undecided, whether the file was right.
     """
 
     verdict: str
@@ -97,8 +97,8 @@ def main() -> int:
             attempt = _attempt(kind, seed)
             outcome = _in_a_process(attempt.compile)
             found[kind][outcome.verdict] += 1
-            if outcome.verdict == "refused":
-                found[kind]["refused though the file was right"] += outcome.file_was_right
+            if outcome.verdict in ("refused", "undecided"):
+                found[kind]["not passed though the file was right"] += outcome.file_was_right
                 reasons[outcome.kind][kind] += 1
             if outcome.bad or outcome.file_was_right:
                 bad += outcome.bad
@@ -214,13 +214,13 @@ def _warm_up() -> None:
 
 
 def _table(found: dict[str, Counter[str]], reasons: dict[str, Counter[str]], seconds: float, seed: int) -> str:
-    heads = ["right", "refused", "refused though the file was right", "undecided", "wrong", "died", "hangs"]
+    heads = ["right", "refused", "not passed though the file was right", "undecided", "wrong", "died", "hangs"]
     lines = ["", f"{seconds:.0f} s, seeds from {seed}", "", f"| kind | tried | {' | '.join(heads)} |", "|---" * 9 + "|"]
     for kind, verdicts in found.items():
         tried = sum(count for verdict, count in verdicts.items() if verdict != heads[2])
         lines.append(f"| {kind} | {tried} | {' | '.join(str(verdicts[head]) for head in heads)} |")
     if reasons:
-        lines += ["", "| refused because | programs | graphs |", "|---|---|---|"]
+        lines += ["", "| not passed because | programs | graphs |", "|---|---|---|"]
         for reason, counts in sorted(reasons.items(), key=lambda item: -item[1].total()):
             lines.append(f"| {reason.replace('|', '/')} | {counts['programs']} | {counts['graphs']} |")
     return "\n".join(lines)

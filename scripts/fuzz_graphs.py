@@ -13,6 +13,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from scripts.fuzz_values import NoChoiceError, Values
+
 __all__ = ["Graph", "draw_graph", "shorter"]
 
 _TRIES = 60
@@ -232,17 +234,12 @@ def shorter(graph: Graph) -> Iterator[Graph]:
             yield replace(graph, outputs=(node.name,))
 
 
-class _NoChoiceError(Exception):
-    """No value fits what a node needs."""
-
-
-class _Draw:
+class _Draw(Values):
     """What a node is drawn from: the values so far, at every size."""
 
     def __init__(self, graph: Graph, values: list[dict[str, np.ndarray]], rng: random.Random) -> None:
+        super().__init__(values, rng)
         self.graph = graph
-        self.values = values
-        self.rng = rng
         self.opset = graph.opset
         self.constants = dict(graph.constants)
 
@@ -251,27 +248,12 @@ class _Draw:
         fits = [
             name for name, value in self.values[0].items() if value.dtype.kind in kinds and least <= value.ndim <= most
         ]
-        if not fits:
-            raise _NoChoiceError
-        return fits[-1] if self.rng.random() < 0.55 else self.rng.choice(fits)
+        return self.choose(fits)
 
     def of(self, name: str) -> np.ndarray:
         """Its value at one size."""
-        return self.values[0][name]
-
-    def axis(self, name: str) -> int:
-        """One of its axes, negative at times."""
-        rank = self.of(name).ndim
-        if rank == 0:
-            raise _NoChoiceError
-        return self.rng.randrange(-rank, rank)
-
-    def size(self, name: str, axis: int) -> int:
-        """Size of an axis that is the same at every promised size."""
-        sizes = {values[name].shape[axis] for values in self.values}
-        if len(sizes) != 1:
-            raise _NoChoiceError
-        return int(sizes.pop())
+        value: np.ndarray = self.values[0][name]
+        return value
 
     def constant(self, array: Any) -> str:
         """A new constant."""
@@ -299,7 +281,7 @@ def _with_a_node(graph: Graph, rng: random.Random) -> Graph | None:
     draw = _Draw(graph, values, rng)
     try:
         operator, inputs, attributes = rng.choice(_MAKERS)(draw)
-    except _NoChoiceError:
+    except NoChoiceError:
         return None
     outputs = attributes.pop("_outputs", 1)
     node = Node(f"v{len(graph.nodes)}", operator, tuple(inputs), attributes, outputs)
@@ -344,7 +326,7 @@ def _where(d: _Draw) -> Made:
     a = d.pick("f")
     condition = d.rng.choice([n for n, v in d.values[0].items() if v.dtype.kind == "b"] or [""])
     if not condition:
-        raise _NoChoiceError
+        raise NoChoiceError
     return "Where", [condition, a, d.constant(np.array(0.5, d.of(a).dtype))], {}
 
 
@@ -388,13 +370,13 @@ def _along(d: _Draw) -> Made:
 
 def _moved(d: _Draw) -> Made:
     a = d.pick("fib", 1)
-    rank = d.of(a).ndim
+    rank = d.rank(a)
     order = list(range(rank))
     d.rng.shuffle(order)
     axis = d.axis(a)
-    top = min(values[a].shape[axis] for values in d.values)
+    top = d.least_size(a, axis)
     if top < 1:
-        raise _NoChoiceError
+        raise NoChoiceError
     squeezed: Made = ("Unsqueeze", [a, d.numbers(0)], {}) if d.opset >= 13 else ("Unsqueeze", [a], {"axes": [0]})
     halves: Made = ("Split", [a], {"axis": axis, "_outputs": 2} | ({"num_outputs": 2} if d.opset >= 18 else {}))
     return d.rng.choice(
@@ -428,7 +410,7 @@ def _matrix(d: _Draw) -> Made:
     a = d.pick("f", 2)
     last = d.size(a, -1)
     weight = d.weight(a, last, d.rng.randint(1, 5))
-    if d.of(a).ndim == 2 and d.rng.random() < 0.5:
+    if d.rank(a) == 2 and d.rng.random() < 0.5:
         return (
             "Gemm",
             [a, weight, d.weight(a, 1)],
@@ -439,7 +421,7 @@ def _matrix(d: _Draw) -> Made:
 
 def _window(d: _Draw) -> Made:
     a = d.pick("f", 3, 4)
-    rank = d.of(a).ndim - 2
+    rank = d.rank(a) - 2
     pads = [d.rng.choice((0, 1)) for _ in range(2 * rank)]
     if d.rng.random() < 0.6:
         channels = d.size(a, 1)
@@ -478,7 +460,7 @@ def _normal(d: _Draw) -> Made:
 
 def _pad(d: _Draw) -> Made:
     a = d.pick("f", 1)
-    rank = d.of(a).ndim
+    rank = d.rank(a)
     pads = [d.rng.choice((0, 0, 1)) for _ in range(2 * rank)]
     mode = d.rng.choice(("constant", "constant", "edge", "reflect"))
     value = [d.constant(np.array(0.5, d.of(a).dtype))] if mode == "constant" and d.rng.random() < 0.5 else []

@@ -29,7 +29,6 @@ _AMPLIFIED = 20  # times what a unit in the last place of the inputs does
 def compile_program(source: str, seed: int) -> dict[str, Any]:
     """The outcome of one PyTorch program, as keywords of Outcome."""
     import graphforge
-    from graphforge.errors import GraphForgeError, InternalError
 
     rng = random.Random(seed)
     opset = rng.choice((None, None, None, 11, 13, 17, 18, 21))
@@ -51,24 +50,30 @@ def compile_program(source: str, seed: int) -> dict[str, Any]:
             )
             return where / "model.onnx"
 
+        return _outcome(compiled, lambda path: _judge(path, module, names.others(), inputs))
+
+
+def _outcome(compiled: Callable[[bool], Path], judge: Callable[[Path], str]) -> dict[str, Any]:
+    """Compile, and judge whatever file there is, one that verification threw away or left undecided, too."""
+    from graphforge.errors import GraphForgeError, InternalError, UndecidedError, VerificationError
+
+    try:
+        complaint = judge(compiled(True))
+    except InternalError as error:
+        return {"verdict": "died", "reason": f"internal error: {error}".splitlines()[0]}
+    except GraphForgeError as error:
+        told: dict[str, Any] = {"verdict": "refused", "reason": error.message.splitlines()[0]}
+        if isinstance(error, UndecidedError):
+            told["verdict"] = "undecided"
+        if not isinstance(error, VerificationError):
+            return told
         try:
-            path = compiled(True)
-        except InternalError as error:
-            return {"verdict": "died", "reason": f"internal error: {error}".splitlines()[0]}
-        except GraphForgeError as error:
-            reason = error.message.splitlines()[0]
-            if "does not agree" not in reason:
-                return {"verdict": "refused", "reason": reason}
-            try:
-                thrown_away = compiled(False)
-            except GraphForgeError:
-                return {"verdict": "refused", "reason": reason}
-            complaint = _judge(thrown_away, module, names.others(), inputs)
-            return {"verdict": "refused", "reason": reason, "file_was_right": not complaint}
-        except Exception as error:
-            return {"verdict": "died", "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
-        complaint = _judge(path, module, names.others(), inputs)
-        return {"verdict": "wrong" if complaint else "right", "reason": complaint}
+            return told | {"file_was_right": not judge(compiled(False))}
+        except GraphForgeError:
+            return told
+    except Exception as error:
+        return {"verdict": "died", "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
+    return {"verdict": "wrong" if complaint else "right", "reason": complaint}
 
 
 def _load(file: Path) -> ModuleType:
@@ -197,7 +202,6 @@ def compile_graph(graph: Graph, seed: int) -> dict[str, Any]:
     import onnx
 
     import graphforge
-    from graphforge.errors import GraphForgeError, InternalError
 
     rng = random.Random(seed)
     opset = rng.choice((None, None, 11, 13, 15, 17, 18, 20, 21))
@@ -213,20 +217,4 @@ def compile_graph(graph: Graph, seed: int) -> dict[str, Any]:
             )
             return where / "model.onnx"
 
-        try:
-            path = compiled(True)
-        except InternalError as error:
-            return {"verdict": "died", "reason": f"internal error: {error}".splitlines()[0]}
-        except GraphForgeError as error:
-            reason = error.message.splitlines()[0]
-            if "does not agree" not in reason:
-                return {"verdict": "refused", "reason": reason}
-            try:
-                thrown_away = compiled(False)
-            except GraphForgeError:
-                return {"verdict": "refused", "reason": reason}
-            return {"verdict": "refused", "reason": reason, "file_was_right": not _judge_graph(thrown_away, graph)}
-        except Exception as error:
-            return {"verdict": "died", "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
-        complaint = _judge_graph(path, graph)
-        return {"verdict": "wrong" if complaint else "right", "reason": complaint}
+        return _outcome(compiled, lambda path: _judge_graph(path, graph))

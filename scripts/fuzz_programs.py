@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from scripts.fuzz_values import NoChoiceError, Values
+
 __all__ = ["Program", "draw_program", "module_of", "shorter"]
 
 _FLOATS = (torch.float32, torch.float64, torch.float16)
@@ -209,17 +211,12 @@ def shorter(program: Program) -> Iterator[Program]:
         )
 
 
-class _NoChoiceError(Exception):
-    """No value fits what a statement needs."""
-
-
-class _Draw:
+class _Draw(Values):
     """What a statement is drawn from: the values so far, at every size."""
 
     def __init__(self, program: Program, values: list[dict[str, torch.Tensor]], rng: random.Random) -> None:
+        super().__init__(values, rng)
         self.program = program
-        self.values = values
-        self.rng = rng
         self.weights = dict(program.weights)
 
     def pick(
@@ -238,31 +235,7 @@ class _Draw:
             }[kind]
             if right and least <= value.dim() <= most and name not in self.weights and where(name):
                 fits.append(name)
-        if not fits:
-            raise _NoChoiceError
-        return fits[-1] if self.rng.random() < 0.55 else self.rng.choice(fits)
-
-    def dim(self, name: str) -> int:
-        """Its rank."""
-        return self.values[0][name].dim()
-
-    def axis(self, name: str) -> int:
-        """One of its axes, negative at times."""
-        rank = self.dim(name)
-        if rank == 0:
-            raise _NoChoiceError
-        return self.rng.randrange(-rank, rank)
-
-    def size(self, name: str, axis: int) -> int:
-        """Size of an axis that is the same at every promised size."""
-        sizes = {values[name].shape[axis] for values in self.values}
-        if len(sizes) != 1:
-            raise _NoChoiceError
-        return sizes.pop()
-
-    def least_size(self, name: str, axis: int) -> int:
-        """The least that an axis is."""
-        return min(values[name].shape[axis] for values in self.values)
+        return self.choose(fits)
 
     def weight(self, like: str, *sizes: int) -> str:
         """A new weight with the element type of a value."""
@@ -294,7 +267,7 @@ def _with_a_line(program: Program, rng: random.Random) -> Program | None:
     group = rng.choices(tuple(_GROUPS), weights=tuple(weight for weight, _ in _GROUPS.values()))[0]
     try:
         text = rng.choice(_GROUPS[group][1])(draw)
-    except _NoChoiceError:
+    except NoChoiceError:
         return None
     name = f"v{len(program.lines)}"
     line = text.replace("$", name) if "$" in text else f"{name} = {text}"
@@ -329,8 +302,8 @@ def _binary(form: str, kind: str = "float") -> Callable[[_Draw], str]:
 
 def _slice(d: _Draw) -> str:
     a = d.pick("any", 1)
-    parts = [":"] * d.dim(a)
-    parts[d.rng.randrange(d.dim(a))] = d.rng.choice(
+    parts = [":"] * d.rank(a)
+    parts[d.rng.randrange(d.rank(a))] = d.rng.choice(
         ("1:", ":-1", "::2", "-2:", ":2", "1:-1", "-3:-1", "0", "-1", "None, :", "1::2", "-8:0", "2:", ":1")
     )
     return f"{a}[{', '.join(parts)}]"
@@ -344,8 +317,8 @@ def _write(d: _Draw) -> str:
 
 
 def _slice_parts(d: _Draw, a: str) -> str:
-    parts = [":"] * d.dim(a)
-    parts[d.rng.randrange(d.dim(a))] = d.rng.choice(("1:", ":-1", "::2", "-2:", "0", "-1", "-8:0", ":3"))
+    parts = [":"] * d.rank(a)
+    parts[d.rng.randrange(d.rank(a))] = d.rng.choice(("1:", ":-1", "::2", "-2:", "0", "-1", "-8:0", ":3"))
     return ", ".join(parts)
 
 
@@ -359,7 +332,7 @@ def _view_write(d: _Draw) -> str:
 
 def _reshape(d: _Draw) -> str:
     a = d.pick("any", 1)
-    i = d.rng.randrange(d.dim(a))
+    i = d.rng.randrange(d.rank(a))
     return d.rng.choice(
         (
             f"{a}.reshape(-1)",
@@ -368,7 +341,7 @@ def _reshape(d: _Draw) -> str:
             f"{a}.unsqueeze({i})",
             f"{a}.squeeze({i})",
             f"{a}.reshape(*{a}.shape[::-1])",
-            f"{a}.view({a}.shape[0], -1)" if d.dim(a) < 3 else f"{a}.flatten(0, 1)",
+            f"{a}.view({a}.shape[0], -1)" if d.rank(a) < 3 else f"{a}.flatten(0, 1)",
             f"{a}.unflatten({i}, (-1, 1))",
             f"{a}[None].expand(3, *{a}.shape)",
         )
@@ -470,7 +443,7 @@ def _gather(d: _Draw) -> str:
     i = d.axis(a)
     top = d.least_size(a, i)
     if top < 1:
-        raise _NoChoiceError
+        raise NoChoiceError
     places = [d.rng.randrange(top) for _ in range(3)]
     return d.rng.choice(
         (

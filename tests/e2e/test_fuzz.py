@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
+from graphforge.errors import GraphForgeError, UndecidedError, VerificationError
 from scripts import fuzz_graphs, fuzz_judge, fuzz_programs
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -43,3 +45,25 @@ def test_the_judge_sees_a_constant_that_is_a_little_off(tmp_path: Path) -> None:
     changed.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([2.0002], np.float32), "c0"))
     onnx.save(changed, path)
     assert "elements, worst off by" in fuzz_judge._judge_graph(path, graph)
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(UndecidedError, "undecided"), (VerificationError, "refused")])
+def test_a_file_that_verification_did_not_pass_is_judged_too(
+    tmp_path: Path, error: type[GraphForgeError], verdict: str
+) -> None:
+    def compiled(verify: bool) -> Path:
+        if verify:
+            raise error("no")
+        return tmp_path
+
+    for complaint in ("", "off"):
+        told = fuzz_judge._outcome(compiled, lambda _, said=complaint: said)  # type: ignore[misc]
+        assert told == {"verdict": verdict, "reason": "no", "file_was_right": not complaint}
+
+
+def test_what_judging_stumbles_over_is_not_called_right(tmp_path: Path) -> None:
+    def broken(_: Path) -> str:
+        raise ValueError("cannot be loaded")
+
+    assert fuzz_judge._outcome(lambda _: tmp_path, broken)["verdict"] == "died"
+    assert fuzz_judge._outcome(lambda _: tmp_path, lambda _: "off")["verdict"] == "wrong"
