@@ -119,7 +119,11 @@ class _Cause:
 _NO_FAKE = re.compile(
     r"no fake impl registered for <?(?:CustomOpDef\()?([\w:.]+)|UnsupportedOperatorException: ([\w:.]+)|fake kernel"
 )
-_BAKED = re.compile(r"Constraints violated|specialized it to be a constant|not all values of|as the number")
+# The last is what torch says of going through a tensor row by row (unbind, `for row in x`) along a dim that varies.
+_BAKED = re.compile(
+    r"Constraints violated|specialized it to be a constant|not all values of|as the number"
+    r"|number of sections must be larger than 0, got s\d"
+)
 _NUMPY = re.compile(r"\.numpy\(\)|numpy\.ndarray|TracerWarning|not support.*numpy", re.IGNORECASE)
 _NOT_SYMBOLIC = re.compile(r"(\w+)\(\).*must be .*(?:not|got|but found) .*(?:SymInt|torch\.SymInt)|(\w+)\(\).*SymInt")
 _POINTER = re.compile(r"data pointer|data_ptr|storage of a fake|invalid python storage", re.IGNORECASE)

@@ -342,7 +342,9 @@ def verify(
         if trial.outputs and isinstance(found, Accepted):
             trial = _judged(trial, found, reference, artifact, tolerances, shares)
         if data.startswith("picks") and trial.verdict == "undecided":
-            return  # many candidates close together: which of them are picked proves nothing either way
+            # many candidates close together: which of them are picked proves nothing either way
+            notes.append(f"inputs from which the model {data} were left out: its candidates lie too close together")
+            return
         if not trial.passed:
             trial = _explained(trial, reference, artifact, shapes, found.feeds, example, trials, run_once)
             provable = any(one.verdict == "failed" and _STRANGE not in one.reason for one in trial.outputs)

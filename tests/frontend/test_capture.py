@@ -196,6 +196,14 @@ class ReadsASize(torch.nn.Module):
         return x + torch.ones(int(x.shape[0])).view(2, 2).reshape(-1, 1)
 
 
+class RowByRow(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = x.new_zeros(())
+        for row in x:
+            total = total + row[row > 0.5].sum()
+        return total
+
+
 class Decides(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.sum() > 3:
@@ -212,10 +220,11 @@ class Decides(torch.nn.Module):
             "for step in range(x.shape[0]):",
             "while_loop or scan",
         ),
+        (RowByRow(), "loops in Python over a size, which was promised to vary", "for row in x:", "tensor operators"),
         (ReadsASize(), "takes dim n, which was promised to vary, for the number 4", ".view(2, 2)", "x.shape[0]"),
         (Decides(), "decides in Python what depends on data", "if x.sum() > 3:", "torch._check(x.sum() > 3)"),
     ],
-    ids=["loop", "size", "decision"],
+    ids=["loop", "rows", "size", "decision"],
 )
 def test_a_refusal_says_what_the_model_does_and_where(
     model: torch.nn.Module, doing: str, line: str, advice: str
