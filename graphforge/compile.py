@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from graphforge.frontend.torchvision_fix import watch_torchvision
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
 from graphforge.prepare import Prepared, check_canonical, count_nodes, example_feeds, prepare, reference_runner, to_ir
+from graphforge.ranges.samples import SAMPLES, Samples, samples_for
 from graphforge.reproducer import leave_reproducer
 from graphforge.targets.contract import asking
 
@@ -45,6 +46,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     opset: int | None = None,
     precision: str | None = None,
     target_options: Mapping[str, Any] | None = None,
+    calibration: str | Path | Mapping[str, Any] | None = None,
     outputs: str | None = None,
     nms: str | None = None,
     capture: str = "auto",
@@ -83,6 +85,9 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         opset: opset of the default domain to deliver; None lets the target choose.
         precision: the arithmetic, in the target's words; `graphforge targets NAME` lists them.
         target_options: options of the target by name; `graphforge targets NAME` lists them too.
+        calibration: inputs of the model's own kind, normalised, on which ranges are measured for reduced precision: a
+            folder (FOLDER/<input name>/0000.npy), an .npz file, or arrays by input name.  Without any the example and
+            random inputs like it are used, and the notes say so.
         outputs: for results whose size depends on data: ``ragged`` as eager returns them, or ``padded`` to a fixed size
             with the count beside them (``num_dets``); None lets the target choose.
         nms: ``native`` uses ONNX's NonMaxSuppression, ``portable`` plain tensor algebra; None lets the target choose.
@@ -119,6 +124,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         opset=opset,
         precision=precision,
         target_options=dict(target_options or {}),
+        calibration=calibration,
         outputs=outputs,
         nms=nms,
         capture=capture,
@@ -184,6 +190,7 @@ def _compile(options: CompileOptions, planned: Plan, prepared: Prepared, folder:
     with ExitStack() as building:
         building.enter_context(paused_collector())
         lowered, facts = to_ir(prepared, capture=options.capture, target=planned.target.name, journal=journal)
+        lowered.meta[SAMPLES] = _samples(prepared, options)
         records = _run_passes(lowered, planned, prepared, options, journal)
         with staging(folder) as staged:
             with journal.step("emit") as step, asking(planned.target, "the artifact"):
@@ -214,6 +221,21 @@ def _compile(options: CompileOptions, planned: Plan, prepared: Prepared, folder:
             f"to take it all the same: {argument('accept_undecided', True)}",
         )
     return Bundle(folder, manifest)
+
+
+def _samples(prepared: Prepared, options: CompileOptions) -> Samples | Callable[[], Samples]:
+    """What ranges are measured on: data that is given is read at once, any other is made when a pass asks for it."""
+
+    def made() -> Samples:
+        return samples_for(
+            prepared.shapes,
+            example_feeds(prepared),
+            prepared.further,
+            calibration=options.calibration,
+            seed=options.seed,
+        )
+
+    return made if options.calibration is None else made()
 
 
 def _name_of(model: Any) -> str:

@@ -26,6 +26,7 @@ class CompileOptions:
     opset: int | None = None
     precision: str | None = None
     target_options: Mapping[str, Any] = field(default_factory=dict)
+    calibration: str | Path | Mapping[str, Any] | None = None
     outputs: str | None = None
     nms: str | None = None
     capture: str = "auto"
@@ -103,7 +104,7 @@ def plan(options: CompileOptions) -> Plan:
         target,
         opset=options.opset,
         precision=options.precision,
-        own=options.target_options,
+        own=_with_calibration(target, options),
         outputs=options.outputs,
         nms=options.nms,
     )
@@ -122,3 +123,16 @@ def plan(options: CompileOptions) -> Plan:
         if isinstance(instrument, PrintAfter):
             instrument.refuse_unknown([*planned.canonical, *planned.legalising])
     return planned
+
+
+def _with_calibration(target: Target, options: CompileOptions) -> dict[str, Any]:
+    """The target's options; one of them is the calibration data, where the target writes it into what it makes."""
+    from graphforge.targets.options import declared_options
+
+    own = dict(options.target_options)
+    if options.calibration is None or all(one.name != "calibration" for one in declared_options(target)):
+        return own
+    if "calibration" in own:
+        raise UsageError("calibration data is given twice: for the compilation and as an option of the target")
+    data = options.calibration
+    return {**own, "calibration": str(data) if isinstance(data, Path) else data}

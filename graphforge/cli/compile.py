@@ -37,6 +37,12 @@ __all__ = ["command"]
     "NAME` lists them.",
 )
 @click.option(
+    "--calibration",
+    metavar="DIR|FILE.npz",
+    help="Inputs of the model's own kind, normalised: ranges for reduced precision are measured on them.  DIR holds "
+    "<input name>/0000.npy; FILE.npz one array an input.  [default: the example and random inputs like it]",
+)
+@click.option(
     "--outputs",
     type=click.Choice(["ragged", "padded"]),
     help="Results whose size depends on data: as eager returns them, or padded with a count.  [default: the target's]",
@@ -74,6 +80,7 @@ def command(
     opset: int | None,
     precision: str | None,
     target_options: tuple[str, ...],
+    calibration: str | None,
     outputs: str | None,
     nms: str | None,
     capture: str,
@@ -125,6 +132,7 @@ def command(
         opset=opset,
         precision=precision,
         target_options=_target_options(target_options),
+        calibration=calibration,
         outputs=outputs,
         nms=nms,
         capture=capture,

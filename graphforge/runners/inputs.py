@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphforge.errors import UsageError, argument
+from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.limiting import check_limit
 from graphforge.runners.arrays import Array, dtype_name
 from graphforge.runners.structure import Bounds, are_offsets, codes_of, imposed, integers, mask, with_both
 from graphforge.spec import ShapeSpec, TensorSpec
 
-__all__ = ["as_dtype", "candidate_feeds", "check_feeds", "random_array", "random_feeds"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["as_dtype", "candidate_feeds", "check_feeds", "feeds_for", "random_array", "random_feeds"]
 
 # Draws that are left to chance, when everything deliberate was refused: a threshold may leave nothing of a single row.
 _FURTHER = 6
@@ -258,3 +261,20 @@ def as_dtype(drawn: Array, dtype: str) -> Array:
 
         return drawn.astype(ml_dtypes.bfloat16)
     return drawn.astype(dtype)
+
+
+def feeds_for(model: ir.Model, sizes: Mapping[str, int], *, seed: int = 0) -> dict[str, Array]:
+    """Seeded random inputs for a graph, at the sizes given for its named dims, 2 where a name is missing.
+
+    Raises:
+        GraphForgeError: an input has no type or shape.
+    """
+    inputs = []
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        if value.dtype is None or value.shape is None or value.name is None:
+            raise GraphForgeError(f"input {value.name!r} has no type and shape, so nothing can be drawn for it")
+        shape = tuple(dim if isinstance(dim, int) else sizes.get(dim.value or "", 2) for dim in value.shape.dims)
+        inputs.append(TensorSpec(value.name, shape, value.dtype.numpy().name))
+    return random_feeds(ShapeSpec(tuple(inputs)), {}, seed=seed)

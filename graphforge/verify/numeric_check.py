@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from graphforge.errors import GraphForgeError, argument
 from graphforge.runners.arrays import Array
-from graphforge.runners.inputs import random_feeds
+from graphforge.runners.inputs import feeds_for
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
-from graphforge.spec import ShapeSpec, TensorSpec
 from graphforge.verify.tolerance import Tolerances, for_model
 from graphforge.verify.verify import compare_outputs
 
@@ -90,23 +89,6 @@ class NumericCheck:
             if not output.passed:
                 raise GraphForgeError(f"pass {pass_.name} changes output {output.name!r}: {output.reason}", way_out)
         self._expected = found
-
-
-def feeds_for(model: Model, sizes: Mapping[str, int], *, seed: int = 0) -> dict[str, Array]:
-    """Seeded random inputs for a graph, at the sizes given for its named dims, 2 where a name is missing.
-
-    Raises:
-        GraphForgeError: an input has no type or shape.
-    """
-    inputs = []
-    for value in model.graph.inputs:
-        if value.is_initializer():
-            continue
-        if value.dtype is None or value.shape is None or value.name is None:
-            raise GraphForgeError(f"input {value.name!r} has no type and shape, so nothing can be drawn for it")
-        shape = tuple(dim if isinstance(dim, int) else sizes.get(dim.value or "", 2) for dim in value.shape.dims)
-        inputs.append(TensorSpec(value.name, shape, value.dtype.numpy().name))
-    return random_feeds(ShapeSpec(tuple(inputs)), {}, seed=seed)
 
 
 def run_as_written(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]:

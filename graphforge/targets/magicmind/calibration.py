@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphforge.errors import GraphForgeError
+from graphforge.ranges.reading import checked_streams, samples_per_feed
 from graphforge.spec import ShapeSpec, TensorSpec
 
 __all__ = ["CalibrationSet", "Stream", "read_calibration", "write_calibration"]
@@ -42,32 +43,20 @@ class CalibrationSet:
 
 
 def read_calibration(source: str | Mapping[str, Any], shapes: ShapeSpec) -> CalibrationSet:
-    """Read calibration data for every input.
-
-    Forms: an .npz with one array an input (samples along the first axis); a folder with one sub-folder of .npy files
-    an input, or of .npy files alone when there is one input; a mapping from input name to an array or to samples.
+    """Read calibration data for every input, in the forms that ``checked_streams`` takes.
 
     Raises:
         GraphForgeError: data for an input is missing, has a shape or type it cannot have, or streams differ in length.
     """
-    found = _load(source, shapes)
-    names = [tensor.name for tensor in shapes.inputs]
-    unknown = sorted(set(found) - set(names))
-    if unknown:
-        raise GraphForgeError(
-            f"calibration data is given for {', '.join(unknown)}, but the inputs are: {', '.join(names)}"
+    found = checked_streams(source, shapes)
+    streams = tuple(
+        Stream(
+            tensor.name,
+            tuple(_narrowed(tensor, sample, number) for number, sample in enumerate(found[tensor.name])),
+            samples_per_feed(tensor, found[tensor.name]),
         )
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise GraphForgeError(
-            f"calibration data is missing for input {', '.join(missing)}",
-            "MagicMind calibrates with one stream for every input",
-        )
-    streams = tuple(_stream(tensor, found[tensor.name]) for tensor in shapes.inputs)
-    feeds = {stream.name: len(stream.samples) // stream.per_feed for stream in streams}
-    if len(set(feeds.values())) > 1:
-        counts = ", ".join(f"{name} {count}" for name, count in feeds.items())
-        raise GraphForgeError(f"the calibration streams have different numbers of feeds: {counts}")
+        for tensor in shapes.inputs
+    )
     return CalibrationSet(streams, tuple(_notes(streams)))
 
 
@@ -101,95 +90,14 @@ def write_calibration(
     return entries, written
 
 
-def _load(source: str | Mapping[str, Any], shapes: ShapeSpec) -> dict[str, list[np.ndarray]]:
-    if isinstance(source, Mapping):
-        return {name: [np.asarray(sample) for sample in samples] for name, samples in source.items()}
-    path = Path(source)
-    if path.is_dir():
-        return _load_folder(path, shapes)
-    if not path.is_file():
-        raise GraphForgeError(
-            f"calibration data {source} does not exist", "give a folder or an .npz file of normalised inputs"
-        )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise GraphForgeError(f"calibration data {source} is not a .npz archive of arrays by input name")
-            return {name: list(archive[name]) for name in archive.files}
-    except GraphForgeError:
-        raise
-    except Exception as error:  # numpy lets through whatever its parsers raise
-        raise GraphForgeError(f"calibration data {source} cannot be read: {error}") from error
-
-
-def _load_folder(path: Path, shapes: ShapeSpec) -> dict[str, list[np.ndarray]]:
-    folders = {entry.name: entry for entry in sorted(path.iterdir()) if entry.is_dir()}
-    if not folders and len(shapes.inputs) == 1:
-        folders = {shapes.inputs[0].name: path}
-    found = {}
-    for name, folder in folders.items():
-        files = sorted(folder.glob("*.npy"))
-        try:
-            found[name] = [np.load(file, allow_pickle=False) for file in files]
-        except Exception as error:  # numpy lets through whatever its parsers raise
-            raise GraphForgeError(f"calibration data in {folder} cannot be read: {error}") from error
-    if not any(found.values()):
-        raise GraphForgeError(
-            f"calibration folder {path} has no .npy files",
-            "lay them out as FOLDER/<input name>/0000.npy, each an array like one feed of that input",
-        )
-    return found
-
-
-def _stream(tensor: TensorSpec, samples: Sequence[np.ndarray]) -> Stream:
-    if not samples:
-        raise GraphForgeError(f"calibration data for input {tensor.name!r} is empty")
-    ready = tuple(_sample(tensor, sample, number) for number, sample in enumerate(samples))
-    # Slices of one along the batch axis are joined to feeds of the size that build_mm.py sets: the example's.
-    per_feed = tensor.shape[0] if tensor.shape and ready[0].shape[0] == 1 else 1
-    if len(ready) < per_feed:
-        raise GraphForgeError(
-            f"calibration data for input {tensor.name!r} has {len(ready)} samples, less than one batch of {per_feed}"
-        )
-    if per_feed > 1 and len({sample.shape for sample in ready}) > 1:
-        raise GraphForgeError(
-            f"calibration samples of input {tensor.name!r} have different shapes and cannot be joined to batches "
-            f"of {per_feed}",
-            "give an example input of batch size 1, or samples of one shape",
-        )
-    return Stream(tensor.name, ready, per_feed)
-
-
-def _sample(tensor: TensorSpec, sample: np.ndarray, number: int) -> np.ndarray:
-    where = f"calibration sample {number} of input {tensor.name!r}"
-    if sample.ndim == len(tensor.shape) - 1:
-        sample = sample[np.newaxis]  # a picture without its batch axis
-    if sample.ndim != len(tensor.shape):
-        raise GraphForgeError(f"{where} has shape {list(sample.shape)}, expected one like {list(tensor.shape)}")
-    for axis, size in enumerate(sample.shape):
-        wanted = tensor.dims.get(axis)
-        fits = size in wanted if wanted is not None else size == tensor.shape[axis]
-        if not fits and not (axis == 0 and size == 1):
-            allowed = f"{wanted.low}..{wanted.high}" if wanted is not None else str(tensor.shape[axis])
-            raise GraphForgeError(
-                f"{where} has size {size} on axis {axis}, expected {allowed}",
-                "calibration data lie as the ONNX file wants them (usually NCHW), already normalised",
-            )
-    return _narrowed(sample, where, floats=tensor.dtype.startswith(("float", "bfloat")))
-
-
-def _narrowed(sample: np.ndarray, where: str, *, floats: bool) -> np.ndarray:
-    if floats and sample.dtype.kind == "f":
-        if not np.isfinite(sample).all():
-            raise GraphForgeError(f"{where} has NaN or Inf values")
+def _narrowed(tensor: TensorSpec, sample: np.ndarray, number: int) -> np.ndarray:
+    """In the types that MagicMind's calibrators read."""
+    if sample.dtype.kind == "f":
         return np.ascontiguousarray(sample, dtype=np.float32)
-    if not floats and sample.dtype.kind in "iub":
-        narrowed = sample.astype(np.int32)
-        if not np.array_equal(narrowed.astype(sample.dtype), sample):
-            raise GraphForgeError(f"{where} has values that do not fit int32")
-        return np.ascontiguousarray(narrowed)
-    wanted = "floats" if floats else "integers"
-    raise GraphForgeError(f"{where} has dtype {sample.dtype}, expected {wanted}")
+    narrowed = sample.astype(np.int32)
+    if not np.array_equal(narrowed.astype(sample.dtype), sample):
+        raise GraphForgeError(f"calibration sample {number} of input {tensor.name!r} has values that do not fit int32")
+    return np.ascontiguousarray(narrowed)
 
 
 def _notes(streams: Sequence[Stream]) -> list[str]:
