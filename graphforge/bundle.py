@@ -27,12 +27,24 @@ if TYPE_CHECKING:
 
     from graphforge.journal import Journal
     from graphforge.prepare import Prepared
+    from graphforge.runtime.dataset import Dataset
+    from graphforge.runtime.preprocess import Step
     from graphforge.runtime.result import RunReport
     from graphforge.targets.target import EmitResult, Target, TargetOptions
     from graphforge.transform import PassRecord
     from graphforge.verbs.report import Page
 
-__all__ = ["MANIFEST_SCHEMA", "Bundle", "destination", "keep_unverified", "make_manifest", "staging", "write_json"]
+__all__ = [
+    "MANIFEST_SCHEMA",
+    "Bundle",
+    "destination",
+    "facts_of_pictures",
+    "keep_unverified",
+    "make_manifest",
+    "read_steps",
+    "staging",
+    "write_json",
+]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,6 +77,7 @@ class Bundle(Shown):
         scale: float = 1.0,
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
+        preprocess: str | os.PathLike[str] | None = None,
         draw: str | os.PathLike[str] | None = None,
     ) -> RunReport:
         """Run the artifact; all is as with ``graphforge.run``, which raises the same.
@@ -73,12 +86,23 @@ class Bundle(Shown):
             inputs: arrays, tensors or files.
             score: detections that score more are shown.
             labels: names of the labels, or a text file with one a line.
-            scale, mean, std: what becomes of a picture's pixels.
+            scale, mean, std: what becomes of a picture's pixels, where the bundle does not say.
+            preprocess: a TOML file of steps, in place of the bundle's.
             draw: file for the picture with its detections drawn.
         """
         from graphforge.verbs.run import run
 
-        return run(self, inputs, score=score, labels=labels, scale=scale, mean=mean, std=std, draw=draw)
+        return run(
+            self,
+            inputs,
+            score=score,
+            labels=labels,
+            scale=scale,
+            mean=mean,
+            std=std,
+            preprocess=preprocess,
+            draw=draw,
+        )
 
     def report(self, output: str | os.PathLike[str] | None = None) -> Page:
         """Write the bundle's page, ``report.html`` in its folder unless another file is named.
@@ -177,6 +201,55 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def read_steps(given: Any) -> tuple[tuple[Step, ...] | None, Dataset | None]:
+    """What the user says of pictures, read before any work: steps, and names of what a model finds.
+
+    Args:
+        given: None, a TOML file, or a list of steps or of their data.
+
+    Raises:
+        GraphForgeError: it cannot be read, or there is no such step.
+    """
+    from graphforge.runtime.preprocess import Step, read_preprocess, record_of, steps_of
+
+    if given is None:
+        return None, None
+    if isinstance(given, str | os.PathLike):
+        return read_preprocess(Path(given))
+    items = given if isinstance(given, list | tuple) else [given]
+    plain = [record_of([one])[0] if isinstance(one, Step) else one for one in items]
+    return steps_of(plain, argument("preprocess")), None
+
+
+def facts_of_pictures(prepared: Prepared, steps: Sequence[Step] | None, dataset: Dataset | None) -> dict[str, Any]:
+    """What the manifest says of pictures: the steps for the input that takes them, and what the model finds.
+
+    Raises:
+        GraphForgeError: what the steps make of a picture is not what the input takes.
+    """
+    from graphforge.runtime.dataset import Dataset
+    from graphforge.runtime.feeds import takes_pictures
+    from graphforge.runtime.preprocess import check_steps, completed, record_of, steps_of
+
+    brought: Mapping[str, Any] = getattr(prepared.loaded, "facts", {})  # what the model's framework says
+    if steps is None and "preprocess" in brought:
+        steps = steps_of(list(brought["preprocess"]))
+    if dataset is None and "dataset" in brought:
+        dataset = Dataset.of(dict(brought["dataset"]))
+    facts: dict[str, Any] = {} if dataset is None else {"dataset": dataset.to_dict()}
+    if steps:
+        tensor = next((one for one in prepared.shapes.inputs if takes_pictures(one, steps)), None)
+        if tensor is None:
+            shapes = "; ".join(f"{one.name} {'x'.join(map(str, one.shape))}" for one in prepared.shapes.inputs)
+            raise GraphForgeError(
+                f"{argument('preprocess')} is for pictures, and no input takes any", f"the inputs are: {shapes}"
+            )
+        steps = completed(steps, tensor)
+        check_steps(steps, tensor)
+        facts["preprocess"] = record_of(steps)
+    return facts
+
+
 def make_manifest(
     prepared: Prepared,
     target: Target,
@@ -187,6 +260,7 @@ def make_manifest(
     records: Sequence[PassRecord],
     report: Mapping[str, Any],
     journal: Journal,
+    of_pictures: Mapping[str, Any],
 ) -> dict[str, Any]:
     from collections import Counter
 
@@ -241,6 +315,7 @@ def make_manifest(
         "operators": dict(sorted(operators.items())),
         "steps": journal.steps,
         "verification": dict(report),
+        **of_pictures,
         "notes": journal.notes,
         "versions": _versions(),
     }

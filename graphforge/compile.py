@@ -8,7 +8,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.bundle import Bundle, destination, keep_unverified, make_manifest, staging, write_json
+from graphforge.bundle import (
+    Bundle,
+    destination,
+    facts_of_pictures,
+    keep_unverified,
+    make_manifest,
+    read_steps,
+    staging,
+    write_json,
+)
 from graphforge.collector import paused_collector
 from graphforge.declaring import declarations
 from graphforge.errors import InternalError, UndecidedError, UserCodeError, argument
@@ -49,6 +58,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     calibration: str | Path | Mapping[str, Any] | None = None,
     outputs: str | None = None,
     nms: str | None = None,
+    preprocess: str | os.PathLike[str] | Sequence[Any] | None = None,
     capture: str = "auto",
     substitutes: Sequence[GivenSubstitution] = (),
     custom_ops: Sequence[GivenOperator] = (),
@@ -91,6 +101,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         outputs: for results whose size depends on data: ``ragged`` as eager returns them, or ``padded`` to a fixed size
             with the count beside them (``num_dets``); None lets the target choose.
         nms: ``native`` uses ONNX's NonMaxSuppression, ``portable`` plain tensor algebra; None lets the target choose.
+        preprocess: what becomes of a picture before the model sees it, kept in the bundle for ``run`` and
+            ``graphforge.runtime``: a TOML file, or a list of steps (``graphforge.runtime.Resize(...)``, or their data).
         capture: ``auto``, ``export``, ``export-strict``, ``fx`` or ``trace``.
         substitutes: functions that take the place of others while this model is captured, and of no other: a
             ``Substitution``, a function that ``substitute`` decorated, or a file that declares some. One that the model
@@ -127,6 +139,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         calibration=calibration,
         outputs=outputs,
         nms=nms,
+        preprocess=preprocess,
         capture=capture,
         substitutes=substitutes,
         custom_ops=custom_ops,
@@ -173,6 +186,7 @@ def compile_with(
     with declarations(options.substitutes, options.custom_ops), blaming(model):
         planned = plan(options)  # refuses impossible options before any work is done
         folder = destination(options.output, _name_of(model))
+        pictures = read_steps(options.preprocess)
         prepared = prepare(
             model,
             inputs,
@@ -182,10 +196,18 @@ def compile_with(
             further=further_inputs,
             seed=options.seed,
         )
-        return _compile(options, planned, prepared, folder, Journal(progress))
+        of_pictures = facts_of_pictures(prepared, *pictures)
+        return _compile(options, planned, prepared, folder, Journal(progress), of_pictures)
 
 
-def _compile(options: CompileOptions, planned: Plan, prepared: Prepared, folder: Path, journal: Journal) -> Bundle:
+def _compile(
+    options: CompileOptions,
+    planned: Plan,
+    prepared: Prepared,
+    folder: Path,
+    journal: Journal,
+    of_pictures: Mapping[str, Any],
+) -> Bundle:
     journal.notes += prepared.notes
     with ExitStack() as building:
         building.enter_context(paused_collector())
@@ -202,7 +224,16 @@ def _compile(options: CompileOptions, planned: Plan, prepared: Prepared, folder:
             report = _verify(lowered, prepared, planned.target, staged, options, journal) if options.verify else None
             outcome = _outcome(report, planned.target, staged, options, journal)
             manifest = make_manifest(
-                prepared, planned.target, planned.options, emitted, lowered, facts, records, outcome, journal
+                prepared,
+                planned.target,
+                planned.options,
+                emitted,
+                lowered,
+                facts,
+                records,
+                outcome,
+                journal,
+                of_pictures,
             )
             if report is not None and report.verdict == "failed":
                 kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""

@@ -29,6 +29,7 @@ class CompileOptions:
     calibration: str | Path | Mapping[str, Any] | None = None
     outputs: str | None = None
     nms: str | None = None
+    preprocess: Any = None
     capture: str = "auto"
     substitutes: Sequence[GivenSubstitution] = ()
     custom_ops: Sequence[GivenOperator] = ()

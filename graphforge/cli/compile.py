@@ -52,6 +52,12 @@ __all__ = ["command"]
     type=click.Choice(["native", "portable"]),
     help="Suppression as ONNX NonMaxSuppression, or in plain tensor algebra.  [default: the target's]",
 )
+@click.option(
+    "--preprocess",
+    metavar="FILE.toml",
+    help="What becomes of a picture before the model sees it, step by step; kept in the bundle, so that `graphforge "
+    "run` does it.  graphforge/runtime/README.md lists the steps.",
+)
 @capture_option
 @click.option("--pass", "passes", multiple=True, metavar="FILE.py:Class", help="A pass of your own; repeat for more.")
 @click.option("--pipeline", metavar="'a,b{opt=1},c'", help="Run these passes instead of the default ones.")
@@ -83,6 +89,7 @@ def command(
     calibration: str | None,
     outputs: str | None,
     nms: str | None,
+    preprocess: str | None,
     capture: str,
     passes: tuple[str, ...],
     pipeline: str | None,
@@ -115,6 +122,7 @@ def command(
       graphforge compile net.py:build --input 'x:1x8' --explain --time-passes --print-after fold-batch-norm
       graphforge compile net.py:build --input 'x:1x3x64x64' --target tensorrt --option compute_capabilities=SM86,SM89
       graphforge compile detector.py:build --input-file street.jpg --outputs padded --nms portable
+      graphforge compile detector.py:build --preprocess letterbox.toml
 
     The artifact runs on the given inputs and at other sizes inside every dynamic range.  If an output differs by more
     than rounding explains, the command fails and leaves nothing.  Where the model itself gives other answers as soon
@@ -135,6 +143,7 @@ def command(
         calibration=calibration,
         outputs=outputs,
         nms=nms,
+        preprocess=preprocess,
         capture=capture,
         substitutes=request.substitutes,
         custom_ops=request.custom_ops,

@@ -35,6 +35,7 @@ __all__ = ["command"]
 )
 @click.option("--mean", metavar="M[,M,M]", help="Subtracted from pixels after --scale, one number or one a channel.")
 @click.option("--std", metavar="S[,S,S]", help="Pixels are divided by it after --mean.")
+@click.option("--preprocess", metavar="FILE.toml", help="Steps for pictures, in place of those that the bundle brings.")
 @custom_op_option
 @json_option
 def command(
@@ -46,6 +47,7 @@ def command(
     scale: float,
     mean: str | None,
     std: str | None,
+    preprocess: str | None,
     as_json: bool,
 ) -> None:
     """Run BUNDLE, a folder made by `graphforge compile`, and show what it says.
@@ -57,9 +59,11 @@ def command(
       graphforge run out/resnet50 --input cat.jpg --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
       graphforge run out/bert --input ids=ids.npy --input mask=mask.npy
 
-    A picture becomes RGB (grey where the input has one channel) between 0 and 1, resized to the input's size.
-    Outputs named boxes, scores, labels, keypoints, masks, dets, num_dets, also as output_0_boxes, are detections:
-    printed and drawn in pixels of the picture as it came.  Other outputs are listed by name, shape and range.
+    A picture is prepared by the steps that the bundle brings (`graphforge compile --preprocess`), and boxes and points
+    go back the same way, to pixels of the picture as it came.  Without steps it becomes RGB (grey where the input has
+    one channel) between 0 and 1, stretched to the input's size, and a note says so.
+    Outputs named boxes, scores, labels, keypoints, keypoint_scores, masks, dets, num_dets, also as output_0_boxes, are
+    detections: printed and drawn.  Other outputs are listed by name, shape and range.
     """
     from graphforge.verbs.run import run
 
@@ -74,6 +78,7 @@ def command(
             scale=scale,
             mean=means,
             std=deviations,
+            preprocess=preprocess,
             draw=draw,
             progress=begin,
         )

@@ -118,6 +118,8 @@ _MANIFEST = Record(
         "verification": _VERIFICATION,
         "notes": Several(TEXT),
         "versions": Named(TEXT),
+        "preprocess": Several(Record({"step": TEXT})),  # graphforge/runtime/preprocess.py knows the rest
+        "dataset": Record({}),
     },
 )
 

@@ -2,8 +2,9 @@
 
 Read are ``boxes`` with ``scores`` and ``labels`` (``keypoints``, ``keypoints_scores`` and ``masks`` where there are
 any), of one image or, with one dim more in front, of a batch; ``dets`` with the score as fifth column; and both under a
-prefix for each image, as a list of dicts is flattened: ``output_0_boxes``.  Rows beyond ``num_dets`` are padding; where
-no count is given, a label of -1 is.
+prefix for each image, as a list of dicts is flattened: ``output_0_boxes``.  ``keypoints`` without boxes, [B, P, 2], are
+one pose for each image; ``simcc_x`` and ``simcc_y`` are decoded into them first.  Rows beyond ``num_dets`` are
+padding; where no count is given, a label of -1 is.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphforge.errors import GraphForgeError
+from graphforge.runtime.placement import Placement
 
 __all__ = ["Array", "Detections", "detections_of"]
 
 Array = NDArray[Any]
 
-_FIELDS = ("boxes", "dets", "scores", "labels", "keypoints_scores", "keypoints", "masks", "num_dets")
+_FIELDS = ("boxes", "dets", "labels", "keypoints_scores", "keypoint_scores", "keypoints", "scores", "masks", "num_dets")
 _NAME = re.compile(rf"(?P<prefix>.*?)(?P<field>{'|'.join(_FIELDS)})")
 # dims of a field for one image: boxes [K, 4], scores [K], keypoints [K, P, 2 or 3], ...
-_RANK = {"boxes": 2, "dets": 2, "scores": 1, "labels": 1, "keypoints": 3, "keypoints_scores": 2, "num_dets": 0}
+_RANK = {"boxes": 2, "dets": 2, "scores": 1, "labels": 1, "keypoints": 3, "num_dets": 0}
+_RANK |= dict.fromkeys(("keypoints_scores", "keypoint_scores"), 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Detections:
         labels: [K]; all 0 where the model gives none.
         keypoints: [K, P, 2 or 3], x and y in pixels of the model's input, then visibility.
         masks: [K, H, W], in the model's input, between 0 and 1.
+        keypoint_scores: [K, P], how sure the model is of each keypoint.
     """
 
     boxes: Array
@@ -45,6 +49,7 @@ class Detections:
     labels: Array
     keypoints: Array | None = None
     masks: Array | None = None
+    keypoint_scores: Array | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -62,6 +67,21 @@ class Detections:
             points[..., :2] *= (x, y)
         return replace(self, boxes=self.boxes * np.asarray([x, y, x, y]), keypoints=points)
 
+    def on_picture(self, placement: Placement, picture: tuple[int, int], size: tuple[int, int]) -> Detections:
+        """In the pixels of the picture that lies so in the input.
+
+        Args:
+            placement: where it lies.
+            picture: its width and height.
+            size: width and height of the input.
+        """
+        return replace(
+            self,
+            boxes=placement.boxes_to_picture(self.boxes),
+            keypoints=None if self.keypoints is None else placement.points_to_picture(self.keypoints),
+            masks=None if self.masks is None else placement.masks_to_picture(self.masks, picture, size),
+        )
+
     def _chosen(self, which: Array) -> Detections:
         return Detections(
             self.boxes[which],
@@ -69,15 +89,22 @@ class Detections:
             self.labels[which],
             None if self.keypoints is None else self.keypoints[which],
             None if self.masks is None else self.masks[which],
+            None if self.keypoint_scores is None else self.keypoint_scores[which],
         )
 
 
-def detections_of(outputs: Mapping[str, Array]) -> list[Detections] | None:
+def detections_of(outputs: Mapping[str, Array], size: tuple[int, int] | None = None) -> list[Detections] | None:
     """The detections, one for each image in order; None when the outputs are none that are known.
+
+    Args:
+        outputs: by name.
+        size: width and height of the input, which ``simcc_x`` and ``simcc_y`` are decoded for; None leaves them.
 
     Raises:
         GraphForgeError: the names are those of detections, but the shapes do not fit each other.
     """
+    if size is not None and outputs.keys() >= {"simcc_x", "simcc_y"}:
+        outputs = {**outputs, **poses_of_simcc(outputs["simcc_x"], outputs["simcc_y"], size)}
     fields_by_prefix: dict[str, dict[str, Array]] = {}
     for name, array in outputs.items():
         match = _NAME.fullmatch(name)
@@ -87,6 +114,8 @@ def detections_of(outputs: Mapping[str, Array]) -> list[Detections] | None:
     for prefix, fields in fields_by_prefix.items():
         if _has_boxes(fields):
             found += _images_of(prefix, fields)
+        elif _has_poses(fields):
+            found += _poses_of(prefix, fields)
     return found or None
 
 
@@ -95,6 +124,48 @@ def _has_boxes(fields: Mapping[str, Array]) -> bool:
     if dets is not None:
         return dets.ndim in (2, 3) and dets.shape[-1] == 5
     return boxes is not None and boxes.ndim in (2, 3) and boxes.shape[-1] == 4
+
+
+def poses_of_simcc(across: Array, down: Array, size: tuple[int, int]) -> dict[str, Array]:
+    """Keypoints from two rows of scores for each, one over x and one over y: where the highest score is.
+
+    Args:
+        across: [B, P, W * k].
+        down: [B, P, H * k].
+        size: W and H.
+    """
+    x, y = across.argmax(-1), down.argmax(-1)
+    scores = np.minimum(across.max(-1), down.max(-1))
+    places = np.stack([x / (across.shape[-1] / size[0]), y / (down.shape[-1] / size[1])], axis=-1)
+    places[scores <= 0] = -1 / (across.shape[-1] / size[0])  # found nowhere: as mmpose says it
+    return {"keypoints": places.astype(np.float32), "keypoint_scores": scores}
+
+
+def _has_poses(fields: Mapping[str, Array]) -> bool:
+    points = fields.get("keypoints")
+    return points is not None and points.ndim in (3, 4) and points.shape[-1] in (2, 3)
+
+
+def _poses_of(prefix: str, fields: Mapping[str, Array]) -> list[Detections]:
+    """Poses without boxes: one for each image, or several with one dim more; their boxes are drawn around them."""
+    several = fields["keypoints"].ndim == 4
+    images = []
+    for number, points in enumerate(fields["keypoints"]):
+        points = points if several else points[None]
+        sure = fields.get("keypoint_scores", fields.get("keypoints_scores"))
+        sure = None if sure is None else sure[number].reshape(points.shape[:2])
+        own = fields.get("scores")
+        if own is not None and several:
+            scores = own[number]
+        else:
+            scores = np.ones(len(points), np.float32) if sure is None else sure.mean(axis=-1)
+        if len(scores) != len(points):
+            raise GraphForgeError(f"outputs {prefix}scores and {prefix}keypoints differ in their count")
+        ends = [points[..., :2].min(axis=1), points[..., :2].max(axis=1)]
+        boxes = np.concatenate(ends, axis=-1) if len(points) else np.zeros((0, 4), np.float32)
+        labels = np.zeros(len(points), np.int64)
+        images.append(Detections(boxes, scores, labels, points, keypoint_scores=sure))
+    return images
 
 
 def _images_of(prefix: str, fields: Mapping[str, Array]) -> list[Detections]:
@@ -129,7 +200,9 @@ def _image_of(prefix: str, fields: Mapping[str, Array]) -> Detections:
     masks = fields.get("masks")
     if masks is not None and masks.ndim == 4:  # torchvision's [K, 1, H, W]
         masks = masks[:, 0]
-    every = Detections(boxes, scores, labels, _keypoints_of(fields), masks)
+    points = _keypoints_of(fields)
+    sure = None if points is None else fields.get("keypoint_scores", fields.get("keypoints_scores"))
+    every = Detections(boxes, scores, labels, points, masks, sure)
     if "num_dets" in fields:
         return every._chosen(np.arange(len(boxes)) < int(fields["num_dets"]))
     return every._chosen(labels >= 0)

@@ -8,25 +8,40 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphforge.runtime.dataset import Dataset
 from graphforge.runtime.detections import Array, Detections
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
-__all__ = ["LEAST_SIDE", "drawn", "side_by_side"]
+__all__ = ["LEAST_KEYPOINT_SCORE", "LEAST_SIDE", "drawn", "name_of", "side_by_side"]
 
 Box = tuple[float, float, float, float]
 
 # Pictures whose longer side is smaller are magnified by a whole number, so that labels can be read.
 LEAST_SIDE = 448
 
+# Keypoints that score less are not drawn, where a model scores them: mmpose's threshold, and the SDK's.
+LEAST_KEYPOINT_SCORE = 0.3
+
+NOTHING_KNOWN = Dataset()
+
 _GAP = 8
 _FAR = 1e5  # pixels; beyond, a pen's integers may overflow
 _GOLDEN = 0.618034  # hues this far apart on the circle stay apart for any count of labels
 
 
-def drawn(picture: Image.Image, found: Detections, names: Sequence[str]) -> Image.Image:
-    """A copy of the picture with detections drawn, whose boxes are in the picture's pixels."""
+def drawn(
+    picture: Image.Image, found: Detections, names: Sequence[str], dataset: Dataset = NOTHING_KNOWN
+) -> Image.Image:
+    """A copy of the picture with detections drawn, whose boxes are in the picture's pixels.
+
+    Args:
+        picture: to draw on.
+        found: what is drawn.
+        names: of the labels, beginning with label 0.
+        dataset: colours, and how keypoints hang together.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     factor = max(1, -(-LEAST_SIDE // max(picture.size)))
@@ -39,15 +54,10 @@ def drawn(picture: Image.Image, found: Detections, names: Sequence[str]) -> Imag
     font = ImageFont.load_default(size=max(11, round(max(size) / 40)))
     pen = ImageDraw.Draw(canvas)
     for index in reversed(range(len(found))):  # the best last, on top
-        pen.rectangle(_upright(found.boxes[index]), outline=_colour(int(found.labels[index])), width=line)
-        for point in () if found.keypoints is None else found.keypoints[index]:
-            if len(point) == 3 and point[2] <= 0:  # not visible
-                continue
-            if not np.abs(point[:2]).max() <= _FAR:  # NaN, too
-                continue
-            x, y, radius = float(point[0]), float(point[1]), 1.5 * line
-            spot = (x - radius, y - radius, x + radius, y + radius)
-            pen.ellipse(spot, fill=_colour(int(found.labels[index])), outline="black")
+        colour = _colour(int(found.labels[index]), dataset.class_colours)
+        pen.rectangle(_upright(found.boxes[index]), outline=colour, width=line)
+        if found.keypoints is not None:
+            _draw_pose(pen, found, index, line, dataset)
     taken: list[Box] = []
     for index in range(len(found)):  # the best first: it has the best place
         label = int(found.labels[index])
@@ -55,9 +65,40 @@ def drawn(picture: Image.Image, found: Detections, names: Sequence[str]) -> Imag
         width, height = pen.textbbox((0, 0), text, font=font, anchor="la")[2:]
         plate = _free_place(_upright(found.boxes[index]), (width + 2 * line, height + 2), size, taken)
         taken.append(plate)
-        pen.rectangle(plate, fill=_colour(label))
+        pen.rectangle(plate, fill=_colour(label, dataset.class_colours))
         pen.text((plate[0] + line, plate[1] + 1), text, font=font, anchor="la", fill="black")
     return canvas
+
+
+def _draw_pose(pen: ImageDraw.ImageDraw, found: Detections, index: int, line: int, dataset: Dataset) -> None:
+    """The skeleton's lines between keypoints that are seen, then the keypoints."""
+    assert found.keypoints is not None
+    points = found.keypoints[index]
+    own = _colour(int(found.labels[index]), dataset.class_colours)
+    seen = [_is_seen(found, index, number) for number in range(len(points))]
+    if len(dataset.keypoints) == len(points):
+        for number, (one, other) in enumerate(dataset.skeleton):
+            if seen[one] and seen[other]:
+                colour = dataset.link_colours[number] if dataset.link_colours else own
+                ends = [(float(points[end][0]), float(points[end][1])) for end in (one, other)]
+                pen.line(ends, fill=colour, width=max(1, line))
+    for number, point in enumerate(points):
+        if seen[number]:
+            colours = dataset.keypoint_colours if len(dataset.keypoint_colours) == len(points) else ()
+            x, y, radius = float(point[0]), float(point[1]), 1.5 * line
+            spot = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(spot, fill=colours[number] if colours else own, outline="black")
+
+
+def _is_seen(found: Detections, index: int, number: int) -> bool:
+    """Whether a keypoint is visible, sure enough, and at a place that a pen can reach."""
+    assert found.keypoints is not None
+    point = found.keypoints[index][number]
+    if len(point) == 3 and point[2] <= 0:
+        return False
+    if found.keypoint_scores is not None and not found.keypoint_scores[index][number] > LEAST_KEYPOINT_SCORE:
+        return False
+    return bool(np.abs(point[:2]).max() <= _FAR)  # not NaN either
 
 
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -111,6 +152,8 @@ def _with_masks(canvas: Image.Image, found: Detections) -> Image.Image:
     return canvas
 
 
-def _colour(label: int) -> tuple[int, int, int]:
+def _colour(label: int, given: Sequence[tuple[int, int, int]] = ()) -> tuple[int, int, int]:
+    if 0 <= label < len(given):
+        return given[label]
     red, green, blue = colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.75, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from PIL import Image
 from graphforge.errors import UsageError, argument
 from graphforge.runners.arrays import dtype_name
 from graphforge.runners.recorded import spec_of_manifest
-from graphforge.runtime.files import arrays_of_file, is_picture, pixels_of, read_picture
+from graphforge.runtime.files import Array, arrays_of_file, is_picture, pixels_of, read_picture
+from graphforge.runtime.placement import Placement
+from graphforge.runtime.preprocess import Layout, Step, prepared
 from graphforge.spec import ShapeSpec, TensorSpec
 
-__all__ = ["Feed", "Page", "Pixels", "feeds_of"]
+__all__ = ["Feed", "Page", "Pixels", "feeds_of", "fits", "takes_pictures"]
 
 _FOR_PICTURES = ("float32", "float16", "float64", "uint8")
 _SETTINGS = f"{argument('scale')}, {argument('mean')} and {argument('std')}"
@@ -38,15 +40,19 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One picture of a batch: whence it came (or which input it is), and itself at its own size."""
+    """One picture of a batch.
+
+    Attributes:
+        title: whence it came, or which input it is.
+        picture: itself at its own size.
+        input_size: width and height as the model sees it.
+        placement: where the picture lies in the input.
+    """
 
     title: str
     picture: Image.Image
-    input_size: tuple[int, int]  # width and height as the model sees it
-
-    @property
-    def factors(self) -> tuple[float, float]:
-        return self.picture.width / self.input_size[0], self.picture.height / self.input_size[1]
+    input_size: tuple[int, int]
+    placement: Placement = field(default_factory=Placement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +73,32 @@ class Feed:
 
 
 def feeds_of(
-    manifest: Mapping[str, Any], given: Sequence[tuple[str, Path | np.ndarray]], pixels: Pixels
+    manifest: Mapping[str, Any],
+    given: Sequence[tuple[str, Path | np.ndarray]],
+    pixels: Pixels,
+    steps: Sequence[Step] = (),
 ) -> Iterator[Feed]:
     """The runs it takes: as many pictures as there are, in batches of the size the bundle takes.
 
     Args:
         manifest: of the bundle.
         given: files and arrays, each with the name of its input, or nothing where that can be told.
-        pixels: what becomes of pictures.
+        pixels: what becomes of pictures where there are no steps.
+        steps: what becomes of pictures.
     """
     spec = spec_of_manifest(manifest)
     pictures = [(name, item) for name, item in given if isinstance(item, Path) and is_picture(item)]
     arrays = _arrays(spec, [(name, item) for name, item in given if not isinstance(item, Path) or not is_picture(item)])
-    takers = _takers(spec, pictures, arrays) if pictures else []
+    takers = _takers(spec, pictures, arrays, steps) if pictures else []
     sizes = _check_arrays(spec, arrays, takers)
     if not takers:
         if not pixels.unchanged:
             raise UsageError(f"{_SETTINGS} are for pictures, but arrays are given", "arrays are passed on as they are")
         looked_at = tuple(_pages_of_arrays(arrays))
         yield Feed(arrays, looked_at, len(looked_at), from_files=False)
+        return
+    if steps and len(takers) == 1:
+        yield from _feeds_by_steps(takers[0], [path for _, path in pictures], arrays, sizes, steps)
         return
     each = _batch_for(takers[0], len(pictures), sizes) if len(takers) == 1 else 1
     images = each * len(takers)
@@ -97,9 +110,80 @@ def feeds_of(
         for number, tensor in enumerate(takers):
             # where there are too few, the last fills up
             paths = group[number * each : (number + 1) * each] or group[-1:]
-            fed[tensor.name], seen = _pictures_as_tensor(paths, tensor, each, known, pixels)
+            if steps:
+                row, page = _by_steps(paths[0], tensor, steps)
+                fed[tensor.name], seen = _stacked([row], tensor, each), [page]
+            else:
+                fed[tensor.name], seen = _pictures_as_tensor(paths, tensor, each, known, pixels)
             pages += seen
         yield Feed(fed, tuple(pages[: len(group)]), images, from_files=True)
+
+
+def _feeds_by_steps(
+    tensor: TensorSpec,
+    paths: Sequence[Path],
+    arrays: Mapping[str, Array],
+    sizes: Mapping[str, int],
+    steps: Sequence[Step],
+) -> Iterator[Feed]:
+    """Runs of as many pictures as the bundle takes, of one size each: another size begins another run."""
+    most = _batch_for(tensor, len(paths), sizes)
+    rows: list[Array] = []
+    pages: list[Page] = []
+    for path in paths:
+        row, page = _by_steps(path, tensor, steps)
+        if rows and (len(rows) == most or rows[-1].shape != row.shape):
+            yield _feed_of_rows(rows, pages, tensor, arrays, sizes)
+            rows, pages = [], []
+        rows.append(row)
+        pages.append(page)
+    yield _feed_of_rows(rows, pages, tensor, arrays, sizes)
+
+
+def _feed_of_rows(
+    rows: Sequence[Array],
+    pages: Sequence[Page],
+    tensor: TensorSpec,
+    arrays: Mapping[str, Array],
+    sizes: Mapping[str, int],
+) -> Feed:
+    batch = _batch_for(tensor, len(rows), sizes)
+    return Feed({**arrays, tensor.name: _stacked(rows, tensor, batch)}, tuple(pages), batch, from_files=True)
+
+
+def _by_steps(path: Path, tensor: TensorSpec, steps: Sequence[Step]) -> tuple[Array, Page]:
+    picture = read_picture(path, grey=False)
+    row, placement = prepared(steps, np.asarray(picture))
+    if not fits(row, tensor):
+        raise UsageError(
+            f"picture {str(path)!r} becomes {'x'.join(map(str, row.shape))} {row.dtype}, and input {tensor.name!r} "
+            f"takes {_described(tensor)}",
+            "the bundle's pre-processing lets its size follow the picture's: resize the picture, or compile the bundle "
+            "for a wider range",
+        )
+    height, width = row.shape[1:] if _rows_axis(steps) == 1 else row.shape[:2]
+    return row, Page(str(path), picture, (width, height), placement)
+
+
+def fits(row: Array, tensor: TensorSpec) -> bool:
+    """Whether one picture, prepared, is what an input takes."""
+    first = len(tensor.shape) - row.ndim
+    if first not in (0, 1) or dtype_name(row) != tensor.dtype:
+        return False
+    dims = [(tensor.dims.get(first + axis), tensor.shape[first + axis], side) for axis, side in enumerate(row.shape)]
+    return all(side == fixed if dim is None else side in dim for dim, fixed, side in dims)
+
+
+def _rows_axis(steps: Sequence[Step]) -> int:
+    """Which axis of one prepared picture counts its rows."""
+    return 0 if any(isinstance(step, Layout) and step.order == "nhwc" for step in steps) else 1
+
+
+def _stacked(rows: Sequence[Array], tensor: TensorSpec, batch: int) -> Array:
+    """The rows as one batch, the last of them repeated where there are too few."""
+    if len(tensor.shape) == rows[0].ndim:
+        return rows[0]
+    return np.ascontiguousarray(np.stack([*rows, *[rows[-1]] * (batch - len(rows))]))
 
 
 def _arrays(spec: ShapeSpec, given: Sequence[tuple[str, Path | np.ndarray]]) -> dict[str, np.ndarray]:
@@ -121,16 +205,16 @@ def _arrays(spec: ShapeSpec, given: Sequence[tuple[str, Path | np.ndarray]]) -> 
 
 
 def _takers(
-    spec: ShapeSpec, pictures: Sequence[tuple[str, Path]], arrays: Mapping[str, np.ndarray]
+    spec: ShapeSpec, pictures: Sequence[tuple[str, Path]], arrays: Mapping[str, np.ndarray], steps: Sequence[Step]
 ) -> list[TensorSpec]:
     """The inputs that take the pictures: one, or several that take one picture each."""
     names = {name: path for name, path in pictures if name}
     if names:
-        takers = [_named(spec, name) for name in names]
+        takers = [_named(spec, name, steps) for name in names]
         if len(takers) > 1:
             _see_that_each_takes_one(takers, pictures)
         return sorted(takers, key=lambda tensor: spec.inputs.index(tensor))
-    free = [tensor for tensor in spec.inputs if _takes_pictures(tensor) and tensor.name not in arrays]
+    free = [tensor for tensor in spec.inputs if takes_pictures(tensor, steps) and tensor.name not in arrays]
     fitting = [tensor for tensor in free if len(tensor.shape) == 4] or free
     if not fitting:
         raise UsageError(
@@ -142,11 +226,11 @@ def _takers(
     return fitting
 
 
-def _named(spec: ShapeSpec, name: str) -> TensorSpec:
+def _named(spec: ShapeSpec, name: str, steps: Sequence[Step]) -> TensorSpec:
     tensor = next((tensor for tensor in spec.inputs if tensor.name == name), None)
     if tensor is None:
         raise UsageError(f"the bundle has no input {name!r}", f"its inputs are: {_listed(spec)}")
-    if not _takes_pictures(tensor):
+    if not takes_pictures(tensor, steps):
         raise UsageError(
             f"input {name!r} takes no picture: it is {_described(tensor)}",
             f"{_SHAPES}; pass other data as .npy or .npz",
@@ -183,11 +267,13 @@ def _listed(spec: ShapeSpec) -> str:
     return "; ".join(f"{tensor.name} {_described(tensor)}" for tensor in spec.inputs)
 
 
-def _takes_pictures(tensor: TensorSpec) -> bool:
+def takes_pictures(tensor: TensorSpec, steps: Sequence[Step] = ()) -> bool:
+    """Whether an input can take a picture, laid out as the steps say."""
     rank = len(tensor.shape)
     if rank not in (3, 4) or tensor.dtype not in _FOR_PICTURES:
         return False
-    return rank - 3 not in tensor.dims and tensor.shape[rank - 3] in (1, 3)
+    channels = rank - 3 if _rows_axis(steps) == 1 else rank - 1
+    return channels not in tensor.dims and tensor.shape[channels] in (1, 3)
 
 
 def _described(tensor: TensorSpec) -> str:
@@ -254,10 +340,12 @@ def _pictures_as_tensor(
         sides.append(tensor.shape[axis] if dim is None else known.setdefault(dim.name, dim.nearest(own)))
     height, width = sides
     rows = [_prepared(pixels_of(picture, height=height, width=width), tensor, pixels) for picture in pictures]
-    pages = [Page(str(path), picture, (width, height)) for path, picture in zip(paths, pictures, strict=True)]
-    if rank == 3:
-        return rows[0], pages
-    return np.ascontiguousarray(np.stack([*rows, *[rows[-1]] * (batch - len(rows))])), pages
+    size = (width, height)
+    pages = [
+        Page(str(path), picture, size, Placement.stretched(picture.size, size))
+        for path, picture in zip(paths, pictures, strict=True)
+    ]
+    return _stacked(rows, tensor, batch), pages
 
 
 def _prepared(pixels: np.ndarray, tensor: TensorSpec, how: Pixels) -> np.ndarray:

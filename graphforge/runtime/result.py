@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphforge.errors import GraphForgeError, UsageError, argument
+from graphforge.runtime.dataset import Dataset
 from graphforge.runtime.detections import Detections, detections_of
-from graphforge.runtime.draw import drawn, name_of, side_by_side
+from graphforge.runtime.draw import NOTHING_KNOWN, drawn, name_of, side_by_side
 from graphforge.runtime.files import Array
 from graphforge.shown import Shown
 
@@ -77,6 +78,8 @@ class RunReport(Shown, Mapping[str, Array]):
         score: detections that score more are shown.
         labels: names of the labels, beginning with label 0.
         drawn_on: the file on which detections were drawn.
+        dataset: what the bundle says of classes, keypoints and colours.
+        notes: what the user should know of how it was run.
     """
 
     bundle: str
@@ -85,6 +88,8 @@ class RunReport(Shown, Mapping[str, Array]):
     score: float
     labels: tuple[str, ...] = ()
     drawn_on: str | None = None
+    dataset: Dataset = NOTHING_KNOWN
+    notes: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> Mapping[str, Array]:
@@ -125,6 +130,7 @@ class RunReport(Shown, Mapping[str, Array]):
             "runner": self.runner,
             "drawn": self.drawn_on,
             "score": self.score,
+            "notes": list(self.notes),
             "runs": [call.to_dict(self.score, self.labels) for call in self.calls],
         }
 
@@ -144,7 +150,9 @@ class RunReport(Shown, Mapping[str, Array]):
             )
         if len(pages) != len(found):
             raise GraphForgeError("there is no picture to draw on", f"give {argument('inputs')} a picture")
-        return side_by_side([drawn(page.picture, one, self.labels) for page, one in zip(pages, found, strict=True)])
+        return side_by_side(
+            [drawn(page.picture, one, self.labels, self.dataset) for page, one in zip(pages, found, strict=True)]
+        )
 
     def save_picture(self, path: Path) -> None:
         """Write ``picture()`` to a file: aside, then renamed, so that a failure leaves what was there before.
@@ -185,6 +193,8 @@ class RunReport(Shown, Mapping[str, Array]):
 
         for call in self.calls:
             _print_call(console, call, self.score, self.labels)
+        for note in self.notes:
+            console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
         drawn_on = "" if self.drawn_on is None else f", drawn on {self.drawn_on}"
         console.print(escape(f"run by {self.runner}{drawn_on}"), soft_wrap=True)
 
@@ -200,7 +210,7 @@ def call_of(outputs: Mapping[str, Array], unpadded: Mapping[str, Array], feed: F
     Raises:
         GraphForgeError: there are detections of other images than went in.
     """
-    found = detections_of(unpadded) or []
+    found = detections_of(unpadded, feed.pages[0].input_size if feed.pages else None) or []
     pages = feed.pages
     if found and len(found) != feed.images:
         if feed.from_files:
@@ -210,7 +220,10 @@ def call_of(outputs: Mapping[str, Array], unpadded: Mapping[str, Array], feed: F
             )
         pages = ()  # so the arrays were no pictures
     if pages:  # detections beyond are those of the images that filled the batch up
-        found = [image.moved(page.factors) for image, page in zip(found, pages, strict=False)]
+        found = [
+            image.on_picture(page.placement, page.picture.size, page.input_size)
+            for image, page in zip(found, pages, strict=False)
+        ]
     return Call(pages, outputs, tuple(found))
 
 
@@ -258,6 +271,8 @@ def _listed(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
         }
         if found.keypoints is not None:
             entry["keypoints"] = found.keypoints[index].tolist()
+        if found.keypoint_scores is not None:
+            entry["keypoint_scores"] = found.keypoint_scores[index].tolist()
         listed.append(entry)
     return listed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from graphforge.journal import Progress
     from graphforge.runners.runner import Runner
+    from graphforge.runtime.feeds import Pixels
+    from graphforge.runtime.preprocess import Step
     from graphforge.runtime.result import RunReport
 
     Given: TypeAlias = tuple[str, Path | np.ndarray]
@@ -32,6 +34,7 @@ def run(
     scale: float = 1.0,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
+    preprocess: str | os.PathLike[str] | None = None,
     draw: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
@@ -43,10 +46,12 @@ def run(
             bundle's inputs (pictures of one input: as many as you like); a dict or pairs of the input's name and one
             of these, or a list of pictures.
         score: detections that score more are shown.
-        labels: names of the labels beginning with label 0, or a text file with one a line.
-        scale: what the brightest pixel of a picture becomes: 1, or 255 for models that take 0..255.
+        labels: names of the labels beginning with label 0, or a text file with one a line; None takes the bundle's.
+        scale: for a bundle without pre-processing: what the brightest pixel of a picture becomes: 1, or 255 for models
+            that take 0..255.
         mean: subtracted from pixels after ``scale``, one number or one for each channel.
         std: pixels are divided by it after ``mean``.
+        preprocess: a TOML file of steps, in place of those that the bundle brings.
         draw: file for the picture with its detections drawn; several pictures stand side by side.
         progress: called with the name of each step as it begins.
 
@@ -67,27 +72,71 @@ def run(
             f"{argument('std')} holds a zero, and pixels are divided by it", "leave it out where it shall do nothing"
         )
 
+    from graphforge.runtime.dataset import dataset_of
     from graphforge.runtime.feeds import Pixels, feeds_of
     from graphforge.runtime.result import RunReport, call_of, drawing_path
 
     drawing = None if draw is None else drawing_path(draw)
-    feeds = feeds_of(manifest, given, Pixels(float(scale), means, deviations))
+    pixels = Pixels(float(scale), means, deviations)
+    steps = _steps(manifest, preprocess)
+    if steps and not pixels.unchanged:
+        raise UsageError(
+            f"{argument('scale')}, {argument('mean')} and {argument('std')} are given, and the bundle brings its "
+            "pre-processing",
+            f"leave them out, or give another list: {argument('preprocess', 'FILE')}",
+        )
+    dataset = dataset_of(manifest)
+    feeds = feeds_of(manifest, given, pixels, steps)
     begin = progress or _say_nothing
     begin("load")
     runner = _runner(folder, manifest)
     try:
         begin("run")
         calls = []
+        stretched: set[str] = set()
         for feed in feeds:
+            if feed.from_files and not steps:
+                stretched |= {f"{page.input_size[0]}x{page.input_size[1]}" for page in feed.pages}
             outputs = runner.run(feed.arrays)
             calls.append(call_of(outputs, _unpadded(outputs, manifest.get("padding", ())), feed))
     finally:
         runner.close()
-    report = RunReport(os.fspath(bundle), runner.name, tuple(calls), score, names)
+    report = RunReport(
+        os.fspath(bundle),
+        runner.name,
+        tuple(calls),
+        score,
+        names or dataset.classes,
+        dataset=dataset,
+        notes=_notes(stretched, pixels),
+    )
     if drawing is None:
         return report
     report.save_picture(drawing)
     return replace(report, drawn_on=str(draw))
+
+
+def _steps(manifest: Mapping[str, Any], given: str | os.PathLike[str] | None) -> tuple[Step, ...]:
+    """What becomes of pictures: as the user says, else as the bundle does."""
+    from graphforge.runtime.feeds import takes_pictures
+    from graphforge.runtime.preprocess import completed, read_preprocess, steps_of
+
+    if given is None:
+        return steps_of(manifest.get("preprocess", []))
+    steps, _ = read_preprocess(Path(given))
+    takers = [one for one in spec_of_manifest(manifest).inputs if takes_pictures(one, steps)]
+    return completed(steps, takers[0]) if takers else steps
+
+
+def _notes(sizes: Collection[str], pixels: Pixels) -> tuple[str, ...]:
+    """What was taken for granted of pictures, where neither the bundle nor the user said what becomes of them."""
+    if not sizes:
+        return ()
+    numbers = "between 0 and 1" if pixels.unchanged else "scaled as asked"
+    return (
+        f"the bundle has no pre-processing: pictures were stretched to {', '.join(sorted(sizes))}, red first, "
+        f"{numbers}; a model that was trained otherwise gives wrong results: compile it with a list of steps",
+    )
 
 
 def _say_nothing(step: str) -> None:
