@@ -33,6 +33,7 @@ from graphforge.frontend.promises import (
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
 from graphforge.frontend.selections import check_assumptions
+from graphforge.frontend.sizes_run import check_doubts
 from graphforge.frontend.state import keeping_state, modules_of
 from graphforge.frontend.substitutes import load_substitutes
 from graphforge.frontend.substitution import Substitution, declared_substitutions
@@ -155,9 +156,12 @@ def _by_any(
                 needed = needed or any(one.calls and one.substitution.required for one in applied)
                 continue
         captured.failures = failures
-        if decisions.assumptions:
+        if decisions.assumptions or captured.doubts:
             with substituting(substitutions, model), _one_at_a_time:
-                check_assumptions(model, inputs, captured, decisions.assumptions)
+                if captured.doubts:
+                    check_doubts(model, inputs, captured, lambda sizes: _resized(inputs, shapes, sizes))
+                if decisions.assumptions:
+                    check_assumptions(model, inputs, captured, decisions.assumptions)
         captured.notes = [*notes, *captured.notes, *check_used(applied)]
         if name == "export-strict" and any(one.required for one in substitutions):
             captured.notes.append("export-strict reads Python's byte code: what the process substitutes is left out")

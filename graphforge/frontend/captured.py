@@ -35,6 +35,8 @@ class Captured:
         substitutions: functions that others took the place of, and how often each was called.
         to_try: sizes (of some dims; the others at the example's) where only a run of the model tells whether the
             program holds.
+        doubts: what it took for granted of sizes and is false at a few promised ones, where program and model are to be
+            compared (errors that say so).
         feeds_to_try: tensors by input name where the same is true, and agrees in PyTorch.
     """
 
@@ -51,4 +53,5 @@ class Captured:
     notes: list[str] = field(default_factory=list)
     substitutions: list[dict[str, Any]] = field(default_factory=list)
     to_try: list[dict[str, int]] = field(default_factory=list)
+    doubts: list[Any] = field(default_factory=list)
     feeds_to_try: list[dict[str, torch.Tensor]] = field(default_factory=list)

@@ -7,6 +7,9 @@ size by size, before the program is taken, whichever way it was captured.
 
 Some are taken for granted only because capture treats 0 and 1 apart (`size != 1`: nothing is broadcast).  They say
 nothing about the model; the sizes where they are false are handed to verification, which runs them.
+
+Others are false at a few sizes that can all be run (the layout that torch's own code asks about before it flattens,
+an end of a slice that a short input does not reach).  These are doubts: `sizes_run.py` runs program and model there.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ __all__ = [
 _EVERY = 4096
 # Sizes that one condition hands to verification, at most; the ends of what there is are among them.
 _TRIED = 12
-# A range of up to so many sizes is run whole where the capture recorded a single run of the model.
+# A range of up to so many sizes is run whole where the capture recorded a single run of the model; as many sizes at
+# which a condition is false are run before the model is refused for them.
 _SMALL = 64
 
 
@@ -64,9 +68,11 @@ class BrokenPromise(CaptureError):
 
     Attributes:
         failing: promised sizes at which it is false.
+        words: the condition.
     """
 
     failing: Sequence[dict[str, int]] = ()
+    words: str = ""
 
     @classmethod
     def at(cls, failing: Sequence[dict[str, int]], words: str, place: str) -> BrokenPromise:
@@ -78,6 +84,7 @@ class BrokenPromise(CaptureError):
             "promise a range within which that is true, or compile the sizes apart",
         )
         error.failing = failing
+        error.words = words
         return error
 
 
@@ -142,13 +149,15 @@ def check_promises(
 ) -> list[dict[str, int]]:
     """Check conditions at the promised sizes; returns sizes at which only a run of the model can tell.
 
+    A condition that is false at few sizes, all of them known, becomes one of ``captured.doubts``.
+
     Args:
         captured: the program.
         conditions: what it took for granted.
         accepted: a run tells where they are false, whatever they say.
 
     Raises:
-        BrokenPromise: one is false at a promised size; the notes name condition and sizes.
+        BrokenPromise: one is false at more promised sizes than are run; the notes name condition and sizes.
     """
     names, dims = captured.symbols, captured.shapes.dims
     tried: list[dict[str, int]] = []
@@ -166,7 +175,10 @@ def check_promises(
             continue
         false = list(itertools.islice(failing, _EVERY))
         if false:
-            raise BrokenPromise.at(false, _in_words(condition.expression, names), condition.place)
+            broken = BrokenPromise.at(false, _in_words(condition.expression, names), condition.place)
+            if len(false) > _SMALL or not _all_listed(divided, dims):
+                raise broken
+            captured.doubts.append(broken)
     return [dict(sizes) for sizes in dict.fromkeys(tuple(sorted(sizes.items())) for sizes in tried)]
 
 
@@ -252,6 +264,11 @@ def _failing(
             holds = False
         if not holds:
             yield at
+
+
+def _all_listed(divided: Mapping[Any, tuple[str, int]], dims: Mapping[str, DimRange]) -> bool:
+    """Whether ``_failing`` goes through every combination of promised sizes, and not a choice of them."""
+    return math.prod(len(_sizes(dims[name])) for name in {name for name, _ in divided.values()}) <= _EVERY
 
 
 def _function(expression: Any, symbols: Sequence[Any]) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ from graphforge.frontend.captured import Captured
 from graphforge.frontend.decisions import ASSUMED, COUNTED, Assumption
 from graphforge.module_state import ModuleState
 
-__all__ = ["check_assumptions"]
+__all__ = ["Watched", "agree", "check_assumptions", "eager"]
 
 _SEED = 20
 # The same kernels in another order: what they may differ by, as a share of the largest magnitude.
@@ -43,7 +43,7 @@ def check_assumptions(
     for tensors in _draws(inputs):
         if not unseen:
             break
-        program = _Watched(captured, assumptions)
+        program = Watched(captured, assumptions)
         try:
             found = program.results(tensors)
         except MemoryError:
@@ -53,14 +53,14 @@ def check_assumptions(
         false = [place for place in unseen if program.truth.get(place) is False]
         if not false:
             continue
-        expected = _eager(model, inputs, tensors)
+        expected = eager(model, inputs, tensors)
         if expected is None:  # the model rejects them
             continue
         for place in false:
             one = unseen.pop(place)
-            if not _agree(found, expected):
+            if not agree(found, expected):
                 raise _refusal(one)
-        usual = usual or _eager(model, inputs, inputs.tensors) or []
+        usual = usual or eager(model, inputs, inputs.tensors) or []
         if _largest(expected) <= _FAR * max(1.0, _largest(usual)):
             captured.feeds_to_try.append(tensors)
     for one in assumptions:
@@ -110,7 +110,8 @@ def _draws(inputs: CallInputs) -> Iterator[dict[str, torch.Tensor]]:
         yield {n: tensor if tensor.is_floating_point() else torch.zeros_like(tensor) for n, tensor in given.items()}
 
 
-def _eager(model: torch.nn.Module, inputs: CallInputs, tensors: Mapping[str, torch.Tensor]) -> list[Any] | None:
+def eager(model: torch.nn.Module, inputs: CallInputs, tensors: Mapping[str, torch.Tensor]) -> list[Any] | None:
+    """What the model gives for tensors of the same names, leaf by leaf; None where it rejects them."""
     state = ModuleState(model)
     args, kwargs = inputs.map_leaves(lambda name, leaf: tensors[name].clone() if name in tensors else leaf)
     try:
@@ -134,7 +135,8 @@ def _largest(results: Sequence[Any]) -> float:
     return largest
 
 
-def _agree(found: Sequence[Any], expected: Sequence[Any]) -> bool:
+def agree(found: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether two runs gave the same, but for rounding."""
     found, expected = [[one for one in leaves if one is not None] for leaves in (found, expected)]
     if len(found) != len(expected):
         return False
@@ -155,7 +157,7 @@ def _agree(found: Sequence[Any], expected: Sequence[Any]) -> bool:
     return True
 
 
-class _Watched(torch.fx.Interpreter):
+class Watched(torch.fx.Interpreter):
     """The captured program in PyTorch, which notices which assumptions hold.
 
     Attributes:
@@ -171,6 +173,7 @@ class _Watched(torch.fx.Interpreter):
         self.counted: dict[str, int] = {}
 
     def results(self, tensors: Mapping[str, torch.Tensor]) -> list[Any]:
+        """What the program gives for the user's inputs, leaf by leaf."""
         captured = self.captured
         fed: list[Any] = []
         for node in captured.graph_module.graph.nodes:
@@ -198,6 +201,7 @@ class _Watched(torch.fx.Interpreter):
         ]  # the others are buffers that were written
 
     def run_node(self, n: torch.fx.Node) -> Any:
+        """As the interpreter does, without assertions."""
         if str(n.target) == "aten._assert_async.msg" and str(n.args[1]).startswith(ASSUMED):
             place = int(str(n.args[1]).removeprefix(ASSUMED))
             value = self.fetch_args_kwargs_from_env(n)[0][0]
