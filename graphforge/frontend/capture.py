@@ -156,16 +156,19 @@ def _by_any(
                 needed = needed or any(one.calls and one.substitution.required for one in applied)
                 continue
         captured.failures = failures
+        doubt = None
         if decisions.assumptions or captured.doubts:
             with substituting(substitutions, model), _one_at_a_time:
                 if captured.doubts:
-                    check_doubts(model, inputs, captured, lambda sizes: _resized(inputs, shapes, sizes))
+                    doubt = check_doubts(model, inputs, captured, lambda sizes: _resized(inputs, shapes, sizes))
                 if decisions.assumptions:
                     check_assumptions(model, inputs, captured, decisions.assumptions)
         captured.notes = [*notes, *captured.notes, *check_used(applied)]
         if name == "export-strict" and any(one.required for one in substitutions):
             captured.notes.append("export-strict reads Python's byte code: what the process substitutes is left out")
         captured.substitutions = [one.to_dict() for one in applied if one.calls]
+        if doubt is not None:
+            raise doubt
         return captured
     return None
 
@@ -240,21 +243,23 @@ def _elsewhere(
     length no cut at all.  What a capture at another length takes for granted is checked in the same way.
 
     Raises:
-        BrokenPromise: that of the example, when no other size does better.
+        BrokenPromise: that of the example, when no other size does better and none of the programs is right as it is.
     """
-    failing = broken.failing
+    failing, program = broken.failing, broken.program
     for _ in range(_OTHER_SIZES):
         chosen = max(failing, key=lambda sizes: [_unevenness(sizes), sum(sizes.values())])
         try:
             captured = _by_any(methods, model, _resized(inputs, shapes, chosen), shapes, substitutions, Failures(), {})
         except BrokenPromise as again:
-            failing = again.failing
+            failing, program = again.failing, program or again.program
             continue
         except GraphForgeError:
             break
         if captured is None:
             break
         return captured
+    if program is not None:
+        return program
     raise broken
 
 

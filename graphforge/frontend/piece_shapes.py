@@ -46,8 +46,9 @@ def _slice_of(original: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(size, torch.SymInt) or type(first) is not int or type(last) is not int:
             return original(mode, function, x, dim, start, end, step)
         low, high = _bounds(size)
-        if low is None or high is None:
+        if low is None:
             return original(mode, function, x, dim, start, end, step)
+        high = _MAX if high is None else high  # promised without an end
         axis = dim % x.dim()
         begin, stop = _inside(first, size, low, high), _inside(last, size, low, high)
         length = stop - begin

@@ -26,7 +26,7 @@ import torch
 
 from graphforge.errors import CaptureError
 from graphforge.frontend.captured import Captured
-from graphforge.spec import DimRange
+from graphforge.spec import DimRange, ShapeSpec
 from graphforge.user_code import shown_path
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "guarded",
     "met_conditions",
     "small_ranges",
+    "symbol_values",
 ]
 
 # Sizes of one dim, or combinations of several, up to which every single one is tried; beyond, the borders of the
@@ -69,10 +70,12 @@ class BrokenPromise(CaptureError):
     Attributes:
         failing: promised sizes at which it is false.
         words: the condition.
+        program: the capture, where it gives what the model gives although its sizes are described otherwise.
     """
 
     failing: Sequence[dict[str, int]] = ()
     words: str = ""
+    program: Captured | None = None
 
     @classmethod
     def at(cls, failing: Sequence[dict[str, int]], words: str, place: str) -> BrokenPromise:
@@ -241,6 +244,13 @@ def _divided(name: str, dims: Mapping[str, DimRange]) -> tuple[str, int]:
         return name, 1
     base, _, _ = name.rpartition("_div")
     return base, dims[base].step
+
+
+def symbol_values(symbols: Mapping[Any, str], shapes: ShapeSpec, sizes: Mapping[str, int]) -> dict[Any, int]:
+    """What the symbols of a capture stand for at some sizes, the other dims at the example's."""
+    at = {**shapes.example_sizes(), **sizes}
+    divided = {symbol: _divided(name, shapes.dims) for symbol, name in symbols.items()}
+    return {symbol: at[name] // by for symbol, (name, by) in divided.items()}
 
 
 def _sizes(dim: DimRange) -> range:

@@ -1,19 +1,24 @@
 """Sizes at which a capture's condition is false: program and model are run there and compared.
 
-A condition need not be about the model.  torch's own code asks whether a view is contiguous, or whether an end of a slice
-lies within the tensor, and does the same on either side.  Where such a condition is false at so few promised sizes that
-each can be run, the program is kept if it gives what the model gives at all of them; else the model does behave
-otherwise there, and is refused in the words of the condition.
+A condition need not be about the model.  torch's own code asks whether a view is contiguous, or whether an end of a
+slice lies within the tensor, and does the same on either side.  Where such a condition is false at so few promised
+sizes that each can be run, the program is kept if it gives what the model gives at all of them; else the model does
+behave otherwise there, and is refused in the words of the condition.
+
+Lowering goes by the sizes that capture wrote down for every value.  Where one of them is not the one that the program
+has, a capture at another size is better if there is one; if not, verification tells, which runs all these sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from graphforge.call import CallInputs
 from graphforge.frontend.captured import Captured
+from graphforge.frontend.promises import BrokenPromise, symbol_values
 from graphforge.frontend.selections import Watched, agree, eager
 
 __all__ = ["check_doubts"]
@@ -26,8 +31,8 @@ def check_doubts(
     inputs: CallInputs,
     captured: Captured,
     resized: Callable[[dict[str, int]], CallInputs],
-) -> None:
-    """Run program and model wherever ``captured.doubts`` say; fills ``captured.notes`` and ``captured.to_try``.
+) -> BrokenPromise | None:
+    """Run program and model wherever ``captured.doubts`` say; adds to ``captured.notes`` and ``captured.to_try``.
 
     Args:
         model: the model.
@@ -35,40 +40,91 @@ def check_doubts(
         captured: its program.
         resized: the example at other sizes.
 
+    Returns:
+        A doubt with the program, if that is right but some value in it has another size than capture says.
+
     Raises:
         BrokenPromise: the first doubt that comes true.
     """
-    seen: dict[tuple[tuple[str, int], ...], bool] = {}
-    for doubt in captured.doubts:
+    seen: dict[tuple[tuple[str, int], ...], _Measured] = {}
+    doubts: list[BrokenPromise] = captured.doubts
+    for doubt in doubts:
         for sizes in doubt.failing:
             key = tuple(sorted(sizes.items()))
             if key not in seen:
-                seen[key] = _same_at(model, inputs, captured, resized(sizes).tensors)
-            if not seen[key]:
-                raise doubt
+                found = _same_at(model, inputs, captured, sizes, resized(sizes).tensors)
+                if found is None:
+                    raise doubt
+                seen[key] = found
+    if not doubts:
+        return None
     captured.to_try += [dict(key) for key in seen if dict(key) not in captured.to_try]
-    if captured.doubts:
-        words = list(dict.fromkeys(doubt.words for doubt in captured.doubts))
-        shown = " and ".join(words[:2]) + (f" and {len(words) - 2} more" if len(words) > 2 else "")
-        captured.notes.append(
-            f"captured where {shown}; at the other {len(seen)} promised sizes the program was run as well and agrees"
-        )
+    words = list(dict.fromkeys(doubt.words for doubt in doubts))
+    shown = " and ".join(words[:2]) + (f" and {len(words) - 2} more" if len(words) > 2 else "")
+    captured.notes.append(
+        f"captured where {shown}; at the other {len(seen)} promised sizes the program was run as well and agrees"
+    )
+    if all(program.as_described for program in seen.values()):
+        return None
+    doubts[0].program = captured
+    return doubts[0]
 
 
 def _same_at(
-    model: torch.nn.Module, inputs: CallInputs, captured: Captured, tensors: dict[str, torch.Tensor]
-) -> bool:
-    """Whether program and model give the same there; an input that the model rejects proves nothing."""
+    model: torch.nn.Module,
+    inputs: CallInputs,
+    captured: Captured,
+    sizes: Mapping[str, int],
+    tensors: dict[str, torch.Tensor],
+) -> _Measured | None:
+    """The program as it was run there, None where the model gives something else.
+
+    Raises:
+        BrokenPromise: the model rejects sizes that are promised.
+    """
     tensors = _varied(tensors)
     expected = eager(model, inputs, tensors)
     if expected is None:
-        return False
+        shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+        error = BrokenPromise(f"the model itself does not run at {shown}", "promise a range at which it runs")
+        error.failing = [dict(sizes)]
+        raise error
+    program = _Measured(captured, sizes)
     try:
-        return agree(Watched(captured, ()).results(tensors), expected)
+        return program if agree(program.results(tensors), expected) else None
     except MemoryError:
         raise
     except Exception:  # the program does not run at these sizes
-        return False
+        return None
+
+
+class _Measured(Watched):
+    """The program, with an eye on whether its values have the sizes that capture describes them with.
+
+    Attributes:
+        as_described: whether all had them.
+    """
+
+    def __init__(self, captured: Captured, sizes: Mapping[str, int]) -> None:
+        super().__init__(captured, ())
+        self.sizes.update(symbol_values(captured.symbols, captured.shapes, sizes))
+        self.as_described = True
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        """As the interpreter does, without assertions."""
+        result = super().run_node(n)
+        fake = n.meta.get("val")
+        if isinstance(fake, torch.Tensor) and isinstance(result, torch.Tensor):
+            self.as_described &= len(fake.shape) == len(result.shape) and all(map(self._is, fake.shape, result.shape))
+        return result
+
+    def _is(self, described: Any, size: int) -> bool:
+        if isinstance(described, int):
+            return described == size
+        expression = described.node.expr
+        if not all(symbol in self.sizes for symbol in expression.free_symbols):
+            return True
+        return bool(expression.subs(self.sizes) == size)
 
 
 def _varied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
