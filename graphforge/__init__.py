@@ -1,4 +1,4 @@
-"""GraphForge: PyTorch models in, verified ONNX models, TensorRT plans and MagicMind bundles out.
+"""GraphForge: PyTorch models in, verified ONNX, TensorRT, OpenVINO and MagicMind models out.
 
 Everything public is reachable from here and loaded on first use, so that `import graphforge` costs nothing:
 neither torch nor onnx is imported until a name below is asked for.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
+import onnx_ir as ir
+
 from graphforge.errors import GraphForgeError, UsageError, argument
-from graphforge.ir import HOME_OPSET, Graph, here, nodes_of
+from graphforge.ir import HOME_OPSET, Graph, describe, here, nodes_of
 from graphforge.ir.versions import ir_version_for, versions_of
 from graphforge.passes.opset.engine import LOWEST_OPSET, lower_graph, steps_down_of
 from graphforge.passes.opset.step import NoLowerForm, Step
-from graphforge.targets.tables import Facts, facts_of
+from graphforge.targets.tables import Facts, OlderForm, facts_of
 from graphforge.transform import Pass, Rewriter
 
 __all__ = ["LegaliseOpset"]
@@ -26,8 +29,8 @@ class LegaliseOpset(Pass):
     Attributes:
         opset: the version of the default domain to arrive at, 11 to the home opset.
         runtime: go lower still where this runtime (by the name of its table of facts, ``onnxruntime``, or the path of
-            one) has no kernel for an operator at ``opset``, and write in its older form what it would compute piece by
-            piece; "" asks no runtime.
+            one) has no kernel for an operator at ``opset``, and write in its older form what its table says that it
+            does badly or wrongly otherwise, node by node; "" asks no runtime.
     """
 
     name: ClassVar[str] = "legalise-opset"
@@ -49,7 +52,8 @@ class LegaliseOpset(Pass):
             )
         if self.opset > current:
             raise UsageError(f"the graph is at opset {current} already, it cannot be raised to {self.opset}")
-        target = self._with_kernels(graph, rewriter, facts_of(self.runtime)) if self.runtime else self.opset
+        facts = facts_of(self.runtime) if self.runtime else None
+        target = self.opset if facts is None else self._with_kernels(graph, rewriter, facts)
         obstacles = lower_graph(rewriter, target)
         if obstacles:
             needed = max(obstacle.opset for obstacle in obstacles)
@@ -63,7 +67,8 @@ class LegaliseOpset(Pass):
                 *shown,
                 f"the lowest opset that would do is {needed}: {argument('opset', needed)}",
             )
-        if target != current:
+        rewritten = 0 if facts is None else _in_older_forms(graph, rewriter, facts, target)
+        if target != current or rewritten:
             _drop_orphans(graph, rewriter)
         rewriter.model.ir_version = min(rewriter.model.ir_version or 99, ir_version_for(target))
 
@@ -79,16 +84,51 @@ class LegaliseOpset(Pass):
         if target < self.opset:
             names = ", ".join(sorted(name for name, opset in last.items() if opset < self.opset))
             rewriter.note(f"opset {target}: {facts.called} has no CPU kernel for {names} above it")
-        for node in [one for one in nodes if one.op_type in facts.older_form]:
-            op = rewriter.builder(node)
-            op.opset = target
-            try:
-                values = steps_down_of(facts.older_form[node.op_type])[node.op_type](Step(node, target, rewriter, op))
-            except NoLowerForm:
-                continue
-            if values is not None:
-                rewriter.replace(node, values)
         return target
+
+
+def _in_older_forms(graph: Graph, rewriter: Rewriter, facts: Facts, opset: int) -> int:
+    """Write node by node what the runtime wants as it was before some opset; the number of nodes written so."""
+    done: Counter[OlderForm] = Counter()
+    asked = [form for form in facts.forms if form.before <= opset]
+    for node in [one for one in nodes_of(graph) if any(one.op_type == form.operator for form in asked)]:
+        form = next((form for form in asked if form.means(node)), None)
+        if form is not None and _in_older_form(node, form, rewriter, facts, opset):
+            done[form] += 1
+    for form, count in done.items():
+        if form.wrong:
+            nodes = "one node is" if count == 1 else f"{count} nodes are"
+            rewriter.note(
+                f"{form.operator}: {nodes} written as before opset {form.before}: {facts.called} {form.because}"
+            )
+    return done.total()
+
+
+def _in_older_form(node: ir.Node, form: OlderForm, rewriter: Rewriter, facts: Facts, opset: int) -> bool:
+    """Whether the node could be written so.
+
+    Raises:
+        GraphForgeError: it could not, and the runtime gets the newer form wrong.
+    """
+    op = rewriter.builder(node)
+    op.opset = opset
+    try:
+        values = steps_down_of(form.before)[node.op_type](Step(node, opset, rewriter, op))
+    except NoLowerForm as failure:
+        for made in reversed(op.created):
+            if made.graph is not None:
+                rewriter.erase(made)
+        if not form.wrong:
+            return False
+        raise GraphForgeError(
+            f"{facts.called} {form.because}, and {describe(node)} has no other form: {failure.reason}",
+            here(node),
+            failure.cure,
+        ) from None
+    if values is None:
+        return False
+    rewriter.replace(node, values)
+    return True
 
 
 def _has_older_version(op_type: str, facts: Facts) -> bool:

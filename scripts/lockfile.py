@@ -82,7 +82,8 @@ def range_of(name: str) -> str:
         KeyError: graphforge does not depend on the package.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in project["dependencies"]:
+    extras = project["optional-dependencies"].values()
+    for requirement in [*project["dependencies"], *(line for extra in extras for line in extra)]:
         if re.split(r"[^\w-]", requirement)[0] == name:
             return str(requirement)
     raise KeyError(name)

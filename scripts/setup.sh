@@ -78,6 +78,8 @@ install_newest() {
     local minor
     minor=$("$folder/bin/python" -c 'import torch; print(torch.__version__.split(".")[1])')
     pip install --no-deps "torchvision==0.$((minor + 15)).*" "facenet-pytorch==2.6.0"
+    # without its telemetry, which starts threads whenever it is imported
+    pip install --no-deps "$("$folder/bin/python" scripts/lockfile.py range openvino)"
     install_tensorrt "tensorrt-rtx-cu13>=1.7"
 }
 

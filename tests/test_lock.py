@@ -16,7 +16,7 @@ from scripts.lockfile import LOCK, TORCH_LOCK, Change, changes, parse, range_of,
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-INSTALLED_EXTRAS = ("dev", "timm", "transformers", "onnxsim", "torchvision", "tensorrt-rtx")
+INSTALLED_EXTRAS = ("dev", "timm", "transformers", "onnxsim", "torchvision", "tensorrt-rtx", "openvino")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,7 @@ def test_newer_absent_and_unlocked_packages_are_told() -> None:
 def test_a_range_is_that_of_pyproject() -> None:
     assert range_of("torch") in PROJECT["dependencies"]
     assert range_of("torch").startswith("torch>=")
+    assert range_of("openvino") in EXTRAS["openvino"]
     with pytest.raises(KeyError):
         range_of("torc")
 

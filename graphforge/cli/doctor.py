@@ -38,6 +38,7 @@ _OPTIONAL = {
     "transformers": ("Hugging Face models", "pip install 'graphforge-compiler[transformers]'"),
     "safetensors": ("checkpoints in .safetensors files", "pip install safetensors"),
     "onnxsim": ("the optional pass onnxsim", "pip install 'graphforge-compiler[onnxsim]'"),
+    "openvino": ("models for OpenVINO, run here", "pip install 'graphforge-compiler[openvino]'"),
     "tensorrt-rtx-cu13": ("plans for TensorRT-RTX", "pip install 'graphforge-compiler[tensorrt-rtx]'"),
     "tensorrt": ("plans for classic TensorRT", "pip install 'graphforge-compiler[tensorrt]'"),
 }

@@ -67,7 +67,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(graphforge.__version__, "-V", "--version", prog_name="graphforge")
 def cli() -> None:
-    """Compile PyTorch models to verified ONNX models, TensorRT plans and MagicMind bundles.
+    """Compile PyTorch models to verified ONNX, TensorRT, OpenVINO and MagicMind models.
 
     \b
     Examples:

@@ -21,8 +21,9 @@ __all__ = ["command"]
 def command(bundle: str, request: ModelRequest | None, runs: int, warmup: int, as_json: bool) -> None:
     """Measure mean, median, min, max, p90 and p99 latency and FPS, eager and ONNX Runtime in turn.
 
-    The eager side is MODEL, given as to `graphforge compile`; without it the artifact is measured alone.  Nothing that
-    the bundle names is imported or run.  Inputs are those that the bundle records unless some are given.
+    A bundle whose target's own runtime is here (OpenVINO, TensorRT on its GPU) is run by that as well.  The eager side
+    is MODEL, given as to `graphforge compile`; without it the artifact is measured alone.  Nothing the bundle names
+    is imported or run.  Inputs are those that the bundle records unless some are given.
 
     \b
     Examples:

@@ -32,6 +32,7 @@ _BUILT_IN = {
     "onnx": "graphforge.targets.onnx:OnnxTarget",
     "tensorrt": "graphforge.targets.tensorrt:TensorRTTarget",
     "magicmind": "graphforge.targets.magicmind:MagicMindTarget",
+    "openvino": "graphforge.targets.openvino:OpenVINOTarget",
 }
 
 

@@ -13,6 +13,7 @@ from graphforge.runners.recorded import locate_artifact, spec_of_manifest
 
 if TYPE_CHECKING:
     from graphforge.runners.eager import EagerRunner
+    from graphforge.runners.runner import Runner
     from graphforge.verify.profile import ProfileReport
 
 __all__ = ["profile"]
@@ -54,7 +55,22 @@ def profile(
     else:
         notes.append(_left_out(manifest))
     how: dict[str, Any] = {"runs": runs, "warmup": warmup, "threads": threads, "sizes": sizes, "seed": seed}
-    return measure(path, manifest, eager, notes=notes, **how)
+    own = _own_runner(Path(bundle), manifest)
+    try:
+        return measure(path, manifest, eager, notes=notes, own=own, **how)
+    finally:
+        if own is not None:
+            own.close()
+
+
+def _own_runner(folder: Path, manifest: Mapping[str, Any]) -> Runner | None:
+    """What runs the bundle here, where that is another runtime than ONNX Runtime."""
+    from graphforge.targets import get_target
+
+    if not manifest or manifest["files"][0].endswith(".onnx"):
+        return None
+    target = get_target(manifest["target"]["name"])
+    return None if target.runs_here(folder) else target.runner(folder)
 
 
 def _left_out(manifest: Mapping[str, Any]) -> str:

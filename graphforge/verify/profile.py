@@ -26,6 +26,7 @@ from graphforge.runners.eager import EagerRunner
 from graphforge.runners.inputs import random_feeds
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner, usable_cpus
 from graphforge.runners.recorded import spec_of_manifest
+from graphforge.runners.runner import Runner
 from graphforge.shown import Shown
 from graphforge.spec import ShapeSpec, TensorSpec
 
@@ -165,8 +166,9 @@ def profile(
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
     notes: Sequence[str] = (),
+    own: Runner | None = None,
 ) -> ProfileReport:
-    """Measure an ONNX file, beside its eager model where there is one.
+    """Measure an ONNX file, beside its eager model and beside what else runs it, where there is that.
 
     Args:
         path: the file.
@@ -178,6 +180,7 @@ def profile(
         sizes: sizes of dynamic dims, by name; others stand as in the example.
         seed: of the random inputs.
         notes: what the report should say beside its own notes.
+        own: what runs the bundle on its target's own runtime.
 
     Raises:
         GraphForgeError: the artifact does not run.
@@ -190,6 +193,8 @@ def profile(
         sides: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
         if eager is not None:
             sides["eager"] = _eager_side(eager, feeds)
+        if own is not None:
+            sides[own.name] = _runner_side(own, feeds, threads)
         sides["onnxruntime"] = _artifact_side(artifact, feeds)
         seconds, busy = _measure(sides, eager, runs, warmup, threads)
     batch = next((array.shape[0] for array in feeds.values() if array.ndim), 1)
@@ -272,6 +277,15 @@ def _artifact_side(
         return (lambda: mine), artifact.run  # bfloat16 goes through OrtValues
     session = artifact.session
     return (lambda: {name: np.array(array) for name, array in mine.items()}), (lambda given: session.run(None, given))
+
+
+def _runner_side(
+    runner: Runner, feeds: Mapping[str, Array], threads: int
+) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    if hasattr(runner, "threads"):
+        runner.threads = threads
+    runner.run(feeds)  # it may be made ready on its first run, and failures are told in its words
+    return (lambda: {name: np.array(array) for name, array in feeds.items()}), runner.run
 
 
 def _measure(

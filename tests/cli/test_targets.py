@@ -11,6 +11,7 @@ from rich.console import Console
 from graphforge.cli import targets as verb
 from graphforge.cli.main import run
 from graphforge.targets import get_target, target_names
+from graphforge.targets.openvino import OpenVINOTarget
 from graphforge.targets.options import declared_options
 from graphforge.targets.tensorrt import TensorRTTarget
 from tests.cli.command import run_command
@@ -26,6 +27,7 @@ def test_list_says_what_each_makes_and_why_it_does_not_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TensorRTTarget, "available", lambda self: None)
+    monkeypatch.setattr(OpenVINOTarget, "available", lambda self: None)
     monkeypatch.setattr("graphforge.targets.tensorrt.target.gpu_problem", lambda: "the NVIDIA driver sees no GPU")
     assert run(["targets"]) == 0
     said = capsys.readouterr().out
@@ -34,6 +36,7 @@ def test_list_says_what_each_makes_and_why_it_does_not_run(
         ["onnx", "ONNX file", "yes", "yes"],
         ["tensorrt", "TensorRT plan", "yes", "no"],
         ["magicmind", "MagicMind bundle for Cambricon MLUs", "yes", "no"],
+        ["openvino", "OpenVINO model", "yes", "yes"],
     ]
     assert "tensorrt does not run here: the NVIDIA driver sees no GPU; ONNX Runtime runs the ONNX file beside" in said
 

@@ -12,7 +12,7 @@ import graphforge.targets as targets
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.targets.onnx import OnnxTarget
 
-VENDORS = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy", "magicmind")
+VENDORS = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy", "magicmind", "openvino")
 
 
 class Mine(OnnxTarget):
@@ -27,7 +27,7 @@ def test_importing_the_registry_imports_no_vendor() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["tensorrt", "magicmind"])
+@pytest.mark.parametrize("name", ["tensorrt", "magicmind", "openvino"])
 def test_getting_a_target_imports_no_vendor(name: str) -> None:
     code = (
         f"import sys, graphforge.targets as t; target = t.get_target({name!r}); "
@@ -39,7 +39,7 @@ def test_getting_a_target_imports_no_vendor(name: str) -> None:
 
 def test_every_listed_target_can_be_had() -> None:
     names = targets.target_names()
-    assert names[:3] == ("onnx", "tensorrt", "magicmind")
+    assert names[:4] == ("onnx", "tensorrt", "magicmind", "openvino")
     assert [targets.get_target(name).name for name in names] == list(names)
 
 
@@ -47,7 +47,7 @@ def test_unknown_name_is_an_error_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match="unknown target 'tensort'") as caught:
         targets.get_target("tensort")
     assert "did you mean 'tensorrt'?" in str(caught.value)
-    assert "known targets: onnx, tensorrt, magicmind" in str(caught.value)
+    assert "known targets: onnx, tensorrt, magicmind, openvino" in str(caught.value)
 
 
 def test_installed_package_adds_a_target(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,8 @@ def test_verdicts() -> None:
     assert openvino.judge("DeformConv", 19) == "unsupported"
     assert openvino.judge("Swish", 24) == "unknown"
     assert openvino.judge("mine::Sparkle", 0) == "unknown"
-    assert openvino.reads(23)
-    assert not openvino.reads(24)
+    assert openvino.reads(26)
+    assert not openvino.reads(27)
     assert coreml.judge("NonMaxSuppression", 11) == "unsupported"
     assert ncnn.judge("Conv", 11) == "unknown"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from graphforge.targets.tables.forms import OlderForm, forms_of
 from graphforge.targets.tables.kernels import Kernels, rows_of
 from graphforge.targets.tables.table import installed_version, release_covers, table_of, version_numbers
 
@@ -50,7 +51,7 @@ class Facts:
         newest_ir_version: of ONNX files that it reads; None when nobody measured it.
         kernels: element types by operator.
         without_kernel: operator -> the version of it from which on there is no kernel, whatever the element type.
-        older_form: operator without a kernel -> the opset before which it has a form that is faster.
+        forms: operators that it does better in an older form, all of them or those that look a certain way.
         faults: what it is known to get wrong.
         note: where the table does not quite speak of the version that is installed; "" where it does.
     """
@@ -63,7 +64,7 @@ class Facts:
     newest_ir_version: int | None = None
     kernels: Kernels = field(default_factory=Kernels)
     without_kernel: Mapping[str, int] = field(default_factory=dict)
-    older_form: Mapping[str, int] = field(default_factory=dict)
+    forms: tuple[OlderForm, ...] = ()
     faults: tuple[Fault, ...] = ()
     note: str = ""
 
@@ -118,11 +119,15 @@ def _facts(name: str, version: str | None) -> Facts:
         newest_ir_version=here.get("newest_ir_version", table.get("newest_ir_version")),
         kernels=Kernels(rows),
         without_kernel=here.get("missing", {}),
-        older_form=table.get("older_form", {}),
+        forms=tuple(
+            form
+            for written, form in forms_of(name, table.get("form", ()))
+            if version is None or _holds(written.get("since", ""), written.get("until", ""), version)
+        ),
         faults=tuple(
             fault
             for fault in (Fault(**{"until": "", "since": "", **written}) for written in table.get("fault", ()))
-            if version is None or _holds(fault, version)
+            if version is None or _holds(fault.since, fault.until, version)
         ),
         note=note,
     )
@@ -138,9 +143,7 @@ def _entry(releases: list[dict[str, Any]], version: str) -> dict[str, Any]:
     return next((release for release in reversed(releases) if _first(release) <= here), releases[0])
 
 
-def _holds(fault: Fault, version: str) -> bool:
+def _holds(since: str, until: str, version: str) -> bool:
     """A fault holds until a release is known without it."""
     here = version_numbers(version)[:2]
-    after = not fault.since or version_numbers(fault.since)[:2] <= here
-    before = not fault.until or here <= version_numbers(fault.until)[:2]
-    return after and before
+    return (not since or version_numbers(since)[:2] <= here) and (not until or here <= version_numbers(until)[:2])
