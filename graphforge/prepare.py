@@ -583,14 +583,22 @@ def reference_runner(prepared: Prepared) -> Runner:
 
 def _runner_of_file(path: Path) -> Runner:
     """The file itself; where it keeps shapes in external data, which ONNX Runtime refuses, with these inside."""
+    from graphforge.onnx_io.safety import read_model_proto
     from graphforge.onnx_io.small_data import with_small_data
+    from graphforge.runners.custom_ops import runner_before_lowering, uses_declared_ops
     from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 
     def find_the_rest(options: Any) -> None:
         folder = str(path.resolve().parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
 
-    content = with_small_data(path)
+    proto = read_model_proto(path)
+    if uses_declared_ops(proto):
+        from graphforge.onnx_io.importing import import_onnx
+
+        declared: Runner = runner_before_lowering(import_onnx(path))
+        return declared
+    content = with_small_data(path, proto)
     if content is None:
         return OnnxRuntimeRunner(path, name="original ONNX")
     return OnnxRuntimeRunner(content, name="original ONNX", configure=find_the_rest)

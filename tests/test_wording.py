@@ -17,8 +17,12 @@ from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.spec import ShapeSpec, TensorSpec
 
 ROOT = Path(graphforge.__file__).resolve().parent.parent
-# Files whose strings are command lines: ours for a bug report, and those of other programs.
-_COMMAND_LINES = ("graphforge/reproducer.py", "graphforge/targets/magicmind/shell.py")
+# Files whose strings are command lines: ours that show a fault again, and those of other programs.
+_COMMAND_LINES = (
+    "graphforge/reproducer.py",
+    "graphforge/targets/magicmind/shell.py",
+    "graphforge/verbs/replay_line.py",
+)
 _FOLDERS = ("cli", "onboard")
 
 

@@ -1,9 +1,10 @@
-"""`graphforge bisect`: which pass makes the compiled graph depart from the eager model."""
+"""`graphforge bisect`: which pass, and which of its rewrites, makes the compiled graph depart from the eager model."""
 
 from __future__ import annotations
 
 import click
 
+from graphforge.cli.compile import options_by_name, own_passes_and_pipeline
 from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.request import ModelRequest, json_option, model_options
 
@@ -14,24 +15,69 @@ __all__ = ["command"]
 @model_options
 @click.option("--pass", "passes", multiple=True, metavar="FILE.py:Class", help="A pass of your own; repeat for more.")
 @click.option("--pipeline", metavar="'a,b{opt=1},c'", help="Look among these passes instead of the default ones.")
+@click.option("--target", help="Whose passes come behind the canonical ones.  [default: onnx]")
+@click.option("--opset", type=int, help="Opset to deliver.")
+@click.option("--precision", help="Arithmetic, in the target's words; `graphforge targets NAME` lists them.")
+@click.option(
+    "--option", "target_options", multiple=True, metavar="KEY=VALUE", help="An option of the target; repeat for more."
+)
+@click.option(
+    "--outputs",
+    type=click.Choice(["ragged", "padded"]),
+    help="Results whose size depends on data: as eager returns them, or padded with a count.  [default: the target's]",
+)
+@click.option(
+    "--nms",
+    type=click.Choice(["native", "portable"]),
+    help="Suppression as ONNX NonMaxSuppression, or in plain tensor algebra.  [default: the target's]",
+)
+@click.option("-o", "--output", metavar="DIR", help="Folder for the graph in front of the guilty pass.")
 @json_option
-def command(request: ModelRequest, passes: tuple[str, ...], pipeline: str | None, as_json: bool) -> int:
-    """Name the first pass after which MODEL's graph no longer computes what the eager model computes.
+def command(
+    request: ModelRequest,
+    passes: tuple[str, ...],
+    pipeline: str | None,
+    target: str | None,
+    opset: int | None,
+    precision: str | None,
+    target_options: tuple[str, ...],
+    outputs: str | None,
+    nms: str | None,
+    output: str | None,
+    as_json: bool,
+) -> int:
+    """Name the first pass, and its first rewrite, after which MODEL's graph no longer computes what eager computes.
 
-    Ends with exit code 1 when there is one.
+    The passes are the canonical ones and the target's, as `graphforge compile` runs them.  The graph in front of the
+    guilty pass is kept, with the command that shows the pass alone on it.  Ends with exit code 1 when there is one.
 
     \b
     Examples:
       graphforge bisect net.py:build --input 'x:1x3x64x64'
       graphforge bisect net.py:build --input 'x:1x3x64x64' --pass my_pass.py:DropDropout
+      graphforge bisect detector.py:build --target tensorrt --outputs padded --opset 17
+      graphforge bisect before.onnx --input-file inputs.npz --pipeline fuse-gelu
     """
-    from graphforge.transform import load_pass_from_file
     from graphforge.verbs.bisect import bisect
 
-    own = [load_pass_from_file(spec)() for spec in passes]
+    own, chosen = own_passes_and_pipeline(passes, pipeline)
     with progress(quiet=as_json) as begin:
         begin("load")
-        report = bisect(**request.model_and_inputs(), passes=own, pipeline=pipeline, progress=begin)
+        report = bisect(
+            **request.model_and_inputs(),
+            passes=own,
+            pipeline=chosen,
+            target=target,
+            opset=opset,
+            precision=precision,
+            target_options=options_by_name(target_options) or None,
+            outputs=outputs,
+            nms=nms,
+            substitutes=request.substitutes,
+            custom_ops=request.custom_ops,
+            output=output,
+            progress=begin,
+        )
     if as_json:
         print_json(report.to_dict())
     else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphforge.transform import Pass
     from graphforge.verify.tolerance import Tolerances
 
-__all__ = ["command"]
+__all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
 
 
 @click.command("compile")
@@ -134,12 +134,12 @@ def command(
     from graphforge.options import CompileOptions, plan
 
     # what can be refused at once is refused before the model is loaded
-    own_passes, chosen_pipeline = _passes(passes, pipeline)
+    own_passes, chosen_pipeline = own_passes_and_pipeline(passes, pipeline)
     options = CompileOptions(
         target=target,
         opset=opset,
         precision=precision,
-        target_options=_target_options(target_options),
+        target_options=options_by_name(target_options),
         calibration=calibration,
         outputs=outputs,
         nms=nms,
@@ -195,7 +195,8 @@ def _tolerances(rtol: float | None, atol: float | None) -> Tolerances | None:
     return Tolerances().loosen(because=asked, rtol=rtol, atol=atol)
 
 
-def _target_options(texts: tuple[str, ...]) -> dict[str, str]:
+def options_by_name(texts: tuple[str, ...]) -> dict[str, str]:
+    """The target's options, as `--option KEY=VALUE` gives them."""
     options: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -205,7 +206,7 @@ def _target_options(texts: tuple[str, ...]) -> dict[str, str]:
     return options
 
 
-def _passes(specs: tuple[str, ...], pipeline: str | None) -> tuple[list[Pass], list[Pass] | None]:
+def own_passes_and_pipeline(specs: tuple[str, ...], pipeline: str | None) -> tuple[list[Pass], list[Pass] | None]:
     """The user's passes that run after the others, and the whole pipeline where one is given.
 
     Passes from ``--pass`` are known by name inside ``--pipeline``; one that is named there runs there only.

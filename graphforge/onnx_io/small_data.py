@@ -16,13 +16,17 @@ __all__ = ["with_small_data"]
 _SMALL_BYTES = 4096
 
 
-def with_small_data(path: Path) -> bytes | None:
+def with_small_data(path: Path, proto: onnx.ModelProto | None = None) -> bytes | None:
     """The model with its small external tensors inside; None where it has none of them.
+
+    Args:
+        path: the file.
+        proto: what is in it, where it has been read already; it is edited.
 
     Raises:
         GraphForgeError: as ``read_model_proto``.
     """
-    proto = read_model_proto(path)
+    proto = read_model_proto(path) if proto is None else proto
     found = False
     for tensor in tensors_of_proto(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:

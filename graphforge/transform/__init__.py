@@ -22,6 +22,7 @@ from graphforge.transform.pipeline import Instrument, PassRecord, Pipeline, coun
 from graphforge.transform.print_after import PrintAfter
 from graphforge.transform.registry import PassRegistry, default_registry, load_pass_from_file
 from graphforge.transform.rewriter import NearMiss, Rewriter, RewriterBuilder
+from graphforge.transform.rewrites import Rewrite, RewriteLog
 from graphforge.transform.rule import Match, NoMatch, Replacement, Rule
 from graphforge.transform.seams import VerifyGraph, check_level
 
@@ -36,7 +37,9 @@ __all__ = [
     "Pipeline",
     "PrintAfter",
     "Replacement",
+    "Rewrite",
     "RewriteListener",
+    "RewriteLog",
     "Rewriter",
     "RewriterBuilder",
     "Rule",

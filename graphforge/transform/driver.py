@@ -121,10 +121,14 @@ def _fire(rule: Rule, node: ir.Node, rewriter: Rewriter) -> tuple[list[ir.Node],
     users = [user for inner in found.nodes for value in inner.outputs for user, _ in value._uses]
     before = rewriter.changes
     rewriter.forget_fresh()
+    rewriter.rule_starts(rule.name, found.nodes)
     replacement = rule.rewrite(rewriter.builder(node), found)
     if replacement is None:
-        return ([node, *users], inputs) if rewriter.changes != before else None
+        changed = rewriter.changes != before
+        rewriter.rule_ends(changed)
+        return ([node, *users], inputs) if changed else None
     fresh = rewriter.replace(found.nodes, replacement)
+    rewriter.rule_ends(True)
     return [*fresh, *users], inputs
 
 

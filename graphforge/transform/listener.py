@@ -16,6 +16,15 @@ __all__ = ["ChangeCount", "RewriteListener"]
 class RewriteListener:
     """Hears of edits; a subclass says what it wants to hear.  ``Rewriter(listeners=...)`` or ``add_listener``."""
 
+    def rule_starts(self, rule: str, nodes: Sequence[ir.Node]) -> None:
+        """A rule is about to rewrite the nodes that it matched, the root first."""
+
+    def rule_ends(self, fired: bool) -> None:
+        """The rule is done; ``fired`` says whether it changed anything."""
+
+    def node_replacing(self, nodes: Sequence[ir.Node]) -> None:
+        """Other values are about to take the place of what the first of the nodes computes; all may be erased."""
+
     def node_created(self, node: ir.Node) -> None:
         """A node was built and stands in its graph."""
 

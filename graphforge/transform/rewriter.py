@@ -172,6 +172,8 @@ class Rewriter:
         group = (nodes,) if isinstance(nodes, ir.Node) else tuple(dict.fromkeys(nodes))
         root = group[0]
         pairs = _pairs(root, values)
+        for listener in self._listeners:
+            listener.node_replacing(group)
         fresh = tuple(node for node in self._fresh if node.graph is not None)
         self._fresh.clear()
         if fresh:
@@ -451,6 +453,16 @@ class Rewriter:
 
         group = (rules,) if isinstance(rules, Rule) else tuple(rules)
         return apply_rules(group, self.graph if graph is None else graph, self)
+
+    def rule_starts(self, rule: str, nodes: Sequence[ir.Node]) -> None:
+        """Tell whoever listens that a rule is about to rewrite nodes."""
+        for listener in self._listeners:
+            listener.rule_starts(rule, nodes)
+
+    def rule_ends(self, fired: bool) -> None:
+        """Tell whoever listens that it is done."""
+        for listener in self._listeners:
+            listener.rule_ends(fired)
 
     def forget_fresh(self) -> None:
         """The nodes built so far are no part of the next replacement."""

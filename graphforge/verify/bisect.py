@@ -1,4 +1,4 @@
-"""Which pass did it: run ever fewer passes, compare in ONNX Runtime, and name the first pass that changes a result.
+"""Which pass did it, and which of its rewrites: run ever fewer passes, compare in ONNX Runtime, name the first one.
 
 The search halves the list: with n passes it takes about log2(n) runs of the graph, and every pass runs about twice.
 It assumes that what one pass spoils no later one repairs.
@@ -7,13 +7,14 @@ It assumes that what one pass spoils no later one repairs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
 from graphforge.shown import Shown
 from graphforge.verify.compare import OutputComparison
+from graphforge.verify.guilty_rewrite import GuiltyRewrite, find_rewrite
 from graphforge.verify.numeric_check import run_as_written
 from graphforge.verify.tolerance import Tolerances, for_model
 from graphforge.verify.verify import compare_outputs
@@ -73,6 +74,8 @@ class BisectReport(Shown):
         before_any_pass: the graph departs before the first pass has run.
         probes: what was tried, in the order of the number of passes.
         notes: what limits the answer.
+        rewrite: the rewrite of the guilty pass after which the graph departs; None where it cannot be told apart.
+        replay: the command that shows the guilty pass alone, on the graph in front of it; "" where none was written.
     """
 
     passes: tuple[str, ...]
@@ -80,6 +83,8 @@ class BisectReport(Shown):
     before_any_pass: bool
     probes: tuple[Probe, ...]
     notes: tuple[str, ...] = ()
+    rewrite: GuiltyRewrite | None = None
+    replay: str = ""
 
     @property
     def clean(self) -> bool:
@@ -109,6 +114,8 @@ class BisectReport(Shown):
             "passes": list(self.passes),
             "probes": [probe.to_dict() for probe in self.probes],
             "notes": list(self.notes),
+            "rewrite": None if self.rewrite is None else self.rewrite.to_dict(),
+            "replay": self.replay,
         }
 
     def render(self, console: Console) -> None:
@@ -121,6 +128,11 @@ class BisectReport(Shown):
         for note in self.notes:
             console.print(escape(f"note: {note}"), highlight=False)
         console.print(escape(self.describe()), highlight=False)
+        if self.rewrite is not None:
+            for line in (self.rewrite.describe(), *self.rewrite.rewrite.lines()):
+                console.print(escape(line), highlight=False, soft_wrap=True)
+        if self.replay:
+            console.print(escape(f"replay with: {self.replay}"), highlight=False, soft_wrap=True)
 
 
 def bisect_passes(
@@ -131,8 +143,9 @@ def bisect_passes(
     expected: Mapping[str, Array] | None = None,
     tolerances: Tolerances | None = None,
     progress: Callable[[str], None] | None = None,
+    keep: Callable[[ir.Model, Pass], str] | None = None,
 ) -> BisectReport:
-    """Find the first pass after which the graph no longer gives what is expected.
+    """Find the first pass, and its first rewrite, after which the graph no longer gives what is expected.
 
     Args:
         model: the graph before the passes; it is left as it is.
@@ -141,11 +154,12 @@ def bisect_passes(
         expected: outputs by name, from eager; None takes those of the graph before the passes.
         tolerances: what counts as equal.
         progress: called before each probe.
+        keep: given the graph in front of the guilty pass and that pass; keeps it, and returns the command that replays.
 
     Raises:
         GraphForgeError: the graph runs in ONNX Runtime neither before the passes nor after any of them.
     """
-    search = _Search(model, tuple(passes), feeds, expected, tolerances or Tolerances(), progress)
+    search = _Search(model, tuple(passes), feeds, expected, tolerances or Tolerances(), progress, keep)
     notes = []
     start = search.first_that_runs()
     if start:
@@ -177,7 +191,9 @@ class _Search:
         expected: Mapping[str, Array] | None,
         tolerances: Tolerances,
         progress: Callable[[str], None] | None,
+        keep: Callable[[ir.Model, Pass], str] | None,
     ) -> None:
+        self.keep = keep
         self.passes = passes
         self.feeds = feeds
         self.expected = expected
@@ -191,28 +207,34 @@ class _Search:
             return self.probes[count]
         if self.progress is not None:
             self.progress(f"{count} of {len(self.passes)} passes")
-        from graphforge.passes.compute_where_kernels_are import runnable
         from graphforge.transform import Pipeline
 
         done, base = self.good
         model = base.clone()
-        found = Probe(count)
         try:
             Pipeline(self.passes[done:count]).run(model)
-            outputs = run_as_written(model, self.feeds)
+            found = self._judged(model, count)
         except GraphForgeError as error:
-            found = replace(found, error=error.message)
-        else:
-            if self.expected is None:
-                self.expected = outputs
-            found = replace(
-                found,
-                outputs=tuple(compare_outputs(self.expected, outputs, for_model(self.tolerances, runnable(model)))),
-            )
+            found = Probe(count, error=error.message)
         self.probes[count] = found
         if found.agrees and count > done:
             self.good = (count, model)
         return found
+
+    def _judged(self, model: ir.Model, count: int) -> Probe:
+        """The graph, run and compared."""
+        from graphforge.passes.compute_where_kernels_are import runnable
+
+        try:
+            outputs = run_as_written(model, self.feeds)
+        except GraphForgeError as error:
+            return Probe(count, error=error.message)
+        if self.expected is None:
+            self.expected = outputs
+        if outputs.keys() != self.expected.keys():
+            return Probe(count, error=f"its outputs are {list(outputs)}, expected {list(self.expected)}")
+        allowed = for_model(self.tolerances, runnable(model))
+        return Probe(count, tuple(compare_outputs(self.expected, outputs, allowed)))
 
     def first_that_runs(self) -> int:
         """0, or how many passes it takes until the runtime knows every operator (ours are lowered by passes)."""
@@ -225,10 +247,40 @@ class _Search:
         )
 
     def report(self, guilty: int | None, *, before_any_pass: bool, notes: Sequence[str]) -> BisectReport:
+        """The answer, down to the rewrite where the graph in front of the guilty pass agrees."""
+        told, rewrite, replay = list(notes), None, ""
+        count, model = self.good
+        if guilty is not None and count == guilty and self._runs_before(guilty):
+            pass_ = self.passes[guilty]
+            rewrite = self._find_rewrite(pass_, model, told)
+            if self.keep is not None:
+                replay = self.keep(model, pass_)
         return BisectReport(
             tuple(item.spec() for item in self.passes),
             guilty,
             before_any_pass,
             tuple(self.probes[count] for count in sorted(self.probes)),
-            tuple(notes),
+            tuple(told),
+            rewrite,
+            replay,
         )
+
+    def _runs_before(self, guilty: int) -> bool:
+        return guilty in self.probes and self.probes[guilty].agrees
+
+    def _find_rewrite(self, pass_: Pass, model: ir.Model, notes: list[str]) -> GuiltyRewrite | None:
+        if self.progress is not None:
+            self.progress(f"the rewrites of {pass_.name}")
+
+        def judge(graph: ir.Model) -> tuple[bool, str, bool]:
+            found = self._judged(graph, 0)
+            return found.agrees, found.describe(), not found.error
+
+        try:
+            rewrite = find_rewrite(pass_, model, judge)
+        except GraphForgeError as error:  # the pass fails, or what it leaves is not valid: that is the finding
+            notes.append(f"its rewrites cannot be told apart: {error.message}")
+            return None
+        if rewrite is None:
+            notes.append(f"{pass_.name} edits the graph without the rewriter, so its edits cannot be told apart")
+        return rewrite

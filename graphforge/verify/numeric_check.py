@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from graphforge.errors import GraphForgeError, argument
 from graphforge.runners.arrays import Array
 from graphforge.runners.inputs import feeds_for
-from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.runners.padding import UnpaddedRunner
 from graphforge.verify.tolerance import Tolerances, for_model
 from graphforge.verify.verify import compare_outputs
 
@@ -94,12 +94,17 @@ class NumericCheck:
 def run_as_written(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs of the graph as written: the runtime's own fusions would blur who did what.
 
-    What it has no kernels for is cast around, as in what is delivered.
+    What it has no kernels for is cast around, as in what is delivered; our own operators, and those that are declared
+    with a function, are computed by their functions until a pass has lowered them.  Outputs that a pass has padded to
+    fixed shapes are cut to their counts, so that they can be compared with what there was before it.
 
     Raises:
         GraphForgeError: ONNX Runtime does not load or run it.
     """
+    from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.passes.compute_where_kernels_are import runnable
+    from graphforge.runners.custom_ops import runner_before_lowering
 
-    with OnnxRuntimeRunner(runnable(model), optimize=False) as runner:
-        return runner.run(feeds)
+    padding = model.meta.get(PADDED_OUTPUTS, ())
+    with runner_before_lowering(runnable(model), optimize=False) as runner:
+        return (UnpaddedRunner(runner, padding) if padding else runner).run(feeds)
