@@ -7,7 +7,8 @@ an assertion about data, which an artifact does not make.  Fake quantisation who
 description of its shapes in torch: it gets one.
 ``torch.nn.functional.grouped_mm`` runs in any precision, and is described to a capture in bfloat16 only: here in any.
 ``adaptive_avg_pool1d`` takes its size as a fixed number, which two axes do not: it becomes the pool of one row.
-``torch.quantize_per_tensor`` makes tensors that torch cannot describe to a capture: here the values that it stands for.
+``torch.quantize_per_tensor`` and ``..._per_channel`` make tensors that torch cannot describe to a capture: here the
+values that these stand for.
 A write to ``x[:, y]`` or ``x[y:]`` reads the tensor ``y`` as a plain number: it becomes a write to that part of ``x``.
 """
 
@@ -40,6 +41,7 @@ def traceable_functions() -> Iterator[None]:
     shape_as_tensor, check_tensor_all = library._shape_as_tensor, library._check_tensor_all
     setitem = tensors.__setitem__
     quantize, dequantize, int_repr = library.quantize_per_tensor, tensors.dequantize, tensors.int_repr
+    quantize_channels = library.quantize_per_channel
     average = functional.adaptive_avg_pool1d  # which `interpolate` of mode area calls by this name as well
 
     def traced_linspace(start: Any, end: Any, steps: Any, **keywords: Any) -> Any:
@@ -83,12 +85,15 @@ def traceable_functions() -> Iterator[None]:
     def traced_quantize(x: Tensor, scale: Any, zero_point: Any, dtype: Any) -> Tensor:
         if not _is_traced(x) or dtype not in _STORED:
             return quantize(x, scale, zero_point, dtype)  # type: ignore[no-any-return]
-        stored = _STORED[dtype]
-        numbers = torch.round(x / scale) + zero_point
-        numbers = numbers.clamp(torch.iinfo(stored).min, torch.iinfo(stored).max)
-        quantised = (numbers - zero_point) * scale
-        quantised._graphforge_numbers = numbers.to(stored)
-        return quantised  # type: ignore[no-any-return]
+        steps = x.double() * (1 / _float32(scale)).double() + zero_point  # one rounding, as torch's fused product
+        return _quantised(steps.to(torch.float32), _float32(scale), zero_point, dtype)
+
+    def traced_quantize_channels(x: Tensor, scales: Tensor, zero_points: Tensor, axis: int, dtype: Any) -> Tensor:
+        if not _is_traced(x) or dtype not in _STORED:
+            return quantize_channels(x, scales, zero_points, axis, dtype)  # type: ignore[no-any-return]
+        shape = [-1 if place == axis % x.dim() else 1 for place in range(x.dim())]
+        by, offset = scales.to(torch.float32).view(shape), zero_points.to(torch.float32).view(shape)
+        return _quantised(x * (1 / by) + offset, by, offset, dtype)
 
     def traced_dequantize(self: Tensor) -> Tensor:
         return self if hasattr(self, "_graphforge_numbers") else dequantize(self)
@@ -111,7 +116,7 @@ def traceable_functions() -> Iterator[None]:
     library._shape_as_tensor = traced_shape_as_tensor
     library._check_tensor_all = unchecked
     tensors.__setitem__ = traced_setitem
-    library.quantize_per_tensor = traced_quantize
+    library.quantize_per_tensor, library.quantize_per_channel = traced_quantize, traced_quantize_channels
     tensors.dequantize, tensors.int_repr = traced_dequantize, traced_int_repr
     functional.adaptive_avg_pool1d = traced_average
     tensors.__deepcopy__ = traced_deepcopy
@@ -131,8 +136,21 @@ def traceable_functions() -> Iterator[None]:
         functional.adaptive_avg_pool1d = average
         tensors.__deepcopy__ = deepcopy
         tensors.__setitem__ = setitem
-        library.quantize_per_tensor = quantize
+        library.quantize_per_tensor, library.quantize_per_channel = quantize, quantize_channels
         tensors.dequantize, tensors.int_repr = dequantize, int_repr
+
+
+def _float32(number: Any) -> Tensor:
+    return number.to(torch.float32) if isinstance(number, Tensor) else torch.tensor(float(number), dtype=torch.float32)
+
+
+def _quantised(steps: Tensor, scale: Tensor, zero_point: Any, dtype: torch.dtype) -> Tensor:
+    """The values that quantised numbers stand for; ``int_repr`` asks for the numbers."""
+    stored = _STORED[dtype]
+    numbers = torch.round(steps).clamp(torch.iinfo(stored).min, torch.iinfo(stored).max)
+    values: Any = (numbers - zero_point) * scale
+    values._graphforge_numbers = numbers.to(stored)
+    return values  # type: ignore[no-any-return]
 
 
 def _part(x: Tensor, key: Any) -> Tensor | None:

@@ -343,6 +343,8 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(
         (
             "aten._linalg_slogdet.default aten._pdist_forward.default aten._trilinear.default aten.conv_tbc.default "
+            "aten.convolution_backward.default aten.cummax.default aten.cummin.default aten.erfinv.default "
+            "aten.special_erfinv.default aten.special_ndtri.default prims.erf_inv.default prims.ndtri.default "
             "aten.lgamma.default aten.linalg_slogdet.default aten.logdet.default aten.pdist.default "
             "aten.slogdet.default aten.special_gammaln.default prims.collapse.default prims.lgamma.default "
             "prims.split_dim.default prims.view_of.default"

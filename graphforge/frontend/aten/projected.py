@@ -1,4 +1,7 @@
-"""LSTM whose state is projected (proj_size), which ONNX's LSTM cannot be told: written out step by step."""
+"""LSTM whose state is projected (proj_size), which ONNX's LSTM cannot be told.
+
+Few steps are written out one by one; many, or a number that is known at run time only, become a Scan.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from graphforge.frontend.aten._steps import over_steps
 from graphforge.frontend.emitter import Emitter
 
 __all__ = ["projected_lstm"]
 
-# Steps above this would make a file of more than 10,000 nodes for each layer and direction.
-_MOST_STEPS = 1024
+# Steps above this would make a file of more than 1,000 nodes for each layer and direction.
+_MOST_STEPS = 64
 
 
 def projected_lstm(
@@ -25,19 +29,11 @@ def projected_lstm(
     bidirectional: bool,
     batch_first: bool,
 ) -> list[ir.Value]:
-    """Result and last states of a stack of layers.
-
-    Raises:
-        LoweringError: the number of steps is dynamic, or very large.
-    """
+    """Result and last states of a stack of layers."""
     if batch_first:
         x = op.transpose(x, [1, 0, 2])
-    steps = op.size(x, 0)
-    if not isinstance(steps, int) or steps > _MOST_STEPS:
-        raise op.fail(
-            f"a recurrent layer with proj_size is written out step by step, for at most {_MOST_STEPS} steps",
-            "make the length static, or project the outputs with a Linear layer instead",
-        )
+    size = op.size(x, 0)
+    steps = size if isinstance(size, int) and size <= _MOST_STEPS else None
     directions, each = 2 if bidirectional else 1, 5 if biases else 3
     hidden: list[ir.Value] = []
     cells: list[ir.Value] = []
@@ -57,7 +53,7 @@ def projected_lstm(
 
 
 def _direction(
-    op: Emitter, x: ir.Value, h: ir.Value, c: ir.Value, own: Sequence[ir.Value], steps: int, *, backwards: bool
+    op: Emitter, x: ir.Value, h: ir.Value, c: ir.Value, own: Sequence[ir.Value], steps: int | None, *, backwards: bool
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """One direction of one layer: [steps, batch, projected], and its last states."""
     into, recurrent, *biases, projection = own
@@ -65,12 +61,21 @@ def _direction(
     for bias in biases:
         before = op.Add(before, bias)
     recurrent, projection = op.transpose(recurrent, [1, 0]), op.transpose(projection, [1, 0])
+
+    def moved(emit: Emitter, states: list[ir.Value], here: list[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+        gates = emit.Add(here[0], emit.MatMul(states[0], recurrent))
+        i, f, g, o = emit.Split(gates, axis=-1, num_outputs=4, _outputs=4)
+        cell = emit.Add(emit.Mul(emit.Sigmoid(f), states[1]), emit.Mul(emit.Sigmoid(i), emit.Tanh(g)))
+        state = emit.MatMul(emit.Mul(emit.Sigmoid(o), emit.Tanh(cell)), projection)
+        state.shape, cell.shape = states[0].shape, states[1].shape
+        return [state, cell], [state]
+
+    if steps is None:
+        (h, c), (y,) = over_steps(op, [h, c], [before], moved, backwards=backwards)
+        return y, h, c
     results: list[ir.Value] = []
     for step in reversed(range(steps)) if backwards else range(steps):
-        gates = op.Add(op.Gather(before, step, axis=0), op.MatMul(h, recurrent))
-        i, f, g, o = op.Split(gates, axis=-1, num_outputs=4, _outputs=4)
-        c = op.Add(op.Mul(op.Sigmoid(f), c), op.Mul(op.Sigmoid(i), op.Tanh(g)))
-        h = op.MatMul(op.Mul(op.Sigmoid(o), op.Tanh(c)), projection)
+        h, c = moved(op, [h, c], [op.Gather(before, step, axis=0)])[0]
         results.append(op.unsqueeze(h, [0]))
-    y: ir.Value = op.Concat(*(reversed(results) if backwards else results), axis=0)
-    return y, h, c
+    joined: ir.Value = op.Concat(*(reversed(results) if backwards else results), axis=0)
+    return joined, h, c

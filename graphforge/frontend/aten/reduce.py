@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from graphforge.frontend.aten._steps import over_steps
 from graphforge.frontend.aten.compare import truth
 from graphforge.frontend.emitter import Emitter, SymbolicScalar
 from graphforge.frontend.rules import lowers
@@ -169,6 +170,37 @@ def cumprod(op: Emitter, x: ir.Value, dim: int, *, dtype: Any = None) -> ir.Valu
     if op.rank(x) == 0:
         return x
     return op.CumProd(x, op.constant(dim % op.rank(x), _INT64))
+
+
+@lowers("aten.cummax.default", "aten.cummin.default")
+def cummax(op: Emitter, x: ir.Value, dim: int) -> tuple[ir.Value, ir.Value]:
+    """The extreme so far and where it stands: the last of equal ones, and NaN from the first one on."""
+    if op.rank(x) == 0:
+        return x, op.constant(0)
+    axis, own = dim % op.rank(x), x.dtype
+    if own is None or not is_float(own):
+        x = op.cast(x, _INT64)  # exact, and narrow integers have few kernels
+    low = "cummin" in op.target
+    dims = [size for place, size in enumerate(op.dims(x)) if place != axis]
+    if own is not None and is_float(own):
+        worst: float = math.inf if low else -math.inf
+    else:
+        worst = 2**63 - 1 if low else -(2**63)
+    start = [op.expand(op.constant(worst, x.dtype), dims), op.expand(op.constant(0, _INT64), dims)]
+    places = op.Range(op.constant(0), op.scalar(op.size(x, axis), _INT64), op.constant(1))
+
+    def step(inner: Emitter, states: list[ir.Value], here: list[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+        (best, where), (value, place) = states, here
+        better = (inner.LessOrEqual if low else inner.GreaterOrEqual)(value, best)
+        if own is not None and is_float(own):
+            better = inner.Or(inner.IsNaN(value), better)  # a NaN so far compares as false
+        kept = inner.Where(better, value, best), inner.Where(better, place, where)
+        for one, like in zip(kept, (value, where), strict=True):
+            one.shape = like.shape
+        return list(kept), list(kept)
+
+    _, (values, indices) = over_steps(op, start, [x, places], step, axes=[axis, 0], axis=axis)
+    return op.cast(values, own or _INT64), indices
 
 
 @lowers("aten.count_nonzero.default", "aten.count_nonzero.dim_IntList")

@@ -2,7 +2,9 @@
 
 aten.pdist.default, aten._pdist_forward.default; aten.linalg_slogdet.default, aten._linalg_slogdet.default,
 aten.slogdet.default, aten.logdet.default; aten.lgamma.default, aten.special_gammaln.default, prims.lgamma.default;
-aten.conv_tbc.default; aten._trilinear.default; prims.collapse.default, prims.split_dim.default, prims.view_of.default.
+aten.cummax.default, aten.cummin.default; aten.erfinv.default, aten.special_erfinv.default, prims.erf_inv.default,
+aten.special_ndtri.default, prims.ndtri.default; aten.convolution_backward.default; aten.conv_tbc.default;
+aten._trilinear.default; prims.collapse.default, prims.split_dim.default, prims.view_of.default.
 """
 
 from __future__ import annotations
@@ -60,8 +62,90 @@ def test_lstm_with_a_projected_state(bidirectional: bool) -> None:
     lower_and_compare(layer, (_random(2, 5, 4), state))
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("biases", [False, True])
+def test_lstm_with_a_projected_state_at_any_length(bidirectional: bool, biases: bool) -> None:
+    layer = nn.LSTM(4, 6, 2, bias=biases, proj_size=3, batch_first=True, bidirectional=bidirectional)
+    others = [(_random(*size, 4),) for size in ((1, 1), (3, 2), (4, 20))]
+    outcome = lower_and_compare(
+        layer, (_random(2, 5, 4),), dynamic={"input": {0: (1, 4), 1: (1, 20)}}, other_inputs=others
+    )
+    assert outcome.counts["Scan"] == (4 if bidirectional else 2)
+
+
+def test_lstm_with_a_projected_state_over_many_steps() -> None:
+    assert lower_and_compare(nn.LSTM(4, 6, proj_size=3), (_random(200, 2, 4),)).counts["Scan"] == 1
+
+
 def test_lstm_by_a_trace() -> None:
     lower_and_compare(nn.LSTM(2, 3, 2, bidirectional=True, batch_first=True), (_random(2, 5, 2),), method="trace")
+
+
+@pytest.mark.parametrize("function", [torch.cummax, torch.cummin])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool])
+def test_extremes_so_far(function: Any, dtype: torch.dtype) -> None:
+    """Equal values, which the last one stands for; whole numbers at both ends of their range."""
+    x = (_random(3, 9, 2) * 2).round().abs().to(dtype)
+    others = [(x[:, :1],), (x.repeat(1, 3, 1),)]
+    lower_and_compare(
+        lambda x: (*function(x, 1), *function(x, -1)), (x,), dynamic={"x": {1: (1, 30)}}, other_inputs=others
+    )
+
+
+@pytest.mark.parametrize("function", [torch.cummax, torch.cummin])
+def test_extremes_so_far_among_nan_and_infinities(function: Any) -> None:
+    nan, inf = math.nan, math.inf
+    x = torch.tensor([[-inf, 1.0, nan, 2.0, nan, 3.0], [inf, inf, -inf, 0.0, 0.0, nan]])
+    lower_and_compare(lambda x: (*function(x, 1), *function(x, 0), *function(x[0, 0], 0)), (x,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inverse_of_the_error_function(dtype: torch.dtype) -> None:
+    far = 1 - torch.logspace(-15, -1, 30, dtype=torch.float64)
+    ends = torch.tensor([1.0, -1.0, 0.0, 1.5], dtype=torch.float64)
+    x = torch.cat([torch.linspace(-0.99, 0.99, 61, dtype=torch.float64), far, -far, ends]).to(dtype)
+    lower_and_compare(lambda x: (torch.erfinv(x), torch.special.erfinv(x)), (x,))
+    small = torch.logspace(-30, -1, 30, dtype=torch.float64)
+    p = torch.cat([torch.linspace(0.0, 1.0, 41, dtype=torch.float64), small]).to(dtype)
+    lower_and_compare(lambda p: torch.special.ndtri(p), (p,))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, 1, 1), (3, 0, 2), (2, 2, 2)])
+def test_gradients_of_a_convolution(groups: int, transposed: bool, stride: int, padding: int, dilation: int) -> None:
+    """Also at sizes that strides do not divide."""
+    kernel = _random(4, 6 // groups, 3, 2)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+    def forward(x: Tensor, grad: Tensor) -> Any:
+        arguments = [stride] * 2, [padding] * 2, [dilation] * 2, transposed, [0, 0], groups, [True, True, True]
+        return torch.ops.aten.convolution_backward(grad, x, kernel, [6 if transposed else 4], *arguments)
+
+    def inputs(batch: int, height: int) -> tuple[Tensor, Tensor]:
+        x = _random(batch, 4 if transposed else 6, height, 11)
+        y = functional.conv_transpose2d(x, kernel, **options) if transposed else functional.conv2d(x, kernel, **options)
+        return x, torch.randn(y.shape, generator=torch.Generator().manual_seed(4))
+
+    lower_and_compare(forward, inputs(2, 12))
+
+
+@pytest.mark.parametrize("dtype", [torch.quint8, torch.qint8])
+def test_quantised_by_channel_inside_a_model(dtype: torch.dtype) -> None:
+    """Ties among them: a tie rounds to an even number once the zero point is added."""
+    scales, zeros = torch.tensor([0.1, 0.25, 0.5]), torch.tensor([3, 0, -1 if dtype is torch.qint8 else 1])
+    x = torch.cat([_random(2, 3, 40) * 10, (torch.arange(-20, 20) / 8).expand(2, 3, -1)], -1)
+
+    def forward(x: Tensor) -> Any:
+        quantised = torch.quantize_per_channel(x, scales, zeros, 1, dtype)
+        return quantised.dequantize(), quantised.int_repr()
+
+    lower_and_compare(forward, (x,))
+
+
+def test_ties_of_quantised_numbers() -> None:
+    x = torch.arange(-200, 200) / 8.0
+    lower_and_compare(lambda x: torch.quantize_per_tensor(x, 0.25, 3, torch.quint8).int_repr(), (x,))
 
 
 @pytest.mark.parametrize("dtype", [torch.quint8, torch.qint8])

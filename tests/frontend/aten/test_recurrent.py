@@ -145,11 +145,6 @@ def test_looking_into_a_packed_sequence_is_refused() -> None:
         lower_and_compare(forward, (_values(5, 3, 4), torch.tensor([5, 4, 2])))
 
 
-def test_projection_over_a_dynamic_number_of_steps_is_refused() -> None:
-    with pytest.raises(GraphForgeError, match="proj_size"):
-        lower_and_compare(nn.LSTM(4, 6, proj_size=3), (_values(5, 3, 4),), dynamic={"input": {0: (2, 9)}})
-
-
 def test_eager_describes_layers_as_before_after_a_capture() -> None:
     """What capture changes to describe a layer is put back."""
     lower_and_compare(nn.LSTM(4, 6), (_values(5, 3, 4),))
