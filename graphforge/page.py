@@ -11,14 +11,14 @@ from graphforge.runners.recorded import read_manifest
 from graphforge.verify.pages import write_page_to
 
 if TYPE_CHECKING:
-    from graphforge.verify.diff import DiffReport
+    from graphforge.shown import Shown
 
 __all__ = ["render_report", "write_report"]
 
 _TEMPLATE = "page.html.jinja"
 
 
-def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: DiffReport | None = None) -> Path:
+def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: Shown | None = None) -> Path:
     """Write ``report.html`` into the bundle (or elsewhere).
 
     Args:

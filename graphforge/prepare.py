@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from graphforge.call import CallInputs
+    from graphforge.frontend.captured import Captured
     from graphforge.frontend.load import LoadedModel
     from graphforge.runners.runner import Runner
     from graphforge.spec import ShapeSpec, ValueRange
@@ -57,6 +58,7 @@ class Prepared:
         further: more given inputs by name (numpy), at the example's or at other promised sizes.
         notes: what the user should know of how the inputs were understood.
         drawn: whether the example was drawn at random.
+        captured: the program that was lowered last, once ``to_ir`` has run; None for an ONNX file.
     """
 
     loaded: LoadedModel
@@ -66,6 +68,7 @@ class Prepared:
     further: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     drawn: bool = False
+    captured: Captured | None = None
 
 
 def prepare(
@@ -481,6 +484,7 @@ def to_ir(
                 _see_that_it_runs(prepared.loaded.module, prepared.inputs, drawn=prepared.drawn)
             raise
         step["nodes"] = count_nodes(lowered.model)
+    prepared.captured = lowered.captured
     journal.notes += lowered.notes
     return lowered.model, {
         "method": captured.method,

@@ -1,4 +1,4 @@
-"""`graphforge diff`: module outputs of the eager model against an ONNX file, the first departure marked."""
+"""`graphforge diff`: where a compiled file goes another way than its model, down to the node and the source line."""
 
 from __future__ import annotations
 
@@ -13,25 +13,36 @@ __all__ = ["command"]
 @click.command("diff")
 @model_options
 @click.option("--against", required=True, metavar="BUNDLE|FILE.onnx", help="What was compiled.")
+@click.option(
+    "--layers",
+    default="modules",
+    show_default=True,
+    metavar="modules|all|PATTERN",
+    help="What the table shows: what modules returned, all values, or those of modules such as 'backbone.*'.",
+)
+@click.option(
+    "--memory", metavar="SIZE", help="Values held at once, for example 1GB (the default); the rest goes to disk."
+)
 @json_option
-def command(request: ModelRequest, against: str, as_json: bool) -> int:
-    """Compare MODEL layer by layer with a bundle or file compiled from it, and mark the first module that departs.
+def command(request: ModelRequest, against: str, layers: str, memory: str | None, as_json: bool) -> int:
+    """Compare every value of MODEL with a bundle or file compiled from it, and name the node and line that is wrong.
 
-    Tensors of the file are lined up with module outputs by the origins in its node metadata, in execution order.
-    Ends with exit code 1 when something departs.
+    The model is run operator by operator, and each of its values is compared with the one that stands for it in the
+    file.  A node that departs is run alone on the model's own values: what departs then is wrong here, what agrees was
+    only handed on.  Ends with exit code 1 when an output differs or could not be compared.
 
     \b
     Examples:
       graphforge diff net.py:build --input 'x:1x3x64x64' --against out/net
-      graphforge diff torchvision:resnet18 --input-file photo.jpg --against edited.onnx --json
+      graphforge diff net.py:build --input-file photo.jpg --against edited.onnx --layers 'head.*' --json
     """
     from graphforge.verbs.diff import diff
 
     with progress(quiet=as_json) as begin:
         begin("load")
-        report = diff(against=against, **request.model_and_inputs(), progress=begin)
+        report = diff(against=against, layers=layers, memory=memory, **request.model_and_inputs(), progress=begin)
     if as_json:
         print_json(report.to_dict())
     else:
         report.render(stdout())
-    return int(report.first_departure is not None)
+    return int(not report.agrees)

@@ -55,7 +55,7 @@ from graphforge.ir.names import make_names_unique
 from graphforge.ir.sizes import PROMISED_SIZES
 from graphforge.user_code import shown_path
 
-__all__ = ["Lowered", "lower"]
+__all__ = ["Lowered", "clean_module_path", "lower", "origin_of_node"]
 
 # Operators that check or annotate and compute nothing that an artifact needs.
 _IGNORED = {
@@ -80,9 +80,11 @@ class Lowered:
         fallbacks: operators translated by the stock exporter: (operator, module path, source line).
         decomposed: operators that went through torch's decomposition of that node: name -> how often.
         notes: what the user should know.
+        captured: the program that was lowered: the one given, or what torch made of it.
     """
 
     model: ir.Model
+    captured: Captured
     fallbacks: list[tuple[str, str, str]] = field(default_factory=list)
     decomposed: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -114,7 +116,7 @@ class _Lowering:
         self.captured = captured
         graph = ir.Graph([], [], nodes=[], opset_imports={"": HOME_OPSET}, name="main")
         self.model = ir.Model(graph, ir_version=10, producer_name="graphforge")
-        self.lowered = Lowered(self.model, notes=list(captured.notes))
+        self.lowered = Lowered(self.model, captured, notes=list(captured.notes))
         self.op = Emitter(graph)
         self.op.symbol_names = {
             symbol: sympy.Symbol(name, integer=True, positive=True) for symbol, name in captured.symbols.items()
@@ -436,7 +438,7 @@ class Scope:
     def origin_of(self, node: torch.fx.Node, name: str) -> Origin:
         if self.origin is not None:
             return self.origin
-        return _origin(node, name)
+        return origin_of_node(node, name)
 
     def located(self, error: LoweringError, node: torch.fx.Node) -> LoweringError:
         if getattr(error, "located", False):
@@ -762,13 +764,14 @@ def _source_text(origin: Origin) -> str:
     return linecache.getline(origin.file, origin.line).strip()
 
 
-def _origin(node: torch.fx.Node, name: str) -> Origin:
+def origin_of_node(node: torch.fx.Node, name: str = "") -> Origin:
+    """Where a node of a captured program comes from; `name` is its operator, where that is not its target."""
     module = module_class = ""
     stack = node.meta.get("nn_module_stack")
     if stack:
         module, described = next(reversed(stack.values()))
         module_class = described if isinstance(described, str) else f"{described.__module__}.{described.__qualname__}"
-        module = _clean_module_path(module)
+        module = clean_module_path(module)
     frames = frames_in(node.meta.get("stack_trace") or node.stack_trace or "")[::-1]
     # the innermost frame of the user's own code; torch's internals say nothing to the user
     own = [(path, line) for path, line, _ in frames if not is_vendor_file(path) and not path.startswith("<")]
@@ -776,7 +779,7 @@ def _origin(node: torch.fx.Node, name: str) -> Origin:
     return Origin(
         module=module,
         module_class=module_class,
-        target=name,
+        target=name or str(node.target),
         file=file,
         line=line,
         value=node.name,
@@ -791,7 +794,7 @@ _MAX_CALLERS = 12
 _SELF_PREFIX = re.compile(r"^L\['self'\]\.?|^L__self___?")
 
 
-def _clean_module_path(path: str) -> str:
+def clean_module_path(path: str) -> str:
     """``L['self']._modules['conv']`` and ``L__self___conv`` forms of strict export, made plain."""
     path = _SELF_PREFIX.sub("", path).removeprefix("_export_root").removeprefix(".")  # strict export's own root
     return re.sub(r"_modules\['([^']+)'\]|\.?slice\([^)]*\)", lambda m: m.group(1) or "", path).strip(".")

@@ -13,7 +13,7 @@ from graphforge.shown import Shown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from graphforge.verify.diff import DiffReport
+    from graphforge.shown import Shown
 
 __all__ = ["Page", "report"]
 
@@ -50,7 +50,7 @@ class Page(Shown):
 
 
 def report(
-    bundle: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, diff: DiffReport | None = None
+    bundle: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, diff: Shown | None = None
 ) -> Page:
     """Write a bundle's steps, passes, operators and verification as one self-contained HTML page.
 

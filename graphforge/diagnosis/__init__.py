@@ -1,0 +1,10 @@
+"""Where a file goes wrong: every value of the reference against the file's, down to the node and the source line."""
+
+from __future__ import annotations
+
+from graphforge.diagnosis.artifact import Artifact
+from graphforge.diagnosis.diagnose import MEMORY, diagnose
+from graphforge.diagnosis.report import Cause, Diagnosis, Row
+from graphforge.diagnosis.tape import Entry, Tape
+
+__all__ = ["MEMORY", "Artifact", "Cause", "Diagnosis", "Entry", "Row", "Tape", "diagnose"]

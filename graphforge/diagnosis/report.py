@@ -1,0 +1,298 @@
+"""What a diagnosis says: the verdict, the cause, every value of the reference, and the modules as a view on them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphforge.diagnosis.tape import Entry
+from graphforge.shown import Shown
+from graphforge.verify.compare import OutputComparison
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Cause", "Diagnosis", "Row"]
+
+_COLOURS = {"equal": "green", "wrong here": "red", "inherited": "red", "absorbed": "yellow", "merged": "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One place where the file is wrong.
+
+    Attributes:
+        entry: the reference's value that is wrong there; None where the file does not say which it stands for.
+        value: the file's value.
+        node: the node that makes it wrong, in words.
+        nodes: names of all nodes that it may be.
+        comparison: how far the value is off when it is computed from the reference's values.
+        shown: with the reference's value in its place, all outputs agree.
+        by: how the place was found.
+        note: what differs there, where that is known.
+    """
+
+    entry: Entry | None
+    value: str
+    node: str
+    nodes: tuple[str, ...] = ()
+    comparison: OutputComparison | None = None
+    shown: bool = False
+    by: str = "origins"
+    note: str = ""
+
+    def describe(self) -> str:
+        """``attn (Attention), net.py:12: Softmax node 'attn/Softmax'``."""
+        place = [] if self.entry is None else [self.entry.call.describe(), self.entry.origin.source]
+        told = ", ".join(part for part in place if part)
+        return f"{told}: {self.node}" if told else self.node
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        entry = self.entry
+        return {
+            "module": "" if entry is None else entry.call.path,
+            "class": "" if entry is None else entry.call.kind,
+            "call": 0 if entry is None else entry.call.call,
+            "source": "" if entry is None else entry.origin.source,
+            "callers": [] if entry is None else list(entry.origin.callers),
+            "operator": "" if entry is None else entry.operator,
+            "program_value": "" if entry is None else entry.name,
+            "value": self.value,
+            "node": self.node,
+            "nodes": list(self.nodes),
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "shown": self.shown,
+            "by": self.by,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One value of the reference, or one that a module call returned.
+
+    Attributes:
+        entry: the reference's value.
+        status: ``equal``; ``wrong here``; ``inherited``, what it reads is wrong; ``absorbed``, it differs and nothing
+            that reads it does; ``merged``, the file does not have it.
+        value: the file's value, "" where it has none.
+        comparison: how far they are apart.
+        note: the layout it has in the file, what it is merged into, what it is wrong because of.
+        module: the module call that returned it, for a row of the view on modules.
+    """
+
+    entry: Entry
+    status: str
+    value: str = ""
+    comparison: OutputComparison | None = None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        entry = self.entry
+        return {
+            "name": entry.name,
+            "operator": entry.operator,
+            "module": entry.call.path,
+            "class": entry.call.kind,
+            "call": entry.call.call,
+            "source": entry.origin.source,
+            "status": self.status,
+            "value": self.value,
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Diagnosis(Shown):
+    """What became of every value of the reference in the file.
+
+    Attributes:
+        verdict: ``agrees``; ``departs``; ``undecided``, the outputs differ and no node is wrong by itself.
+        outputs: one comparison for each output of the reference.
+        causes: what makes them wrong, in the order of computation.
+        rows: one for each value of the reference, in the order of computation.
+        not_compared: outputs that could not be compared, with the reason.
+        weights: what differs among the weights, one line each.
+        notes: what limits the answer, one line each.
+        layers: what is printed of the rows: ``modules``, ``all`` or a pattern of module paths.
+    """
+
+    verdict: str
+    outputs: tuple[OutputComparison, ...]
+    causes: tuple[Cause, ...]
+    rows: tuple[Row, ...]
+    not_compared: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    layers: str = field(default="modules", compare=False)
+
+    @property
+    def agrees(self) -> bool:
+        """Every output was compared and agrees."""
+        return self.verdict == "agrees"
+
+    @property
+    def first_departure(self) -> Cause | None:
+        """The first place where the file is wrong."""
+        return self.causes[0] if self.causes else None
+
+    def summary(self) -> str:
+        """The cause, or that there is none."""
+        wrong = [one.name for one in self.outputs if not one.passed]
+        if self.agrees:
+            compared = sum(row.status == "equal" for row in self.rows)
+            return f"all {len(self.outputs)} outputs agree, and {compared} values on the way to them"
+        told = f"{len(wrong)} of {len(self.outputs)} outputs differ"
+        if self.first_departure is not None:
+            return f"{told}: wrong at {self.first_departure.describe()}"
+        return f"{told}, and no node is wrong by itself"
+
+    def describe_first_departure(self) -> str:
+        """One line for messages, "" where nothing is wrong."""
+        cause = self.first_departure
+        if cause is None:
+            return ""
+        comparison = cause.comparison
+        if comparison is None or comparison.max_abs is None:
+            return cause.describe() + (f": {comparison.reason}" if comparison is not None else "")
+        return f"{cause.describe()}: max abs {comparison.max_abs:.3g}, max rel {comparison.max_rel:.2g}"
+
+    def modules(self) -> list[tuple[str, int, str, Row]]:
+        """The view on modules: path, call, class and the last value that each call of each handed on, in order."""
+        read: dict[str, list[Entry]] = {}
+        for row in self.rows:
+            for name in row.entry.reads:
+                read.setdefault(name, []).append(row.entry)
+        last: dict[tuple[str, int], tuple[str, Row]] = {}
+        for row in self.rows:
+            for depth, call in enumerate(row.entry.calls):
+                around = row.entry.calls[: depth + 1]
+                readers = read.get(row.entry.key[0], [])
+                if not readers or any(reader.calls[: depth + 1] != around for reader in readers):
+                    last.pop((call.path, call.call), None)  # so that it stands where the call ended
+                    last[call.path, call.call] = call.kind, row
+        return [(path, call, kind, row) for (path, call), (kind, row) in last.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        first = self.first_departure
+        return {
+            "agrees": self.agrees,
+            "verdict": self.verdict,
+            "first_departure": None if first is None else first.to_dict(),
+            "causes": [cause.to_dict() for cause in self.causes],
+            "outputs": [one.to_dict() for one in self.outputs],
+            "not_compared": list(self.not_compared),
+            "weights": list(self.weights),
+            "values": [row.to_dict() for row in self.rows],
+            "rows": [
+                {**row.to_dict(), "module": path, "class": kind, "call": call}
+                for path, call, kind, row in self.modules()
+            ],
+            "notes": list(self.notes),
+        }
+
+    # -- printing ------------------------------------------------------------------------------------------------------
+
+    def render(self, console: Console) -> None:
+        """Print the verdict, the outputs and the table."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        def say(text: str) -> None:
+            console.print(escape(text), highlight=False)
+
+        table = Table(title=f"values, reference against file ({self.layers})", title_justify="left")
+        for name in ("", "module", "value", "source", "max abs", "max rel", "status"):
+            table.add_column(name, justify="right" if name.startswith("max") else "left", overflow="fold")
+        wrong = {cause.entry.key for cause in self.causes if cause.entry is not None}
+        hidden = 0
+        for module, row in self._shown_rows():
+            if row.status == "merged":
+                hidden += 1
+                continue
+            comparison = row.comparison
+            measured = comparison is not None and comparison.max_abs is not None
+            status = f"[{_COLOURS[row.status]}]{row.status}[/]" + (f" ({escape(row.note)})" if row.note else "")
+            table.add_row(
+                "[red]>>[/red]" if row.entry.key in wrong else "",
+                escape(module),
+                escape(row.entry.name),
+                escape(short_source(row.entry.origin.source)),
+                f"{comparison.max_abs:.3g}" if comparison is not None and measured else "-",
+                f"{comparison.max_rel:.2g}" if comparison is not None and measured else "-",
+                status,
+            )
+        if table.row_count:
+            console.print(table)
+        if hidden:
+            say(f"{hidden} values are computed together with later ones, and not shown")
+        for line in self.weights:
+            say(line)
+        for one in self.outputs:
+            if not one.passed:
+                say(f"output {one.name}: {one.reason}")
+        for line in self.not_compared:
+            say(f"not compared: {line}")
+        for line in self.notes:
+            say(f"note: {line}")
+        for cause in self.causes:
+            self._render_cause(cause, say)
+        if self.agrees:
+            say(f"agrees: {self.summary()}")
+        elif not self.causes:
+            say(self.summary())
+
+    def _render_cause(self, cause: Cause, say: Any) -> None:
+        comparison = cause.comparison
+        far = ""
+        if comparison is not None:
+            far = comparison.reason or f"max abs {comparison.max_abs:.3g}"
+        say(f"wrong here: {cause.describe()}")
+        if cause.entry is not None:
+            say(f"  {cause.entry.operator}, {cause.entry.name} of the program, {cause.value!r} in the file")
+            for caller in cause.entry.origin.callers[:4]:
+                say(f"  called from {short_source(caller)}")
+        if far:
+            say(f"  from the reference's values: {far}")
+        if len(cause.nodes) > 1:
+            say(f"  one of {len(cause.nodes)} nodes: {', '.join(cause.nodes[:6])}{', ...' * (len(cause.nodes) > 6)}")
+        if cause.note:
+            say(f"  {cause.note}")
+        say(
+            "  with the reference's value in its place, every output agrees"
+            if cause.shown
+            else f"  found by {cause.by}; putting it right alone does not make every output agree"
+        )
+
+    def _shown_rows(self) -> Iterator[tuple[str, Row]]:
+        if self.layers == "modules":
+            for path, call, _, row in self.modules():
+                name = path or "(model)"
+                yield f"{name} call {call + 1}" if call else name, row
+            return
+        for row in self.rows:
+            path = row.entry.call.path
+            if self.layers == "all" or fnmatch.fnmatchcase(path, self.layers):
+                yield path or "(model)", row
+
+
+def short_source(source: str) -> str:
+    """A source line as tables show it: from the working folder on, or from the installed package on."""
+    marker = "/site-packages/"
+    if marker in source:
+        return source.rpartition(marker)[2]
+    if "/ipykernel_" in source:  # a cell of a notebook: its file stands in a folder for the session
+        return source.rpartition("/")[2]
+    return source.removeprefix(f"{Path.cwd()}/")
+
+
+def lines(items: Sequence[str]) -> tuple[str, ...]:
+    """Without doubles, in order."""
+    return tuple(dict.fromkeys(items))
