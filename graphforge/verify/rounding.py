@@ -65,6 +65,9 @@ _STEP = 0.75
 _POOL = 1 << 20
 # Records of decisions that are kept, in elements.
 _RECORDED = 1 << 26
+# What moving an element costs beside a product with its sum, and what a call of an operator does.
+_ELEMENT = 250
+_CALL = 1_000_000
 # Larger operands are not copied to be moved; their results are.
 _LARGE = 1 << 26
 
@@ -82,6 +85,8 @@ class Moved(TorchDispatchMode):
         decisions: what was decided, in order.
         tied: descriptions of the operators where equal values stood in an arbitrary order that mattered.
         known: what the artifact's runtime is known to compute otherwise, where nothing is moved.
+        work: what was computed, in units of one product and one sum, to move an element and to call an operator
+            reckoned in; the same on every machine.
     """
 
     def __init__(self, *, seed: int, steps: float = 1.0, ties: Ties = Ties.AS_EAGER, apart: bool = False) -> None:
@@ -96,6 +101,7 @@ class Moved(TorchDispatchMode):
         coin = torch.Generator().manual_seed(seed)
         self._pool = torch.randint(0, 2, (_POOL,), generator=coin, dtype=torch.int8).float().mul_(2).sub_(1)
         self._recorded = 0
+        self.work = 0
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -122,6 +128,7 @@ class Moved(TorchDispatchMode):
             result = func(*args, **kwargs)
         if self.steps and _rounds(func, space, plain):
             result = self._moved_results(func, plain, args, result)
+        self.work += _work(func, args, kwargs, result)
         self._record(func, plain, args, result)
         if not self.steps and self.ties is Ties.AS_EAGER and (told := known_arithmetic(plain, args, result)):
             self.known[f"{_source() or plain}: {told}"] = None
@@ -251,6 +258,16 @@ class Moved(TorchDispatchMode):
         for value in found:
             self._recorded += value.numel()
             self.decisions.append(Decision(name, _source(), value.detach().clone()))
+
+
+def _work(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> int:
+    """What an operator computes: the products that torch counts for it, and its elements."""
+    from torch.utils.flop_counter import flop_registry
+
+    counted = flop_registry.get(func.overloadpacket)
+    elements = sum(leaf.numel() for leaf in _pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor))
+    products = int(counted(*args, **kwargs, out_val=result)) // 2 if counted is not None else 0
+    return products + _ELEMENT * elements + _CALL
 
 
 def turned(before: Sequence[Decision], after: Sequence[Decision]) -> tuple[Decision, int, int] | None:

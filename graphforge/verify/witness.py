@@ -5,7 +5,6 @@ A run costs two to five times a plain one, so none is made before somebody asks.
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MovedRun", "Witness"]
 
-# No further run is begun after this many seconds: who waits for a verdict does not wait for minutes.
-_SECONDS = 20.0
+# No further run is begun once the runs have computed this much (``Moved.work``): who waits for a verdict does not wait
+# for minutes. Some 20 seconds on one core; counted and not timed, so that the verdict is the same on every machine.
+_WORK = 200_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,14 @@ class MovedRun:
         decisions: what was decided on the way; empty where the reference cannot be watched.
         tied: the operators where the order of equal values was another than eager's.
         known: what the artifact's runtime is known to compute otherwise.
+        work: what it computed; 0 where the reference cannot be watched.
     """
 
     outputs: Mapping[str, Array]
     decisions: Sequence[Decision] = ()
     tied: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    work: int = 0
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class Witness:
     Args:
         reference: what is right.
         feeds: the inputs.
-        seconds: time for all runs together.
+        work: what all runs together may compute.
 
     Attributes:
         gaps: why something could not be asked, one line each.
@@ -59,26 +61,24 @@ class Witness:
 
     reference: Runner
     feeds: Mapping[str, Array]
-    seconds: float = _SECONDS
+    work: int = _WORK
     gaps: list[str] = field(default_factory=list)
     _moved: list[MovedRun] = field(default_factory=list)
     _plain: MovedRun | None = None
     _settled: list[MovedRun] | None = None
     _exact: Mapping[str, Array] | None = None
     _asked_exact: bool = False
-    _spent: float = 0.0
+    _done: int = 0
 
     def exact(self) -> Mapping[str, Array]:
         """The outputs of a float64 run; empty where there cannot be one."""
         if not self._asked_exact:
             self._asked_exact = True
             if isinstance(self.reference, EagerRunner):
-                start = time.perf_counter()
                 try:
                     self._exact = self.reference.in_float64().run(self.feeds)
                 except GraphForgeError as error:
                     self.gaps.append(f"a run in float64 could not be made: {error.message}")
-                self._spent += time.perf_counter() - start
         return self._exact or {}
 
     def repeats_itself(self) -> bool:
@@ -87,10 +87,10 @@ class Witness:
         return all(one[name].tobytes() == other[name].tobytes() for name in one)
 
     def moved(self, count: int) -> list[MovedRun]:
-        """``count`` runs with values a step off, fewer where time runs out or the reference cannot run so."""
+        """``count`` runs with values a step off, fewer where they compute too much or the reference cannot run so."""
         from graphforge.verify.rounding import Ties
 
-        while len(self._moved) < count and self._spent < self.seconds:
+        while len(self._moved) < count and self._done < self.work:
             # Later runs take larger steps and settle ties as runtimes do: they look for decisions that can turn out
             # otherwise, where the first ones measure.
             made = len(self._moved)
@@ -119,17 +119,16 @@ class Witness:
         return self._settled
 
     def _run(self, *, seed: int, steps: float, ties: Ties) -> MovedRun | None:
-        start = time.perf_counter()
         try:
             if isinstance(self.reference, EagerRunner):
-                return _watched(self.reference, self.feeds, seed, steps, ties)
+                run = _watched(self.reference, self.feeds, seed, steps, ties)
+                self._done += run.work
+                return run
             return MovedRun(self.reference.run({n: _off(n, array, seed, steps) for n, array in self.feeds.items()}))
         except GraphForgeError as error:
             if (told := f"a run with its values a step off could not be made: {error.message}") not in self.gaps:
                 self.gaps.append(told)
             return None
-        finally:
-            self._spent += time.perf_counter() - start
 
 
 def _watched(reference: EagerRunner, feeds: Mapping[str, Array], seed: int, steps: float, ties: Ties) -> MovedRun:
@@ -141,7 +140,7 @@ def _watched(reference: EagerRunner, feeds: Mapping[str, Array], seed: int, step
     mode = Moved(seed=seed, steps=steps, ties=ties, apart=recurrent)
     with mode.on():
         outputs = reference.run(feeds)
-    return MovedRun(outputs, mode.decisions, tuple(mode.tied), tuple(mode.known))
+    return MovedRun(outputs, mode.decisions, tuple(mode.tied), tuple(mode.known), mode.work)
 
 
 def _off(name: str, array: Array, seed: int, steps: float) -> Array:

@@ -17,6 +17,7 @@ from graphforge.runners.eager import EagerRunner
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify import VerificationReport, verify
 from graphforge.verify.rounding import Moved, Ties
+from graphforge.verify.witness import Witness
 from tests.verify import small
 
 X = torch.randn(50, generator=torch.Generator().manual_seed(0))
@@ -260,8 +261,6 @@ def test_a_step_of_a_recurrent_layer_is_taken_inside() -> None:
     cell = torch.nn.LSTM(6, 8, num_layers=2).eval()
     x = torch.randn(20, 1, 6)
     runner = EagerRunner.of(cell, (x,))
-    from graphforge.verify.witness import Witness
-
     (moved,) = Witness(runner, runner.example()).moved(1)
     plain = runner.run(runner.example())
     apart = max(float(np.abs(moved.outputs[name] - plain[name]).max()) for name in plain)
@@ -312,3 +311,15 @@ def test_a_few_elements_of_a_large_mask_may_hang_on_rounding() -> None:
     assert report.verdict == "passed", report.failures()
     wrong = against(Above(), text.replace("0.1}", "0.101}"), x)
     assert wrong.verdict == "failed"
+
+
+def test_how_many_runs_are_made_hangs_on_what_they_compute_and_not_on_the_clock() -> None:
+    layers = torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 4)
+    runner = EagerRunner.of(torch.nn.Sequential(*layers).eval(), (torch.rand(2, 3, 8, 8),))
+    one = Witness(runner, runner.example()).moved(1)[0].work
+    assert one == Witness(runner, runner.example()).moved(1)[0].work
+    products = 2 * 36 * 8 * 27 + 2 * 8 * 36 * 4
+    assert products < one < products + 5 * 10**7
+    for runs in (1, 3, 7):
+        assert len(Witness(runner, runner.example(), work=one * runs).moved(12)) == runs
+    assert len(Witness(runner, runner.example()).moved(12)) == 12
