@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from graphforge.verbs.inspect import inspect as inspect
     from graphforge.verbs.lint import lint as lint
     from graphforge.verbs.opset import opset as opset
+    from graphforge.verbs.pipeline import pipeline as pipeline
     from graphforge.verbs.profile import profile as profile
     from graphforge.verbs.report import report as report
     from graphforge.verbs.run import run as run
@@ -94,6 +95,7 @@ _HOME = {
     "load_model": "graphforge.frontend.load",
     "opset": "graphforge.verbs.opset",
     "optimize": "graphforge.optimization",
+    "pipeline": "graphforge.verbs.pipeline",
     "profile": "graphforge.verbs.profile",
     "report": "graphforge.verbs.report",
     "run": "graphforge.verbs.run",

@@ -29,6 +29,7 @@ _VERBS = (
     "optimize",
     "targets",
     "run",
+    "pipeline",
     "inspect",
     "passes",
     "diff",

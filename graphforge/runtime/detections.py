@@ -9,8 +9,9 @@ padding; where no count is given, a label of -1 is.
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from graphforge.errors import GraphForgeError
 from graphforge.runtime.placement import Placement
 
-__all__ = ["Array", "Detections", "detections_of"]
+__all__ = ["Array", "Detections", "detections_of", "name_of"]
 
 Array = NDArray[Any]
 
@@ -42,6 +43,7 @@ class Detections:
         keypoints: [K, P, 2 or 3], x and y in pixels of the model's input, then visibility.
         masks: [K, H, W], in the model's input, between 0 and 1.
         keypoint_scores: [K, P], how sure the model is of each keypoint.
+        ids: [K], who is who from picture to picture.
     """
 
     boxes: Array
@@ -50,13 +52,14 @@ class Detections:
     keypoints: Array | None = None
     masks: Array | None = None
     keypoint_scores: Array | None = None
+    ids: Array | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def above(self, score: float) -> Detections:
         """Those that score more."""
-        return self._chosen(self.scores > score)
+        return self.chosen(self.scores > score)
 
     def moved(self, factors: tuple[float, float]) -> Detections:
         """With x and y multiplied: boxes and keypoints on the picture that the input was resized from; masks stay."""
@@ -82,15 +85,36 @@ class Detections:
             masks=None if self.masks is None else placement.masks_to_picture(self.masks, picture, size),
         )
 
-    def _chosen(self, which: Array) -> Detections:
-        return Detections(
-            self.boxes[which],
-            self.scores[which],
-            self.labels[which],
-            None if self.keypoints is None else self.keypoints[which],
-            None if self.masks is None else self.masks[which],
-            None if self.keypoint_scores is None else self.keypoint_scores[which],
-        )
+    def chosen(self, which: Array) -> Detections:
+        """Those of a mask, or of these places in this order."""
+        arrays = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        some: dict[str, Any] = {name: None if array is None else array[which] for name, array in arrays.items()}
+        return Detections(**some)
+
+    def to_list(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Each as plain data: label, name, score, box, keypoints and their scores, id."""
+        listed = []
+        for index in range(len(self)):
+            label = int(self.labels[index])
+            entry: dict[str, Any] = {
+                "label": label,
+                "name": name_of(label, names),
+                "score": float(self.scores[index]),
+                "box": [float(side) for side in self.boxes[index]],
+            }
+            if self.keypoints is not None:
+                entry["keypoints"] = self.keypoints[index].tolist()
+            if self.keypoint_scores is not None:
+                entry["keypoint_scores"] = self.keypoint_scores[index].tolist()
+            if self.ids is not None:
+                entry["id"] = int(self.ids[index])
+            listed.append(entry)
+        return listed
+
+
+def name_of(label: int, names: Sequence[str]) -> str:
+    """The label's name, or its number where it has none."""
+    return names[label] if 0 <= label < len(names) else str(label)
 
 
 def detections_of(outputs: Mapping[str, Array], size: tuple[int, int] | None = None) -> list[Detections] | None:
@@ -152,7 +176,7 @@ def _poses_of(prefix: str, fields: Mapping[str, Array]) -> list[Detections]:
     images = []
     for number, points in enumerate(fields["keypoints"]):
         points = points if several else points[None]
-        sure = fields.get("keypoint_scores", fields.get("keypoints_scores"))
+        sure = fields.get("keypoint_scores")
         sure = None if sure is None else sure[number].reshape(points.shape[:2])
         own = fields.get("scores")
         if own is not None and several:
@@ -201,11 +225,12 @@ def _image_of(prefix: str, fields: Mapping[str, Array]) -> Detections:
     if masks is not None and masks.ndim == 4:  # torchvision's [K, 1, H, W]
         masks = masks[:, 0]
     points = _keypoints_of(fields)
-    sure = None if points is None else fields.get("keypoint_scores", fields.get("keypoints_scores"))
+    # torchvision's keypoints_scores are logits and say nothing of one keypoint by itself
+    sure = None if points is None else fields.get("keypoint_scores")
     every = Detections(boxes, scores, labels, points, masks, sure)
     if "num_dets" in fields:
-        return every._chosen(np.arange(len(boxes)) < int(fields["num_dets"]))
-    return every._chosen(labels >= 0)
+        return every.chosen(np.arange(len(boxes)) < int(fields["num_dets"]))
+    return every.chosen(labels >= 0)
 
 
 def _keypoints_of(fields: Mapping[str, Array]) -> Array | None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphforge.runtime.dataset import Dataset
-from graphforge.runtime.detections import Array, Detections
+from graphforge.runtime.detections import Array, Detections, name_of
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-__all__ = ["LEAST_KEYPOINT_SCORE", "LEAST_SIDE", "drawn", "name_of", "side_by_side"]
+__all__ = ["LEAST_KEYPOINT_SCORE", "LEAST_SIDE", "drawn", "side_by_side"]
 
 Box = tuple[float, float, float, float]
 
@@ -61,7 +61,8 @@ def drawn(
     taken: list[Box] = []
     for index in range(len(found)):  # the best first: it has the best place
         label = int(found.labels[index])
-        text = f"{name_of(label, names)} {float(found.scores[index]):.2f}"
+        who = "" if found.ids is None else f"#{int(found.ids[index])} "
+        text = f"{who}{name_of(label, names)} {float(found.scores[index]):.2f}"
         width, height = pen.textbbox((0, 0), text, font=font, anchor="la")[2:]
         plate = _free_place(_upright(found.boxes[index]), (width + 2 * line, height + 2), size, taken)
         taken.append(plate)
@@ -114,11 +115,6 @@ def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
         whole.paste(picture, (x, 0))
         x += picture.width + _GAP
     return whole
-
-
-def name_of(label: int, names: Sequence[str]) -> str:
-    """The label's name, or its number where it has none."""
-    return names[label] if 0 <= label < len(names) else str(label)
 
 
 def _upright(box: Array) -> Box:

@@ -15,7 +15,7 @@ import numpy as np
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runtime.dataset import Dataset
 from graphforge.runtime.detections import Detections, detections_of
-from graphforge.runtime.draw import NOTHING_KNOWN, drawn, name_of, side_by_side
+from graphforge.runtime.draw import NOTHING_KNOWN, drawn, side_by_side
 from graphforge.runtime.files import Array
 from graphforge.shown import Shown
 
@@ -60,7 +60,7 @@ class Call:
                 {
                     "input": self.pages[number].title if number < len(self.pages) else None,
                     "size": list(self.pages[number].picture.size) if number < len(self.pages) else None,
-                    "detections": _listed(found.above(score), names),
+                    "detections": found.above(score).to_list(names),
                 }
                 for number, found in enumerate(self.images)
             ],
@@ -259,24 +259,6 @@ def _facts(name: str, array: Array) -> dict[str, Any]:
     }
 
 
-def _listed(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
-    listed = []
-    for index in range(len(found)):
-        label = int(found.labels[index])
-        entry: dict[str, Any] = {
-            "label": label,
-            "name": name_of(label, names),
-            "score": float(found.scores[index]),
-            "box": [float(side) for side in found.boxes[index]],
-        }
-        if found.keypoints is not None:
-            entry["keypoints"] = found.keypoints[index].tolist()
-        if found.keypoint_scores is not None:
-            entry["keypoint_scores"] = found.keypoint_scores[index].tolist()
-        listed.append(entry)
-    return listed
-
-
 def _print_call(console: Console, call: Call, score: float, names: Sequence[str]) -> None:
     from rich.markup import escape
 
@@ -303,7 +285,7 @@ def _detections_table(found: Detections, names: Sequence[str]) -> Table:
         table.add_column(column, justify="right")
     if found.keypoints is not None:
         table.add_column("keypoints", overflow="fold")
-    for entry in _listed(found, names):
+    for entry in found.to_list(names):
         points = " ".join(f"{x:.0f},{y:.0f}" for x, y, *_ in entry.get("keypoints", ()))
         sides = (f"{side:.1f}" for side in entry["box"])
         cells = [escape(entry["name"]), f"{entry['score']:.3f}", *sides]
