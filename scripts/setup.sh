@@ -54,7 +54,7 @@ fi
 
 # errors only: pip also warns of every place it looked at in vain
 pip() { "$folder/bin/python" -m pip --disable-pip-version-check -qq "$@"; }
-extras="dev,timm,transformers,onnxsim"
+extras="dev,timm,transformers,onnxsim,video"
 # a target more where its wheel exists (Linux and Windows); the tests that need it are skipped elsewhere
 install_tensorrt() { pip install "$@" || say "no tensorrt-rtx here; its tests will be skipped"; }
 

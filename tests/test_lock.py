@@ -16,7 +16,7 @@ from scripts.lockfile import LOCK, TORCH_LOCK, Change, changes, parse, range_of,
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-INSTALLED_EXTRAS = ("dev", "timm", "transformers", "onnxsim", "torchvision", "tensorrt-rtx", "openvino")
+INSTALLED_EXTRAS = ("dev", "timm", "transformers", "onnxsim", "torchvision", "tensorrt-rtx", "openvino", "video")
 
 
 @pytest.mark.parametrize(
