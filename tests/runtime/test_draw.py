@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from graphforge.runtime.detections import Detections
-from graphforge.runtime.draw import _free_place, _meet, drawn, name_of, side_by_side
+from graphforge.runtime.detections import Detections, name_of
+from graphforge.runtime.draw import _free_place, _meet, drawn, side_by_side
 
 
 def _drawn(found: Detections, side: int = 500) -> NDArray[Any]:

@@ -53,7 +53,7 @@ def _apart(points: NDArray[Any], figures: list[Figure]) -> float:
 def test_a_detector_finds_boxes_in_the_pictures_pixels(bundles: Path, two: NDArray[np.uint8]) -> None:
     found = Detector(bundles / "det")(two).above(0.5)
     middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
-    np.testing.assert_allclose(middles, [figure[:2] for figure in TWO], atol=1.5)
+    np.testing.assert_allclose(middles, np.array([figure[:2] for figure in TWO]), atol=1.5)
 
 
 def test_a_picture_is_a_file_an_array_or_a_pillow_picture(
@@ -168,7 +168,7 @@ def test_likeness_of_poses_is_cocos() -> None:
     found = similarity(one, other, np.array([0.1, 0.1]), np.array([400.0]))
     assert found[0, 0] == pytest.approx((np.exp(-25 / (2 * 0.2**2 * 400)) + 1) / 2)
     boxes = np.array([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
-    np.testing.assert_allclose(overlap(boxes, boxes[:1] + np.array([5.0, 0.0, 5.0, 0.0])), [[1 / 3], [0]])
+    np.testing.assert_allclose(overlap(boxes, boxes[:1] + np.array([5.0, 0.0, 5.0, 0.0])), np.array([[1 / 3], [0]]))
 
 
 # -- what cannot be done -----------------------------------------------------------------------------------------------
