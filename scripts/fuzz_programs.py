@@ -187,7 +187,10 @@ def shorter(program: Program) -> Iterator[Program]:
     for position in reversed(range(len(program.lines))):
         lines = program.lines[:position] + program.lines[position + 1 :]
         fewer = replace(program, lines=lines)
-        values = run(fewer)
+        try:
+            values = run(fewer)
+        except NameError:  # a later statement needs the one left out
+            continue
         if values is not None and all(set(program.outputs) <= set(names) for names in values):
             yield fewer
     for line in reversed(program.lines):

@@ -32,6 +32,20 @@ def test_a_program_is_the_same_for_the_same_seed() -> None:
     assert fuzz_graphs.draw_graph(5).text() == fuzz_graphs.draw_graph(5).text()
 
 
+def test_a_statement_that_others_need_is_not_left_out() -> None:
+    program = fuzz_programs.Program(
+        inputs={"x": ("float32", (2,))},
+        weights={},
+        lines=("v0 = x + 1", "v1 = v0 * 2", "v2 = x * 3"),
+        outputs=("v1",),
+        dims={},
+        example={},
+        seed=0,
+    )
+    fewer = [smaller.lines for smaller in fuzz_programs.shorter(program) if len(smaller.lines) < 3]
+    assert fewer == [("v0 = x + 1", "v1 = v0 * 2")]
+
+
 def test_the_judge_sees_a_constant_that_is_a_little_off(tmp_path: Path) -> None:
     node = fuzz_graphs.Node("v0", "Mul", ("x", "c0"), {})
     graph = fuzz_graphs.Graph(
