@@ -17,7 +17,7 @@ from graphforge.ir.builder import Builder
 from graphforge.ir.dtypes import dtype_name, holds, is_float
 from graphforge.ir.infer import schema_of
 
-__all__ = ["Rounding", "cast_to", "compute_in", "decides", "mark_rounding", "roundings_of_outputs"]
+__all__ = ["Rounding", "cast_to", "compute_in", "decides", "inherit_rounding", "mark_rounding", "roundings_of_outputs"]
 
 _PROPERTY = "graphforge.computed_in"
 # Which input's element type decides, where that is not the first.
@@ -109,6 +109,14 @@ def compute_in(
 def mark_rounding(node: ir.Node, rounding: Rounding) -> None:
     """Let the node say that what it computes has fewer digits than was asked for."""
     node.metadata_props[_PROPERTY] = f"{rounding.operator} {rounding.asked} {rounding.computed}"
+
+
+def inherit_rounding(old: Sequence[ir.Node], new: Sequence[ir.Node]) -> None:
+    """Let what stands in the place of nodes that lose digits say so, too."""
+    text = next((node.metadata_props[_PROPERTY] for node in old if _PROPERTY in node.metadata_props), None)
+    if text is not None:
+        for node in new:
+            node.metadata_props.setdefault(_PROPERTY, text)
 
 
 def roundings_of_outputs(model: ir.Model) -> dict[str, tuple[Rounding, ...]]:

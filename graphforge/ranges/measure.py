@@ -17,11 +17,22 @@ from graphforge.ranges.samples import Samples
 from graphforge.ranges.values import in_pieces
 from graphforge.runners.arrays import Array
 
-__all__ = ["LARGEST_HALF", "SMALLEST_HALF", "Measured", "Ranges", "constants_of", "float_values", "measure"]
+__all__ = [
+    "LARGEST_HALF",
+    "SMALLEST_HALF",
+    "STANDS_FOR_INFINITY",
+    "Measured",
+    "Ranges",
+    "constants_of",
+    "float_values",
+    "measure",
+]
 
 # The largest finite number of float16, and the smallest that is not rounded to zero.
 LARGEST_HALF = 65504.0
 SMALLEST_HALF = 2.0**-24
+# Elements of this magnitude stand for infinity: masks before a softmax.
+STANDS_FOR_INFINITY = 2.0**100
 
 
 @dataclass(slots=True)
@@ -32,6 +43,7 @@ class Measured:
         name: of the value.
         where: the node that computes it and its line; what it is, where no node does.
         low, high: its least and largest finite element.
+        ordinary: the largest magnitude of those below 2^100; what is larger stands for infinity, as in masks.
         count: how many elements were looked at.
         above: how many have a magnitude above 65504, the largest of float16.
         below: how many are not zero and so small that float16 makes zero of them.
@@ -44,6 +56,7 @@ class Measured:
     where: str = ""
     low: float = float("inf")
     high: float = float("-inf")
+    ordinary: float = 0.0
     count: int = 0
     above: int = 0
     below: int = 0
@@ -92,6 +105,10 @@ class Measured:
         self.low = min(self.low, float(numbers.min()))
         self.high = max(self.high, float(numbers.max()))
         size = np.abs(numbers)
+        highest = float(size.max())
+        if highest >= STANDS_FOR_INFINITY:
+            highest = float(size.max(initial=0.0, where=size < STANDS_FOR_INFINITY))
+        self.ordinary = max(self.ordinary, highest)
         self.above += int(np.count_nonzero(size > LARGEST_HALF)) if self.largest > LARGEST_HALF else 0
         self.below += int(np.count_nonzero(size < SMALLEST_HALF) - np.count_nonzero(size == 0))
         wide = numbers.astype(np.float64, copy=False)
@@ -148,7 +165,7 @@ def measure(
     found = {
         name: Measured(name, place, histogram=Histogram() if histograms else None) for name, place in places.items()
     }
-    for values in in_pieces(model, samples.feeds, list(found)):
+    for values in in_pieces(model, samples.feeds, [(name,) for name in found]):
         for name, array in values.items():
             found[name].add(array)
     return Ranges(found, samples, tuple(_left_out(model)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
@@ -30,22 +31,28 @@ def values_in(model: ir.Model, feeds: Mapping[str, Array], names: Sequence[str])
 
 
 def in_pieces(
-    model: ir.Model, samples: Sequence[Mapping[str, Array]], names: Sequence[str]
+    model: ir.Model, samples: Sequence[Mapping[str, Array]], groups: Iterable[Sequence[str]]
 ) -> Iterator[dict[str, Array]]:
-    """The values of every sample, in several dicts each: as many at once as fit into memory.
+    """The values of every sample, in several dicts each: as many groups at once as fit into memory.
 
-    One session for each piece of the list of names; inputs that are asked for are handed out, too.
+    One session for each piece; of inputs that are asked for, groups of their own, what was fed is handed out.
+
+    Args:
+        model: in operators that ONNX Runtime runs.
+        samples: the inputs.
+        groups: names of values that are wanted together.
 
     Raises:
         GraphForgeError: ONNX Runtime does not load or run the model.
     """
     known = {value.name: value for value in model.graph.inputs}
-    inputs = [name for name in names if name in known]
+    groups = [tuple(group) for group in groups]
+    inputs = [name for group in groups for name in group if name in known]
     for feeds in samples:
         if inputs:
             yield {name: feeds[name] for name in inputs if name in feeds}
     sizes = _sizes(model, samples[0]) if samples else {}
-    for piece in _pieces([name for name in names if name not in known], sizes):
+    for piece in _pieces([group for group in groups if not known.keys() & set(group)], sizes):
         with OnnxRuntimeRunner(with_outputs(model, piece), optimize=False) as runner:
             for feeds in samples:
                 found = runner.run(feeds)
@@ -53,7 +60,7 @@ def in_pieces(
 
 
 def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """A copy that shares the weights and hands out these values.
+    """A copy that shares the weights, hands out these values and computes nothing else.
 
     Raises:
         GraphForgeError: no node of the main graph computes a value of that name.
@@ -65,21 +72,23 @@ def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
         raise GraphForgeError(f"no node computes {unknown[0]!r}")
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(made[name] for name in names)
+    RemoveUnusedNodesPass()(copy)
     return copy
 
 
-def _pieces(names: Sequence[str], sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    piece: list[str] = []
+def _pieces(groups: Sequence[Sequence[str]], sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    piece: dict[str, None] = {}
     held = 0
-    for name in names:
-        size = sizes.get(name, _UNKNOWN)
+    for group in groups:
+        size = sum(sizes.get(name, _UNKNOWN) for name in group if name not in piece)
         if piece and held + size > _MEMORY:
-            yield piece
-            piece, held = [], 0
-        piece.append(name)
-        held += size
+            yield list(piece)
+            piece, held = {}, sum(sizes.get(name, _UNKNOWN) for name in group)
+        else:
+            held += size
+        piece.update(dict.fromkeys(group))
     if piece:
-        yield piece
+        yield list(piece)
 
 
 def _sizes(model: ir.Model, feeds: Mapping[str, Array]) -> dict[str, int]:

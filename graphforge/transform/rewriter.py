@@ -14,6 +14,7 @@ from graphforge.errors import InternalError
 from graphforge.ir import HOME_OPSET, Builder, Operand, Origin, infer_node, nodes_of, origins_of, set_origins
 from graphforge.ir.builder import attribute_of
 from graphforge.ir.describe import describe
+from graphforge.ir.detour import inherit_rounding
 from graphforge.ir.names import NameTable
 from graphforge.transform.facts import bodies_of
 from graphforge.transform.listener import ChangeCount, RewriteListener
@@ -181,6 +182,7 @@ class Rewriter:
             origins = [origin for node in reversed(group) for origin in origins_of(node)]
             for node in fresh:
                 set_origins(node, origins, made_by=self.pass_name)
+            inherit_rounding(group, fresh)
         made = set(fresh)
         for old, new in pairs:
             producer = new.producer()

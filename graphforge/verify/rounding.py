@@ -80,6 +80,7 @@ class Moved(TorchDispatchMode):
         steps: how many units in the last place; 0 moves nothing and records only.
         ties: how equal values are ordered.
         apart: compute layers that oneDNN has whole (LSTM, GRU) step by step, so that they move inside too.
+        eps: the least step of any element type: that of the type in which the artifact computes what is float32 here.
 
     Attributes:
         decisions: what was decided, in order.
@@ -89,10 +90,13 @@ class Moved(TorchDispatchMode):
             reckoned in; the same on every machine.
     """
 
-    def __init__(self, *, seed: int, steps: float = 1.0, ties: Ties = Ties.AS_EAGER, apart: bool = False) -> None:
+    def __init__(
+        self, *, seed: int, steps: float = 1.0, ties: Ties = Ties.AS_EAGER, apart: bool = False, eps: float = 0.0
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps = steps
         self.apart = apart
+        self.eps = eps
         self.ties = ties
         self.decisions: list[Decision] = []
         self.tied: dict[str, None] = {}
@@ -177,7 +181,7 @@ class Moved(TorchDispatchMode):
         if value.is_complex():
             return torch.view_as_complex(self._off(torch.view_as_real(value.resolve_conj()).contiguous()))
         wide = value if value.dtype in (torch.float32, torch.float64) else value.float()
-        step = torch.finfo(value.dtype).eps * _STEP * self.steps * more
+        step = max(torch.finfo(value.dtype).eps, self.eps) * _STEP * self.steps * more
         signs = self._signs(wide)
         if isinstance(floor, float) and not floor:
             off = wide * signs.mul_(step).add_(1.0)

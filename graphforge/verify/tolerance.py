@@ -92,6 +92,8 @@ _BY_DTYPE: Mapping[str, Tolerance] = {
     # Both sides round: twice the worst 1.0e-2, and twice again.
     "bfloat16": Tolerance(scale=4e-2, rtol=1.6e-2, underflow=1e-34),
 }
+# A unit in the last place of 1, by dtype.
+_STEPS: Mapping[str, float] = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}
 _COMPONENT = {"complex64": "float32", "complex128": "float64"}
 
 
@@ -158,6 +160,11 @@ class Tolerances:
         changed = {name: _coarser(own, coarse) for name, own in self.by_dtype.items()}
         note = f"float outputs judged as {dtype} ({coarse.describe()}): {because}"
         return replace(self, by_dtype=changed, loosened=(*self.loosened, note))
+
+    @property
+    def coarsest_step(self) -> float:
+        """The step at 1 of the coarsest type that some output is computed in, 0 where each is in its own."""
+        return max((_STEPS.get(dtype, 0.0) for dtype in self.computed.values()), default=0.0)
 
     def loosen(
         self,

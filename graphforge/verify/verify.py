@@ -490,7 +490,7 @@ def _judged(
         made,
         trial.outputs,
         tolerances,
-        Witness(underlying(reference), found.feeds),
+        Witness(underlying(reference), found.feeds, eps=tolerances.coarsest_step),
         strict=_computes_alike(reference, artifact),
         shares=shares,
     )

@@ -54,6 +54,7 @@ class Witness:
         reference: what is right.
         feeds: the inputs.
         work: what all runs together may compute.
+        eps: the step of the element type in which the artifact computes, where that has fewer digits.
 
     Attributes:
         gaps: why something could not be asked, one line each.
@@ -62,6 +63,7 @@ class Witness:
     reference: Runner
     feeds: Mapping[str, Array]
     work: int = _WORK
+    eps: float = 0.0
     gaps: list[str] = field(default_factory=list)
     _moved: list[MovedRun] = field(default_factory=list)
     _plain: MovedRun | None = None
@@ -121,33 +123,37 @@ class Witness:
     def _run(self, *, seed: int, steps: float, ties: Ties) -> MovedRun | None:
         try:
             if isinstance(self.reference, EagerRunner):
-                run = _watched(self.reference, self.feeds, seed, steps, ties)
+                run = _watched(self.reference, self.feeds, seed, steps, ties, self.eps)
                 self._done += run.work
                 return run
-            return MovedRun(self.reference.run({n: _off(n, array, seed, steps) for n, array in self.feeds.items()}))
+            return MovedRun(
+                self.reference.run({n: _off(n, array, seed, steps, self.eps) for n, array in self.feeds.items()})
+            )
         except GraphForgeError as error:
             if (told := f"a run with its values a step off could not be made: {error.message}") not in self.gaps:
                 self.gaps.append(told)
             return None
 
 
-def _watched(reference: EagerRunner, feeds: Mapping[str, Array], seed: int, steps: float, ties: Ties) -> MovedRun:
+def _watched(
+    reference: EagerRunner, feeds: Mapping[str, Array], seed: int, steps: float, ties: Ties, eps: float
+) -> MovedRun:
     import torch
 
     from graphforge.verify.rounding import Moved
 
     recurrent = any(isinstance(module, torch.nn.RNNBase) for module in reference.module.modules())
-    mode = Moved(seed=seed, steps=steps, ties=ties, apart=recurrent)
+    mode = Moved(seed=seed, steps=steps, ties=ties, apart=recurrent, eps=eps)
     with mode.on():
         outputs = reference.run(feeds)
     return MovedRun(outputs, mode.decisions, tuple(mode.tied), tuple(mode.known), mode.work)
 
 
-def _off(name: str, array: Array, seed: int, steps: float) -> Array:
+def _off(name: str, array: Array, seed: int, steps: float, least: float = 0.0) -> Array:
     """An input with every float a step up or down: all that can be moved of a reference that is a file."""
     if array.dtype.kind not in "f" or not steps:
         return array
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     signs = generator.integers(0, 2, array.shape) * 2.0 - 1.0
     eps = float(np.finfo(array.dtype).eps) if array.dtype.itemsize > 1 else 0.0
-    return np.asarray(array * (1.0 + signs * (eps * steps)), array.dtype)
+    return np.asarray(array * (1.0 + signs * (max(eps, least) * steps)), array.dtype)

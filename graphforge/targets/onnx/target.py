@@ -28,11 +28,18 @@ RUNTIME = "onnxruntime"
 
 @dataclass(frozen=True, slots=True)
 class OnnxOptions:
-    """Nothing but the precision: what else an ONNX file can be is asked of every target alike."""
+    """The precision and what goes with it: what else an ONNX file can be is asked of every target alike."""
 
     precision: str = option(
-        "as_typed", values={"as_typed": "every tensor in the type that the model has"}, help="arithmetic of the file"
+        "as_typed",
+        values={
+            "as_typed": "every tensor in the type that the model has",
+            "fp16": "float16 where ranges and errors that are measured allow it, float32 elsewhere",
+            "bf16": "the same with bfloat16",
+        },
+        help="arithmetic of the file",
     )
+    keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
 
 
 class OnnxTarget:
@@ -84,14 +91,29 @@ class OnnxTarget:
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.passes.move_transpose_behind_matmul import MoveTransposeBehindMatmul
         from graphforge.passes.sink_dequantize import SinkDequantize
+        from graphforge.targets.precision import precision_passes
         from graphforge.targets.semantic import semantic_passes
 
         legalise = LegaliseOpset(opset=self.opset(options), runtime=RUNTIME if options.opset is None else "")
         # A file made from another keeps its element types.  Twice: older versions have kernels for less.
         kernels = () if self.keep_names else (ComputeWhereKernelsAre(RUNTIME),)
         loads = () if self.keep_names else (SinkDequantize(),)
-        return [*semantic_passes(options), *loads, *kernels, legalise, *kernels, FoldConstants(), EliminateDeadCode()]
+        safe = () if self.keep_names else (MoveTransposeBehindMatmul(),)
+        precise = precision_passes(options, RUNTIME)
+        return [
+            *semantic_passes(options),
+            *loads,
+            *kernels,
+            legalise,
+            *kernels,
+            FoldConstants(),
+            # behind folding, which would widen weights in halves that the runtime reads through a cast
+            *precise,
+            *safe,
+            EliminateDeadCode(),
+        ]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:
         """Write the file (and ``FILE.data`` above 1.9 GB of weights)."""

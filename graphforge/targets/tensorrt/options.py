@@ -45,9 +45,12 @@ class TensorRTOptions:
             "as_typed": "the types that the graph has: networks are strongly typed, so lower precision is written into "
             "the graph (half weights and casts, or QuantizeLinear/DequantizeLinear pairs)",
             "fp32": "the same, and half types in the graph are refused",
+            "fp16": "float16 where ranges and errors that are measured allow it, float32 elsewhere",
+            "bf16": "the same with bfloat16",
         },
         help="arithmetic of the plan",
     )
+    keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
     flavour: Literal["auto", "tensorrt_rtx", "tensorrt"] = option(
         "auto", help="which TensorRT; auto is the first installed, TensorRT for RTX before TensorRT"
     )
@@ -72,7 +75,8 @@ class BuildSettings:
     Attributes:
         flavour: which TensorRT.
         opset: opset of the default domain given to the parser.
-        precision: ``as_typed`` (the types that the graph has) or ``fp32`` (the same, half types refused).
+        precision: ``as_typed`` (the types that the graph has), ``fp32`` (the same, half types refused), or what a pass
+            writes into the graph.
         compute_capabilities: ``SM86``-like names; empty means the GPU of this machine.
         tf32: whether float32 convolutions and products may round their inputs to TF32 (its default).
         optimization_level: the builder's effort, 0 to 5; None is TensorRT's default.

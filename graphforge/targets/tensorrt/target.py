@@ -47,8 +47,10 @@ class TensorRTTarget:
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.passes.move_transpose_behind_matmul import MoveTransposeBehindMatmul
         from graphforge.passes.reduce_bools_as_integers import ReduceBoolsAsIntegers
         from graphforge.targets.onnx.target import RUNTIME
+        from graphforge.targets.precision import precision_passes
         from graphforge.targets.semantic import semantic_passes
 
         wanted = read_options(options)
@@ -62,6 +64,8 @@ class TensorRTTarget:
             ComputeWhereKernelsAre(RUNTIME),
             ReduceBoolsAsIntegers(),
             FoldConstants(),
+            *precision_passes(options, RUNTIME),
+            MoveTransposeBehindMatmul(),
             EliminateDeadCode(),
         ]
 

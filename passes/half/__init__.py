@@ -1,0 +1,8 @@
+"""Half precision: what of a graph may be computed in it (``forms``, ``decide``), what it costs (``estimate``), and the
+edit itself (``place``)."""
+
+from __future__ import annotations
+
+from graphforge.passes.half.convert import convert_to_half
+
+__all__ = ["convert_to_half"]
