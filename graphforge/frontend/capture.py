@@ -30,6 +30,7 @@ from graphforge.frontend.promises import (
     met_conditions,
     small_ranges,
 )
+from graphforge.frontend.quantised_modules import plain_modules
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
 from graphforge.frontend.selections import check_assumptions
@@ -93,12 +94,13 @@ def capture(
     substitutions = declared_substitutions(target)
     failures = Failures()
     idle: dict[str, str] = {}
-    try:
-        captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
-    except BrokenPromise as broken:
-        captured = _elsewhere(broken, methods, model, widened, shapes, substitutions)
-    if captured is None:
-        captured = _after_a_run(methods, model, widened, shapes, substitutions, Failures(failures))
+    with plain_modules(model) as model:
+        try:
+            captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
+        except BrokenPromise as broken:
+            captured = _elsewhere(broken, methods, model, widened, shapes, substitutions)
+        if captured is None:
+            captured = _after_a_run(methods, model, widened, shapes, substitutions, Failures(failures))
     if captured is not None:
         return captured
     raise capture_error(

@@ -180,7 +180,9 @@ _INVERSES: dict[str, Inverse] = {
     "slice": _slice,
     "narrow": _narrow,
     "unbind": _unbind,
-    **dict.fromkeys(("split", "split_with_sizes", "chunk"), _split),
+    **dict.fromkeys(
+        ("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"), _split
+    ),
     "diagonal": _diagonal,
     "unfold": _unfold,
 }

@@ -5,7 +5,8 @@ inlined graph is walked instead: tensor operators are called through ``torch.ops
 
 A number that depends on data is a tensor of rank 0 here.  An ``if`` over one runs both branches and chooses between
 what they give; a loop whose end hangs on one becomes torch's ``while_loop``, and one of a few rounds that may break off
-is unrolled with what it carries held still from there on.
+is unrolled with what it carries held still from there on.  A loop over a dynamic size that appends to lists becomes
+torch's ``scan``, and its lists the stacks of what was appended.
 """
 
 from __future__ import annotations
@@ -13,14 +14,21 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
+from torch.utils import _pytree
 
 from graphforge.call import script_arguments
 from graphforge.errors import GraphForgeError
 
 __all__ = ["interpret"]
+
+
+# What the inputs of the script at work were made by; tensors of sizes that are symbols must be made by it as well.
+_fake_mode: ContextVar[Any] = ContextVar("fake_mode", default=None)
 
 
 def interpret(module: torch.jit.ScriptModule) -> Callable[..., Any]:
@@ -42,10 +50,29 @@ def interpret(module: torch.jit.ScriptModule) -> Callable[..., Any]:
             if parameter not in bound:
                 raise GraphForgeError(f"the script's input {parameter!r} was not given")
             values[name] = bound[parameter]
-        results = _run(graph, values)
+        given = _fake_mode.set(_mode_of([*args, *kwargs.values()]))
+        try:
+            results = _run(graph, values)
+        finally:
+            _fake_mode.reset(given)
         return results[0] if len(results) == 1 else tuple(results)
 
     return call
+
+
+def _mode_of(values: Sequence[Any]) -> Any:
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return next((leaf.fake_mode for leaf in _pytree.tree_leaves(values) if isinstance(leaf, FakeTensor)), None)
+
+
+def _made(function: Callable[..., Any], *positional: Any, **keywords: Any) -> Any:
+    """A call that may make a tensor of nothing but numbers, some of them symbols."""
+    leaves = _pytree.tree_leaves((positional, keywords))
+    anew = any(isinstance(leaf, torch.SymInt | torch.SymFloat) for leaf in leaves)
+    anew = anew and not any(isinstance(leaf, torch.Tensor) for leaf in leaves)
+    with (anew and _fake_mode.get()) or nullcontext():
+        return function(*positional, **keywords)
 
 
 def _run(block: Any, values: dict[str, Any]) -> list[Any]:
@@ -174,6 +201,12 @@ def _loop(node: Any, arguments: list[Any], values: dict[str, Any]) -> list[Any]:
     trips, going, *carried = arguments
     body = next(iter(node.blocks()))
     names = [value.debugName() for value in body.inputs()]
+    appended = _appended(body, values) if isinstance(trips, torch.SymInt) else {}
+    if appended and going is True and all(_is_number_or_tensor(one) for one in carried):
+        try:
+            return _collecting(body, names, trips, carried, values, appended)
+        except _NoLoop:
+            pass  # unrolled
     if isinstance(trips, torch.Tensor | torch.SymInt) and all(_is_number_or_tensor(one) for one in carried):
         try:
             return _while(body, names, (0, trips, going), carried, values)
@@ -249,6 +282,92 @@ def _while(
             "what a round gives must have the shape and dtype that it was given",
         ) from None
     return list(made[2:])
+
+
+class _Collected:
+    """A list of a dynamic length, stacked: what the rounds of a loop appended, or the rows of a tensor."""
+
+    def __init__(self, stacked: torch.Tensor) -> None:
+        self.stacked = stacked
+
+    def joined(self, dim: int) -> torch.Tensor:
+        """``torch.cat`` of the list."""
+        axis = dim % (self.stacked.dim() - 1)
+        return self.stacked.movedim(0, axis).flatten(axis, axis + 1)
+
+    def in_stack(self, dim: int) -> torch.Tensor:
+        """``torch.stack`` of the list."""
+        return self.stacked.movedim(0, dim)
+
+
+# What is handed into a loop, and not read from outside.
+_OPERANDS = (torch.Tensor, _Collected)
+
+
+def _appended(body: Any, values: dict[str, Any]) -> dict[str, str]:
+    """Empty lists of outside that every round appends to once, and reads nowhere: name -> what is appended."""
+    found: dict[str, str] = {}
+    for node in body.nodes():
+        if node.kind() == "aten::append":
+            items, item = (value.debugName() for value in node.inputs())
+            if values.get(items) != [] or items in found:
+                return {}
+            found[items] = item
+    read = [name for node in body.nodes() if node.kind() != "aten::append" for name in _read_by(node)]
+    return {} if any(name in found for name in read) else found
+
+
+def _read_by(node: Any) -> list[str]:
+    inner = [name for block in node.blocks() for name in _outer_names(block, set())]
+    return [value.debugName() for value in node.inputs()] + inner
+
+
+def _collecting(
+    body: Any, names: list[str], trips: Any, carried: list[Any], values: dict[str, Any], appended: dict[str, str]
+) -> list[Any]:
+    """torch's scan over the numbers of the rounds; the lists become what the rounds appended."""
+    from torch._higher_order_ops.scan import scan_op
+
+    nodes = [node for node in body.nodes() if node.kind() != "aten::append"]
+    for node in nodes:
+        for inner in node.blocks():
+            _see_that_nothing_is_changed(inner)
+    known = {**values, **_attributes(body, values)}
+    wanted = [*_outer_names(body, set(names)), *_attributes(body, values)]
+    outer = {name: known[name] for name in dict.fromkeys(wanted) if isinstance(known.get(name), _OPERANDS)}
+    known = {name: value for name, value in known.items() if name not in outer}
+    operands = tuple(value.stacked if isinstance(value, _Collected) else value for value in outer.values())
+    like = next((value for value in values.values() if isinstance(value, torch.Tensor) and _is_of_data(value)), None)
+    start = [_as_tensor(value, like).clone() for value in carried] or [torch.zeros((), dtype=torch.int64)]
+    dtypes = [one.dtype for one in start]
+
+    def once(*taken: torch.Tensor) -> list[torch.Tensor]:
+        states, step, rest = taken[: len(start)], taken[len(start)], taken[len(start) + 1 :]
+        held = states if carried else ()
+        given = {
+            name: _Collected(one) if isinstance(outer[name], _Collected) else one
+            for name, one in zip(outer, rest, strict=True)
+        }
+        inner = {**known, **given, **dict(zip(names, [step, *held], strict=True))}
+        for node in nodes:
+            inner.update(zip([one.debugName() for one in node.outputs()], _execute(node, inner), strict=True))
+        alive, *after = (inner[value.debugName()] for value in body.outputs())
+        if alive is not True:
+            raise _NoLoop("the script's loop may break off")
+        new = [_as_tensor(one).to(dtype).clone() for one, dtype in zip(after, dtypes, strict=False)]
+        return [*(new or [states[0].clone()]), *(_as_tensor(inner[item]).clone() for item in appended.values())]
+
+    rounds = _made(torch.arange, trips)
+    try:
+        made = list(scan_op(once, start, [rounds], operands))
+    except (GraphForgeError, MemoryError):
+        raise
+    except Exception as error:  # torch's own refusals: shapes that change, most of all
+        raise _NoLoop(f"the script's loop cannot be expressed: {str(error) or error!r}") from None
+    for name, stacked in zip(appended, made[len(start) :], strict=True):
+        gathered, empty = _Collected(stacked), values[name]
+        values.update({other: gathered for other, value in values.items() if value is empty})
+    return made[: len(start)] if carried else []
 
 
 def _attributes(block: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -371,7 +490,22 @@ _PYTHON: dict[str, Callable[..., Any]] = {
 }
 
 
+def _on_collected(name: str, items: _Collected, rest: list[Any]) -> Any:
+    if name in ("stack", "cat", "concat"):
+        dim = rest[0] if rest else 0
+        return items.in_stack(dim) if name == "stack" else items.joined(dim)
+    if name == "len":
+        return items.stacked.shape[0]
+    if name == "__getitem__" and isinstance(rest[0], torch.Tensor):
+        return items.stacked.index_select(0, rest[0].reshape(1)).squeeze(0)
+    if name == "__getitem__":
+        return items.stacked[rest[0]]
+    raise GraphForgeError(f"the script calls {name} on a list of a dynamic length", "torch.stack or torch.cat it")
+
+
 def _operator(namespace: str, name: str, node: Any, arguments: list[Any]) -> Any:
+    if arguments and isinstance(arguments[0], _Collected):
+        return _on_collected(name, arguments[0], arguments[1:])
     if any(isinstance(argument, int | torch.SymInt) for argument in arguments) and name in _PYTHON:
         # a traced module does arithmetic on sizes with constants that are tensors
         arguments = [
@@ -382,6 +516,10 @@ def _operator(namespace: str, name: str, node: Any, arguments: list[Any]) -> Any
         return list(arguments[0].shape) if len(arguments) == 1 else arguments[0].shape[arguments[1]]
     if namespace == "aten" and name in ("dim", "numel"):
         return getattr(arguments[0], name)()
+    if name == "len" and tensors:
+        return arguments[0].shape[0]
+    if name == "unbind" and isinstance(arguments[0].shape[arguments[1]], torch.SymInt):
+        return _Collected(arguments[0].movedim(arguments[1], 0))
     if namespace == "aten" and name in ("__is__", "__isnot__", "append", "len", "__getitem__", "_set_item"):
         return _PYTHON[name](*arguments)
     if namespace == "aten" and name in _NUMBERS and tensors:
@@ -407,7 +545,7 @@ def _operator(namespace: str, name: str, node: Any, arguments: list[Any]) -> Any
         return _on_data(packet, schema, name, arguments)
     positional = [a for a, declared in zip(arguments, schema.arguments, strict=True) if not declared.kwarg_only]
     keywords = {d.name: a for a, d in zip(arguments, schema.arguments, strict=True) if d.kwarg_only}
-    return getattr(packet, schema.overload_name or "default")(*positional, **keywords)
+    return _made(getattr(packet, schema.overload_name or "default"), *positional, **keywords)
 
 
 # What makes a number of a tensor, and the dtype that Python's number has.

@@ -22,10 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["traceable_functions"]
+from graphforge.frontend.quantised import STORED, Grid, grid_of, off_grid, quantised
 
-# What the elements of a quantised tensor are stored as.
-_STORED = {torch.quint8: torch.uint8, torch.qint8: torch.int8, torch.qint32: torch.int32}
+__all__ = ["traceable_functions"]
 
 
 @contextmanager
@@ -83,22 +82,29 @@ def traceable_functions() -> Iterator[None]:
         return functional.adaptive_avg_pool2d(x.unsqueeze(-2), [1, size]).squeeze(-2)
 
     def traced_quantize(x: Tensor, scale: Any, zero_point: Any, dtype: Any) -> Tensor:
-        if not _is_traced(x) or dtype not in _STORED:
+        if not _is_traced(x) or dtype not in STORED:
             return quantize(x, scale, zero_point, dtype)  # type: ignore[no-any-return]
-        steps = x.double() * (1 / _float32(scale)).double() + zero_point  # one rounding, as torch's fused product
-        return _quantised(steps.to(torch.float32), _float32(scale), zero_point, dtype)
+        if not isinstance(scale, Tensor) and not isinstance(zero_point, Tensor):
+            return quantised(x, Grid(float(scale), int(zero_point), dtype))
+        steps = x.double() * (1 / scale.to(torch.float32)).double() + zero_point  # one rounding
+        return _quantised(steps.to(torch.float32), scale.to(torch.float32), zero_point, dtype)
 
     def traced_quantize_channels(x: Tensor, scales: Tensor, zero_points: Tensor, axis: int, dtype: Any) -> Tensor:
-        if not _is_traced(x) or dtype not in _STORED:
+        if not _is_traced(x) or dtype not in STORED:
             return quantize_channels(x, scales, zero_points, axis, dtype)  # type: ignore[no-any-return]
         shape = [-1 if place == axis % x.dim() else 1 for place in range(x.dim())]
         by, offset = scales.to(torch.float32).view(shape), zero_points.to(torch.float32).view(shape)
         return _quantised(x * (1 / by) + offset, by, offset, dtype)
 
     def traced_dequantize(self: Tensor) -> Tensor:
+        if grid_of(self) is not None:
+            return off_grid(self)
         return self if hasattr(self, "_graphforge_numbers") else dequantize(self)
 
     def traced_int_repr(self: Tensor) -> Tensor:
+        grid = grid_of(self)
+        if grid is not None:
+            return (torch.round(self / grid.scale) + grid.zero_point).to(STORED[grid.dtype])
         numbers: Tensor | None = getattr(self, "_graphforge_numbers", None)
         return int_repr(self) if numbers is None else numbers
 
@@ -140,13 +146,9 @@ def traceable_functions() -> Iterator[None]:
         tensors.dequantize, tensors.int_repr = dequantize, int_repr
 
 
-def _float32(number: Any) -> Tensor:
-    return number.to(torch.float32) if isinstance(number, Tensor) else torch.tensor(float(number), dtype=torch.float32)
-
-
 def _quantised(steps: Tensor, scale: Tensor, zero_point: Any, dtype: torch.dtype) -> Tensor:
     """The values that quantised numbers stand for; ``int_repr`` asks for the numbers."""
-    stored = _STORED[dtype]
+    stored = STORED[dtype]
     numbers = torch.round(steps).clamp(torch.iinfo(stored).min, torch.iinfo(stored).max)
     values: Any = (numbers - zero_point) * scale
     values._graphforge_numbers = numbers.to(stored)

@@ -116,7 +116,7 @@ def test_inverse_of_the_error_function(dtype: torch.dtype) -> None:
 def test_gradients_of_a_convolution(groups: int, transposed: bool, stride: int, padding: int, dilation: int) -> None:
     """Also at sizes that strides do not divide."""
     kernel = _random(4, 6 // groups, 3, 2)
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
     def forward(x: Tensor, grad: Tensor) -> Any:
         arguments = [stride] * 2, [padding] * 2, [dilation] * 2, transposed, [0, 0], groups, [True, True, True]
