@@ -221,6 +221,10 @@ def read_steps(given: Any) -> tuple[tuple[Step, ...] | None, Dataset | None]:
     return steps_of(plain, argument("preprocess")), None
 
 
+# What a model brings for pictures goes into the manifest as `facts_of_pictures` completes it.
+_OF_PICTURES = ("preprocess", "dataset")
+
+
 def facts_of_pictures(prepared: Prepared, steps: Sequence[Step] | None, dataset: Dataset | None) -> dict[str, Any]:
     """What the manifest says of pictures: the steps for the input that takes them, and what the model finds.
 
@@ -318,6 +322,7 @@ def make_manifest(
         **of_pictures,
         "notes": journal.notes,
         "versions": _versions(),
+        **{key: fact for key, fact in prepared.loaded.facts.items() if key not in _OF_PICTURES},
     }
     plain: dict[str, Any] = json.loads(json.dumps(content, default=str))  # exactly what manifest.json will hold
     return plain

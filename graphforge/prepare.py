@@ -189,7 +189,7 @@ def _prepare_torch(
     if isinstance(inputs, ShapeSpec):
         for name, given_spec in zip(tree.names, inputs.inputs, strict=False):
             wanted[name] = {**given_spec.dims, **wanted.get(name, {})}
-    notes += drawn_notes
+    notes += drawn_notes + loaded.notes
     if renamed:
         pairs = ", ".join(f"{given} is {name}" for given, name in renamed.items())
         notes.append(f"inputs went by position, since their names are not those of the model's parameters: {pairs}")

@@ -111,7 +111,8 @@ def command(
     """Compile MODEL into a bundle: the artifact and a manifest, verified against the eager model.
 
     MODEL is one of: package.module:callable, path/file.py:callable (it returns an nn.Module, or (nn.Module, inputs)),
-    file.pt2, file.pt (TorchScript), file.onnx, a bundle, torchvision:NAME, timm:NAME.
+    file.pt2, file.pt (TorchScript), file.onnx, a bundle, torchvision:NAME, timm:NAME, mmpose:CONFIG[,CHECKPOINT],
+    mmdet:CONFIG[,CHECKPOINT] (a stock config's name or a file; scripts/openmmlab.sh makes the environment for these).
 
     \b
     Examples:
@@ -123,6 +124,7 @@ def command(
       graphforge compile net.py:build --input 'x:1x3x64x64' --target tensorrt --option compute_capabilities=SM86,SM89
       graphforge compile detector.py:build --input-file street.jpg --outputs padded --nms portable
       graphforge compile detector.py:build --preprocess letterbox.toml
+      graphforge compile mmpose:rtmpose-m_8xb256-420e_coco-256x192,rtmpose-m.pth --dynamic 'inputs:0=1..8'
 
     The artifact runs on the given inputs and at other sizes inside every dynamic range.  If an output differs by more
     than rounding explains, the command fails and leaves nothing.  Where the model itself gives other answers as soon

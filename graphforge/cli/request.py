@@ -72,6 +72,11 @@ _MODEL_OPTIONS = (
     click.option("--checkpoint", metavar="FILE", help="Weights to load into the module (.pth, .pt, .safetensors)."),
     click.option("--kwargs", metavar="JSON", help="Arguments of the callable that builds the model."),
     click.option(
+        "--decode",
+        type=click.Choice(["full", "none"]),
+        help="mmpose:, mmdet: what the framework's predict returns, or what the head returns.  [default: full]",
+    ),
+    click.option(
         "--trust-pickle", is_flag=True, help="Allow a checkpoint, .pt2 or .pt file that runs code when it is read."
     ),
     click.option(
@@ -95,6 +100,7 @@ _REQUEST_OPTIONS = (
     "model",
     "checkpoint",
     "kwargs",
+    "decode",
     "trust_pickle",
     "inputs",
     "input_files",
@@ -124,6 +130,7 @@ class ModelRequest:
         model: the MODEL text.
         checkpoint: weights to load into it.
         kwargs: for the callable that builds it.
+        decode: how far the results of a model of OpenMMLab are decoded; None for the default.
         trust_pickle: whether a checkpoint may run code.
         inputs: the tensors named by ``--input``.
         files: ``--input-file`` as (input name or "", path).
@@ -136,6 +143,7 @@ class ModelRequest:
     model: str
     checkpoint: Path | None
     kwargs: Mapping[str, Any]
+    decode: str | None
     trust_pickle: bool
     inputs: tuple[TensorSpec, ...]
     files: tuple[tuple[str, Path], ...]
@@ -149,7 +157,13 @@ class ModelRequest:
         """The model itself."""
         from graphforge.frontend.load import load_model
 
-        return load_model(self.model, checkpoint=self.checkpoint, kwargs=self.kwargs, trust_pickle=self.trust_pickle)
+        return load_model(
+            self.model,
+            checkpoint=self.checkpoint,
+            kwargs=self.kwargs,
+            trust_pickle=self.trust_pickle,
+            decode=self.decode,
+        )
 
     def examples(self) -> tuple[Any, list[Any]]:
         """The example inputs as `graphforge.compile` takes them, and further inputs to verify with."""
@@ -272,7 +286,8 @@ def onnx_options(function: Callable[..., R]) -> Callable[..., R]:
         _raise_limits(options.pop("limits"))
         given = {name: options.pop(name) for name in _REQUEST_OPTIONS if name in options}
         return function(
-            request=_request_from_options(checkpoint=None, kwargs=None, trust_pickle=False, **given), **options
+            request=_request_from_options(checkpoint=None, kwargs=None, decode=None, trust_pickle=False, **given),
+            **options,
         )
 
     return _decorated(with_request, (click.argument("model", metavar="FILE.onnx"), *_INPUT_OPTIONS, _LIMIT))
@@ -288,6 +303,7 @@ def _request_from_options(
     model: str,
     checkpoint: str | None,
     kwargs: str | None,
+    decode: str | None,
     trust_pickle: bool,
     inputs: tuple[str, ...],
     input_files: tuple[str, ...],
@@ -309,6 +325,7 @@ def _request_from_options(
         model,
         Path(checkpoint) if checkpoint is not None else None,
         parse_kwargs(kwargs),
+        decode,
         trust_pickle,
         tensors,
         tuple(_named_file(text) for text in input_files),

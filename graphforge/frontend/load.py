@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument
+from graphforge.frontend.openmmlab.codebases import codebase_of
 from graphforge.frontend.torchvision_fix import watch_torchvision
 from graphforge.hushed import hushed
 from graphforge.user_code import place_of, user_error
@@ -25,7 +26,7 @@ __all__ = ["LoadedModel", "load_checkpoint", "load_model", "parse_kwargs"]
 
 _FORMS = (
     "package.module:callable, path/file.py:callable, file.pt2, file.pt (TorchScript), file.onnx, "
-    "a bundle, torchvision:NAME or timm:NAME"
+    "a bundle, torchvision:NAME, timm:NAME, mmpose:CONFIG[,CHECKPOINT] or mmdet:CONFIG[,CHECKPOINT]"
 )
 
 
@@ -40,6 +41,8 @@ class LoadedModel:
         onnx_path: an ONNX file.
         example: (args, kwargs) that came with the model, when its factory returned them.
         record: what the manifest keeps, enough to load the model again.
+        facts: more for the manifest, by its keys: the dataset, pre-processing.
+        notes: what the user should know of how it was loaded.
     """
 
     spec: str
@@ -48,6 +51,8 @@ class LoadedModel:
     onnx_path: Path | None = None
     example: tuple[tuple[Any, ...], dict[str, Any]] | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def parse_kwargs(text: str | None) -> dict[str, Any]:
@@ -75,14 +80,18 @@ def load_model(
     checkpoint: str | Path | None = None,
     kwargs: Mapping[str, Any] | None = None,
     trust_pickle: bool = False,
+    decode: str | None = None,
 ) -> LoadedModel:
     """Load what a model spec names.
 
     Args:
         spec: one of the forms of the command line's MODEL.
         checkpoint: weights to load into the module (.pth, .pt or .safetensors).
-        kwargs: passed to the callable, torchvision or timm.
+        kwargs: passed to the callable, torchvision or timm; for a model of OpenMMLab, values of its config by dotted
+            key, and ``weights``: ``ema`` or ``plain``.
         trust_pickle: allow a checkpoint, .pt2 or TorchScript file that can run code when it is read.
+        decode: for a model of OpenMMLab: ``full``, what the framework's ``predict`` returns (the default), or ``none``,
+            what its head returns.
 
     Raises:
         GraphForgeError: the spec, the file, the user's code or the checkpoint is at fault; says which and why.
@@ -92,13 +101,23 @@ def load_model(
         raise GraphForgeError(
             f"checkpoint {str(checkpoint)!r} does not exist", "give the path of a .pth or .safetensors file"
         )
-    loaded = _resolve(spec, dict(kwargs or {}), trust_pickle)
+    brings_weights = bool(codebase_of(spec))
+    if decode is not None and not brings_weights:
+        raise UsageError(
+            f"{argument('decode', decode)} is about models of OpenMMLab, and {spec!r} is none",
+            "they are given as mmpose:CONFIG[,CHECKPOINT] or mmdet:CONFIG[,CHECKPOINT]",
+        )
+    if brings_weights:
+        kwargs = {**(kwargs or {}), "decode": decode}
+        loaded = _from_openmmlab(spec, checkpoint, dict(kwargs), trust_pickle)
+    else:
+        loaded = _resolve(spec, dict(kwargs or {}), trust_pickle)
     loaded.record = {
         "spec": spec,
         "kwargs": dict(kwargs or {}),
         "checkpoint": str(checkpoint) if checkpoint is not None else None,
     }
-    if checkpoint is not None:
+    if checkpoint is not None and not brings_weights:
         if loaded.module is None:
             raise UsageError(
                 f"{argument('checkpoint')} needs a PyTorch module, but {spec!r} already carries its weights"
@@ -226,6 +245,16 @@ def _from_timm(spec: str, name: str, kwargs: dict[str, Any]) -> LoadedModel:
         raise GraphForgeError(f"timm has no model {name!r}", _nearest(name, known))
     kwargs.setdefault("pretrained", False)
     return LoadedModel(spec, module=_call(spec, lambda **k: timm.create_model(name, **k), kwargs))
+
+
+def _from_openmmlab(
+    spec: str, checkpoint: str | Path | None, kwargs: dict[str, Any], trust_pickle: bool
+) -> LoadedModel:
+    from graphforge.frontend.openmmlab import load_openmmlab
+
+    module, example, facts = load_openmmlab(spec, checkpoint=checkpoint, kwargs=kwargs, trust_pickle=trust_pickle)
+    notes = facts.pop("notes")
+    return LoadedModel(spec, module=module, example=example, facts=facts, notes=notes)
 
 
 def _parameters(function: Any) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 
 __all__ = ["load_substitutes"]
 
-_PACKAGES = ("torchvision", "mmcv", "transformers", "ultralytics")
+_PACKAGES = ("torchvision", "mmengine", "mmcv", "mmdet", "mmpose", "transformers", "ultralytics")
 
 
 def load_substitutes() -> None:

@@ -1,0 +1,115 @@
+"""Random weights that give results worth comparing: without a checkpoint, scores are spread and boxes are boxes.
+
+A model as its config initialises it gives saturated or exactly tied scores, of which any comparison says nothing.  Here
+batch normalisation takes its statistics from noise, and each last layer of a dense head is scaled so that its results
+spread: scores around a mean below the threshold, all else around nought.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from graphforge.errors import GraphForgeError
+
+if TYPE_CHECKING:
+    from graphforge.frontend.openmmlab.load import Built
+
+__all__ = ["calibrate"]
+
+# A side no longer than this is enough noise for statistics.
+_LONGEST = 320
+_DEVIATION = 1.0
+# Of fewer pictures, statistics of deep layers say nothing of the next one.
+_PICTURES = 4
+# Of scores: as logits, so that a few in a hundred are above the usual thresholds.
+_SCORES = (-3.0, 1.5)
+
+
+def calibrate(built: Built) -> None:
+    """Set statistics and last layers of a model with random weights, in place; always the same ones."""
+    from graphforge.frontend.openmmlab.wrapped import input_size
+
+    model: Any = built.model
+    try:
+        height, width = input_size(built)
+    except GraphForgeError:
+        return
+    if max(height, width) > _LONGEST and not _fixed(model):
+        height = width = _LONGEST
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn([_PICTURES, 3, height, width], generator=generator)
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum, norm.training = None, True
+        norm.reset_running_stats()
+    with torch.no_grad():
+        _run(model, noise)
+    for norm in norms:
+        norm.momentum, norm.training = 0.1, False
+        _keep_the_mean(norm)
+    head = getattr(model, "bbox_head", None) or getattr(model, "head", None)
+    if not isinstance(head, nn.Module):
+        return
+    for name, layer in _last_layers(head):
+        _spread(model, layer, noise, *((_SCORES) if _scores(name) else (0.0, _DEVIATION)))
+
+
+def _keep_the_mean(norm: Any) -> None:
+    """Divide by the root mean square, and subtract nothing.
+
+    Deep layers see the whole picture wherever they stand: their results are nearly one constant, and a norm that
+    subtracts it would magnify rounding with what is left, layer by layer.
+    """
+    norm.running_var.add_(norm.running_mean**2)
+    norm.running_mean.zero_()
+
+
+def _fixed(model: Any) -> bool:
+    """Whether the head's weights are made for one size of input."""
+    return "Topdown" in type(model).__name__
+
+
+def _run(model: Any, noise: Tensor) -> Any:
+    feats = model.extract_feat(noise)
+    head = getattr(model, "bbox_head", None) or getattr(model, "head", None)
+    return head(feats) if isinstance(head, nn.Module) else feats
+
+
+def _last_layers(head: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Layers of a head behind which no normalisation stands: convolutions with a bias, and the axes of SimCC."""
+    found = []
+    for name, module in head.named_modules():
+        last = name.rpartition(".")[2]
+        if (isinstance(module, nn.Conv2d) and module.bias is not None) or last in ("cls_x", "cls_y"):
+            found.append((name, module))
+    return found
+
+
+def _scores(name: str) -> bool:
+    return any(word in name for word in ("cls", "obj", "vis")) and not name.endswith(("cls_x", "cls_y"))
+
+
+def _spread(model: Any, layer: nn.Module, noise: Tensor, mean: float, deviation: float) -> None:
+    """Scale a layer so that what it gives for noise has a mean and a deviation."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _module, _given, result: seen.append(copy.copy(result.detach())))
+    try:
+        with torch.no_grad():
+            _run(model, noise)
+    finally:
+        handle.remove()
+    if not seen:
+        return
+    given = torch.cat([one.flatten() for one in seen])
+    spread = float(given.std())
+    if not spread > 0:
+        return
+    parameters: Any = layer
+    with torch.no_grad():
+        parameters.weight.mul_(deviation / spread)
+        if parameters.bias is not None:
+            parameters.bias.mul_(deviation / spread).add_(mean - float(given.mean()) * deviation / spread)

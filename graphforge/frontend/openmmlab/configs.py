@@ -1,0 +1,93 @@
+"""A config by the name of a stock one or by its path, read by mmengine's own reader; a typo is told with what is near.
+
+A config is a Python file, and mmengine's reader runs it: it is code of the user's, as ``net.py:build`` is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from graphforge.errors import GraphForgeError
+from graphforge.user_code import user_error
+
+__all__ = ["find_config", "read_config", "stock_configs"]
+
+_OURS = Path(__file__).with_name("configs")
+_ENDINGS = (".py", ".json", ".yaml", ".yml")
+
+
+@cache
+def stock_configs(package: str) -> dict[str, Path]:
+    """Name -> file of every config that a package brings, and of those that GraphForge brings for it."""
+    spec = importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    found: dict[str, Path] = {}
+    for folder in [*(Path(place) / ".mim" / "configs" for place in places), _OURS / package]:
+        for file in sorted(folder.rglob("*.py")):
+            if "_base_" not in file.parts:
+                found.setdefault(file.stem, file)
+    return found
+
+
+def find_config(package: str, name: str) -> Path:
+    """The file that a config's name or path means.
+
+    Raises:
+        GraphForgeError: there is none; names the nearest ones.
+    """
+    path = Path(name)
+    if path.suffix in _ENDINGS and path.is_file():
+        return path
+    stock = stock_configs(package)
+    stem = path.name.removesuffix(".py")
+    if stem in stock and (path.suffix in ("", ".py") or stem == path.name):
+        return stock[stem]
+    near = difflib.get_close_matches(stem, stock, n=3, cutoff=0.5)
+    raise GraphForgeError(
+        f"{package} has no config {name!r}" if len(path.parts) == 1 else f"there is no config file {name!r}",
+        f"did you mean {' or '.join(near)}?" if near else f"{package} brings {len(stock)} configs",
+        "a config is the name of a stock one, or the path of a .py file",
+    )
+
+
+def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Any:
+    """The config with everything that it inherits, and values put in place of its own by dotted key.
+
+    Raises:
+        GraphForgeError: it cannot be read.
+    """
+    from mmengine.config import Config
+
+    try:
+        config = Config.fromfile(str(path), import_custom_modules=True)
+    except GraphForgeError:
+        raise
+    except Exception as error:  # a config is code of the user's
+        raise user_error(f"reading config {str(path)!r} failed", error) from error
+    if overrides:
+        config.merge_from_dict(dict(overrides))
+    if not isinstance(config.get("model"), dict):
+        raise GraphForgeError(f"config {str(path)!r} describes no model", "it has no key 'model'")
+    return config
+
+
+def test_pipeline(config: Any) -> list[Any]:
+    """The steps of pre-processing that the config tests with; empty where it names none."""
+    for loader in ("test_dataloader", "val_dataloader"):
+        dataset = (config.get(loader) or {}).get("dataset")
+        while isinstance(dataset, dict):
+            if dataset.get("pipeline"):
+                return list(dataset["pipeline"])
+            inner = dataset.get("dataset") or dataset.get("datasets")
+            dataset = inner[0] if isinstance(inner, list) and inner else inner
+    return list(config.get("test_pipeline") or config.get("val_pipeline") or ())
+
+
+def step_of(pipeline: list[Any], name: str) -> Any:
+    """The first step of this type, whatever scope its name has; None where there is none."""
+    return next((step for step in pipeline if str(step.get("type", "")).rpartition(".")[2] == name), None)

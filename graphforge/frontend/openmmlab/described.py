@@ -1,0 +1,45 @@
+"""What a bundle says of a model of OpenMMLab: where it came from, its dataset, how pictures become its input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from graphforge.errors import argument
+from graphforge.frontend.openmmlab.dataset import dataset_facts
+from graphforge.frontend.openmmlab.preprocess import Unknown, steps_of_config
+
+if TYPE_CHECKING:
+    from graphforge.frontend.openmmlab.load import Built
+
+__all__ = ["describe"]
+
+
+def describe(built: Built, decode: str) -> dict[str, Any]:
+    """Facts for the manifest, by its keys, and notes for the user under ``notes``."""
+    from graphforge.frontend.openmmlab.load import versions_of
+
+    notes = list(built.notes)
+    facts: dict[str, Any] = {}
+    try:
+        facts["preprocess"] = steps_of_config(built.config)
+    except Unknown as unknown:
+        notes.append(
+            f"how a picture becomes the model's input is not in the bundle: {unknown}; give the steps yourself: "
+            f"{argument('preprocess', 'FILE.toml')}"
+        )
+    dataset = dataset_facts(built.meta)
+    if dataset:
+        facts["dataset"] = dataset
+    flip = built.meta.get("flip_indices")
+    return {
+        **facts,
+        "openmmlab": {
+            "codebase": built.codebase,
+            "config": built.file.name,
+            "decode": decode,
+            "model": type(built.model).__name__,
+            "versions": versions_of(built.codebase),
+            **({"flip_indices": [int(index) for index in flip]} if flip else {}),
+        },
+        "notes": notes,
+    }
