@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 import graphforge
-from graphforge.frontend.openmmlab.configs import find_config, read_config, test_pipeline
+from graphforge.frontend.openmmlab.configs import find_config, pipeline_of, read_config
+from graphforge.frontend.openmmlab.load import import_codebase
 from graphforge.frontend.openmmlab.preprocess import Unknown, steps_of_config
 from graphforge.runtime.preprocess import prepared, steps_of
 
@@ -32,12 +33,12 @@ def picture(height: int = 231, width: int = 307) -> Array:
 
 def framework(codebase: str, name: str) -> tuple[Array, Any]:
     """What the stock pipeline and data preprocessor make of the picture, and the config."""
-    graphforge.load_model(f"{codebase}:{name}")  # everything is registered
+    import_codebase(codebase)
     config = read_config(find_config(codebase, name))
     compose = importlib.import_module("mmengine.dataset").Compose
     registry = importlib.import_module("mmengine.registry")
     registry.init_default_scope(codebase)
-    steps = [step for step in test_pipeline(config) if "Load" not in step["type"]]
+    steps = [step for step in pipeline_of(config) if "Load" not in step["type"]]
     data: dict[str, Any] = {"img": np.ascontiguousarray(picture()[..., ::-1]), "img_id": 0, "img_path": ""}
     data |= {"ori_shape": data["img"].shape[:2], "img_shape": data["img"].shape[:2]}
     data |= {"bbox": np.array([BOX], np.float32), "bbox_score": np.ones(1, np.float32)}

@@ -76,7 +76,7 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Any:
     return config
 
 
-def test_pipeline(config: Any) -> list[Any]:
+def pipeline_of(config: Any) -> list[Any]:
     """The steps of pre-processing that the config tests with; empty where it names none."""
     for loader in ("test_dataloader", "val_dataloader"):
         dataset = (config.get(loader) or {}).get("dataset")

@@ -24,7 +24,7 @@ from graphforge.user_code import user_error
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Built", "build_model", "load_openmmlab"]
+__all__ = ["Built", "build_model", "import_codebase", "load_openmmlab"]
 
 DECODINGS = ("full", "none")
 _WEIGHTS = ("auto", "ema", "plain")
@@ -107,7 +107,7 @@ def build_model(
     # their code is older than this torch, which nobody who uses it can change
     warnings.filterwarnings("ignore", category=FutureWarning, module=rf"(mmengine|mmcv|{'|'.join(CODEBASES)})\.")
     with _quiet():
-        _import(codebase)
+        import_codebase(codebase)
         config = read_config(file, overrides)
         if checkpoint is not None:
             read = read_checkpoint(checkpoint, trust_pickle=trust_pickle)
@@ -149,7 +149,7 @@ def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return own, {key: value for key, value in kwargs.items() if key not in _OWN}
 
 
-def _import(codebase: str) -> None:
+def import_codebase(codebase: str) -> None:
     """The package with all that registers models, pre-processing steps and datasets."""
     from graphforge.frontend.openmmlab.stubs import stand_in_for_compiled_operators
     from graphforge.frontend.torchvision_fix import ensure_torchvision

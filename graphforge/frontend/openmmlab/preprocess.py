@@ -1,8 +1,8 @@
 """A config's test pipeline and data preprocessor as the steps of `graphforge.runtime.preprocess`, in plain data.
 
 OpenMMLab reads a picture blue first and turns it round where the data preprocessor says so; here a picture begins red
-first.  A step of the pipeline that has no counterpart is named, and then the bundle has no pre-processing at all: half of
-it would give plausible, wrong results.
+first.  A step of the pipeline that has no counterpart is named, and then the bundle has no pre-processing at all: half
+of it would give plausible, wrong results.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphforge.frontend.openmmlab.configs import test_pipeline
+from graphforge.frontend.openmmlab.configs import pipeline_of
 
 __all__ = ["Unknown", "steps_of_config"]
 
@@ -39,7 +39,7 @@ def steps_of_config(config: Any) -> list[Step]:
         Unknown: with what has no counterpart.
     """
     preprocessor = config.model.get("data_preprocessor") or config.get("data_preprocessor") or {}
-    pipeline = test_pipeline(config)
+    pipeline = pipeline_of(config)
     if not pipeline:
         raise Unknown("the config has no test pipeline")
     turned = bool(preprocessor.get("bgr_to_rgb") or preprocessor.get("rgb_to_bgr"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from graphforge.errors import GraphForgeError, argument
-from graphforge.frontend.openmmlab.configs import step_of, test_pipeline
+from graphforge.frontend.openmmlab.configs import pipeline_of, step_of
 
 if TYPE_CHECKING:
     from graphforge.frontend.openmmlab.load import Built
@@ -61,7 +61,7 @@ def _groups(model: Any) -> bool:
 
 def input_size(built: Built) -> tuple[int, int]:
     """Height and width of the model's input, as the config tests with it."""
-    pipeline = test_pipeline(built.config)
+    pipeline = pipeline_of(built.config)
     for name in ("TopdownAffine", "BottomupResize"):
         step = step_of(pipeline, name)
         if step is not None and step.get("input_size"):
