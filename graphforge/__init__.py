@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from graphforge.transform import Rule as Rule
     from graphforge.verbs.bisect import bisect as bisect
     from graphforge.verbs.diff import diff as diff
+    from graphforge.verbs.evaluate import evaluate as evaluate
     from graphforge.verbs.inspect import inspect as inspect
     from graphforge.verbs.lint import lint as lint
     from graphforge.verbs.opset import opset as opset
@@ -89,6 +90,7 @@ _HOME = {
     "custom_ops": "graphforge.declaring",
     "declarations": "graphforge.declaring",
     "diff": "graphforge.verbs.diff",
+    "evaluate": "graphforge.verbs.evaluate",
     "inspect": "graphforge.verbs.inspect",
     "limits": "graphforge.limiting",
     "lint": "graphforge.verbs.lint",

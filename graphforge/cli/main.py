@@ -37,6 +37,7 @@ _VERBS = (
     "opset",
     "lint",
     "profile",
+    "evaluate",
     "report",
     "doctor",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,7 +12,7 @@ import numpy as np
 
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runners.padding import unpadded
-from graphforge.runners.recorded import locate_artifact, spec_of_manifest
+from graphforge.runners.recorded import locate_artifact, read_manifest, spec_of_manifest
 from graphforge.runners.session import new_session
 from graphforge.runtime.dataset import Dataset, dataset_of
 from graphforge.runtime.feeds import fits, takes_pictures
@@ -31,6 +31,8 @@ from graphforge.runtime.preprocess import (
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from graphforge.runners.runner import Runner
 
 __all__ = ["Picture", "PictureModel", "Row", "pixels_of_picture"]
 
@@ -62,6 +64,7 @@ class PictureModel:
         preprocess: a TOML file or steps, in place of those that the bundle brings.
         threads: threads of ONNX Runtime; 0 takes every CPU.
         colours: the order of channels in arrays that are given as pictures, ``rgb`` or ``bgr`` (OpenCV's).
+        runner: what runs it; None is its ONNX file in ONNX Runtime.
 
     Attributes:
         dataset: names, skeleton and colours.
@@ -78,10 +81,11 @@ class PictureModel:
         preprocess: str | os.PathLike[str] | Sequence[Step] | None = None,
         threads: int = 0,
         colours: str = "rgb",
+        runner: Runner | None = None,
     ) -> None:
         if colours not in ("rgb", "bgr"):
             raise UsageError(f'{argument("colours")}: expected "rgb" or "bgr", got {colours!r}')
-        path, manifest = locate_artifact(Path(bundle))
+        path, manifest = locate_artifact(Path(bundle)) if runner is None else (Path(), read_manifest(Path(bundle)))
         if not manifest:
             raise GraphForgeError(
                 f"{str(path)!r} is an ONNX file without a manifest", "give the folder that graphforge compile made"
@@ -102,14 +106,7 @@ class PictureModel:
         check_steps(self.steps, self.tensor)
         self._colours = colours
         self._padding = manifest.get("padding", ())
-        try:
-            self._session: Any = new_session(path, threads=threads, spinning=False)
-        except ImportError:
-            raise GraphForgeError("onnxruntime is not installed", "pip install onnxruntime") from None
-        except Exception as error:  # ONNX Runtime's classes have no public base
-            text = " ".join(str(error).split())
-            raise GraphForgeError(f"{str(path)!r} cannot be loaded: {text}") from error
-        self._names = [value.name for value in self._session.get_outputs()]
+        self._runner = _Session(path, threads) if runner is None else runner
 
     def _steps(self, manifest: dict[str, Any], given: str | os.PathLike[str] | Sequence[Step] | None) -> Sequence[Step]:
         if isinstance(given, str | os.PathLike):
@@ -159,18 +156,16 @@ class PictureModel:
 
     def run(self, rows: Sequence[Row]) -> dict[str, Array]:
         """The outputs of one run, padding removed; rows that only fill the batch up are among them."""
-        batch = self._batch(len(rows))
+        batch = self.batch_of(len(rows))
         arrays = [row.array for row in rows]
         if len(self.tensor.shape) == 3:
             fed = arrays[0]
         else:
             fed = np.ascontiguousarray(np.stack([*arrays, *[arrays[-1]] * (batch - len(arrays))]))
-        try:
-            values = self._session.run(None, {self.tensor.name: fed})
-        except Exception as error:  # as above
-            raise GraphForgeError(f"onnxruntime failed to run: {' '.join(str(error).split())}") from error
-        outputs = dict(zip(self._names, values, strict=True))
-        return unpadded(outputs, self._padding) if self._padding else outputs
+        outputs = self._runner.run({self.tensor.name: fed})
+        counts = {one["count"] for one in self._padding}
+        # what runs the model itself has no padding
+        return unpadded(outputs, self._padding) if counts and counts <= outputs.keys() else dict(outputs)
 
     def runs(self, rows: Sequence[Row]) -> Iterator[tuple[Sequence[Row], dict[str, Array]]]:
         """Rows in their order, in as few runs as their sizes and the bundle's batch allow."""
@@ -186,12 +181,39 @@ class PictureModel:
         """A picture as bytes, red first."""
         return pixels_of_picture(picture, self._colours)
 
-    def _batch(self, wanted: int) -> int:
+    def batch_of(self, wanted: int) -> int:
         """The smallest batch that holds the rows."""
         dim = self.tensor.dims.get(0) if len(self.tensor.shape) == 4 else None
         if dim is None:
             return self.tensor.shape[0] if len(self.tensor.shape) == 4 else 1
         return max(-(-max(wanted, dim.low) // dim.step) * dim.step, wanted)
+
+
+class _Session:
+    """An ONNX file in ONNX Runtime, with nothing around it."""
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        try:
+            self._session: Any = new_session(path, threads=threads, spinning=False)
+        except ImportError:
+            raise GraphForgeError("onnxruntime is not installed", "pip install onnxruntime") from None
+        except Exception as error:  # ONNX Runtime's classes have no public base
+            raise GraphForgeError(f"{str(path)!r} cannot be loaded: {' '.join(str(error).split())}") from error
+        self._names = [value.name for value in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """As every runner."""
+        try:
+            values = self._session.run(None, dict(feeds))
+        except Exception as error:  # as above
+            raise GraphForgeError(f"onnxruntime failed to run: {' '.join(str(error).split())}") from error
+        return dict(zip(self._names, values, strict=True))
+
+    def close(self) -> None:
+        """As every runner."""
+        self._session = None
 
 
 def pixels_of_picture(picture: Picture, colours: str = "rgb") -> Array:
