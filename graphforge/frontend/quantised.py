@@ -93,11 +93,13 @@ _KEEP = frozenset(
     "_max_pool1d _max_pool2d _max_pool3d adaptive_max_pool1d adaptive_max_pool2d amax amin repeat expand detach t "
     "channel_shuffle pixel_shuffle pixel_unshuffle roll flip unflatten".split()
 )
-# What computes elements in between.
-_ROUND = frozenset(
+# What computes elements in between, of the whole numbers, so that a tie is one in any runtime.
+_AVERAGES = frozenset(
     "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean interpolate "
-    "hardtanh hardtanh_ clamp clamp_ relu6 cat concat leaky_relu leaky_relu_ upsample".split()
+    "upsample".split()
 )
+# What is computed of the values, and rounded.
+_ROUND = frozenset("hardtanh hardtanh_ clamp clamp_ relu6 cat concat leaky_relu leaky_relu_".split())
 # What has a grid of its own: its range is known.
 _OWN = {
     "sigmoid": Grid(1 / 256, 0),
@@ -112,13 +114,15 @@ class OnGrids(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        if name not in _KEEP and name not in _ROUND and name not in _OWN:
-            return result
+        known = name in _KEEP or name in _AVERAGES or name in _ROUND or name in _OWN
         grid = next((found for leaf in _pytree.tree_leaves(args) if (found := grid_of(leaf)) is not None), None)
-        if grid is None:
-            return result
+        if not known or grid is None:
+            return func(*args, **(kwargs or {}))
+        if name in _AVERAGES:
+            numbers = _pytree.tree_map(lambda leaf: torch.round(leaf / grid.scale) if grid_of(leaf) else leaf, args)
+            return from_steps(func(*numbers, **(kwargs or {})) + grid.zero_point, grid)
+        result = func(*args, **(kwargs or {}))
         if name in _OWN:
             return quantised(result, _OWN[name])
         if name in _ROUND:

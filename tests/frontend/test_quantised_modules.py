@@ -41,7 +41,7 @@ def _quantised(network: nn.Module, shape: tuple[int, ...], fused: list[list[str]
             module.running_mean = torch.randn_like(module.running_mean)  # type: ignore[arg-type]
     if fused:
         model.network = quantization.fuse_modules(model.network, fused)
-    model.qconfig = quantization.get_default_qconfig("fbgemm")  # type: ignore[assignment]
+    model.qconfig = quantization.get_default_qconfig("fbgemm")
     quantization.prepare(model, inplace=True)
     for _ in range(4):
         model(torch.randn(8, *shape))
@@ -63,7 +63,8 @@ class Residual(nn.Module):
         y = self.sum.add_relu(y, self.second(y))
         y = nn.functional.max_pool2d(y, 2)
         y = self.both.cat([y, self.product.mul(y, y)], 1)
-        return self.head(nn.functional.adaptive_avg_pool2d(y, 1).flatten(1))
+        result: Tensor = self.head(nn.functional.adaptive_avg_pool2d(y, 1).flatten(1))
+        return result
 
 
 _NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[list[str]] | None]] = {

@@ -1,4 +1,4 @@
-"""A computation over the steps of one axis as ONNX's Scan, for operators that ONNX has no form of its own for."""
+"""A computation over the steps of one axis as ONNX's Scan, for operators that ONNX does not have."""
 
 from __future__ import annotations
 
