@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from graphforge.diagnosis.artifact import Artifact
 from graphforge.diagnosis.diagnose import MEMORY, diagnose
+from graphforge.diagnosis.file_tape import tape_of_file
 from graphforge.diagnosis.report import Cause, Diagnosis, Row
 from graphforge.diagnosis.tape import Entry, Tape
+from graphforge.diagnosis.weights import Weights, weights_of
 
-__all__ = ["MEMORY", "Artifact", "Cause", "Diagnosis", "Entry", "Row", "Tape", "diagnose"]
+__all__ = [
+    "MEMORY",
+    "Artifact",
+    "Cause",
+    "Diagnosis",
+    "Entry",
+    "Row",
+    "Tape",
+    "Weights",
+    "diagnose",
+    "tape_of_file",
+    "weights_of",
+]

@@ -35,6 +35,7 @@ class ArtifactNode:
         inputs: values that it reads, those that its bodies read from outside included.
         outputs: values that it makes.
         origins: where it came from.
+        is_ours: whether its origins are what we wrote; others' names of values may be those of another program.
     """
 
     position: int
@@ -43,6 +44,7 @@ class ArtifactNode:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     origins: tuple[Origin, ...]
+    is_ours: bool = True
 
     def describe(self) -> str:
         """``Softmax node 'attn/Softmax'``."""
@@ -102,7 +104,8 @@ class Artifact:
             operator = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
             read = tuple(_read_by(node))
             made = tuple(name for name in node.output if name)
-            index.nodes.append(ArtifactNode(position, node.name, operator, read, made, origins_of(twin)))
+            ours = any(entry.key.startswith("graphforge.") for entry in node.metadata_props)
+            index.nodes.append(ArtifactNode(position, node.name, operator, read, made, origins_of(twin), ours))
             index.producer.update(dict.fromkeys(made, position))
             for name in read:
                 index.readers.setdefault(name, []).append(position)
@@ -135,6 +138,11 @@ class Artifact:
                 found: Array = onnx.numpy_helper.to_array(tensor, str(self.folder or ""))
                 return found
         return None
+
+    def arrays(self) -> dict[str, Array]:
+        """All initializers by name."""
+        folder = str(self.folder or "")
+        return {tensor.name: onnx.numpy_helper.to_array(tensor, folder) for tensor in self.proto.graph.initializer}
 
     def feeds(self, given: Mapping[str, Array]) -> dict[str, Array]:
         """The given inputs under the file's names: by name, or by position where the names are others.

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from graphforge.diagnosis.artifact import Alone, Artifact
+from graphforge.diagnosis.artifact import Alone, Artifact, same_kind
 from graphforge.diagnosis.by_value import ByValue
 from graphforge.diagnosis.causes import Fresh, cause_among, fresh_errors, laid_out, part_of
 from graphforge.diagnosis.layout import PADDED, SAME, Layout, compared, layouts
 from graphforge.diagnosis.lining import Claim, claims_of, merged_into
 from graphforge.diagnosis.narrowing import Narrowed, narrowed
 from graphforge.diagnosis.outputs import Outputs
+from graphforge.diagnosis.precision import LayerPrecision, Quality, layers_of, quality, reduced_to
 from graphforge.diagnosis.report import Cause, Diagnosis, Row
 from graphforge.diagnosis.structure import places_by_structure
 from graphforge.diagnosis.tape import Entry, Key, Tape
+from graphforge.diagnosis.weights import Weights, weights_of
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
 from graphforge.verify.compare import OutputComparison
@@ -29,6 +31,8 @@ __all__ = ["MEMORY", "diagnose"]
 MEMORY = 1 << 30
 # Below this share of nodes that say what they stand for, values are looked for by their numbers as well.
 _FEW_CLAIMS = 0.5
+# Operators that hand a value on; nobody expects them to say what they stand for.
+_CARRYING = frozenset("Cast Constant DequantizeLinear Identity QuantizeLinear".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +69,29 @@ class _Search:
     tolerances: Tolerances
     memory: int
     twin: Callable[[], Artifact | None] | None
+    level: str = ""
     matches: dict[str, Match] = field(default_factory=dict)
+    qualities: dict[str, Quality] = field(default_factory=dict)
+    handed_on: dict[str, str] = field(default_factory=dict)
     compared: tuple[OutputComparison, ...] = ()
+    looked_at: bool = False
     notes: list[str] = field(default_factory=list)
 
     # -- comparing -----------------------------------------------------------------------------------------------------
 
     def compare_all(self) -> None:
         claims = claims_of(self.artifact, self.tape)
-        share = len(claims) / max(1, len(self.artifact.nodes))
-        by_numbers = share < _FEW_CLAIMS
-        if by_numbers:
+        sure = sum(claim.certain for claim in claims.values())
+        counted = sum(node.operator not in _CARRYING for node in self.artifact.nodes)
+        finder = ByValue(self.tape, self.tolerances) if sure < _FEW_CLAIMS * counted else None
+        self.handed_on = {back: name for name in claims if (back := self._handed_on(name))}
+        wanted = [*claims, *self.handed_on]
+        if finder is not None:
             wanted = [name for node in self.artifact.nodes for name in node.outputs]
-            finder = ByValue(self.tape, self.tolerances)
-            told = "no node says" if not claims else f"only {len(claims)} of {len(self.artifact.nodes)} nodes say"
             self.notes.append(
-                f"{told} what it stands for: values are found by their numbers, which shows where the two agree; "
-                "a place is named only where an experiment shows it"
+                f"{sure or 'none'} of {counted} nodes say for certain what they stand for: values are "
+                "found by their numbers, and a place is named only where an experiment shows it"
             )
-        else:
-            wanted = list(claims)
-            finder = None
         found_outputs: dict[str, Array] = {}
         for piece in self._pieces(dict.fromkeys([*wanted, *self.artifact.outputs]), claims):
             values = self.artifact.run(piece, self.feeds)
@@ -95,18 +101,33 @@ class _Search:
                     continue
                 if name in self.artifact.outputs:
                     found_outputs[name] = array
-                match = self._claimed(name, array, claims.get(name))
+                if name in self.handed_on:
+                    match = self._quantised(name, array)
+                else:
+                    match = self._claimed(name, array, claims.get(name))
                 if match is None and finder is not None and (pair := finder.find(name, array)) is not None:
                     match = Match(name, pair[0], pair[1], pair[2], True, str(array.dtype.name), "numbers")
                 if match is not None:
                     self.matches[name] = match
-        self.compared = tuple(self.outputs.compare(found_outputs))
+                    self._measure(match, array)
+        plain = self.artifact.run(self.artifact.outputs, self.feeds)
+        self.compared = tuple(self.outputs.compare(plain))
+        self.looked_at = self.outputs.agree(found_outputs)
+        if self.level:
+            self.notes += _lost_by_fusions(self.outputs, plain, found_outputs)
+
+    @property
+    def differs_by_fusions(self) -> bool:
+        """The outputs agree as soon as every value is handed out, which keeps the runtime from fusing nodes."""
+        return self.looked_at and not all(one.passed for one in self.compared)
 
     def _claimed(self, name: str, array: Array, claim: Claim | None) -> Match | None:
         if claim is None:
             return None
         first: tuple[Key, OutputComparison] | None = None
         for key in claim.keys:
+            if not same_kind(self.tape.values[key], array):
+                continue
             layout, comparison = compared(name, self.tape.values[key], array, self.tolerances)
             if layout is not None:
                 return Match(name, key, layout, comparison, True, str(array.dtype.name))
@@ -119,6 +140,60 @@ class _Search:
             return self._padded(name, key, reference, array)
         layout = next(layouts(self.tape.values[key], array), SAME)
         return Match(name, key, layout, comparison, False, str(array.dtype.name))
+
+    def _handed_on(self, name: str) -> str:
+        """What a quantised value is read as, behind its QuantizeLinear and DequantizeLinear; "" where it is not one."""
+        if self.level != "int8":
+            return ""
+        for step in ("QuantizeLinear", "DequantizeLinear"):
+            readers = [self.artifact.nodes[position] for position in self.artifact.readers.get(name, ())]
+            name = next((node.outputs[0] for node in readers if node.operator == step), "")
+        return name
+
+    def _quantised(self, name: str, array: Array) -> Match | None:
+        """A value as it is handed on: with what it is clipped to, which may stand for the activation behind it."""
+        match = self.matches.get(self.handed_on[name])
+        if match is None or match.layout is not SAME:
+            return None
+        behind = [
+            key
+            for key, entry in self.tape.entries.items()
+            if entry.reads == (match.key[0],) and entry.shape == self.tape.entries[match.key].shape
+        ]
+        best = max([match.key, *behind], key=lambda key: quality(self.tape.values[key], array).snr)
+        layout, comparison = compared(name, self.tape.values[best], array, self.tolerances, any_layout=False)
+        return Match(name, best, SAME, comparison, layout is SAME, str(array.dtype.name))
+
+    def _measure(self, match: Match, array: Array) -> None:
+        reference = self.tape.values[match.key]
+        if self.level and reference.dtype.kind == "f" and match.layout is not PADDED and reference.size == array.size:
+            self.qualities[match.value] = quality(match.layout.of(reference), array)
+
+    def precision(self, full: Artifact | None) -> tuple[LayerPrecision, ...]:
+        """What each layer of a file in fewer digits loses; nothing for one in full precision."""
+        known = {name: one for name, one in self.matches.items() if self._usable(one)}
+        quantised = set(self.handed_on.values())
+        names = [
+            name
+            for node in self.artifact.nodes
+            for name in node.outputs
+            if name in known and name in self.qualities and name not in quantised
+        ]
+        parts = [part_of(name, self.artifact, known) for name in names]
+        keys = {name: known[name].key for name in names}
+        rows = layers_of(
+            keys,
+            parts,
+            self.qualities,
+            self.artifact,
+            self.tape,
+            self.feeds,
+            self.right,
+            self.level,
+            full,
+            memory=self.memory,
+        )
+        return tuple(rows)
 
     def _padded(self, name: str, key: Key, reference: Array, array: Array) -> Match | None:
         """A ragged value in a file with fixed sizes: its rows come first, or it is kept in another form."""
@@ -281,10 +356,13 @@ class _Search:
         into = merged_into(self.tape, self.artifact)
         first = next((cause.entry for cause in causes if cause.entry is not None), None)
         guilty = {cause.value for cause in causes}
+        places = {cause.entry.key for cause in causes if cause.entry is not None}
         rows = []
         for key, entry in self.tape.entries.items():
             found = best.get(key)
-            if found is None:
+            if found is None and key in places:
+                rows.append(Row(entry, "wrong here", next(one.value for one in causes if one.entry is entry)))
+            elif found is None:
                 other = into.get(key[0])
                 rows.append(Row(entry, "merged", note=f"into {other}" if other else ""))
             elif found.equal and found.value not in guilty:
@@ -311,8 +389,9 @@ def diagnose(
     padding: Sequence[Mapping[str, Any]] = (),
     memory: int = MEMORY,
     twin: Callable[[], Artifact | None] | None = None,
+    full: Callable[[], Artifact | None] | None = None,
     layers: str = "modules",
-    weights: Sequence[str] = (),
+    weights: Weights | None = None,
     notes: Sequence[str] = (),
 ) -> Diagnosis:
     """Compare all values of a file with a reference's, and find what makes its outputs wrong.
@@ -325,6 +404,7 @@ def diagnose(
         padding: the manifest's recipe for padded outputs.
         memory: bytes of values held at once.
         twin: compiles the model anew, to find out which of several nodes is wrong; None where that is not possible.
+        full: compiles the model anew in full precision, for a file in fewer digits.
         layers: what is printed of the rows.
         weights: what differs among the weights.
         notes: what limits the answer.
@@ -332,9 +412,13 @@ def diagnose(
     Raises:
         GraphForgeError: the file does not run on these inputs.
     """
-    given = tolerances or Tolerances()
+    given, weights = tolerances or Tolerances(), weights or Weights()
+    level = reduced_to(artifact, tape)
+    if level and tolerances is None:
+        given = _as_reduced(given, level)
     outputs = Outputs(tape.outputs, padding, given)
-    search = _Search(tape, artifact, artifact.feeds(feeds), outputs, given, memory, twin, notes=[*tape.notes, *notes])
+    told = [*tape.notes, *notes, *given.loosened]
+    search = _Search(tape, artifact, artifact.feeds(feeds), outputs, given, memory, twin, level, notes=told)
     try:
         search.compare_all()
     except GraphForgeError as error:
@@ -345,9 +429,22 @@ def diagnose(
             f"the file takes {theirs}, the model {mine}: was it compiled from this model?"
         ) from error
     agrees = all(one.passed for one in search.compared)
-    causes, fresh = ([], {}) if agrees else search.causes()
-    verdict = "agrees" if agrees else "departs" if causes or _cannot_round(search.compared) else "undecided"
-    if not agrees and not causes:
+    if not agrees and twin is not None and (anew := twin()) is not None:
+        folded = weights_of(artifact, anew.arrays())
+        weights = folded if len(folded.compared) > len(weights.compared) else weights
+    nothing_to_find = agrees or weights.are_others or search.differs_by_fusions
+    causes, fresh = ([], {}) if nothing_to_find else search.causes()
+    precision = search.precision(full() if full is not None else None) if level else ()
+    over = sum(layer.overflow > 0 for layer in precision)
+    if agrees and over:
+        search.notes.append(
+            f"{over} values are beyond what {level} holds and the outputs agree: this runtime computes in more digits "
+            "between the nodes, others may not"
+        )
+    verdict = "agrees" if agrees else "undecided"
+    if not agrees and (causes or weights.are_others or _cannot_round(search.compared)):
+        verdict = "departs"
+    if verdict == "undecided" or (not agrees and not causes and not weights.are_others):
         search.notes.append(_without_a_cause(search))
     missing = tuple(
         f"output {one.name}: {one.reason}" for one in search.compared if one.max_abs is None and not one.passed
@@ -358,10 +455,26 @@ def diagnose(
         tuple(causes),
         search.rows(fresh, causes, agrees=agrees),
         missing,
-        tuple(weights),
+        (line,) if (line := weights.describe()) else (),
         tuple(dict.fromkeys(search.notes)),
+        weights.are_others and not agrees,
+        level,
+        precision,
         layers,
     )
+
+
+# Decibels between two ways to run a file that are worth a word.
+_FUSED = 3.0
+# What is said of a quantised file where nothing else is asked: a tenth of an output's largest magnitude.
+_QUANTISED = 0.1
+
+
+def _as_reduced(tolerances: Tolerances, level: str) -> Tolerances:
+    because = f"the file computes in {level}"
+    if level == "int8":
+        return tolerances.loosen(because=because, scale=_QUANTISED, rtol=0.0)
+    return tolerances.computed_in(level, because=because)
 
 
 def _cannot_round(outputs: Sequence[OutputComparison]) -> bool:
@@ -369,7 +482,24 @@ def _cannot_round(outputs: Sequence[OutputComparison]) -> bool:
     return any(not one.passed and (one.max_abs is None or not np.isfinite(one.max_abs)) for one in outputs)
 
 
+def _lost_by_fusions(outputs: Outputs, plain: Mapping[str, Array], looked_at: Mapping[str, Array]) -> list[str]:
+    """What the runtime's own kernels for few digits lose beside the file, output by output."""
+    told = []
+    for (name, expected), one, other in zip(outputs.expected.items(), plain.values(), looked_at.values(), strict=False):
+        if expected.dtype.kind != "f" or not expected.shape == one.shape == other.shape:
+            continue
+        fused, alone = quality(expected, one).snr, quality(expected, other).snr
+        if alone - fused > _FUSED:
+            told.append(
+                f"output {name} has {fused:.1f} dB as the file runs and {alone:.1f} dB node by node: the rest is lost "
+                "in the runtime's own kernels, which fuse nodes"
+            )
+    return told
+
+
 def _without_a_cause(search: _Search) -> str:
+    if search.differs_by_fusions:
+        return "the outputs agree when every value is handed out: what differs comes from nodes that the runtime fuses"
     departing = [one for one in search.matches.values() if not one.equal]
     if departing or search.artifact.has_origins:
         return "every node agrees when it is computed from the reference's values: the difference grows on the way"

@@ -39,6 +39,16 @@ def claims_of(artifact: Artifact, tape: Tape) -> dict[str, Claim]:
     claims: dict[str, Claim] = {}
     for name, nodes in groups.items():
         claims |= _of_group(tape.by_name[name], nodes, artifact, latest)
+    for node in artifact.nodes if tape.by_value else ():
+        for name in node.outputs:
+            key = tape.by_value.get(name)
+            if key is None or tape.entries[key].operator != node.operator:
+                continue
+            other = claims.get(name)
+            if other is None or key in other.keys:
+                claims[name] = Claim((key,), True)
+            else:
+                claims[name] = Claim((key, *other.keys), False)
     return claims
 
 
@@ -60,6 +70,7 @@ def _of_group(
         for name in node.outputs
         if name in artifact.outputs or any(reader not in inside for reader in artifact.readers.get(name, ()))
     ]
+    ours = all(node.is_ours for node in nodes)
     alone = len(leaving) == 1 and len(keys) == 1
     several = len(keys) > 1 and len(nodes) == 1
     claims = {}
@@ -67,9 +78,9 @@ def _of_group(
         if several:
             place = nodes[0].outputs.index(name)
             ordered = [*keys[place : place + 1], *keys[:place], *keys[place + 1 :]]
-            claims[name] = Claim(tuple(ordered), len(nodes[0].outputs) == len(keys))
+            claims[name] = Claim(tuple(ordered), ours and len(nodes[0].outputs) == len(keys))
         else:
-            claims[name] = Claim(tuple(keys), alone or (len(keys) == 1 and name == leaving[-1]))
+            claims[name] = Claim(tuple(keys), ours and (alone or (len(keys) == 1 and name == leaving[-1])))
     return claims
 
 

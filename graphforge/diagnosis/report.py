@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphforge.diagnosis.precision import LayerPrecision
 from graphforge.diagnosis.tape import Entry
 from graphforge.shown import Shown
 from graphforge.verify.compare import OutputComparison
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cause", "Diagnosis", "Row"]
 
+# So many layers are told apart as worth keeping in full precision.
+_WORST = 10
 _COLOURS = {"equal": "green", "wrong here": "red", "inherited": "red", "absorbed": "yellow", "merged": "dim"}
 
 
@@ -46,7 +50,10 @@ class Cause:
 
     def describe(self) -> str:
         """``attn (Attention), net.py:12: Softmax node 'attn/Softmax'``."""
-        place = [] if self.entry is None else [self.entry.call.describe(), self.entry.origin.source]
+        place = []
+        if self.entry is not None:
+            named = self.entry.call.path or self.entry.call.kind
+            place = [self.entry.call.describe() if named else f"value {self.entry.name!r}", self.entry.origin.source]
         told = ", ".join(part for part in place if part)
         return f"{told}: {self.node}" if told else self.node
 
@@ -120,6 +127,9 @@ class Diagnosis(Shown):
         not_compared: outputs that could not be compared, with the reason.
         weights: what differs among the weights, one line each.
         notes: what limits the answer, one line each.
+        has_other_weights: most weights differ, so that no place is wrong by itself.
+        level: what the file computes in, ``float16``, ``bfloat16`` or ``int8``, where the reference does not.
+        precision: what each layer loses by that.
         layers: what is printed of the rows: ``modules``, ``all`` or a pattern of module paths.
     """
 
@@ -130,6 +140,9 @@ class Diagnosis(Shown):
     not_compared: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    has_other_weights: bool = False
+    level: str = ""
+    precision: tuple[LayerPrecision, ...] = ()
     layers: str = field(default="modules", compare=False)
 
     @property
@@ -149,6 +162,8 @@ class Diagnosis(Shown):
             compared = sum(row.status == "equal" for row in self.rows)
             return f"all {len(self.outputs)} outputs agree, and {compared} values on the way to them"
         told = f"{len(wrong)} of {len(self.outputs)} outputs differ"
+        if not self.causes and self.weights:
+            return f"{told}: {self.weights[0]}"
         if self.first_departure is not None:
             return f"{told}: wrong at {self.first_departure.describe()}"
         return f"{told}, and no node is wrong by itself"
@@ -196,7 +211,15 @@ class Diagnosis(Shown):
                 for path, call, kind, row in self.modules()
             ],
             "notes": list(self.notes),
+            "level": self.level,
+            "precision": [layer.to_dict() for layer in self.precision],
         }
+
+    @property
+    def worth_keeping(self) -> tuple[LayerPrecision, ...]:
+        """The layers that cost the outputs most, the worst first: those to keep in full precision."""
+        tried = [layer for layer in self.precision if layer.costs is not None]
+        return tuple(sorted(tried, key=lambda layer: layer.costs or 0.0)[:_WORST])
 
     # -- printing ------------------------------------------------------------------------------------------------------
 
@@ -229,7 +252,9 @@ class Diagnosis(Shown):
                 f"{comparison.max_rel:.2g}" if comparison is not None and measured else "-",
                 status,
             )
-        if table.row_count:
+        if self.precision:
+            self._render_precision(console)
+        elif table.row_count:
             console.print(table)
         if hidden:
             say(f"{hidden} values are computed together with later ones, and not shown")
@@ -248,6 +273,50 @@ class Diagnosis(Shown):
             say(f"agrees: {self.summary()}")
         elif not self.causes:
             say(self.summary())
+
+    def _render_precision(self, console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title=f"what {self.level} loses, by layer (signal to noise in dB)", title_justify="left")
+        for name in ("module", "value", "here", "own", "outputs", "cosine", "max rel", "largest", "trouble"):
+            table.add_column(
+                name, justify="left" if name in ("module", "value", "trouble") else "right", overflow="fold"
+            )
+        keep = {layer.value for layer in self.worth_keeping[:3]}
+        shown = [row for row in self.precision if self.layers in ("modules", "all") or self._fits(row.entry)]
+        for row in shown:
+            trouble = [
+                f"{share:.1%} {what}"
+                for what, share in (("overflow", row.overflow), ("underflow", row.underflow), ("clipped", row.clipped))
+                if share > 0
+            ]
+            mark = "[red]keep[/red] " if row.value in keep else ""
+            table.add_row(
+                escape(row.entry.call.path or "(model)"),
+                escape(row.entry.name),
+                _decibels(row.here.snr),
+                "-" if row.own is None else _decibels(row.own.snr),
+                "-" if row.costs is None else _decibels(row.costs),
+                f"{row.here.cosine:.5f}",
+                f"{row.here.max_rel:.2g}",
+                f"{row.largest:.3g}",
+                mark + ", ".join(trouble),
+            )
+        console.print(table)
+        console.print(
+            "here: as the file has it; own: from the reference's values; outputs: with this layer alone reduced",
+            highlight=False,
+        )
+        for row in self.worth_keeping[:3]:
+            console.print(
+                f"worth keeping: {escape(row.entry.call.describe())}, {escape(row.entry.name)}: "
+                f"alone it brings the outputs down to {_decibels(row.costs or 0.0)} dB",
+                highlight=False,
+            )
+
+    def _fits(self, entry: Entry) -> bool:
+        return fnmatch.fnmatchcase(entry.call.path, self.layers)
 
     def _render_cause(self, cause: Cause, say: Any) -> None:
         comparison = cause.comparison
@@ -293,6 +362,5 @@ def short_source(source: str) -> str:
     return source.removeprefix(f"{Path.cwd()}/")
 
 
-def lines(items: Sequence[str]) -> tuple[str, ...]:
-    """Without doubles, in order."""
-    return tuple(dict.fromkeys(items))
+def _decibels(snr: float) -> str:
+    return f"{snr:.1f}" if math.isfinite(snr) else "exact" if snr > 0 else "broken"

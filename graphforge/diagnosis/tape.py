@@ -87,6 +87,7 @@ class Tape:
         values: the arrays.
         by_name: name of an operator's node (of a value, for an ONNX file) -> the keys of its results.
         outputs: the reference's outputs by name.
+        by_value: name of a value -> its key, for an ONNX file, whose values have names of their own.
         inputs: name of an input -> the name under which operators read it.
         notes: what the user should know.
     """
@@ -98,6 +99,7 @@ class Tape:
     outputs: Mapping[str, Array] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    by_value: Mapping[str, Key] = field(default_factory=dict)
 
     def close(self) -> None:
         """Let go of the arrays."""

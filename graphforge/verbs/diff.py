@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +55,9 @@ def diff(
 
     Raises:
         UsageError: there is no such file.
-        GraphForgeError: one of the two does not run.
+        GraphForgeError: one of the two does not run, or has nothing to run.
     """
-    from graphforge.diagnosis import Artifact, diagnose
+    from graphforge.diagnosis import Artifact, diagnose, weights_of
     from graphforge.verify.tolerance import as_tolerances
 
     if not isinstance(against, str | os.PathLike):
@@ -72,17 +73,18 @@ def diff(
                 f"{argument('against')} names a bundle, or the compiled .onnx file",
             )
         file, manifest = locate_artifact(Path(against))  # told before the model is loaded
-        manifest = manifest or dict(_manifest_beside(file))
+        manifest = manifest or manifest_beside(file)
         artifact = Artifact(_runner_of(file))
         prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
         feeds = example_feeds(prepared)
+        weights = weights_of(artifact, weights_by_name(prepared))
         if progress is not None:
             progress("reference")
         tape, twin = reference_values(prepared, manifest, feeds, budget // 2)
         try:
             if progress is not None:
                 progress("compare")
-            return diagnose(
+            report = diagnose(
                 tape,
                 artifact,
                 feeds,
@@ -90,9 +92,13 @@ def diff(
                 padding=manifest.get("padding", ()),
                 memory=budget // 2,
                 twin=twin,
+                full=lambda: _in_full(prepared, manifest),
                 layers=layers,
+                weights=weights,
                 notes=prepared.notes,
             )
+            again = _drawn_anew(prepared) if report.has_other_weights else ""
+            return replace(report, notes=(*report.notes, again)) if again else report
         finally:
             tape.close()
 
@@ -100,16 +106,19 @@ def diff(
 def reference_values(
     prepared: Prepared, manifest: Mapping[str, Any], feeds: Mapping[str, Any], memory: int
 ) -> tuple[Tape, Callable[[], Artifact | None] | None]:
-    """The reference's values, and how to compile it anew."""
+    """The reference's values, and what shows how each node ought to be: the model compiled anew, or the file itself."""
+    from graphforge.diagnosis import Artifact, tape_of_file
     from graphforge.diagnosis.program import tape_of_program
     from graphforge.runners.eager import EagerRunner
+    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 
     reference = reference_runner(prepared)
     if not isinstance(reference, EagerRunner):
-        raise UsageError(
-            f"{prepared.loaded.spec!r} is an ONNX file and has no modules to compare with",
-            "give the PyTorch model that it was compiled from",
-        )
+        assert isinstance(reference, OnnxRuntimeRunner)
+        assert prepared.loaded.onnx_path is not None
+        file = Artifact(reference)
+        padding = manifest_beside(prepared.loaded.onnx_path).get("padding", ())
+        return tape_of_file(file, feeds, memory=memory, padding=padding), lambda: file
     target = manifest.get("target", {}).get("name", "onnx")
     lowered, _ = to_ir(prepared, target=target)
     assert prepared.captured is not None
@@ -124,9 +133,24 @@ def reference_values(
     return tape, twin
 
 
+# Passes that leave a model in fewer digits.
+_REDUCING = ("convert-float16", "convert-bfloat16", "quantize")
+
+
+def _in_full(prepared: Prepared, manifest: Mapping[str, Any]) -> Artifact | None:
+    """The model compiled anew in full precision; the file itself, where the reference is one."""
+    from graphforge.diagnosis import Artifact
+
+    if prepared.loaded.onnx_path is not None:
+        return Artifact(_runner_of(prepared.loaded.onnx_path))
+    passes = [one for one in manifest.get("passes", []) if not one["name"].startswith(_REDUCING)]
+    return _compiled(to_ir(prepared)[0], {**manifest, "passes": passes})
+
+
 def _compiled(model: Any, manifest: Mapping[str, Any]) -> Artifact | None:
     """The model compiled anew with the passes that the manifest records; None where they are not all ours."""
     from graphforge.diagnosis import Artifact
+    from graphforge.ir.origin import write_origin_metadata
     from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
     from graphforge.targets import get_target
     from graphforge.targets.onnx.naming import assign_names
@@ -147,6 +171,8 @@ def _compiled(model: Any, manifest: Mapping[str, Any]) -> Artifact | None:
         return None
     model.graph.opset_imports[""] = manifest.get("artifact", {}).get("opset") or model.graph.opset_imports[""]
     assign_names(model)
+    for node in model.graph:
+        write_origin_metadata(node)
     return Artifact(OnnxRuntimeRunner(model))
 
 
@@ -159,13 +185,55 @@ def _runner_of(file: Path) -> Any:
     return runner if isinstance(runner, OnnxRuntimeRunner) else OnnxRuntimeRunner(file)
 
 
-def _manifest_beside(file: Path) -> Mapping[str, Any]:
-    """The manifest of the bundle that a file lies in, for a file of a bundle that is named itself."""
+def manifest_beside(file: Path) -> dict[str, Any]:
+    """The manifest of the bundle that a file lies in; empty where it lies in none."""
     try:
         manifest = read_manifest(file.parent, unverified=True)
     except GraphForgeError:
         return {}
     return manifest if file.name in manifest["files"] else {}
+
+
+def weights_by_name(prepared: Prepared) -> dict[str, Any]:
+    """The reference's weights under the names that a compiled file gives them."""
+    from graphforge.diagnosis import Artifact
+    from graphforge.runners.arrays import array_from_tensor
+
+    if prepared.loaded.onnx_path is not None:
+        return Artifact(_runner_of(prepared.loaded.onnx_path)).arrays()
+    program = prepared.loaded.program
+    named = prepared.loaded.module.state_dict() if prepared.loaded.module is not None else {}
+    named |= {} if program is None else program.state_dict
+    return {name: array_from_tensor(tensor) for name, tensor in named.items() if _is_dense(tensor)}
+
+
+def _is_dense(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
+
+
+def _drawn_anew(prepared: Prepared) -> str:
+    """Why most weights differ, where building the model once more gives yet others."""
+    from graphforge.frontend.load import load_model
+
+    spec = prepared.loaded.record.get("spec")
+    if not isinstance(spec, str) or prepared.loaded.module is None:
+        return ""
+    try:
+        again = load_model(spec)
+    except GraphForgeError:
+        return ""
+    if again.module is None:
+        return ""
+    mine, other = prepared.loaded.module.state_dict(), again.module.state_dict()
+    same = all(name in other and bool((mine[name] == other[name]).all()) for name in mine if _is_dense(mine[name]))
+    if same:
+        return ""
+    return (
+        f"{spec} draws its weights anew each time it is built: seed it, load a checkpoint, or pass the very module "
+        "that was compiled"
+    )
 
 
 def _bytes(memory: int | str | None) -> int:

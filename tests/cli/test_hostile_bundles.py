@@ -86,7 +86,7 @@ VERBS = {
     "run": (0, "out", "--input", "x.npy"),
     "report": (0, "out"),
     "diff": (1, "net.py:build", *X, "--against", "out"),
-    "diff of the bundle": (2, "out", "--against", "out"),
+    "diff of the bundle": (0, "out", "--against", "out"),
     "inspect": (0, "out"),
     "opset": (0, "out"),
     "lint": (1, "out", "--target", "magicmind"),
