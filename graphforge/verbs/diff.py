@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
 from graphforge.errors import GraphForgeError, UsageError, argument
-from graphforge.prepare import ModelLike, Prepared, example_feeds, prepare, reference_runner, to_canonical, to_ir
+from graphforge.prepare import ModelLike, Prepared, example_feeds, load, prepare, reference_runner, to_canonical, to_ir
 from graphforge.runners.recorded import locate_artifact, read_manifest
 
 if TYPE_CHECKING:
@@ -215,13 +215,11 @@ def _is_dense(value: Any) -> bool:
 
 def _drawn_anew(prepared: Prepared) -> str:
     """Why most weights differ, where building the model once more gives yet others."""
-    from graphforge.frontend.load import load_model
-
     spec = prepared.loaded.record.get("spec")
     if not isinstance(spec, str) or prepared.loaded.module is None:
         return ""
     try:
-        again = load_model(spec)
+        again = load(spec)
     except GraphForgeError:
         return ""
     if again.module is None:
