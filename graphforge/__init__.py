@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from graphforge.verbs.opset import opset as opset
     from graphforge.verbs.pipeline import pipeline as pipeline
     from graphforge.verbs.profile import profile as profile
+    from graphforge.verbs.reduce import reduce as reduce
     from graphforge.verbs.report import report as report
     from graphforge.verbs.run import run as run
     from graphforge.verify.tolerance import Tolerances as Tolerances
@@ -99,6 +100,7 @@ _HOME = {
     "optimize": "graphforge.optimization",
     "pipeline": "graphforge.verbs.pipeline",
     "profile": "graphforge.verbs.profile",
+    "reduce": "graphforge.verbs.reduce",
     "report": "graphforge.verbs.report",
     "run": "graphforge.verbs.run",
     "substitute": "graphforge.frontend.substitution",

@@ -22,6 +22,7 @@ _COMMAND_LINES = (
     "graphforge/reproducer.py",
     "graphforge/targets/magicmind/shell.py",
     "graphforge/verbs/replay_line.py",
+    "graphforge/verify/repro.py",
 )
 _FOLDERS = ("cli", "onboard")
 

@@ -7,6 +7,7 @@ import click
 from graphforge.cli.compile import options_by_name, own_passes_and_pipeline
 from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.request import ModelRequest, json_option, model_options
+from graphforge.errors import UsageError
 
 __all__ = ["command"]
 
@@ -31,7 +32,14 @@ __all__ = ["command"]
     type=click.Choice(["native", "portable"]),
     help="Suppression as ONNX NonMaxSuppression, or in plain tensor algebra.  [default: the target's]",
 )
-@click.option("-o", "--output", metavar="DIR", help="Folder for the graph in front of the guilty pass.")
+@click.option("--nodes", is_flag=True, help="Nodes instead of passes: MODEL is an ONNX file; as `graphforge reduce`.")
+@click.option(
+    "--check", metavar="COMMAND", help="With --nodes: what fails by its exit code, as `graphforge reduce` takes it."
+)
+@click.option(
+    "--gen-script", metavar="FILE.py", help="With --nodes: write a script that does the same with polygraphy."
+)
+@click.option("-o", "--output", metavar="DIR", help="Folder for the graph in front of the guilty pass, or the part.")
 @json_option
 def command(
     request: ModelRequest,
@@ -43,6 +51,9 @@ def command(
     target_options: tuple[str, ...],
     outputs: str | None,
     nms: str | None,
+    nodes: bool,
+    check: str | None,
+    gen_script: str | None,
     output: str | None,
     as_json: bool,
 ) -> int:
@@ -57,7 +68,14 @@ def command(
       graphforge bisect net.py:build --input 'x:1x3x64x64' --pass my_pass.py:DropDropout
       graphforge bisect detector.py:build --target tensorrt --outputs padded --opset 17
       graphforge bisect before.onnx --input-file inputs.npz --pipeline fuse-gelu
+      graphforge bisect model.onnx --nodes --check 'trtexec --onnx={model}'
     """
+    if nodes:
+        from graphforge.cli.reduce import reduced
+
+        return reduced(request, as_json=as_json, check=check, script=gen_script, output=output)
+    if check is not None or gen_script is not None:
+        raise UsageError("--check and --gen-script are about nodes", "add --nodes")
     from graphforge.verbs.bisect import bisect
 
     own, chosen = own_passes_and_pipeline(passes, pipeline)

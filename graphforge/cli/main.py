@@ -34,6 +34,7 @@ _VERBS = (
     "passes",
     "diff",
     "bisect",
+    "reduce",
     "opset",
     "lint",
     "profile",

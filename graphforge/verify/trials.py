@@ -1,0 +1,349 @@
+"""Does a model fail?  Told by a child process that loads and runs it, or by a command of the user's and its exit code.
+
+The child is one Python for many trials; where a trial ends it, that is the finding, and the next trial gets a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import onnx
+
+from graphforge.apart import SECONDS, limit_memory, signal_name
+from graphforge.errors import GraphForgeError, UsageError
+from graphforge.runners.arrays import Array
+from graphforge.verify.subgraph import load_arrays, save_arrays
+
+__all__ = ["Child", "CommandCheck", "Failure", "RuntimeCheck", "first_failure", "serve"]
+
+# What a model is tried with, in the order in which they are tried.
+OPTIMIZED, AS_WRITTEN, REFERENCE = "optimized", "as written", "reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a model fails.
+
+    Attributes:
+        kind: ``died``, ``refused``, ``departs`` or ``exit code``.
+        where: what it was tried with: ``optimized``, ``as written``, or what was compared; the command.
+        text: the signal, what the runtime said, the difference, the code.
+        half: half of the largest difference, 0 where there is none in numbers: a bound that it exceeds.
+    """
+
+    kind: str
+    where: str
+    text: str
+    half: float = 0.0
+
+    def describe(self) -> str:
+        """One sentence."""
+        if self.kind == "died":
+            return f"ONNX Runtime ({self.where}) ends the process: {self.text}"
+        if self.kind == "refused":
+            return f"ONNX Runtime ({self.where}) refuses it: {self.text}"
+        if self.kind == "departs":
+            return f"ONNX Runtime ({self.where}) departs: {self.text}"
+        return f"the check ends with {self.text}"
+
+    def resembles(self, other: Failure | None) -> bool:
+        """Whether another model fails in the same way; numbers and names may be others."""
+        if other is None or (self.kind, self.where) != (other.kind, other.where):
+            return False
+        return self.kind not in ("refused", "exit code") or _gist(self.text) == _gist(other.text)
+
+
+class Check(Protocol):
+    """Says of a model whether it fails."""
+
+    def failure(self, model: Path, inputs: Path) -> Failure | None:
+        """How it fails; None where it does not."""
+        ...
+
+
+class Child:
+    """A Python of its own that loads and runs models."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, **job: Any) -> dict[str, Any]:
+        """The answer to a job, ``{"died": ...}`` where the job ended the process."""
+        process = self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answer = ""
+        try:
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:  # it died before it read the job
+            pass
+        if answer:
+            found: dict[str, Any] = json.loads(answer)
+            return found
+        code = process.wait()
+        self.close()
+        if code == -14:  # SIGALRM, the child's own limit
+            return {"died": f"not done in {SECONDS} s"}
+        return {"died": signal_name(-code) if code < 0 else f"exit code {code}"}
+
+    def close(self) -> None:
+        """End it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> subprocess.Popen[str]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            home = str(Path(__file__).resolve().parents[2])
+            path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from graphforge.verify.trials import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, "PYTHONPATH": path},
+                preexec_fn=limit_memory,
+            )
+        return self._process
+
+    def compute(self, model: onnx.ModelProto, feeds: Mapping[str, Array], folder: Path) -> dict[str, Array]:
+        """The outputs of a model as it is written, by ONNX Runtime, or by ONNX's reference where that fails.
+
+        Raises:
+            GraphForgeError: both fail.
+        """
+        path, inputs, outputs = folder / "compute.onnx", folder / "compute.npz", folder / "computed.npz"
+        if model.ByteSize() > 1_900_000_000:
+            onnx.save(model, path, save_as_external_data=True, location="compute.data")
+        else:
+            path.write_bytes(model.SerializeToString())
+        save_arrays(inputs, {value.name: feeds[value.name] for value in model.graph.input if value.name in feeds})
+        told = ""
+        for way in (AS_WRITTEN, REFERENCE):
+            answer = self.ask(do="run", way=way, model=str(path), inputs=str(inputs), outputs=str(outputs))
+            if "done" in answer:
+                return load_arrays(outputs)
+            told = answer.get("refused") or answer.get("died") or told
+        raise GraphForgeError(f"a value in the middle of the graph cannot be computed: {told}")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeCheck:
+    """ONNX Runtime, in the way in which the whole model was seen to fail.
+
+    Attributes:
+        child: where models are run.
+        like: how the whole fails.
+        tolerance: share of an output's largest magnitude that counts as equal; None takes the defaults.
+    """
+
+    child: Child
+    like: Failure
+    tolerance: float | None = None
+
+    def failure(self, model: Path, inputs: Path) -> Failure | None:
+        """How it fails, where that resembles the failure of the whole."""
+        ways = self.like.where.split(" against ")
+        found = _tried(self.child, model, inputs, ways, self.tolerance)
+        return found if self.like.resembles(found) else None
+
+
+def first_failure(
+    child: Child,
+    model: Path,
+    inputs: Path,
+    *,
+    tolerance: float | None = None,
+    reference: bool = True,
+    notes: list[str] | None = None,
+) -> Failure | None:
+    """How ONNX Runtime fails on a model, None where it does not.
+
+    Tried are: the model as it is written, the same optimized, both compared, and the first compared with ONNX's
+    reference evaluator.
+
+    Args:
+        child: where it is run.
+        model: the file.
+        inputs: its inputs, as ``save_arrays`` writes them.
+        tolerance: as ``RuntimeCheck`` takes it.
+        reference: compare with the reference evaluator, which is slow, too.
+        notes: what could not be compared is put here.
+    """
+    tries: list[list[str]] = [[AS_WRITTEN], [OPTIMIZED], [OPTIMIZED, AS_WRITTEN]]
+    if reference:
+        tries.append([AS_WRITTEN, REFERENCE])
+    for ways in tries:
+        found = _tried(child, model, inputs, ways, tolerance)
+        if found is not None and REFERENCE in ways and found.kind != "departs":
+            if notes is not None:
+                notes.append(
+                    f"ONNX's reference evaluator does not run it, so nothing was compared with it: {found.text}"
+                )
+        elif found is not None:
+            return found
+    return None
+
+
+def _tried(child: Child, model: Path, inputs: Path, ways: Sequence[str], tolerance: float | None) -> Failure | None:
+    where = " against ".join(ways)
+    answer = child.ask(do="compare", ways=list(ways), model=str(model), inputs=str(inputs), tolerance=tolerance)
+    for kind in ("died", "refused", "departs"):
+        if kind in answer:
+            return Failure(kind, where, answer[kind], answer.get("half", 0.0))
+    return None
+
+
+class CommandCheck:
+    """A command of the user's, which fails by its exit code.
+
+    Args:
+        command: the command; ``{model}`` and ``{inputs}`` in it stand for the files, the model's is put behind it where
+            it has neither.
+        codes: exit codes that count; none given are all but 0, at first, and then that of the whole model.
+        text: what the command has to say (a regular expression) for its failure to count.
+        seconds: a run that takes longer is ended, and fails by that.
+    """
+
+    def __init__(
+        self, command: str, *, codes: Sequence[int] = (), text: str | None = None, seconds: float = SECONDS
+    ) -> None:
+        if not command.strip():
+            raise UsageError("the check command is empty")
+        try:
+            self.text = None if text is None else re.compile(text)
+        except re.error as error:
+            raise UsageError(f"the text to look for is not a regular expression: {error}") from None
+        self.command = command
+        self.codes = frozenset(codes)
+        self.seconds = seconds
+
+    def like(self, whole: Failure) -> CommandCheck:
+        """The same check, for failures with the whole model's exit code only."""
+        if self.codes:
+            return self
+        code = whole.text.split()[-1]
+        same = CommandCheck(
+            self.command, codes=[int(code)] if code.lstrip("-").isdecimal() else [], seconds=self.seconds
+        )
+        same.text = self.text
+        return same
+
+    def line(self, model: Path, inputs: Path) -> str:
+        """The command for a model."""
+        if "{model}" not in self.command and "{inputs}" not in self.command:
+            return f"{self.command} {shlex.quote(str(model))}"
+        names = {"{model}": shlex.quote(str(model)), "{inputs}": shlex.quote(str(inputs))}
+        return re.sub(r"\{model\}|\{inputs\}", lambda found: names[found[0]], self.command)
+
+    def failure(self, model: Path, inputs: Path) -> Failure | None:
+        """How the command fails on a model."""
+        try:
+            done = subprocess.run(
+                self.line(model, inputs),
+                shell=True,  # it is the user's own command line
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=self.seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return None if self.codes else Failure("exit code", self.command, "no exit code in time")
+        if done.returncode == 0 or (self.codes and done.returncode not in self.codes):
+            return None
+        if self.text is not None and not self.text.search(done.stdout + done.stderr):
+            return None
+        return Failure("exit code", self.command, f"exit code {done.returncode}")
+
+
+def _gist(text: str) -> str:
+    """A message without the names and numbers that differ between a model and its parts."""
+    plain = re.sub(r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\S*[/_.\d]\S*", "", text)
+    return " ".join(plain.split())[:60]
+
+
+# In the child
+
+
+def serve() -> None:
+    """Answer jobs until there are no more: one JSON object a line, in and out."""
+    import signal
+
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a runtime prints does not belong to the answers
+    for line in sys.stdin:
+        signal.alarm(SECONDS)
+        job = json.loads(line)
+        try:
+            answer = _run_job(job) if job["do"] == "run" else _compare_job(job)
+        except Exception as error:  # a runtime raises anything; that is the answer
+            answer = {"refused": " ".join(str(error).split())[:2000] or type(error).__name__}
+        signal.alarm(0)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _run_job(job: Mapping[str, Any]) -> dict[str, Any]:
+    outputs = _outputs(Path(job["model"]), load_arrays(Path(job["inputs"])), job["way"])
+    save_arrays(Path(job["outputs"]), outputs)
+    return {"done": True}
+
+
+def _compare_job(job: Mapping[str, Any]) -> dict[str, Any]:
+    from graphforge.verify.tolerance import Tolerances, as_tolerances, for_model
+    from graphforge.verify.verify import compare_outputs
+
+    model, feeds = Path(job["model"]), load_arrays(Path(job["inputs"]))
+    found = [_outputs(model, feeds, way) for way in job["ways"]]
+    if len(found) == 1:
+        return {"agrees": True}
+    given = as_tolerances(job["tolerance"]) or Tolerances()
+    import onnx_ir as ir
+
+    allowed = for_model(given, ir.load(model)).loosen(because="both are one model", allow_nonfinite=True)
+    for one in compare_outputs(found[1], found[0], allowed):
+        if not one.passed:
+            largest = one.max_abs if one.max_abs is not None and math.isfinite(one.max_abs) else 0.0
+            return {"departs": f"output {one.name}: {one.reason}", "half": largest / 2}
+    return {"agrees": True}
+
+
+def _outputs(model: Path, feeds: Mapping[str, Array], way: str) -> dict[str, Array]:
+    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+
+    if way == REFERENCE:
+        from onnx.reference import ReferenceEvaluator
+
+        evaluator = ReferenceEvaluator(str(model))
+        return dict(zip(evaluator.output_names, evaluator.run(None, dict(feeds)), strict=True))
+    with OnnxRuntimeRunner(model, optimize=way == OPTIMIZED, threads=1) as runner:
+        return runner.run(feeds)
