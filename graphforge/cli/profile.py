@@ -8,6 +8,7 @@ import click
 
 from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.request import ModelRequest, json_option, optional_model_options
+from graphforge.errors import UsageError
 
 __all__ = ["command"]
 
@@ -15,10 +16,42 @@ __all__ = ["command"]
 @click.command("profile")
 @click.argument("bundle", metavar="BUNDLE")
 @optional_model_options
-@click.option("--runs", type=click.IntRange(min=1), default=100, show_default=True, help="Timed runs of each side.")
+@click.option(
+    "--runs",
+    "--iterations",
+    "runs",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Timed runs of each side.",
+)
 @click.option("--warmup", type=click.IntRange(min=0), default=10, show_default=True, help="Untimed runs before.")
+@click.option("--shape", metavar="HxW", help="Height and width of the pictures.  [default: as in the example]")
+@click.option("--images", metavar="DIR", help="Measure on pictures of this folder, with pre- and post-processing, too.")
+@click.option(
+    "--also", multiple=True, metavar="BUNDLE", help="With --images: another bundle, in turn; repeat for more."
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="With --images: so many at once."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of each side.  [default: every CPU]")
+@click.option(
+    "--preprocess", metavar="FILE.toml", help="With --images: steps in place of those that the bundles bring."
+)
 @json_option
-def command(bundle: str, request: ModelRequest | None, runs: int, warmup: int, as_json: bool) -> None:
+def command(
+    bundle: str,
+    request: ModelRequest | None,
+    runs: int,
+    warmup: int,
+    shape: str | None,
+    images: str | None,
+    also: tuple[str, ...],
+    batch: int,
+    threads: int | None,
+    preprocess: str | None,
+    as_json: bool,
+) -> None:
     """Measure mean, median, min, max, p90 and p99 latency and FPS, eager and ONNX Runtime in turn.
 
     A bundle whose target's own runtime is here (OpenVINO, TensorRT on its GPU) is run by that as well.  The eager side
@@ -30,15 +63,52 @@ def command(bundle: str, request: ModelRequest | None, runs: int, warmup: int, a
       graphforge profile out/resnet50 torchvision:resnet50
       graphforge profile out/net net.py:build --checkpoint net.pth
       graphforge profile out/resnet50 --runs 200 --json
-    """
-    from graphforge.verbs.profile import profile
+      graphforge profile out/rtmpose --shape 256x192 --images photos --warmup 50 --iterations 200
+      graphforge profile out/rtmpose --also out/rtmpose_int8 --images photos --threads 1
 
+    With --images, pictures are drawn from a folder and go through the bundle's own pre-processing: running means, the
+    settings, and latencies of the model alone and of the whole, from pixels to detections.
+    """
+    from graphforge.verbs.profile import profile, profile_on_pictures
+
+    height_and_width = None if shape is None else _shape(shape)
+    if images is None:
+        for option, wanted in (("--also", also), ("--batch", batch > 1), ("--preprocess", preprocess)):
+            if wanted:
+                raise UsageError(f"{option} is for measuring on pictures", "name their folder: --images DIR")
+    elif request is not None:
+        raise UsageError("eager is not measured on pictures", "leave MODEL out, or --images")
+    else:
+        with progress(quiet=as_json) as begin:
+            timed = profile_on_pictures(
+                [bundle, *also],
+                images,
+                shape=height_and_width,
+                runs=runs,
+                warmup=warmup,
+                batch=batch,
+                threads=threads or 0,
+                preprocess=preprocess,
+                progress=begin,
+            )
+        if as_json:
+            print_json(timed.to_dict())
+        else:
+            timed.render(stdout())
+        return
     with progress(quiet=as_json) as begin:
         begin("measure")
         given: dict[str, Any] = {} if request is None else request.model_and_inputs()
         given.pop("dynamic_shapes", None)
-        report = profile(bundle, **given, runs=runs, warmup=warmup)
+        report = profile(bundle, **given, runs=runs, warmup=warmup, threads=threads, shape=height_and_width)
     if as_json:
         print_json(report.to_dict())
     else:
         report.render(stdout())
+
+
+def _shape(text: str) -> tuple[int, int]:
+    height, by, width = text.lower().partition("x")
+    if not by or not height.isdecimal() or not width.isdecimal() or 0 in (int(height), int(width)):
+        raise UsageError(f"cannot read --shape {text!r}", "write height and width, --shape 256x192")
+    return int(height), int(width)

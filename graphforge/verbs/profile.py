@@ -1,22 +1,25 @@
-"""`graphforge.profile`: latency of a bundle beside its eager model, measured interleaved."""
+"""`graphforge.profile`: latency of a bundle beside its eager model or other bundles, measured interleaved."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.prepare import ModelLike, load, prepare, reference_runner
-from graphforge.runners.recorded import locate_artifact, spec_of_manifest
+from graphforge.runners.recorded import locate_artifact, read_manifest, spec_of_manifest
 
 if TYPE_CHECKING:
+    from graphforge.evaluation.timing import TimingReport
+    from graphforge.journal import Progress
     from graphforge.runners.eager import EagerRunner
     from graphforge.runners.runner import Runner
     from graphforge.verify.profile import ProfileReport
 
-__all__ = ["profile"]
+__all__ = ["profile", "profile_on_pictures"]
 
 
 def profile(
@@ -28,6 +31,7 @@ def profile(
     warmup: int = 10,
     threads: int | None = None,
     sizes: Mapping[str, int] | None = None,
+    shape: tuple[int, int] | None = None,
     seed: int = 0,
 ) -> ProfileReport:
     """Measure a bundle (or an ONNX file), beside its eager model where that is given.
@@ -40,6 +44,7 @@ def profile(
         warmup: untimed runs before.
         threads: threads of each side; None takes every usable CPU.
         sizes: sizes of dynamic dims, by name; others stand as in the example.
+        shape: height and width of the pictures that the first input takes; the same said of its last two dims.
         seed: of the random inputs.
 
     Raises:
@@ -54,6 +59,8 @@ def profile(
         eager = _eager(model, inputs, manifest, seed)
     else:
         notes.append(_left_out(manifest))
+    if shape is not None:
+        sizes = {**(sizes or {}), **_sizes_of_shape(manifest, shape)}
     how: dict[str, Any] = {"runs": runs, "warmup": warmup, "threads": threads, "sizes": sizes, "seed": seed}
     own = _own_runner(Path(bundle), manifest)
     try:
@@ -61,6 +68,84 @@ def profile(
     finally:
         if own is not None:
             own.close()
+
+
+def profile_on_pictures(
+    bundle: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str],
+    *,
+    shape: tuple[int, int] | None = None,
+    runs: int = 100,
+    warmup: int = 10,
+    batch: int = 1,
+    threads: int = 0,
+    preprocess: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TimingReport:
+    """Measure bundles in turn on pictures of a folder: the model alone, and with pre- and post-processing.
+
+    Args:
+        bundle: a ``Bundle`` or its folder; several stand in one table.
+        images: the folder, of which pictures are drawn.
+        shape: height and width that pictures must come to.
+        runs: timed runs of each.
+        warmup: untimed runs before.
+        batch: pictures at once.
+        threads: threads of each; 0 takes every CPU.
+        preprocess: a TOML file of steps, in place of those that the bundles bring.
+        seed: of the drawing.
+        progress: called with what is done next.
+
+    Raises:
+        GraphForgeError: a bundle does not say what becomes of a picture, or nothing here runs it.
+    """
+    from graphforge.evaluation.timing import time_on_pictures
+    from graphforge.runtime.model import PictureModel
+
+    folders = [bundle] if isinstance(bundle, str | os.PathLike) else list(bundle)
+    names = [os.fspath(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        raise UsageError(f"bundle {next(one for one in names if names.count(one) > 1)!r} is given twice")
+    with ExitStack() as running:
+        models = {}
+        for name in names:
+            runner = _own_runner(Path(name), read_manifest(Path(name)))
+            if runner is not None:
+                running.callback(runner.close)
+            models[name] = PictureModel(name, preprocess=preprocess, threads=threads, runner=runner)
+        return time_on_pictures(
+            models,
+            Path(images),
+            shape=shape,
+            iterations=runs,
+            warmup=warmup,
+            batch=batch,
+            threads=threads,
+            seed=seed,
+            begin=progress or (lambda step: None),
+        )
+
+
+def _sizes_of_shape(manifest: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, int]:
+    """The sizes of the dims that a height and a width are.
+
+    Raises:
+        UsageError: the bundle fixes another, or does not promise it.
+    """
+    spec = spec_of_manifest(manifest)
+    if not spec.inputs or len(spec.inputs[0].shape) < 2:
+        raise UsageError(f"{argument('shape')} is for bundles, whose first input takes pictures")
+    first = spec.inputs[0]
+    sizes = {}
+    for axis, side in zip((len(first.shape) - 2, len(first.shape) - 1), shape, strict=True):
+        dim = first.dims.get(axis)
+        if side != first.shape[axis] if dim is None else side not in dim:
+            takes = str(first.shape[axis]) if dim is None else f"{dim.low}..{dim.high} in steps of {dim.step}"
+            raise UsageError(f"{argument('shape')}: input {first.name!r} takes {takes} on axis {axis}, not {side}")
+        if dim is not None:
+            sizes[dim.name] = side
+    return sizes
 
 
 def _own_runner(folder: Path, manifest: Mapping[str, Any]) -> Runner | None:

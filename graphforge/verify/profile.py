@@ -33,7 +33,7 @@ from graphforge.spec import ShapeSpec, TensorSpec
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Latency", "ProfileReport", "profile"]
+__all__ = ["Latency", "ProfileReport", "profile", "waiting_note"]
 
 # A side that computes all the time has at least one processor all the time; below this share it mostly waited.
 _COMPUTING = 0.5
@@ -200,11 +200,11 @@ def profile(
     batch = next((array.shape[0] for array in feeds.values() if array.ndim), 1)
     rows = tuple(Latency.of(name, times, batch) for name, times in seconds.items())
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
-    waited = [note for name, times in seconds.items() if (note := _waiting(name, sum(times), busy[name], threads))]
+    waited = [note for name, times in seconds.items() if (note := waiting_note(name, sum(times), busy[name], threads))]
     return ProfileReport(rows, shapes, batch, runs, warmup, threads, (*notes, *waited))
 
 
-def _waiting(name: str, seconds: float, busy: float, threads: int) -> str:
+def waiting_note(name: str, seconds: float, busy: float, threads: int) -> str:
     """What to say of a side that mostly waited for a processor; empty for one that computed."""
     if seconds < _LONG_ENOUGH or busy >= _COMPUTING * seconds:
         return ""

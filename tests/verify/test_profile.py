@@ -12,7 +12,7 @@ from rich.console import Console
 
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.verbs.profile import profile
-from graphforge.verify.profile import Latency, _three_digits, _waiting
+from graphforge.verify.profile import Latency, _three_digits, waiting_note
 from tests.verify import small
 
 
@@ -107,12 +107,12 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 def test_a_side_that_waited_for_a_processor_is_told_with_the_way_out() -> None:
     """700 ms for half a millisecond of computing was printed as the model's latency on a busy machine."""
-    waiting = _waiting("eager", 0.7, 0.0005, threads=2)
+    waiting = waiting_note("eager", 0.7, 0.0005, threads=2)
     assert waiting.startswith("eager computed in 0% of its time and waited for a processor in the rest")
     assert waiting.endswith("measure again when it is idle, or with one thread")
-    assert _waiting("eager", 0.7, 0.1, threads=1).endswith("measure again when it is idle")
-    assert _waiting("eager", 0.7, 0.6, threads=2) == ""
-    assert _waiting("eager", 0.001, 0.0, threads=2) == ""
+    assert waiting_note("eager", 0.7, 0.1, threads=1).endswith("measure again when it is idle")
+    assert waiting_note("eager", 0.7, 0.6, threads=2) == ""
+    assert waiting_note("eager", 0.001, 0.0, threads=2) == ""
 
 
 def test_what_waits_is_noticed(tmp_path: Path) -> None:
