@@ -12,8 +12,9 @@ from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.ir import HOME_OPSET, Graph, describe, here, nodes_of
 from graphforge.ir.versions import ir_version_for, versions_of
 from graphforge.passes.opset.engine import LOWEST_OPSET, lower_graph, steps_down_of
+from graphforge.passes.opset.other_forms import OTHER_FORMS
 from graphforge.passes.opset.step import NoLowerForm, Step
-from graphforge.targets.tables import Facts, OlderForm, facts_of
+from graphforge.targets.tables import Facts, Form, facts_of
 from graphforge.transform import Pass, Rewriter
 
 __all__ = ["LegaliseOpset"]
@@ -29,8 +30,8 @@ class LegaliseOpset(Pass):
     Attributes:
         opset: the version of the default domain to arrive at, 11 to the home opset.
         runtime: go lower still where this runtime (by the name of its table of facts, ``onnxruntime``, or the path of
-            one) has no kernel for an operator at ``opset``, and write in its older form what its table says that it
-            does badly or wrongly otherwise, node by node; "" asks no runtime.
+            one) has no kernel for an operator at ``opset``, and write in another form what its table says that it does
+            badly or wrongly, node by node; "" asks no runtime.
     """
 
     name: ClassVar[str] = "legalise-opset"
@@ -67,7 +68,7 @@ class LegaliseOpset(Pass):
                 *shown,
                 f"the lowest opset that would do is {needed}: {argument('opset', needed)}",
             )
-        rewritten = 0 if facts is None else _in_older_forms(graph, rewriter, facts, target)
+        rewritten = 0 if facts is None else _in_other_forms(graph, rewriter, facts, target)
         if target != current or rewritten:
             _drop_orphans(graph, rewriter)
         rewriter.model.ir_version = min(rewriter.model.ir_version or 99, ir_version_for(target))
@@ -87,33 +88,35 @@ class LegaliseOpset(Pass):
         return target
 
 
-def _in_older_forms(graph: Graph, rewriter: Rewriter, facts: Facts, opset: int) -> int:
-    """Write node by node what the runtime wants as it was before some opset; the number of nodes written so."""
-    done: Counter[OlderForm] = Counter()
+def _in_other_forms(graph: Graph, rewriter: Rewriter, facts: Facts, opset: int) -> int:
+    """Write node by node what the runtime wants in another form; the number of nodes written so."""
+    done: Counter[Form] = Counter()
     asked = [form for form in facts.forms if form.before <= opset]
     for node in [one for one in nodes_of(graph) if any(one.op_type == form.operator for form in asked)]:
         form = next((form for form in asked if form.means(node)), None)
-        if form is not None and _in_older_form(node, form, rewriter, facts, opset):
+        if form is not None and _in_another_form(node, form, rewriter, facts, opset):
             done[form] += 1
     for form, count in done.items():
         if form.wrong:
             nodes = "one node is" if count == 1 else f"{count} nodes are"
-            rewriter.note(
-                f"{form.operator}: {nodes} written as before opset {form.before}: {facts.called} {form.because}"
-            )
+            how = f"as before opset {form.before}" if form.before else form.written.replace("-", " ")
+            rewriter.note(f"{form.operator}: {nodes} written {how}: {facts.called} {form.because}")
     return done.total()
 
 
-def _in_older_form(node: ir.Node, form: OlderForm, rewriter: Rewriter, facts: Facts, opset: int) -> bool:
-    """Whether the node could be written so.
+def _in_another_form(node: ir.Node, form: Form, rewriter: Rewriter, facts: Facts, opset: int) -> bool:
+    """Whether the node was written so.
 
     Raises:
-        GraphForgeError: it could not, and the runtime gets the newer form wrong.
+        GraphForgeError: it cannot be, and the runtime gets it wrong as it is.
     """
     op = rewriter.builder(node)
     op.opset = opset
+    step = steps_down_of(form.before)[node.op_type] if form.before else OTHER_FORMS.get(form.written)
     try:
-        values = steps_down_of(form.before)[node.op_type](Step(node, opset, rewriter, op))
+        if step is None:
+            raise NoLowerForm("nothing here writes it otherwise", form.cure)
+        values = step(Step(node, opset, rewriter, op))
     except NoLowerForm as failure:
         for made in reversed(op.created):
             if made.graph is not None:
@@ -123,7 +126,7 @@ def _in_older_form(node: ir.Node, form: OlderForm, rewriter: Rewriter, facts: Fa
         raise GraphForgeError(
             f"{facts.called} {form.because}, and {describe(node)} has no other form: {failure.reason}",
             here(node),
-            failure.cure,
+            failure.cure or form.cure,
         ) from None
     if values is None:
         return False

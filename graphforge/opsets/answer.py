@@ -14,6 +14,7 @@ from graphforge.opsets.audit import OpsetReport, opset_report, opset_report_of_f
 from graphforge.opsets.matrix import Cell, OpsetMatrix, Place, State, as_delivered, opset_matrix
 from graphforge.shown import Shown
 from graphforge.targets.support import Runtime, runtimes
+from graphforge.targets.tables import Form
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,15 +37,23 @@ class Lack:
         operator: the operator.
         count: number of nodes.
         places: the first few of them.
+        reason: what the runtime makes of these nodes, which are written in a form that it does not do; "" where it does
+            not know the operator.
     """
 
     operator: str
     count: int
     places: tuple[Place, ...]
+    reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
-        return {"operator": self.operator, "count": self.count, "nodes": [place.to_dict() for place in self.places]}
+        return {
+            "operator": self.operator,
+            "count": self.count,
+            "nodes": [place.to_dict() for place in self.places],
+            "reason": self.reason or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ class Fit:
         unsupported: what it lacks at that opset.
         unknown: operators of which its documentation says nothing.
         limits: operator of the model -> what the documentation says it takes of it only.
-        lacking: opset -> number of operators it lacks there, for every opset that it reads and that is legal.
+        lacking: opset -> what it lacks there, for every opset that it reads and that is legal.
     """
 
     runtime: Runtime
@@ -65,7 +74,7 @@ class Fit:
     unsupported: tuple[Lack, ...]
     unknown: tuple[Lack, ...]
     limits: dict[str, str]
-    lacking: dict[int, int]
+    lacking: dict[int, tuple[Lack, ...]]
 
     @property
     def verdict(self) -> str:
@@ -91,7 +100,7 @@ class Fit:
             "unsupported": [lack.to_dict() for lack in self.unsupported],
             "unknown": [lack.to_dict() for lack in self.unknown],
             "limits": dict(sorted(self.limits.items())),
-            "lacking_by_opset": {str(opset): count for opset, count in sorted(self.lacking.items())},
+            "lacking_by_opset": {str(opset): len(lacks) for opset, lacks in sorted(self.lacking.items())},
         }
 
 
@@ -203,7 +212,7 @@ def answer_for_file(
         model = import_onnx(path)
         Pipeline(default_pipeline()).run(model)
         as_delivered(model, outputs=outputs, nms=nms)
-        matrix = opset_matrix(model, as_it_stands=unchanged)
+        matrix = opset_matrix(model, as_it_stands=unchanged, forms=_forms_of(chosen))
     except GraphForgeError as error:
         reason = f"only the file as it stands was looked at: {error.message}"
         return OpsetAnswer(audit, None, (), notes=(reason, *error.notes)), None
@@ -225,8 +234,12 @@ def answer_for_model(
     """
     chosen = runtimes(target)
     as_delivered(model, outputs=outputs, nms=nms)
-    matrix = opset_matrix(model)
+    matrix = opset_matrix(model, forms=_forms_of(chosen))
     return OpsetAnswer(opset_report(model), matrix, _fits(matrix, chosen))
+
+
+def _forms_of(chosen: Sequence[Runtime]) -> tuple[Form, ...]:
+    return tuple(dict.fromkeys(form for runtime in chosen for form in runtime.forms))
 
 
 def _fits(matrix: OpsetMatrix, chosen: Sequence[Runtime]) -> tuple[Fit, ...]:
@@ -243,13 +256,19 @@ def _fit(matrix: OpsetMatrix, runtime: Runtime) -> Fit:
     unsupported, unknown = found[best]
     operators = next(cell.operators for cell in readable if cell.opset == best)
     limits = {name: text for name, text in runtime.limits.items() if name in operators}
-    lacking = {opset: len(lacks[0]) for opset, lacks in found.items()}
+    lacking = {opset: lacks[0] for opset, lacks in found.items()}
     return Fit(runtime, best, unsupported, unknown, limits, lacking)
 
 
 def _lacks(cell: Cell, runtime: Runtime, verdict: str) -> tuple[Lack, ...]:
-    return tuple(
-        Lack(name, used.count, used.places)
+    """What the runtime lacks of the model at one opset, or what is not known: operators, and forms of operators."""
+    lacks = {
+        name: Lack(name, used.count, used.places)
         for name, used in cell.operators.items()
         if runtime.judge(name, used.version) == verdict
-    )
+    }
+    if verdict == "unsupported":
+        for form, used in cell.forms.items():
+            if form in runtime.forms and form.operator not in lacks:
+                lacks[form.operator] = Lack(form.operator, used.count, used.places, form.because)
+    return tuple(lacks.values())

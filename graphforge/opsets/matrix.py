@@ -6,7 +6,7 @@ Nothing is guessed: the graph is walked down by the pass that `compile` uses, on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -20,6 +20,7 @@ from graphforge.ir.origin import origins_of
 from graphforge.ir.versions import versions_of
 from graphforge.passes.opset import Obstacle, lower_graph
 from graphforge.passes.opset.engine import LOWEST_OPSET
+from graphforge.targets.tables import Form
 from graphforge.transform import RewriteListener, Rewriter
 
 __all__ = [
@@ -152,6 +153,7 @@ class Cell:
         rewrites: what is rewritten on the way to it, the steps at higher opsets included.
         obstructions: the nodes in the way.
         operators: what the model is made of there, by operator (with its domain when it is not ONNX's own).
+        forms: of the forms asked about, those that occur there.
     """
 
     opset: int
@@ -159,6 +161,7 @@ class Cell:
     rewrites: tuple[Rewrite, ...] = ()
     obstructions: tuple[Obstruction, ...] = ()
     operators: Mapping[str, Used] = field(default_factory=dict)
+    forms: Mapping[Form, Used] = field(default_factory=dict)
 
     @property
     def step(self) -> tuple[Rewrite, ...]:
@@ -196,12 +199,13 @@ def as_delivered(model: ir.Model, *, outputs: str | None = None, nms: str | None
     assign_names(model)
 
 
-def opset_matrix(model: ir.Model, *, as_it_stands: Iterable[int] = ()) -> OpsetMatrix:
+def opset_matrix(model: ir.Model, *, as_it_stands: Iterable[int] = (), forms: Collection[Form] = ()) -> OpsetMatrix:
     """Walk a copy of a model down from the home opset.
 
     Args:
         model: at the home opset, as ``as_delivered`` leaves it; it is not changed.
         as_it_stands: opsets at which the file that the model was read from is legal without a change.
+        forms: forms of operators to look for at each opset.
     """
     unchanged = frozenset(as_it_stands)
     # One walk to the bottom finds every node in the way; the graph is good for nothing afterwards if there was one.
@@ -225,8 +229,9 @@ def opset_matrix(model: ir.Model, *, as_it_stands: Iterable[int] = ()) -> OpsetM
             continue
         free = not rewrites or opset in unchanged
         state = State.AS_IT_STANDS if free else State.LEGALISED
-        operators = _operators(walked, opset) if opset >= floor else _operators(model, opset)
-        cells.append(Cell(opset, state, () if free else tuple(rewrites), operators=operators))
+        there = walked if opset >= floor else model
+        operators, found = _operators(there, opset), _forms(there, opset, forms)
+        cells.append(Cell(opset, state, () if free else tuple(rewrites), operators=operators, forms=found))
     return OpsetMatrix(tuple(cells))
 
 
@@ -312,6 +317,19 @@ def _change(before: _Form, after: _Form) -> str:
     if not parts and before.inputs != after.inputs:
         parts.append(f"{before.inputs} inputs become {after.inputs}")
     return "; ".join(parts)
+
+
+def _forms(model: ir.Model, opset: int, forms: Collection[Form]) -> dict[Form, Used]:
+    found: dict[Form, list[ir.Node]] = {}
+    for form in forms:
+        version = max((one for one in versions_of(form.operator) if one <= opset), default=0)
+        if form.holds_at(version):
+            found[form] = [node for node in model.graph.all_nodes() if form.means(node)]
+    return {
+        form: Used(opset, len(nodes), tuple(_place(node) for node in nodes[:_EXAMPLES]))
+        for form, nodes in found.items()
+        if nodes
+    }
 
 
 def _operators(model: ir.Model, opset: int) -> dict[str, Used]:

@@ -138,7 +138,7 @@ def _fit_mark(fit: Fit, cell: Cell) -> str:
         return "[dim].[/]" if cell.state is not State.IMPOSSIBLE else ""
     lacking = fit.lacking[cell.opset]
     if lacking:
-        return f"[yellow]-{lacking}[/]"
+        return f"[yellow]-{len(lacking)}[/]"
     uncertain = any(fit.runtime.judge(name, used.version) == "unknown" for name, used in cell.operators.items())
     return "[yellow]?[/]" if uncertain else "[green]ok[/]"
 
@@ -166,7 +166,9 @@ def _print_fits(console: Console, fits: Sequence[Fit]) -> None:
 
 def _named(lacks: Iterable[Lack], *, places: bool = True) -> str:
     return "; ".join(
-        f"{lack.operator} ({lack.count})" + (f", first {lack.places[0]}" if places and lack.places else "")
+        f"{lack.operator} ({lack.count})"
+        + (f", first {lack.places[0]}" if places and lack.places else "")
+        + (f", which it {lack.reason}" if lack.reason else "")
         for lack in lacks
     )
 
@@ -236,8 +238,7 @@ def _page_mark(fit: Fit, cell: Cell) -> tuple[str, str, str]:
         return "none", "·", "it does not read this opset"
     lacking = fit.lacking[cell.opset]
     if lacking:
-        names = [n for n, used in cell.operators.items() if fit.runtime.judge(n, used.version) == "unsupported"]
-        return "warn", f"−{lacking}", f"lacks {', '.join(names)}"
+        return "warn", f"−{len(lacking)}", f"lacks {_named(lacking, places=False)}"
     unknown = [n for n, used in cell.operators.items() if fit.runtime.judge(n, used.version) == "unknown"]
     if unknown:
         return "unknown", "?", f"nothing is documented of {', '.join(unknown)}"

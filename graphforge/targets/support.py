@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graphforge.errors import GraphForgeError, UsageError
-from graphforge.targets.tables import facts_of, table_of
+from graphforge.targets.tables import Form, facts_of, table_of
 
 __all__ = ["TARGETS", "Runtime", "Verdict", "runtimes"]
 
@@ -36,6 +36,7 @@ class Runtime:
         note: what a reader must know, "" when nothing.
         judge: (operator, its version) -> verdict; the version is that of the operator, as in ``Resize-19``.
         limits: operator -> what the document says it takes of it only.
+        forms: which nodes it refuses or gets wrong as they are written; there may be another form.
     """
 
     target: str
@@ -48,6 +49,7 @@ class Runtime:
     note: str
     judge: Callable[[str, int], Verdict]
     limits: Mapping[str, str] = field(default_factory=dict)
+    forms: tuple[Form, ...] = ()
 
     def reads(self, opset: int) -> bool:
         """Whether nothing that is known speaks against a file of this opset."""
@@ -100,9 +102,16 @@ def _from_table(name: str) -> list[Runtime]:
                 note=release.get("note", table.get("note", "")),
                 judge=_judge(table, release, supported, unsupported),
                 limits=table.get("limits", {}),
+                forms=_forms(name, release),
             )
         )
     return found
+
+
+def _forms(name: str, release: Mapping[str, Any]) -> tuple[Form, ...]:
+    """What this release refuses or gets wrong as it is written."""
+    version = release.get("version", "").partition(" to ")[0] or None
+    return tuple(form for form in facts_of(name, version).forms if form.wrong)
 
 
 def _merged(name: str, table: Mapping[str, Any]) -> list[dict[str, Any]]:

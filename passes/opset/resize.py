@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from graphforge.passes.opset.step import Step, Values
 
-__all__ = ["resize_13", "resize_18", "resize_19"]
+__all__ = ["resize_13", "resize_18", "resize_19", "resize_by_matrices"]
 
 _LINEAR_MODES = ("linear", "cubic")
 
@@ -48,6 +48,11 @@ def resize_13(step: Step) -> Values | None:
     if roi is not None and roi.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16):
         step.fail("its region of interest is not a float")
     return None
+
+
+def resize_by_matrices(step: Step) -> Values:
+    """At any opset: the matrix of each axis instead of Resize."""
+    return _by_matrices(step, "Resize")
 
 
 def _full_roi(step: Step, axes: list[int]) -> ir.Value | None:

@@ -9,6 +9,7 @@ import pytest
 from graphforge.errors import GraphForgeError
 from graphforge.ir import HOME_OPSET
 from graphforge.onnx_io.importing import import_onnx_proto
+from graphforge.opsets.answer import Fit, answer_for_model
 from graphforge.opsets.matrix import OpsetMatrix, State, opset_matrix
 from graphforge.opsets.prove import prove_opset, prove_opsets, remembering
 from graphforge.passes.legalise_opset import LegaliseOpset
@@ -180,3 +181,26 @@ def test_refusal_of_the_reference_is_remembered_too() -> None:
         with pytest.raises(GraphForgeError, match="no"):
             remembered.run(EXAMPLE)
     assert reference.runs == 1
+
+
+def test_a_form_that_a_runtime_gets_wrong_changes_its_verdict() -> None:
+    """Resize knows antialias from opset 18 on, and OpenVINO leaves it out; below, it is a product of matrices."""
+    text = (
+        "g (float[1, 2, 7, 9] x) => (float[1, 2, 3, 4] y) <int64[4] s = {1, 2, 3, 4}>"
+        ' { y = Resize<mode = "linear", antialias = ANTIALIAS>(x, , , s) }'
+    )
+
+    def answered(antialias: int) -> Fit:
+        proto = onnx.parser.parse_model(
+            f'<ir_version: 10, opset_import: ["" : 21]>\n{text.replace("ANTIALIAS", str(antialias))}'
+        )
+        (fit,) = answer_for_model(import_onnx_proto(proto, "small"), target="openvino").fits
+        return fit
+
+    fit = answered(1)
+    assert (fit.verdict, fit.opset) == ("ready", 17)
+    assert {opset for opset, lacks in fit.lacking.items() if lacks} == set(range(18, HOME_OPSET + 1))
+    (lack,) = fit.lacking[20]
+    assert (lack.operator, lack.count, lack.reason) == ("Resize", 1, "leaves out antialiasing without a word")
+    assert fit.to_dict()["lacking_by_opset"]["20"] == 1
+    assert answered(0).opset == HOME_OPSET

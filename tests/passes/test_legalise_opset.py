@@ -510,3 +510,81 @@ def test_an_operator_without_kernel_is_written_in_its_faster_form(runtime: str) 
     assert ("InstanceNormalization" in kinds) is bool(runtime)
     assert ("GroupNormalization" in kinds) is not bool(runtime)
     np.testing.assert_allclose(_run(ir.to_proto(model), feeds)[0], expected[0], rtol=1e-5, atol=1e-5)
+
+
+# What the table of OpenVINO says is refused or computed wrongly: (what is built, from, what is gone).
+_WRITTEN_OTHERWISE: dict[str, tuple[Build, list[Array], str]] = {
+    "antialias": (
+        lambda op, x: op.Resize(x, None, None, _i(1, 2, 3, 4), mode="linear", antialias=1),
+        [_f(1, 2, 7, 9)],
+        "Resize",
+    ),
+    "symmetric": (
+        lambda op, x: op.Resize(
+            x,
+            None,
+            np.array([1, 1, 1.5, 0.7], np.float32),
+            mode="linear",
+            coordinate_transformation_mode="half_pixel_symmetric",
+        ),
+        [_f(2, 2, 4, 6)],
+        "Resize",
+    ),
+    "exclude outside": (
+        lambda op, x: op.Resize(x, None, None, _i(1, 2, 11, 5), mode="cubic", exclude_outside=1),
+        [_f(1, 2, 7, 9)],
+        "Resize",
+    ),
+    "volume": (lambda op, x, grid: op.GridSample(x, grid), [_f(1, 2, 3, 4, 5), _f(1, 2, 2, 2, 3)], "GridSample"),
+    "wrap": (lambda op, x: op.Pad(x, _i(0, 1, 0, 2), mode="wrap"), [_f(3, 4)], "Pad"),
+    "counted padding": (
+        lambda op, x: op.AveragePool(
+            x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1, count_include_pad=1
+        ),
+        [_f(1, 2, 8, 9)],
+        "AveragePool",
+    ),
+    "smaller indices": (
+        lambda op, x: op.GatherElements(x, np.array([[0, 2], [1, 1]], dtype=np.int64), axis=1),
+        [_f(3, 4)],
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _WRITTEN_OTHERWISE)
+def test_forms_that_a_runtime_gets_wrong_are_written_otherwise_and_mean_the_same(name: str) -> None:
+    build, feeds, gone = _WRITTEN_OTHERWISE[name]
+    as_it_is = _legalised(_model(build, feeds), 23)
+    model = _model(build, feeds)
+    (record,) = Pipeline([LegaliseOpset(23, runtime="openvino")]).run(model)
+    assert gone not in [node.op_type for node in model.graph]
+    assert any("one node is written" in note and "OpenVINO" in note for note in record.notes)
+    assert model.graph.opset_imports[""] == 23
+    expected, found = _run(as_it_is, feeds)[0], _run(ir.to_proto(model), feeds)[0]
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_forms_that_a_runtime_computes_rightly_stay() -> None:
+    builds: list[tuple[Build, list[Array]]] = [
+        (lambda op, x: op.Resize(x, None, None, _i(1, 2, 3, 4), mode="linear"), [_f(1, 2, 7, 9)]),
+        (lambda op, x, grid: op.GridSample(x, grid), [_f(1, 2, 4, 5), _f(1, 2, 2, 2)]),
+        (lambda op, x: op.GatherElements(x, np.array([[0], [1], [1]], dtype=np.int64), axis=1), [_f(3, 4)]),
+        (lambda op, x: op.AveragePool(x, kernel_shape=[3, 3], ceil_mode=1, pads=[1, 1, 1, 1]), [_f(1, 2, 8, 9)]),
+    ]
+    for build, feeds in builds:
+        model = _model(build, feeds)
+        (record,) = Pipeline([LegaliseOpset(23, runtime="openvino")]).run(model)
+        assert not [note for note in record.notes if "written" in note]
+        assert len(model.graph) == 1
+
+
+def test_a_form_without_another_is_refused_with_its_node_and_a_cure() -> None:
+    def build(op: Any, x: Any, boxes: Any) -> Any:
+        return op.RoiAlign(x, boxes, _i(0), output_height=2, output_width=2)
+
+    model = _model(build, [_f(1, 4, 6, 6), np.array([[0, 0, 3, 4]], np.float32)])
+    with pytest.raises(GraphForgeError, match=r"takes wrong samples from four channels on.*RoiAlign node") as caught:
+        Pipeline([LegaliseOpset(23, runtime="openvino")]).run(model)
+    assert "set the layer's sampling_ratio to a number above 0, such as 2" in caught.value.notes

@@ -39,7 +39,8 @@ def test_verdicts() -> None:
     (openvino,), (coreml,), (ncnn,) = (runtimes(name) for name in ("openvino", "coreml", "ncnn"))
     assert openvino.judge("Mish", 18) == "supported"
     assert openvino.judge("DeformConv", 19) == "unsupported"
-    assert openvino.judge("Swish", 24) == "unknown"
+    assert openvino.judge("Swish", 24) == "supported"
+    assert openvino.judge("TensorScatter", 24) == "unknown"
     assert openvino.judge("mine::Sparkle", 0) == "unknown"
     assert openvino.reads(26)
     assert not openvino.reads(27)

@@ -10,7 +10,7 @@ import pytest
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.targets.tables import Kernels, facts_of, installed_version
 from graphforge.targets.tables.table import release_covers
-from scripts import probe_onnxruntime
+from scripts import probe_onnxruntime, probe_openvino
 
 # Operators of every kind of row: whole kinds of floats missing, integers missing, versions that differ, none at all.
 SAMPLE = (
@@ -25,6 +25,37 @@ def test_the_table_is_true_of_the_installed_onnx_runtime() -> None:
     if facts.note:
         pytest.skip(facts.note)
     assert probe_onnxruntime.lies(probe_onnxruntime.measure(SAMPLE), facts) == []
+
+
+def test_the_table_is_true_of_the_installed_openvino() -> None:
+    """Every version, element type and use of a few operators; `scripts/probe_openvino.py` tries all."""
+    pytest.importorskip("openvino", reason="OpenVINO is not installed (pip install openvino)")
+    facts = facts_of("openvino")
+    if facts.note:
+        pytest.skip(facts.note)
+    found = probe_openvino.measure(["Add", "GatherElements", "Pad", "Relu", "RoiAlign", "Swish"])
+    assert probe_openvino.lies(found, facts) == []
+    answers = {(tried.operator, tried.what): tried.answer for tried in found.tried}
+    assert answers["Add", "float64"] == answers["Add", "uint8"] == probe_openvino.WRONG
+    assert answers["GatherElements", "axis 0"] == answers["Pad", "wrap"] == probe_openvino.REFUSED
+    assert answers["Pad", "reflect"] == probe_openvino.RIGHT
+
+
+def test_a_lie_about_openvino_is_found() -> None:
+    tried = [
+        probe_openvino.Tried("Conv", 22, "float32", probe_openvino.REFUSED, "no"),
+        probe_openvino.Tried("Resize", 19, "antialias linear", probe_openvino.WRONG, "off by 2"),
+        probe_openvino.Tried("Resize", 13, "linear half_pixel", probe_openvino.WRONG, "off by 3"),
+        probe_openvino.Tried("Det", 22, "float32", probe_openvino.RIGHT),
+        probe_openvino.Tried("Relu", 14, "of NaN", probe_openvino.WRONG),
+        probe_openvino.Tried("Add", 14, "float64", probe_openvino.WRONG),
+    ]
+    assert probe_openvino.lies(probe_openvino.Measured("2026.4.1", 25, tried), facts_of("openvino", "2026.4.1")) == [
+        "newest opset: the table says 26, measured 25",
+        "Conv-22 float32: the table says taken; refused: no",
+        "Resize-13 linear half_pixel: the table says taken; wrong: off by 3",
+        "Det-22 float32: right, the table says it is not taken",
+    ]
 
 
 def test_a_lie_is_found() -> None:

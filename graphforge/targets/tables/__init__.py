@@ -7,8 +7,8 @@ that it is true of the version that is installed.  A folder below the rest of ``
 from __future__ import annotations
 
 from graphforge.targets.tables.facts import Facts, Fault, facts_of
-from graphforge.targets.tables.forms import OlderForm
+from graphforge.targets.tables.forms import Form
 from graphforge.targets.tables.kernels import Kernels
 from graphforge.targets.tables.table import installed_version, table_of
 
-__all__ = ["Facts", "Fault", "Kernels", "OlderForm", "facts_of", "installed_version", "table_of"]
+__all__ = ["Facts", "Fault", "Form", "Kernels", "facts_of", "installed_version", "table_of"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphforge.targets.tables.forms import OlderForm, forms_of
+from graphforge.targets.tables.forms import Form, forms_of
 from graphforge.targets.tables.kernels import Kernels, rows_of
 from graphforge.targets.tables.table import installed_version, release_covers, table_of, version_numbers
 
@@ -25,6 +25,7 @@ class Fault:
         effect: what happens.
         since, until: the releases it was seen in, the first and the last; "" where nobody looked further.
         cure: what GraphForge does about it, or what to do; "" when there is nothing.
+        seen: what shows it when the table is held against the runtime, ``Relu of NaN``.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Fault:
     since: str
     until: str
     cure: str = ""
+    seen: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line."""
@@ -51,7 +53,7 @@ class Facts:
         newest_ir_version: of ONNX files that it reads; None when nobody measured it.
         kernels: element types by operator.
         without_kernel: operator -> the version of it from which on there is no kernel, whatever the element type.
-        forms: operators that it does better in an older form, all of them or those that look a certain way.
+        forms: operators that it does better, or only, in another form: all of them, or those that look a certain way.
         faults: what it is known to get wrong.
         note: where the table does not quite speak of the version that is installed; "" where it does.
     """
@@ -64,7 +66,7 @@ class Facts:
     newest_ir_version: int | None = None
     kernels: Kernels = field(default_factory=Kernels)
     without_kernel: Mapping[str, int] = field(default_factory=dict)
-    forms: tuple[OlderForm, ...] = ()
+    forms: tuple[Form, ...] = ()
     faults: tuple[Fault, ...] = ()
     note: str = ""
 
@@ -126,7 +128,10 @@ def _facts(name: str, version: str | None) -> Facts:
         ),
         faults=tuple(
             fault
-            for fault in (Fault(**{"until": "", "since": "", **written}) for written in table.get("fault", ()))
+            for fault in (
+                Fault(**{"until": "", "since": "", **written, "seen": tuple(written.get("seen", ()))})
+                for written in table.get("fault", ())
+            )
             if version is None or _holds(fault.since, fault.until, version)
         ),
         note=note,

@@ -1,4 +1,4 @@
-"""Operators that a runtime does better in the form they had before some opset, and which nodes are meant."""
+"""Operators that a runtime does better, or only, in another form; which nodes are meant, and what that form is."""
 
 from __future__ import annotations
 
@@ -10,32 +10,46 @@ import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
 
-__all__ = ["OlderForm", "forms_of"]
+__all__ = ["Form", "forms_of"]
 
-_KNOWN = frozenset({"operator", "before", "because", "attributes", "rank", "dtypes", "wrong", "since", "until"})
+_NEEDED = frozenset({"operator", "because"})
+_KNOWN = _NEEDED | {"before", "written", "attributes", "rank", "uneven", "wrong", "cure", "since", "until"}
 
 
 @dataclass(frozen=True, slots=True)
-class OlderForm:
-    """An operator that is to be written as it was before some opset.
+class Form:
+    """An operator that is to be written otherwise.
 
     Attributes:
         operator: of ONNX's own domain.
-        before: the opset that brought what the runtime does not do, or does badly.
-        because: what it does otherwise, a phrase.
+        because: what the runtime does otherwise, a phrase.
+        before: the opset that brought what it does not do; the form is that from before it.  0 where none would do.
+        written: the other form by the name that `legalise-opset` has for it, where it is not that of an older opset.
         attributes: a node is meant where all of these have these values; what is absent counts as 0 or "".
         rank: a node is meant where its first input has this rank; None means any.
-        dtypes: a node is meant where its first input is of one of these element types; empty means any.
-        wrong: whether the newer form is refused or computed wrongly; else it is only slower.
+        uneven: a node is meant where its second input is of another size than its first outside the node's ``axis``.
+        wrong: whether the form as it is is refused or computed wrongly; else it is only slower.
+        cure: what the user can do where there is no other form.
     """
 
     operator: str
-    before: int
     because: str
+    before: int = 0
+    written: str = ""
     attributes: Mapping[str, int | str] = field(default_factory=dict, hash=False)
     rank: int | None = None
-    dtypes: frozenset[str] = frozenset()
+    uneven: bool = False
     wrong: bool = True
+    cure: str = ""
+
+    @property
+    def has_another(self) -> bool:
+        """Whether there is another form."""
+        return bool(self.before or self.written)
+
+    def holds_at(self, version: int) -> bool:
+        """Whether this version of the operator is meant."""
+        return version >= self.before
 
     def means(self, node: ir.Node) -> bool:
         """Whether the node is one of those."""
@@ -44,33 +58,22 @@ class OlderForm:
         first = node.inputs[0] if node.inputs else None
         if self.rank is not None and (first is None or first.shape is None or len(first.shape) != self.rank):
             return False
-        if self.dtypes and (first is None or first.dtype is None or first.dtype.numpy().name not in self.dtypes):
+        if self.uneven and not _is_uneven(node):
             return False
         return all(_value(node, name, wanted) == wanted for name, wanted in self.attributes.items())
 
 
-def forms_of(table: str, written: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], OlderForm]]:
+def forms_of(table: str, written: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Form]]:
     """The entries ``[[form]]`` of a table, each with what was read of it.
 
     Raises:
         GraphForgeError: one lacks something, or has something that nobody reads.
     """
     for entry in written:
-        strange = sorted(entry.keys() - _KNOWN) or sorted({"operator", "before", "because"} - entry.keys())
+        strange = sorted(entry.keys() - _KNOWN) or sorted(_NEEDED - entry.keys())
         if strange:
             raise GraphForgeError(f"the table of facts {table} has a form with a wrong or missing key {strange[0]!r}")
-        yield (
-            entry,
-            OlderForm(
-                operator=entry["operator"],
-                before=entry["before"],
-                because=entry["because"],
-                attributes=entry.get("attributes", {}),
-                rank=entry.get("rank"),
-                dtypes=frozenset(entry.get("dtypes", "").split()),
-                wrong=entry.get("wrong", True),
-            ),
-        )
+        yield entry, Form(**{key: value for key, value in entry.items() if key not in ("since", "until")})
 
 
 def _value(node: ir.Node, name: str, wanted: int | str) -> int | str:
@@ -78,3 +81,11 @@ def _value(node: ir.Node, name: str, wanted: int | str) -> int | str:
     if attribute is None:
         return 0 if isinstance(wanted, int) else ""
     return attribute.as_int() if isinstance(wanted, int) else attribute.as_string()
+
+
+def _is_uneven(node: ir.Node) -> bool:
+    shapes = [value.shape for value in node.inputs[:2] if value is not None and value.shape is not None]
+    if len(shapes) != 2 or len(shapes[0]) != len(shapes[1]):
+        return False
+    axis = int(_value(node, "axis", 0)) % len(shapes[0])
+    return any(at != axis and shapes[0][at] != shapes[1][at] for at in range(len(shapes[0])))
