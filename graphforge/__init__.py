@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from graphforge.verbs.bisect import bisect as bisect
     from graphforge.verbs.diff import diff as diff
     from graphforge.verbs.evaluate import evaluate as evaluate
+    from graphforge.verbs.explain import explain as explain
     from graphforge.verbs.inspect import inspect as inspect
     from graphforge.verbs.lint import lint as lint
     from graphforge.verbs.opset import opset as opset
@@ -92,6 +93,7 @@ _HOME = {
     "declarations": "graphforge.declaring",
     "diff": "graphforge.verbs.diff",
     "evaluate": "graphforge.verbs.evaluate",
+    "explain": "graphforge.verbs.explain",
     "inspect": "graphforge.verbs.inspect",
     "limits": "graphforge.limiting",
     "lint": "graphforge.verbs.lint",

@@ -35,6 +35,7 @@ _VERBS = (
     "diff",
     "bisect",
     "reduce",
+    "explain",
     "opset",
     "lint",
     "profile",

@@ -46,6 +46,9 @@ class RewriteListener:
     def value_changed(self, value: ir.Value) -> None:
         """A value's type, shape or data are others."""
 
+    def rewrite_declined(self, rule: str, reason: str, node: ir.Node | None) -> None:
+        """What nearly fired at a node and did not; ``rule`` is the pass where no rule did it."""
+
     def graph_changed(self, graph: ir.Graph, what: str) -> None:
         """Something of the graph as a whole: its ``outputs``, ``constants``, ``opset``, or the ``order`` of nodes."""
 

@@ -481,6 +481,8 @@ class Rewriter:
         """Record why a rewrite that nearly happened did not."""
         key = (rule or self.pass_name, reason)
         self._miss_counts[key] += 1
+        for listener in self._listeners:
+            listener.rewrite_declined(key[0], reason, node)
         places = self._misses.setdefault(key, [])
         if node is not None and len(places) < _EXAMPLES:
             places.append(describe(node))

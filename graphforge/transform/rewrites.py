@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graphforge.transform.base import Pass
     from graphforge.transform.pipeline import PassRecord
 
-__all__ = ["Rewrite", "RewriteLog", "stopped_early"]
+__all__ = ["Declined", "Rewrite", "RewriteLog", "stopped_early"]
 
 _WIDTH = 140
 # A lowering can make thousands of nodes of one; a reader wants the first ones.
@@ -78,6 +78,23 @@ class Rewrite:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """What nearly fired at a node and did not.
+
+    Attributes:
+        pass_name: the pass.
+        rule: the rule.
+        reason: why not.
+        names: the node and its values, by name.
+    """
+
+    pass_name: str
+    rule: str
+    reason: str
+    names: tuple[str, ...]
+
+
 class _Stop(BaseException):
     """Ends a pass in its middle; not an ``Exception``, which would be told as a failure of the pass."""
 
@@ -113,10 +130,12 @@ class RewriteLog(RewriteListener):
 
     Attributes:
         rewrites: what was done, in order.
+        declined: what nearly was, each once.
     """
 
     def __init__(self, *, stop_after: int | None = None, texts: bool = True) -> None:
         self.rewrites: list[Rewrite] = []
+        self.declined: dict[Declined, None] = {}
         self.stop_after = stop_after
         self.texts = texts
         self._pass = ""
@@ -205,6 +224,12 @@ class RewriteLog(RewriteListener):
             self._write(unit, "data")
         else:
             self._edit()
+
+    def rewrite_declined(self, rule: str, reason: str, node: ir.Node | None) -> None:
+        """Written down too."""
+        if node is not None and self.texts:
+            names = tuple(dict.fromkeys(name for name in _names(node) if name))
+            self.declined[Declined(self._pass, rule, reason, names)] = None
 
     def graph_changed(self, graph: ir.Graph, what: str) -> None:
         """Part of a rewrite, or one of its own."""
