@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graphforge.cli.console import print_json, progress, stdout
+from graphforge.cli.deploying import deploy_config_option, with_deploy_config
 from graphforge.cli.looking import looking_options, print_account, print_plan, printing_after
 from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
 from graphforge.errors import GraphForgeError, UsageError
@@ -20,11 +21,11 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
 
 @click.command("compile")
 @model_options
+@deploy_config_option
 @click.option(
     "--target",
-    default="onnx",
-    show_default=True,
-    help="Where the model goes: onnx, tensorrt, magicmind or one of your own; `graphforge targets` lists them.",
+    help="Where the model goes: onnx, tensorrt, magicmind or one of your own; `graphforge targets` lists them.  "
+    "[default: onnx]",
 )
 @click.option("--opset", type=int, help="Opset to deliver; delivered exactly or refused.")
 @click.option("--precision", help="Arithmetic, in the target's words; `graphforge targets NAME` lists them.")
@@ -82,7 +83,8 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
 @json_option
 def command(
     request: ModelRequest,
-    target: str,
+    deploy_config: str | None,
+    target: str | None,
     opset: int | None,
     precision: str | None,
     target_options: tuple[str, ...],
@@ -124,7 +126,7 @@ def command(
       graphforge compile net.py:build --input 'x:1x3x64x64' --target tensorrt --option compute_capabilities=SM86,SM89
       graphforge compile detector.py:build --input-file street.jpg --outputs padded --nms portable
       graphforge compile detector.py:build --preprocess letterbox.toml
-      graphforge compile mmpose:rtmpose-m_8xb256-420e_coco-256x192,rtmpose-m.pth --dynamic 'inputs:0=1..8'
+      graphforge compile mmpose:rtmpose-m_8xb256-420e_coco-256x192,rtmpose-m.pth --dynamic 'input:0=1..8'
 
     The artifact runs on the given inputs and at other sizes inside every dynamic range.  If an output differs by more
     than rounding explains, the command fails and leaves nothing.  Where the model itself gives other answers as soon
@@ -136,15 +138,16 @@ def command(
     from graphforge.options import CompileOptions, plan
 
     # what can be refused at once is refused before the model is loaded
+    request, asked = with_deploy_config(request, deploy_config)
     own_passes, chosen_pipeline = own_passes_and_pipeline(passes, pipeline)
     options = CompileOptions(
-        target=target,
-        opset=opset,
-        precision=precision,
-        target_options=options_by_name(target_options),
+        target=target or asked.target or "onnx",
+        opset=opset or asked.opset,
+        precision=precision or asked.precision,
+        target_options={**asked.options, **options_by_name(target_options)},
         calibration=calibration,
-        outputs=outputs,
-        nms=nms,
+        outputs=outputs or asked.outputs,
+        nms=nms or asked.nms,
         preprocess=preprocess,
         capture=capture,
         substitutes=request.substitutes,
@@ -170,6 +173,9 @@ def command(
     with progress(quiet=as_json) as begin:
         begin("load")
         loaded = request.load()
+        loaded.notes += asked.notes
+        if asked.source:
+            loaded.facts["deploy_config"] = asked.source
         inputs, further = request.examples()
         bundle = compile_with(
             options,

@@ -41,6 +41,7 @@ _VERBS = (
     "profile",
     "evaluate",
     "report",
+    "presets",
     "doctor",
 )
 _INTERRUPTED = 130

@@ -90,8 +90,8 @@ def load_model(
         kwargs: passed to the callable, torchvision or timm; for a model of OpenMMLab, values of its config by dotted
             key, and ``weights``: ``ema`` or ``plain``.
         trust_pickle: allow a checkpoint, .pt2 or TorchScript file that can run code when it is read.
-        decode: for a model of OpenMMLab: ``full``, what the framework's ``predict`` returns (the default), or ``none``,
-            what its head returns.
+        decode: for a model of OpenMMLab: ``full``, what the framework's ``predict`` returns (the default), ``none``,
+            what its head returns, or ``sdk``, what MMDeploy's SDK takes.
 
     Raises:
         GraphForgeError: the spec, the file, the user's code or the checkpoint is at fault; says which and why.

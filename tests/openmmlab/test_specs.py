@@ -42,14 +42,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pose_decoded_at_any_batch(tiny: LoadedModel, tmp_path: Path) -> None:
-    bundle = graphforge.compile(tiny, dynamic_shapes="inputs:0=1..4", output=tmp_path / "pose")
+    bundle = graphforge.compile(tiny, dynamic_shapes="input:0=1..4", output=tmp_path / "pose")
     assert bundle.manifest["verification"]["verdict"] == "passed"
     assert [one["name"] for one in bundle.manifest["outputs"]] == ["keypoints", "keypoint_scores"]
     assert bundle.manifest["capture"]["method"] == "export"
     used = {one["function"].rpartition(".")[2] for one in bundle.manifest["capture"]["substitutions"]}
     assert {"decode", "add_pred_to_datasample"} <= used
     # the reference is the framework's own predict, and decoding is in the file
-    report = bundle.run({"inputs": np.random.default_rng(2).normal(size=(3, 3, 256, 192)).astype(np.float32)})
+    report = bundle.run({"input": np.random.default_rng(2).normal(size=(3, 3, 256, 192)).astype(np.float32)})
     given = torch.from_numpy(np.random.default_rng(2).normal(size=(3, 3, 256, 192)).astype(np.float32))
     assert tiny.module is not None
     with torch.no_grad():

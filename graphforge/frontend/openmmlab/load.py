@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Built", "build_model", "import_codebase", "load_openmmlab"]
 
-DECODINGS = ("full", "none")
+DECODINGS = ("full", "none", "sdk")
 _WEIGHTS = ("auto", "ema", "plain")
 # Keys of `kwargs` that are ours; those with a dot are overrides of the config.
 _OWN = ("decode", "weights")

@@ -2,7 +2,9 @@
 
 ``decode="full"`` calls the framework's own ``predict``, in pixels of the model's input; it is the reference of the
 verification, and what is captured of it goes through `substitutes/mm*.py`.  ``decode="none"`` calls the head's
-``forward``, under the names that MMDeploy's SDK knows.
+``forward``.  ``decode="sdk"`` gives what MMDeploy's SDK takes: of a top-down pose model what the head returns
+(``simcc_x`` and ``simcc_y``, ``output``), of a detector ``dets`` and ``labels``, of a one-stage pose model ``dets`` and
+``keypoints``.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ def wrap(built: Built, decode: str) -> nn.Module:
     Raises:
         GraphForgeError: nothing is known of models of this kind.
     """
-    if decode == "none":
+    if decode == "none" or (decode == "sdk" and not _finds_boxes(built)):
         return Raw(built.model, built.codebase).eval()
+    if decode == "sdk":
+        return ForSdk(wrap(built, "full")).eval()
     if built.codebase == "mmpose":
         if _groups(built.model):
             return Candidates(built.model, built.meta, input_size(built)).eval()
@@ -51,6 +55,14 @@ def _unknown(built: Built) -> GraphForgeError:
     return GraphForgeError(
         f"nothing is known of how {type(built.model).__name__} of {built.codebase} decodes its results",
         f"the outputs of its network as they are: {argument('decode', 'none')}",
+    )
+
+
+def _finds_boxes(built: Built) -> bool:
+    """Whether its decoded results are boxes, which the SDK takes behind their suppression."""
+    return built.codebase == "mmdet" or type(getattr(built.model, "head", None)).__name__ in (
+        "YOLOXPoseHead",
+        "RTMOHead",
     )
 
 
@@ -84,7 +96,7 @@ def input_size(built: Built) -> tuple[int, int]:
         return int(height), int(width)
     raise GraphForgeError(
         f"config {built.file.name} does not say what size the model's input has",
-        f"say it: {argument('inputs', 'inputs:1x3x256x192')}",
+        f"say it: {argument('inputs', 'input:1x3x256x192')}",
     )
 
 
@@ -119,8 +131,8 @@ class Poses(nn.Module):
         self._size = size
         self._dense = "Bottomup" in type(model).__name__
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        results = self.model.predict(inputs, self._samples(inputs))
+    def forward(self, input: Tensor) -> dict[str, Tensor]:
+        results = self.model.predict(input, self._samples(input))
         instances = [one.pred_instances for one in results]
         if self._dense:
             return _named(instances)
@@ -130,15 +142,17 @@ class Poses(nn.Module):
             names = names[:2]  # the same tensor as the scores otherwise
         return {name: torch.cat([torch.as_tensor(one[name]) for one in fields]) for name in names}
 
-    def _samples(self, inputs: Tensor) -> list[Any]:
+    def _samples(self, input: Tensor) -> list[Any]:
         """One sample for each picture, with the whole input for its box; one for all while a batch has no size."""
         import numpy as np
         from mmengine.structures import InstanceData
         from mmpose.structures import PoseDataSample
 
-        count = inputs.shape[0]
-        height, width = self._size if self._dense is False else (int(inputs.shape[2]), int(inputs.shape[3]))
-        size = np.array([width, height], dtype=np.float32)
+        count = input.shape[0]
+        height, width = (input.shape[2], input.shape[3]) if self._dense else self._size
+        # what is captured maps nothing, so that a size which is not known yet is not asked for
+        known = type(height) is int and type(width) is int
+        size = np.array([width, height] if known else [0, 0], dtype=np.float32)
         samples = []
         for _ in range(count if type(count) is int else 1):
             sample = PoseDataSample(
@@ -152,7 +166,7 @@ class Poses(nn.Module):
                 }
             )
             sample.gt_instances = InstanceData(
-                bboxes=np.array([[0, 0, width, height]], dtype=np.float32), bbox_scores=np.ones(1, dtype=np.float32)
+                bboxes=np.concatenate([[0, 0], size])[None].astype(np.float32), bbox_scores=np.ones(1, np.float32)
             )
             samples.append(sample)
         return samples
@@ -164,20 +178,20 @@ class Candidates(Poses):
     Grouping by tags is an assignment problem that is solved outside of any graph; what it needs comes out here.
     """
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+    def forward(self, input: Tensor) -> dict[str, Tensor]:
         from mmpose.codecs.utils import batch_heatmap_nms
 
         head = self.model.head
         decoder = head.decoder
         flip = self.model.test_cfg.get("flip_test", False)
-        feats = self.model.extract_feat(inputs)
+        feats = self.model.extract_feat(input)
         if flip:
-            feats = [feats, self.model.extract_feat(inputs.flip(-1))]
+            feats = [feats, self.model.extract_feat(input.flip(-1))]
         caught: list[Any] = []
         # the framework's own predict up to its call of decode, which is handed the maps
         decode, head.decode = head.decode, _catching(caught)
         try:
-            head.predict(feats, self._samples(inputs), test_cfg=self.model.test_cfg)
+            head.predict(feats, self._samples(input), test_cfg=self.model.test_cfg)
         finally:
             head.decode = decode
         heatmaps, tags = caught[0]
@@ -207,12 +221,12 @@ class Detections(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+    def forward(self, input: Tensor) -> dict[str, Tensor]:
         from mmdet.structures import DetDataSample
 
-        shape = (inputs.shape[2], inputs.shape[3])
+        shape = (input.shape[2], input.shape[3])
         samples = []
-        for _ in range(inputs.shape[0]):
+        for _ in range(input.shape[0]):
             sample = DetDataSample()
             sample.set_metainfo(
                 {
@@ -224,8 +238,29 @@ class Detections(nn.Module):
                 }
             )
             samples.append(sample)
-        results = self.model.predict(inputs, samples, rescale=False)
+        results = self.model.predict(input, samples, rescale=False)
         return _named([one.pred_instances for one in results])
+
+
+class ForSdk(nn.Module):
+    """Boxes with their scores in one tensor, and one picture's axis in front, as MMDeploy's SDK takes them."""
+
+    def __init__(self, decoded: nn.Module) -> None:
+        super().__init__()
+        self.decoded = decoded
+
+    def forward(self, input: Tensor) -> dict[str, Tensor]:
+        if input.shape[0] != 1:
+            raise GraphForgeError(
+                f"MMDeploy's SDK takes detections of one picture at a time, and the batch is {input.shape[0]}",
+                f"give a batch of 1, or leave {argument('decode', 'sdk')} out",
+            )
+        found = self.decoded(input)
+        dets = torch.cat([found["boxes"], found["scores"][:, None]], dim=1)[None]
+        if "keypoints" not in found:
+            return {"dets": dets, "labels": found["labels"][None]}
+        points = torch.cat([found["keypoints"], found["keypoint_scores"][..., None]], dim=2)
+        return {"dets": dets, "keypoints": points[None]}
 
 
 class Classes(nn.Module):
@@ -235,8 +270,8 @@ class Classes(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        scores = self.model.head(self.model.extract_feat(inputs)).softmax(-1)
+    def forward(self, input: Tensor) -> dict[str, Tensor]:
+        scores = self.model.head(self.model.extract_feat(input)).softmax(-1)
         return {"scores": scores}
 
 
@@ -247,9 +282,9 @@ class Segments(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        meta = [{"img_shape": tuple(inputs.shape[2:]), "ori_shape": tuple(inputs.shape[2:])}] * int(inputs.shape[0])
-        return {"classes": self.model.encode_decode(inputs, meta).argmax(1)}
+    def forward(self, input: Tensor) -> dict[str, Tensor]:
+        meta = [{"img_shape": tuple(input.shape[2:]), "ori_shape": tuple(input.shape[2:])}] * int(input.shape[0])
+        return {"classes": self.model.encode_decode(input, meta).argmax(1)}
 
 
 class Raw(nn.Module):
@@ -260,9 +295,9 @@ class Raw(nn.Module):
         self.model = model
         self._codebase = codebase
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+    def forward(self, input: Tensor) -> dict[str, Tensor]:
         model = self.model
-        feats = model.extract_feat(inputs)
+        feats = model.extract_feat(input)
         if self._codebase == "mmpose":
             return _flat(model.head.forward(feats), _pose_names(model.head))
         if self._codebase == "mmdet" and hasattr(model, "bbox_head"):
