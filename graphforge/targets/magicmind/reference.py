@@ -13,11 +13,15 @@ from graphforge.errors import GraphForgeError
 from graphforge.runners.onnx_runtime import usable_cpus
 from graphforge.runners.session import new_session
 from graphforge.spec import ShapeSpec
+from graphforge.targets.magicmind.calibration import CalibrationSet
+from graphforge.targets.magicmind.detections import detections_in
 from graphforge.targets.magicmind.options import MagicMindOptions
 
 __all__ = ["tolerance_of", "write_reference"]
 
 _SEED = 0
+# Cases made of calibration data: each travels in the bundle with its outputs.
+_FROM_CALIBRATION = 2
 # Limits on the relative L2 distance of floating outputs, by precision.  They are ours: no public text gives any.
 _TOLERANCE = {"force_float32": 1e-3, "force_float16": 2e-2, "qint16": 5e-2, "qint8": 2e-1}
 
@@ -29,11 +33,17 @@ def tolerance_of(options: MagicMindOptions) -> float:
 
 
 def write_reference(
-    onnx_file: Path, model: ir.Model, folder: Path, options: MagicMindOptions, shapes: ShapeSpec
+    onnx_file: Path,
+    model: ir.Model,
+    folder: Path,
+    options: MagicMindOptions,
+    shapes: ShapeSpec,
+    calibration: CalibrationSet | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Run model.onnx in ONNX Runtime and store what went in and what came out.
 
-    Two cases where dims are dynamic: the example's sizes and the smallest promised ones.
+    What goes in is what was given as reference, else the first feeds of the calibration data, else random numbers.  Of
+    random numbers two cases where dims are dynamic: the example's sizes and the smallest promised ones.
 
     Returns:
         What bundle.json says about it, and the files written, relative to ``folder``.
@@ -49,14 +59,17 @@ def write_reference(
         sizes.append(smallest)
     session = new_session(onnx_file, threads=usable_cpus())
     cases, files = [], []
-    for number, size in enumerate(sizes):
-        feeds = options.reference_inputs or _random_feeds(model, shapes.shapes_at(size))
-        arrays = {value.name: np.asarray(feeds[str(value.name)]) for value in model.graph.inputs}
+    given: list[Mapping[str, Any]] = [options.reference_inputs] if options.reference_inputs is not None else []
+    if not given and calibration is not None:
+        given = _calibration_feeds(model, calibration)
+    random = [_random_feeds(model, shapes.shapes_at(size)) for size in sizes] if not given else []
+    for number, feeds in enumerate([*given, *random]):
+        arrays = {str(value.name): np.asarray(feeds[str(value.name)]) for value in model.graph.inputs}
         try:
             outputs = session.run(None, arrays)
         except Exception as error:  # ONNX Runtime raises several kinds of its own
             raise GraphForgeError(
-                f"model.onnx does not run in ONNX Runtime at {shapes.shapes_at(size)}: {error}",
+                f"model.onnx does not run in ONNX Runtime at {_sizes_of(arrays)}: {error}",
                 "give inputs that the model accepts as reference_inputs" if options.reference_inputs is None else "",
             ) from error
         case: dict[str, list[str]] = {"inputs": [], "outputs": []}
@@ -70,10 +83,38 @@ def write_reference(
         cases.append(case)
     return {
         "made_by": f"ONNX Runtime {onnxruntime.__version__} on {onnx_file.name}",
-        "inputs": "given" if options.reference_inputs is not None else f"random, seed {_SEED}",
+        "inputs": _kind_of(options, calibration),
         "tolerance": tolerance_of(options),
+        "detections": detections_in([str(value.name) for value in model.graph.outputs], options.precision),
         "cases": cases,
     }, files
+
+
+def _kind_of(options: MagicMindOptions, calibration: CalibrationSet | None) -> str:
+    if options.reference_inputs is not None:
+        return "given"
+    return f"random, seed {_SEED}" if calibration is None else "from the calibration data"
+
+
+def _sizes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def _calibration_feeds(model: ir.Model, calibration: CalibrationSet) -> list[Mapping[str, np.ndarray]]:
+    """The first feeds of the calibration data, in the types that the model takes."""
+    dtypes = {str(value.name): value.dtype.numpy() for value in model.graph.inputs if value.dtype is not None}
+    count = min([_FROM_CALIBRATION, *(len(stream.samples) // stream.per_feed for stream in calibration.streams)])
+    return [
+        {
+            stream.name: np.concatenate(
+                stream.samples[number * stream.per_feed : (number + 1) * stream.per_feed], axis=0
+            ).astype(dtypes[stream.name])
+            if stream.per_feed > 1
+            else stream.samples[number].astype(dtypes[stream.name])
+            for stream in calibration.streams
+        }
+        for number in range(count)
+    ]
 
 
 def _random_feeds(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -90,7 +90,7 @@ class MagicMindTarget:
         calibration_files: list[str] = []
         if calibration is not None:
             streams, calibration_files = write_calibration(calibration, folder, shapes)
-        reference, reference_files = write_reference(onnx_file, written, folder, wanted, shapes)
+        reference, reference_files = write_reference(onnx_file, written, folder, wanted, shapes, calibration)
         manifest = bundle_manifest(
             model=written,
             onnx_file=onnx_file,

@@ -9,6 +9,7 @@ import py_compile
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import Origin
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.targets.magicmind import MagicMindTarget
+from graphforge.targets.magicmind.detections import detections_in
 from tests.targets.magicmind.bundles import (
     OPSET,
     STAND_IN,
     dynamic_bundle,
+    edit_model,
     emit,
     quantised_bundle,
     run_scripts,
@@ -186,6 +189,102 @@ def test_given_reference_inputs_are_the_reference(tmp_path: Path) -> None:
     picture = np.full((1, 3, 16, 16), 0.5, np.float32)
     static_bundle(tmp_path, reference_inputs={"x": picture})
     np.testing.assert_array_equal(np.load(tmp_path / "reference/0/input_0.npy"), picture)
+
+
+def test_calibration_data_are_the_reference_inputs(tmp_path: Path) -> None:
+    quantised_bundle(tmp_path)
+    reference = json.loads((tmp_path / "bundle.json").read_text())["reference"]
+    assert reference["inputs"] == "from the calibration data"
+    assert len(reference["cases"]) == 2
+    for number in range(2):
+        stored = np.load(tmp_path / f"reference/{number}/input_0.npy")
+        np.testing.assert_array_equal(stored, np.load(tmp_path / f"calib/0/{number:04d}.npy"))
+
+
+def detector_bundle(folder: Path) -> None:
+    """Rows of box, score and label go in; boxes, scores and labels come out, as a padded detector has them."""
+    rows = np.zeros((9, 12, 6), np.float32)
+    random = np.random.default_rng(5)
+    rows[..., :2] = random.uniform(0, 80, (9, 12, 2))
+    rows[..., 2:4] = rows[..., :2] + random.uniform(10, 40, (9, 12, 2))
+    rows[..., 4] = np.sort(random.uniform(0.05, 0.95, (9, 12)))[:, ::-1]
+    rows[..., 5] = random.integers(0, 4, (9, 12))
+    sketch = Sketch(OPSET)
+    x = sketch.input("x", [1, 12, 6])
+    op = sketch.op(CONV)
+    x = op.Mul(x, np.ones(1, np.float32))  # what a lower precision changes
+    labels = op.Cast(op.Squeeze(op.Slice(x, [5], [6], [2]), axes=[2]), to=ir.DataType.INT32)
+    scores = op.Squeeze(op.Slice(x, [4], [5], [2]), axes=[2])
+    model = sketch.model(boxes=op.Slice(x, [0], [4], [2]), scores=scores, labels=labels)
+    shapes = spec("x", 1, 12, 6)
+    emit(model, folder, shapes, precision="qint8_mixed_float16", calibration={"x": rows})
+
+
+def computed_in_int8(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """What comes out differs as it does in int8: the factor of each row, column and number."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        (product,) = [node for node in model.graph.node if node.op_type == "Mul"]
+        factor = change(np.ones((1, 12, 6), np.float32))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(factor, "factor"))
+        product.input[1] = "factor"
+
+    edit_model(folder, edit)
+
+
+def test_a_healthy_int8_detector_passes(tmp_path: Path) -> None:
+    """Boxes and scores are a little off, and one that barely scores goes: an elementwise distance would refuse it."""
+
+    def change(factor: np.ndarray) -> np.ndarray:
+        random = np.random.default_rng(6)
+        factor[..., :4] *= random.uniform(0.98, 1.02, (1, 12, 4)).astype(np.float32)
+        factor[..., 4] *= random.uniform(0.9, 1.1, (1, 12)).astype(np.float32)
+        return factor
+
+    detector_bundle(tmp_path)
+    computed_in_int8(tmp_path, change)
+    outcome = run_scripts(tmp_path)
+    assert outcome.is_clean, outcome.output
+    assert "0 missing, 0 too many" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("column", "factor"), [(0, 2.5), (4, 0.2), (5, 0.0)], ids=["boxes elsewhere", "no scores", "one label for all"]
+)
+def test_a_broken_int8_detector_fails(column: int, factor: float, tmp_path: Path) -> None:
+    def change(factors: np.ndarray) -> np.ndarray:
+        factors[..., column] = factor
+        return factors
+
+    detector_bundle(tmp_path)
+    computed_in_int8(tmp_path, change)
+    outcome = run_scripts(tmp_path)
+    assert outcome.code == 1
+    assert "DIFFERS" in outcome.output
+
+
+def test_rows_of_a_detector_may_change_places(tmp_path: Path) -> None:
+    detector_bundle(tmp_path)
+    for number in range(2):
+        for index in range(3):
+            file = tmp_path / f"reference/{number}/output_{index}.npy"
+            np.save(file, np.load(file)[:, ::-1])
+    outcome = run_scripts(tmp_path)
+    assert outcome.is_clean, outcome.output
+
+
+def test_outputs_that_are_detections_are_found_by_name() -> None:
+    found = detections_in(["a_boxes", "a_scores", "a_labels", "a_masks", "features", "num_dets"], "qint8_mixed_float16")
+    assert found is not None
+    assert found["groups"] == [{"rows": [3], "boxes": 0, "scores": 1, "labels": 2, "count": 5}]
+    assert (found["overlap"], found["score"]) == (0.5, 0.2)
+    assert detections_in(["dets", "labels"], "force_float32") == {
+        "groups": [{"rows": [], "dets": 0, "labels": 1}],
+        "overlap": 0.99,
+        "score": 1e-3,
+        "share": 0.0,
+    }
+    assert detections_in(["scores", "features"], "force_float32") is None
 
 
 def test_run_mm_notices_a_wrong_output(tmp_path: Path) -> None:

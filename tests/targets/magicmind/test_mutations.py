@@ -296,6 +296,23 @@ def swap_steps(folder: Path) -> None:
     (folder / "build_mm.py").write_text(text)
 
 
+def pin_late(folder: Path) -> None:
+    """Keep nodes in float32 once the calibration is done."""
+    pins, builds = '    pin_to_float32(network, bundle["pins"])\n', "    builder = mm.Builder()\n"
+    edit_text(folder, "build_mm.py", pins, "")
+    edit_text(folder, "build_mm.py", builds, pins + builds)
+
+
+def with_nan(sample: np.ndarray) -> np.ndarray:
+    sample[0, 0, 0, 0] = np.nan
+    return sample
+
+
+def shorten_bin(folder: Path) -> None:
+    file = folder / "calib/0/0004.bin"
+    file.write_bytes(file.read_bytes()[:-8])
+
+
 def loop_of(kind: str) -> Callable[[onnx.ModelProto], None]:
     """Draw noise of the shape of the Relu and add it."""
     return add_before_output(node(kind, "relu", output="noise"), node("Add", "relu", "noise"))
@@ -381,6 +398,10 @@ MUTATIONS = [
     Mutation("C10", "EQNM with asymmetric", "quantised", BOTH, asymmetric_eqnm),
     Mutation("C11", "not as many as channels", "static", BOTH, normalise([1.0, 2.0], [10.0, 10.0])),
     Mutation("C11", "std of 0..1 beside a mean of 0..255", "static", LINT, normalise([123.0] * 3, [0.05] * 3), WARNING),
+    Mutation("C11", "a bundle that feeds floats", "static", LINT, normalise([123.0] * 3, [3000.0] * 3)),
+    Mutation(
+        "C11", "std of 0..255 in place of its square", "static", LINT, normalise([123.0] * 3, [58.0] * 3), WARNING
+    ),
     Mutation("C11", "first layer is no Conv", "static", BOTH, relu_first),
     Mutation(
         "C12",
@@ -420,6 +441,11 @@ MUTATIONS = [
     Mutation("K2", "no whole batch", "quantised", BOTH, keep_samples(3, per_feed=4)),
     Mutation("K2", "left-over samples", "quantised", LINT, keep_samples(9, per_feed=2), WARNING),
     Mutation("K3", "pixels instead of normalised floats", "quantised", LINT, resample(lambda s: s * 255), WARNING),
+    Mutation("K5", "nothing but zeros", "quantised", LINT, resample(np.zeros_like)),
+    Mutation("K5", "a NaN", "quantised", LINT, resample(with_nan, only="0003")),
+    Mutation("K6", "a .bin that is too short", "quantised", LINT, shorten_bin),
+    Mutation("K6", "other numbers in the .bin", "quantised", LINT, resample(lambda s: s * 0.5)),
+    Mutation("K6", "no .bin", "quantised", LINT, lambda folder: (folder / "calib/0/0002.bin").unlink()),
     Mutation("K4", "few samples", "quantised", LINT, keep_samples(2), NOTE),
     Mutation(
         "S1",
@@ -429,6 +455,7 @@ MUTATIONS = [
         script_edit("build_mm.py", "if model is None", "if not model"),
     ),
     Mutation("S2", "calibrate after the build", "quantised", BOTH, swap_steps),
+    Mutation("S2", "pins after the calibration", "pinned", LINT, pin_late),
     Mutation(
         "S3", "imports torch", "static", LINT, script_edit("build_mm.py", "import json", "import json\nimport torch")
     ),

@@ -1,4 +1,4 @@
-"""Rules about the calibration data of a bundle (K1 to K4)."""
+"""Rules about the calibration data of a bundle (K1 to K6)."""
 
 from __future__ import annotations
 
@@ -85,6 +85,45 @@ def _normalised(subject: Subject) -> Iterator[Finding]:
                 message = "values beyond 10: calibration data are normalised floats, not pixels"
                 yield Finding("K3", Severity.WARNING, "I", message, name)
                 break
+
+
+@checks("K5", "I", "values that ranges can be made of")
+def _values(subject: Subject) -> Iterator[Finding]:
+    for stream in _streams(subject):
+        assert subject.folder is not None
+        nothing = bool(stream["files"])
+        for name in stream["files"]:
+            try:
+                sample = np.load(subject.folder / name, allow_pickle=False)
+                finite = bool(np.isfinite(sample).all())
+            except Exception:  # one that cannot be read is K1's
+                nothing = False
+                continue
+            nothing = nothing and not sample.any()
+            if not finite:
+                yield Finding("K5", Severity.ERROR, "I", "NaN or Inf in the calibration data", name)
+        if nothing and stream["dtype"] == "FLOAT32":
+            message = "the calibration data are nothing but zeros, so no range can be made of them"
+            yield Finding("K5", Severity.ERROR, "I", message, f"input {stream['index']}")
+
+
+@checks("K6", "D", "the .bin files hold what the .npy files hold")
+def _raw(subject: Subject) -> Iterator[Finding]:
+    for stream in _streams(subject):
+        assert subject.folder is not None
+        for name in stream["files"]:
+            file = subject.folder / name
+            raw = file.with_suffix(".bin")
+            content = b""
+            with suppress(Exception):  # one that cannot be read is K1's
+                content = np.load(file, allow_pickle=False).tobytes()
+            if not content:
+                continue
+            if not raw.is_file():
+                yield Finding("K6", Severity.ERROR, "D", "the file is missing", str(raw.relative_to(subject.folder)))
+            elif raw.stat().st_size != len(content) or raw.read_bytes() != content:
+                message = f"{raw.stat().st_size} bytes that are not the {len(content)} of {file.name}"
+                yield Finding("K6", Severity.ERROR, "D", message, str(raw.relative_to(subject.folder)))
 
 
 @checks("K4", "I", "enough samples")

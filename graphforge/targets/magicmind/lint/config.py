@@ -220,11 +220,21 @@ def _insert_bn(subject: Subject) -> Iterator[Finding]:
         channels = value.shape[1] if value.shape is not None and len(value.shape) > 1 else None
         if len(mean) != len(var) or (isinstance(channels, int) and len(mean) != channels):
             yield _error("C11", "D", f"insert_bn {key}: mean and var have one number for each of {channels} channels")
-        if any(m > 2 and v < 1 for m, v in zip(mean, var, strict=False)):
+        # pixels from 0 to 255 spread over 50 to 60, which squared is some thousands
+        if any(m > 2 and v < (1 if m < 20 else 256) for m, v in zip(mean, var, strict=False)):
             message = f"insert_bn {key}: var {var} beside mean {mean}: var is the square of std, in units of the mean"
             yield Finding("C11", Severity.WARNING, "I", message, _FILE)
         if any(user.op_type != "Conv" for user, _ in value.uses()):
             yield _error("C11", "D", f"insert_bn {key}: the first layer is not a Conv")
+        entries = (subject.bundle or {}).get("inputs", [])
+        fed = entries[int(key)].get("run_dtype") if int(key) < len(entries) else None
+        if fed not in (None, "UINT8"):
+            yield _error(
+                "C11",
+                "D",
+                f"insert_bn {key}: the input takes UINT8 pixels then, and the bundle feeds it {fed}",
+                "leave insert_bn_before_firstnode out, or normalise in the model",
+            )
 
 
 @checks("C12", "D", "layout conversions")

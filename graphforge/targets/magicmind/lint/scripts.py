@@ -98,6 +98,11 @@ def _order(subject: Subject) -> Iterator[Finding]:
         if ranks != sorted(ranks) or {"parse", "build_model", "serialize_to_file"} - set(steps):
             message = f"steps come in the order {', '.join(dict.fromkeys(steps))}; expected {', '.join(_ORDER)}"
             yield Finding("S2", Severity.ERROR, "O", message, name)
+        every = _steps(tree, "build")
+        late = [step for step in ("calibrate", "build_model") if step in every and "set_precision" in every]
+        if any(every.index(step) < every.index("set_precision") for step in late):
+            message = "nodes are kept in float32 after the calibration, which then knows nothing of it"
+            yield Finding("S2", Severity.ERROR, "O", message, name, "call pin_to_float32 before calibrate")
 
 
 def _steps(tree: ast.Module, start: str) -> list[str]:
