@@ -34,6 +34,7 @@ from graphforge.frontend.quantised_modules import plain_modules
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
 from graphforge.frontend.selections import check_assumptions
+from graphforge.frontend.size_division import Divisions, dividing
 from graphforge.frontend.sizes_run import check_doubts
 from graphforge.frontend.state import keeping_state, modules_of
 from graphforge.frontend.substitutes import load_substitutes
@@ -94,9 +95,13 @@ def capture(
     substitutions = declared_substitutions(target)
     failures = Failures()
     idle: dict[str, str] = {}
-    with plain_modules(model) as model:
+    divisions = Divisions()
+    with plain_modules(model) as model, dividing(divisions):
         try:
             captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
+            if captured is None and divisions.met:
+                divisions.of_sizes = True
+                captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
         except BrokenPromise as broken:
             captured = _elsewhere(broken, methods, model, widened, shapes, substitutions)
         if captured is None:

@@ -351,6 +351,13 @@ ELSEWHERE: dict[str, str] = {
         ).split(),
         "aten/test_rare.py",
     ),
+    **dict.fromkeys(
+        (
+            "aten.linalg_inv_ex.default aten._linalg_solve_ex.default aten.linalg_solve_triangular.default "
+            "aten.linalg_cholesky_ex.default aten.cholesky_solve.default aten._cholesky_solve_helper.default"
+        ).split(),
+        "aten/test_solve.py",
+    ),
     **dict.fromkeys(("aten.stft.default", "aten.stft.center"), "test_complex.py"),
     **dict.fromkeys(
         (
