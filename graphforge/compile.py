@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -332,6 +333,7 @@ def _verify(
     model: ir.Model, prepared: Prepared, target: Target, folder: Path, options: CompileOptions, journal: Journal
 ) -> VerificationReport | None:
     """Compare the artifact with the reference; None when nothing here can run it."""
+    from graphforge.diagnosis import located
     from graphforge.frontend.captured import SIZES_TO_TRY
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.runners.padding import UnpaddedRunner
@@ -365,6 +367,7 @@ def _verify(
                 also=model.meta.get(SIZES_TO_TRY, ()),
                 picks=bool(padding) or picks_by_data(model),
                 further=prepared.further,
+                locate=partial(located, prepared.captured),
                 progress=journal.progress,
             )
         finally:

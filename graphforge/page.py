@@ -45,7 +45,7 @@ def render_report(
     """The page for a manifest; ``opset`` and ``diff`` are the JSON forms of their reports."""
     import jinja2
 
-    from graphforge.verify.diff import short_source
+    from graphforge.shown import short_source
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("graphforge", "."),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
-__all__ = ["Shown"]
+__all__ = ["Shown", "short_source"]
 
 # As wide as a notebook's cell is on a laptop.
 _WIDTH = 118
@@ -19,6 +20,16 @@ _TEXT = (
     "font-family:Menlo,'DejaVu Sans Mono',Consolas,'Courier New',monospace\">{code}</pre>"
 )
 _PICTURE = '<img src="data:image/png;base64,{data}" style="max-width:100%;margin-top:0.5em" alt="{alt}">'
+
+
+def short_source(source: str) -> str:
+    """A source line as tables show it: from the working folder on, or from the installed package on."""
+    marker = "/site-packages/"
+    if marker in source:
+        return source.rpartition(marker)[2]
+    if "/ipykernel_" in source:  # a cell of a notebook: its file stands in a folder for the session
+        return source.rpartition("/")[2]
+    return source.removeprefix(f"{Path.cwd()}/")
 
 
 class Shown:

@@ -83,7 +83,7 @@ def judged(name: str, *, faults: int, seed: int = 0) -> Iterator[Outcome]:
     sets = [example, random_feeds(shapes, shapes.example_sizes(), example)]
     with OnnxRuntimeRunner(proto, threads=1) as artifact:
         untouched = [artifact.run(feeds) for feeds in sets]
-        report = verify(reference, artifact, shapes, example, tolerances=allowed, locate=False)
+        report = verify(reference, artifact, shapes, example, tolerances=allowed)
     yield Outcome(name, "", "", 0.0, report.verdict)
     rounding = [
         _rounding(reference.run(feeds), found, Witness(reference, feeds))
@@ -101,7 +101,7 @@ def judged(name: str, *, faults: int, seed: int = 0) -> Iterator[Outcome]:
             effect = max(_effect(*one) for one in zip(untouched, changed, rounding, strict=True))
             if effect == 0:
                 continue
-            report = verify(reference, runner, shapes, example, tolerances=allowed, locate=False)
+            report = verify(reference, runner, shapes, example, tolerances=allowed)
         yield Outcome(name, fault.kind, fault.where, effect, report.verdict)
 
 

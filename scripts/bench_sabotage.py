@@ -3,19 +3,23 @@
     scripts/bench sabotage                              every network, sixteen faults each, and the controls
     scripts/bench sabotage --only digits_mlp,unet --faults 8 --seed 3
 
-Each network is compiled.  Controls, where nothing may be blamed: the file as it is, without its metadata, and after
-onnxsim, onnxslim and ONNX Runtime's own optimizer.  Then faults are put into the file, one at a time; those that change
-an output by less than a thousandth of its largest magnitude are left out.  What is named first is right when it is the
-very node (one that reads the constant), its module, and its line.
+Each network is compiled.  Controls, where nothing may be blamed: the file as it is, without its metadata, after
+onnxsim, onnxslim and ONNX Runtime's own optimizer, and what torch's own exporter makes of the model, simplified too.
+Then faults are put into the file, one at a time; those that change an output by less than a thousandth of its largest
+magnitude are left out.  What is named first is right when it is the very node (one that reads the constant), its
+module and its line.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,7 +70,15 @@ NETWORKS: dict[str, str | None] = {
     "word_bag": None,
     **dict.fromkeys(MORE, None),
 }
-CONTROLS = ("untouched", "without metadata", "onnxsim", "onnxslim", "ONNX Runtime's optimizer")
+CONTROLS = (
+    "untouched",
+    "without metadata",
+    "onnxsim",
+    "onnxslim",
+    "ONNX Runtime's optimizer",
+    "stock",
+    "stock, onnxsim",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +127,11 @@ def judged(name: str, *, faults: int, seed: int = 0, controls: bool = True) -> I
 
         def asked(file: onnx.ModelProto) -> Diagnosis:
             artifact = Artifact(OnnxRuntimeRunner(file, threads=1))
-            return diagnose(tape, artifact, feeds, padding=manifest["padding"], twin=twin)
+            padding = manifest["padding"] if "num_dets" in artifact.outputs else ()  # others write ragged outputs
+            return diagnose(tape, artifact, feeds, padding=padding, twin=twin)
 
         for control in CONTROLS if controls else ():
-            changed = controlled(control, proto, Path(place))
+            changed = controlled(control, proto, Path(place), module, inputs)
             if changed is not None:
                 yield _judged_control(name, control, changed, asked)
         sets = [feeds]
@@ -134,7 +147,9 @@ def judged(name: str, *, faults: int, seed: int = 0, controls: bool = True) -> I
             yield _judged_fault(name, fault, changed, _guilty(proto, changed), asked)
 
 
-def controlled(control: str, proto: onnx.ModelProto, folder: Path) -> onnx.ModelProto | None:
+def controlled(
+    control: str, proto: onnx.ModelProto, folder: Path, module: Any, inputs: tuple[Any, ...]
+) -> onnx.ModelProto | None:
     """The file after what the control does to it; None where its tool does not run here."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -145,7 +160,11 @@ def controlled(control: str, proto: onnx.ModelProto, folder: Path) -> onnx.Model
             del node.metadata_props[:]
         return copy
     try:
-        if control == "onnxsim":
+        if control.startswith("stock"):
+            copy = _stock(module, inputs, folder / "stock.onnx")
+        if control == "stock":
+            return copy
+        if control in ("onnxsim", "stock, onnxsim"):
             import onnxsim
 
             simplified: onnx.ModelProto = onnxsim.simplify(copy)[0]
@@ -166,6 +185,16 @@ def controlled(control: str, proto: onnx.ModelProto, folder: Path) -> onnx.Model
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return onnx.load(folder / "optimized.onnx")
+
+
+def _stock(module: Any, inputs: tuple[Any, ...], path: Path) -> onnx.ModelProto:
+    """What torch's own exporter writes."""
+    import torch
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, inputs, str(path), dynamo=True, verbose=False, external_data=False)
+    return onnx.load(path)
 
 
 def _judged_control(name: str, control: str, proto: onnx.ModelProto, asked: Asked) -> Outcome:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from graphforge.diagnosis import Artifact, Diagnosis, diagnose
+from graphforge.diagnosis.program import tape_of_program
 from graphforge.errors import GraphForgeError
 from graphforge.page import render_report, write_report
+from graphforge.prepare import prepare, to_ir
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify import verify
-from graphforge.verify.diff import DiffReport, diff_modules
 from tests.verify import small
 
 VOID = {"meta", "br", "link", "img"}
@@ -50,7 +52,7 @@ def outline(page: str) -> Outline:
     return found
 
 
-def bundle(folder: Path, *, spoiled: bool = False) -> tuple[dict[str, Any], DiffReport]:
+def bundle(folder: Path, *, spoiled: bool = False) -> tuple[dict[str, Any], Diagnosis]:
     """A bundle as compile writes it, around the small network, with its layer-wise diff."""
     model = small.net()
     path = small.write_net(model, folder / "model.onnx")
@@ -98,7 +100,11 @@ def bundle(folder: Path, *, spoiled: bool = False) -> tuple[dict[str, Any], Diff
         "versions": {"torch": "2.13.0"},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    return manifest, diff_modules(reference, path, reference.example())
+    prepared = prepare(model, reference.inputs.args)
+    to_ir(prepared)
+    assert prepared.captured is not None
+    tape = tape_of_program(prepared.captured, reference, reference.example(), memory=1 << 20)
+    return manifest, diagnose(tape, Artifact(OnnxRuntimeRunner(path)), reference.example())
 
 
 def test_every_part_is_there_and_nothing_is_fetched(tmp_path: Path) -> None:
@@ -132,7 +138,7 @@ def test_a_failure_stands_first_and_the_first_departure_is_marked(tmp_path: Path
     assert "does not agree with eager" in found.texts
     assert any("output logits" in text for text in found.texts)
     assert page.count('class="first"') == 1
-    assert "departs first" in found.texts
+    assert "wrong here" in found.texts
 
 
 def test_text_from_the_manifest_is_no_markup(tmp_path: Path) -> None:

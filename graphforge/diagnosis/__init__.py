@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphforge.diagnosis.artifact import Artifact
 from graphforge.diagnosis.diagnose import MEMORY, diagnose
 from graphforge.diagnosis.file_tape import tape_of_file
+from graphforge.diagnosis.locate import located
 from graphforge.diagnosis.report import Cause, Diagnosis, Row
 from graphforge.diagnosis.tape import Entry, Tape
 from graphforge.diagnosis.weights import Weights, weights_of
@@ -19,6 +20,7 @@ __all__ = [
     "Tape",
     "Weights",
     "diagnose",
+    "located",
     "tape_of_file",
     "weights_of",
 ]

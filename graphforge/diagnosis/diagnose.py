@@ -432,7 +432,8 @@ def diagnose(
     if not agrees and twin is not None and (anew := twin()) is not None:
         folded = weights_of(artifact, anew.arrays())
         weights = folded if len(folded.compared) > len(weights.compared) else weights
-    nothing_to_find = agrees or weights.are_others or search.differs_by_fusions
+    strange = [one for one in search.compared if one.reason.startswith(_STRANGE)]
+    nothing_to_find = agrees or strange or weights.are_others or search.differs_by_fusions
     causes, fresh = ([], {}) if nothing_to_find else search.causes()
     precision = search.precision(full() if full is not None else None) if level else ()
     over = sum(layer.overflow > 0 for layer in precision)
@@ -442,6 +443,8 @@ def diagnose(
             "between the nodes, others may not"
         )
     verdict = "agrees" if agrees else "undecided"
+    if strange and (first := _first_strange(tape)) is not None:
+        causes = [Cause(first, "", f"NaN or Inf in {first.name}", comparison=strange[0], by="the reference itself")]
     if not agrees and (causes or weights.are_others or _cannot_round(search.compared)):
         verdict = "departs"
     if verdict == "undecided" or (not agrees and not causes and not weights.are_others):
@@ -475,6 +478,19 @@ def _as_reduced(tolerances: Tolerances, level: str) -> Tolerances:
     if level == "int8":
         return tolerances.loosen(because=because, scale=_QUANTISED, rtol=0.0)
     return tolerances.computed_in(level, because=because)
+
+
+_STRANGE = "the reference itself gives"
+
+
+def _first_strange(tape: Tape) -> Entry | None:
+    """The first value of the reference with NaN in it, or else with Inf that is no mask."""
+    for test in (np.isnan, np.isposinf, np.isinf):
+        for key, entry in tape.entries.items():
+            array = tape.values[key]
+            if array.dtype.kind == "f" and bool(test(array).any()):
+                return entry
+    return None
 
 
 def _cannot_round(outputs: Sequence[OutputComparison]) -> bool:

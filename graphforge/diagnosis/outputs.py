@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphforge.diagnosis.layout import SAME, compared
+from graphforge.diagnosis.layout import compared
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
 from graphforge.runners.padding import unpadded
@@ -59,5 +59,4 @@ class Outputs:
                 passed=False,
                 reason="the file has no such output",
             )
-        layout, comparison = compared(name, expected, np.asarray(found), self.tolerances, any_layout=False)
-        return replace(comparison, passed=layout is SAME, reason="" if layout is SAME else comparison.reason)
+        return compared(name, expected, np.asarray(found), self.tolerances, any_layout=False)[1]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from graphforge.diagnosis.precision import LayerPrecision
-from graphforge.diagnosis.tape import Entry
-from graphforge.shown import Shown
+from graphforge.diagnosis.tape import Entry, ModuleCall
+from graphforge.shown import Shown, short_source
 from graphforge.verify.compare import OutputComparison
 
 if TYPE_CHECKING:
@@ -191,7 +190,7 @@ class Diagnosis(Shown):
                 readers = read.get(row.entry.key[0], [])
                 if not readers or any(reader.calls[: depth + 1] != around for reader in readers):
                     last.pop((call.path, call.call), None)  # so that it stands where the call ended
-                    last[call.path, call.call] = call.kind, row
+                    last[call.path, call.call] = call.kind, _seen_from(call, row)
         return [(path, call, kind, row) for (path, call), (kind, row) in last.items()]
 
     def to_dict(self) -> dict[str, Any]:
@@ -352,14 +351,11 @@ class Diagnosis(Shown):
                 yield path or "(model)", row
 
 
-def short_source(source: str) -> str:
-    """A source line as tables show it: from the working folder on, or from the installed package on."""
-    marker = "/site-packages/"
-    if marker in source:
-        return source.rpartition(marker)[2]
-    if "/ipykernel_" in source:  # a cell of a notebook: its file stands in a folder for the session
-        return source.rpartition("/")[2]
-    return source.removeprefix(f"{Path.cwd()}/")
+def _seen_from(call: ModuleCall, row: Row) -> Row:
+    """A value as a call around the one that is wrong sees it."""
+    if row.status != "wrong here" or call == row.entry.call:
+        return row
+    return replace(row, status="inherited", note=f"in {row.entry.call.path}")
 
 
 def _decibels(snr: float) -> str:

@@ -114,7 +114,7 @@ def prove_opset(
             runner = UnpaddedRunner(runner, padding)
         try:
             fitting = for_model(None, delivered)
-            report = verify(reference, runner, shapes, example, tolerances=fitting, seed=seed, locate=False)
+            report = verify(reference, runner, shapes, example, tolerances=fitting, seed=seed)
         finally:
             runner.close()
     return _judged(opset, report)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import argument
 from graphforge.opsets.matrix import Cell, Obstruction, State
-from graphforge.verify.diff import short_source
+from graphforge.shown import short_source
 from graphforge.verify.pages import write_page_to
 
 if TYPE_CHECKING:

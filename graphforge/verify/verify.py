@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,10 @@ from graphforge.verify.tolerance import Tolerances
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["NotTried", "Trial", "VerificationReport", "compare_outputs", "verify"]
+__all__ = ["Locate", "NotTried", "Trial", "VerificationReport", "compare_outputs", "verify"]
+
+# Reference, artifact, inputs where they differ and what counts as equal -> where the two part, in one line, and notes.
+Locate: TypeAlias = Callable[[Runner, Runner, Mapping[str, Array], Tolerances], tuple[str, list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +296,7 @@ def verify(
     also: Sequence[Mapping[str, int]] = (),
     picks: bool = False,
     further: Sequence[Mapping[str, Array]] = (),
-    locate: bool = True,
+    locate: Locate | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> VerificationReport:
     """Run both on the given inputs, on random ones of the same sizes, and on random ones at other promised sizes.
@@ -313,7 +316,7 @@ def verify(
         also: further sizes of some dims, the others at the example's, that are tried within the same cap.
         picks: sizes depend on data: inputs from which little and much is picked are tried, too.
         further: more given inputs, at the example's or at other promised sizes.
-        locate: on failure, look for the first module that departs (needs an eager reference and an ONNX artifact).
+        locate: asked on failure where the two part, with the inputs; it answers in one line, and with notes.
         progress: called with one line before each trial.
 
     Raises:
@@ -380,8 +383,8 @@ def verify(
     notes.extend(note for trial in trials if trial.passed for note in trial.notes)
     suspect = ""
     culprit = source if culprit is None else culprit
-    if culprit is not None and locate:
-        suspect, note = _suspect(reference, artifact, culprit, tolerances)
+    if culprit is not None and locate is not None:
+        suspect, note = locate(reference, artifact, culprit, tolerances)
         notes.extend(note)
     return VerificationReport(
         reference.name,
@@ -650,23 +653,6 @@ def _fails_again(
     if again.outputs:
         again = _judged(again, found, reference, artifact, Tolerances(), {})
     return again.verdict == "failed"
-
-
-def _suspect(
-    reference: Runner, artifact: Runner, feeds: Mapping[str, Array], tolerances: Tolerances
-) -> tuple[str, list[str]]:
-    from graphforge.runners.eager import EagerRunner
-    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
-
-    if not isinstance(reference, EagerRunner) or not isinstance(artifact, OnnxRuntimeRunner):
-        return "", []
-    from graphforge.verify.diff import diff_modules
-
-    try:
-        report = diff_modules(reference, artifact, feeds, tolerances=tolerances)
-    except GraphForgeError as error:
-        return "", [f"the layer-wise diff could not be made: {error.message}"]
-    return report.describe_first_departure(), []
 
 
 def _jsonable(number: float) -> float | str:

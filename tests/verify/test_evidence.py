@@ -27,7 +27,7 @@ ONNX = '<ir_version: 10, opset_import: ["" : 20]>\n'
 def against(model: torch.nn.Module, text: str, x: torch.Tensor) -> VerificationReport:
     reference = EagerRunner.of(model.eval(), (x,))
     with OnnxRuntimeRunner(onnx.parser.parse_model(ONNX + text), threads=1) as artifact:
-        return verify(reference, artifact, reference.inputs.spec(), reference.example(), locate=False)
+        return verify(reference, artifact, reference.inputs.spec(), reference.example())
 
 
 # -- floats ------------------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_a_changed_weight_of_a_thousandth_fails(tmp_path: Path) -> None:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.00001), "hw"))
     reference = small.eager(model, 2, 3, 8, 8)
     with OnnxRuntimeRunner(proto, threads=1) as artifact:
-        report = verify(reference, artifact, reference.inputs.spec(), reference.example(), locate=False)
+        report = verify(reference, artifact, reference.inputs.spec(), reference.example())
     assert report.verdict == "failed"
 
 

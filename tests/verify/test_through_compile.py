@@ -15,13 +15,10 @@ import graphforge
 from graphforge.errors import VerificationError
 from graphforge.page import write_report
 from graphforge.passes import default_pipeline
-from graphforge.prepare import prepare, reference_runner
-from graphforge.runners.eager import EagerRunner
 from graphforge.transform import Pass, Rewriter
 from graphforge.verbs.bisect import bisect
 from graphforge.verbs.opset import opset
 from graphforge.verbs.profile import profile
-from graphforge.verify.diff import diff_modules
 from tests.verify import small
 
 
@@ -69,12 +66,9 @@ def test_a_bundle_goes_through_every_verb(tmp_path: Path) -> None:
     trials = bundle.manifest["verification"]["trials"]
     assert [trial["sizes"] for trial in trials] == [{"x_0": size} for size in (2, 2, 1, 3, 8)]
     assert bundle.manifest["verification"]["passed"]
-    prepared = prepare(spec)
-    reference = reference_runner(prepared)
-    assert isinstance(reference, EagerRunner)
-    diff = diff_modules(reference, bundle.path / "model.onnx", reference.example())
+    diff = graphforge.diff(spec, bundle)
     assert diff.agrees
-    assert {row.module: row.note for row in diff.rows}["body.conv"] == "into body.bn"
+    assert {path: row.note for path, _, _, row in diff.modules()}["body.conv"] == "into batch_norm"
     assert [row.name for row in profile(bundle.path, spec, runs=2, warmup=1).rows] == ["eager", "onnxruntime"]
     assert opset(spec).audit.lowest == 18
     assert "agrees with eager on 5 sets" in write_report(bundle.path, diff=diff).read_text()

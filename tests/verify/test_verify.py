@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,13 +23,16 @@ from graphforge.runners.arrays import Array
 from graphforge.runners.eager import EagerRunner
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify import Tolerances, VerificationReport, verify
+from graphforge.verify.verify import Locate
 from tests.verify import small
 
 
-def run(path: Path, model: torch.nn.Module, *dynamic: str, batch: int = 2) -> VerificationReport:
+def run(
+    path: Path, model: torch.nn.Module, *dynamic: str, batch: int = 2, locate: Locate | None = None
+) -> VerificationReport:
     reference = small.eager(model, batch, 3, 8, 8)
     with OnnxRuntimeRunner(path, threads=1) as artifact:
-        return verify(reference, artifact, small.dynamic(reference, *dynamic), reference.example())
+        return verify(reference, artifact, small.dynamic(reference, *dynamic), reference.example(), locate=locate)
 
 
 def test_equal_models_pass_at_every_size(tmp_path: Path) -> None:
@@ -50,9 +54,17 @@ def test_a_changed_weight_fails_and_names_output_and_suspect(tmp_path: Path) -> 
     model = small.net()
     path = small.write_net(model, tmp_path / "net.onnx")
     small.edit_initializer(path, "hw", (1, 2), 0.01)
-    report = run(path, model)
+    asked: list[Mapping[str, Array]] = []
+
+    def locate(_: Any, __: Any, feeds: Mapping[str, Array], ___: Any) -> tuple[str, list[str]]:
+        asked.append(feeds)
+        return "head (Linear)", ["a note"]
+
+    report = run(path, model, locate=locate)
     assert not report.passed
-    assert "head" in report.suspect
+    assert [feeds["x"].shape for feeds in asked] == [(2, 3, 8, 8)]
+    assert report.suspect == "head (Linear)"
+    assert "a note" in report.notes
     with pytest.raises(VerificationError, match="output logits") as caught:
         report.raise_if_failed()
     assert "first suspect: head" in str(caught.value)
@@ -260,7 +272,7 @@ def test_report_prints_and_is_json(tmp_path: Path) -> None:
     model = small.net()
     path = small.write_net(model, tmp_path / "net.onnx")
     small.edit_initializer(path, "hw", (1, 2), np.inf)
-    report = run(path, model)
+    report = run(path, model, locate=lambda *_: ("head (Linear)", []))
     text = io.StringIO()
     report.render(Console(file=text, width=200))
     assert "failed" in text.getvalue()
