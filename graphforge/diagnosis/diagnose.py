@@ -484,7 +484,7 @@ _STRANGE = "the reference itself gives"
 
 
 def _first_strange(tape: Tape) -> Entry | None:
-    """The first value of the reference with NaN in it, or else with Inf that is no mask."""
+    """The first value of the reference with NaN in it, or else with Inf."""
     for test in (np.isnan, np.isposinf, np.isinf):
         for key, entry in tape.entries.items():
             array = tape.values[key]
