@@ -26,7 +26,8 @@ from graphforge.frontend.torchvision_fix import watch_torchvision
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
 from graphforge.prepare import Prepared, check_canonical, count_nodes, example_feeds, prepare, reference_runner, to_ir
-from graphforge.ranges.samples import SAMPLES, Samples, samples_for
+from graphforge.ranges.metric import metric_of
+from graphforge.ranges.samples import METRIC, SAMPLES, Samples, samples_for
 from graphforge.reproducer import leave_reproducer
 from graphforge.targets.contract import asking
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from graphforge.declaring import GivenOperator, GivenSubstitution
     from graphforge.frontend.load import LoadedModel
+    from graphforge.runners.runner import Runner
     from graphforge.targets.target import EmitResult, Target
     from graphforge.transform import Instrument, Pass, PassRecord
     from graphforge.verify import VerificationReport
@@ -57,6 +59,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     precision: str | None = None,
     target_options: Mapping[str, Any] | None = None,
     calibration: str | Path | Mapping[str, Any] | None = None,
+    max_drop: float | None = None,
+    metric: str | Path | Callable[..., float] | None = None,
     outputs: str | None = None,
     nms: str | None = None,
     preprocess: str | os.PathLike[str] | Sequence[Any] | None = None,
@@ -99,6 +103,10 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         calibration: inputs of the model's own kind, normalised, on which ranges are measured for reduced precision: a
             folder (FOLDER/<input name>/0000.npy), an .npz file, or arrays by input name.  Without any the example and
             random inputs like it are used, and the notes say so.
+        max_drop: what int8 may cost; the most sensitive nodes stay in float32 until it holds.  In units of the metric;
+            without one, per cent of the signal in the outputs.
+        metric: how good a model is, larger is better: a function, or ``FILE.py:function``.  It is given a function
+            from inputs by name (arrays) to outputs by name, and returns a number.
         outputs: for results whose size depends on data: ``ragged`` as eager returns them, or ``padded`` to a fixed size
             with the count beside them (``num_dets``); None lets the target choose.
         nms: ``native`` uses ONNX's NonMaxSuppression, ``portable`` plain tensor algebra; None lets the target choose.
@@ -138,6 +146,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         precision=precision,
         target_options=dict(target_options or {}),
         calibration=calibration,
+        max_drop=max_drop,
+        metric=metric,
         outputs=outputs,
         nms=nms,
         preprocess=preprocess,
@@ -214,6 +224,8 @@ def _compile(
         building.enter_context(paused_collector())
         lowered, facts = to_ir(prepared, capture=options.capture, target=planned.target.name, journal=journal)
         lowered.meta[SAMPLES] = _samples(prepared, options)
+        if options.metric is not None:
+            lowered.meta[METRIC] = metric_of(options.metric)
         records = _run_passes(lowered, planned, prepared, options, journal)
         with staging(folder) as staged:
             with journal.step("emit") as step, asking(planned.target, "the artifact"):
@@ -336,10 +348,12 @@ def _verify(
     from graphforge.diagnosis import located
     from graphforge.frontend.captured import SIZES_TO_TRY
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
+    from graphforge.passes.qdq import QUANTISED, Quantised
     from graphforge.runners.padding import UnpaddedRunner
     from graphforge.runners.survey import has_float16, survivable
     from graphforge.verify import verify
     from graphforge.verify.extremes import picks_by_data
+    from graphforge.verify.quantised import verify_quantised
     from graphforge.verify.tolerance import for_model
 
     risky = [*sorted(folder.glob("*.onnx")), prepared.loaded.onnx_path] if has_float16(model) else []
@@ -354,22 +368,26 @@ def _verify(
         if runner is None:
             return None
         padding = model.meta.get(PADDED_OUTPUTS, ())
-        if padding:
-            runner = UnpaddedRunner(runner, padding)
-        try:
+        quantised: Quantised | None = model.meta.get(QUANTISED)
+        judged = model if quantised is None else quantised.before
+
+        def verified(runner: Runner) -> VerificationReport:
             return verify(
                 reference_runner(prepared),
-                runner,
+                UnpaddedRunner(runner, padding) if padding else runner,
                 prepared.shapes,
                 example_feeds(prepared),
-                tolerances=for_model(_allowed(options), model),
+                tolerances=for_model(_allowed(options), judged),
                 seed=options.seed,
                 also=model.meta.get(SIZES_TO_TRY, ()),
-                picks=bool(padding) or picks_by_data(model),
+                picks=bool(padding) or picks_by_data(judged),
                 further=prepared.further,
                 locate=partial(located, prepared.captured),
                 progress=journal.progress,
             )
+
+        try:
+            return verified(runner) if quantised is None else verify_quantised(verified, runner, quantised)
         finally:
             runner.close()
 

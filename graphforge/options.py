@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ class CompileOptions:
     precision: str | None = None
     target_options: Mapping[str, Any] = field(default_factory=dict)
     calibration: str | Path | Mapping[str, Any] | None = None
+    max_drop: float | None = None
+    metric: str | Path | Callable[..., float] | None = None
     outputs: str | None = None
     nms: str | None = None
     preprocess: Any = None
@@ -105,7 +107,7 @@ def plan(options: CompileOptions) -> Plan:
         target,
         opset=options.opset,
         precision=options.precision,
-        own=_with_calibration(target, options),
+        own=_with_bound(target, _with_calibration(target, options), options),
         outputs=options.outputs,
         nms=options.nms,
     )
@@ -137,3 +139,23 @@ def _with_calibration(target: Target, options: CompileOptions) -> dict[str, Any]
         raise UsageError("calibration data is given twice: for the compilation and as an option of the target")
     data = options.calibration
     return {**own, "calibration": str(data) if isinstance(data, Path) else data}
+
+
+def _with_bound(target: Target, own: dict[str, Any], options: CompileOptions) -> dict[str, Any]:
+    """The target's options with the bound on what a lower precision may cost, which is one of them."""
+    from graphforge.targets.options import declared_options
+
+    if options.max_drop is None:
+        if options.metric is not None:
+            raise UsageError(
+                f"{argument('metric')} says how good a model is, and nothing asks for it",
+                f"give the bound on its loss: {argument('max_drop', 0.5)}",
+            )
+        return own
+    if all(one.name != "max_drop" for one in declared_options(target)) or options.precision != "int8":
+        raise UsageError(
+            f"{argument('max_drop')} bounds what int8 may cost, and {options.precision or 'this precision'} on target "
+            f"{target.name!r} has nothing to choose",
+            f"give {argument('precision', 'int8')} on target onnx or tensorrt",
+        )
+    return {**own, "max_drop": options.max_drop}

@@ -44,6 +44,14 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
     "<input name>/0000.npy; FILE.npz one array an input.  [default: the example and random inputs like it]",
 )
 @click.option(
+    "--max-drop", type=click.FloatRange(min=0), help="What int8 may cost: of the metric, or per cent of the signal."
+)
+@click.option(
+    "--metric",
+    metavar="FILE.py:function",
+    help="How good a model is, larger is better: a function of a function that runs the model on inputs by name.",
+)
+@click.option(
     "--outputs",
     type=click.Choice(["ragged", "padded"]),
     help="Results whose size depends on data: as eager returns them, or padded with a count.  [default: the target's]",
@@ -89,6 +97,8 @@ def command(
     precision: str | None,
     target_options: tuple[str, ...],
     calibration: str | None,
+    max_drop: float | None,
+    metric: str | None,
     outputs: str | None,
     nms: str | None,
     preprocess: str | None,
@@ -146,6 +156,8 @@ def command(
         precision=precision or asked.precision,
         target_options={**asked.options, **options_by_name(target_options)},
         calibration=calibration,
+        max_drop=max_drop,
+        metric=metric,
         outputs=outputs or asked.outputs,
         nms=nms or asked.nms,
         preprocess=preprocess,

@@ -217,6 +217,9 @@ class Tolerances:
         }
 
 
+# Other inputs than those that it was measured on move a quantised output by as much again, and by at least this share.
+_QUANTISED = 2.0
+_LEAST_QUANTISED = 0.01
 # Who asked for it, in the record of what was loosened.
 _BECAUSE = "the tolerances that were given"
 # What may be said of an output; `underflow` is a property of the arithmetic and not for users.
@@ -278,6 +281,7 @@ def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 def for_model(tolerances: Tolerances | None, model: ir.Model) -> Tolerances:
     """What fits a model that computes some of its outputs with fewer digits than they have; the record says which."""
     from graphforge.ir.detour import roundings_of_outputs
+    from graphforge.passes.qdq import QUANTISED
     from graphforge.verify.depth import depths_of_outputs
 
     fitting = replace(tolerances or Tolerances(), depths=depths_of_outputs(model))
@@ -285,6 +289,10 @@ def for_model(tolerances: Tolerances | None, model: ir.Model) -> Tolerances:
         for rounding in roundings:
             if rounding.computed in fitting.by_dtype:
                 fitting = fitting.computed_in(rounding.computed, because=str(rounding), output=output)
+    quantised = model.meta.get(QUANTISED)
+    for output, share in {} if quantised is None else quantised.worst.items():
+        because = f"quantising was measured to move it by {share:.2g} of its largest magnitude"
+        fitting = fitting.loosen(because=because, output=output, scale=_QUANTISED * share + _LEAST_QUANTISED)
     return fitting
 
 

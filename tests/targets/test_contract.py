@@ -185,7 +185,7 @@ def test_precision_is_not_given_among_the_options() -> None:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"precision": "fp16"}, "target 'onnx' has no precision 'fp16'"),
+        ({"precision": "fp8"}, "target 'onnx' has no precision 'fp8'"),
         ({"target_options": {"nonsense": 1}}, "target 'onnx' has no option 'nonsense'"),
     ],
 )
@@ -204,7 +204,7 @@ def test_what_onnx_does_not_have_is_refused_before_any_work(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--precision", "fp16"), "target 'onnx' has no precision 'fp16'"),
+        (("--precision", "fp8"), "target 'onnx' has no precision 'fp8'"),
         (("--option", "bogus=1"), "target 'onnx' has no option 'bogus'"),
         (("--target", "magicmind", "--option", "arch=mtp_372"), "target 'magicmind' has no option 'arch'"),
         (("--target", "magicmind", "--precision", "force_float61"), "has no precision 'force_float61'"),

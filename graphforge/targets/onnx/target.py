@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from graphforge.errors import UsageError
 from graphforge.runners.runner import Runner
 from graphforge.targets.options import option
+from graphforge.targets.precision import REDUCED
 from graphforge.targets.target import EmitResult, TargetOptions
 
 if TYPE_CHECKING:
@@ -34,12 +35,22 @@ class OnnxOptions:
         "as_typed",
         values={
             "as_typed": "every tensor in the type that the model has",
-            "fp16": "float16 where ranges and errors that are measured allow it, float32 elsewhere",
-            "bf16": "the same with bfloat16",
+            **REDUCED,
         },
         help="arithmetic of the file",
     )
     keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
+    ranges: Literal["mse", "minmax", "percentile"] = option("mse", help="how int8 makes scales of measured ranges")
+    weights: Literal["int7", "int8"] = option(
+        "int7",
+        help="weights under int8: all of their range, or half of it, which every processor multiplies without loss; "
+        "int8 is for those with VNNI",
+    )
+    max_drop: float | None = option(
+        None,
+        help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
+        "sensitive stays in float32 until it holds",
+    )
 
 
 class OnnxTarget:
@@ -101,7 +112,8 @@ class OnnxTarget:
         kernels = () if self.keep_names else (ComputeWhereKernelsAre(RUNTIME),)
         loads = () if self.keep_names else (SinkDequantize(),)
         safe = () if self.keep_names else (MoveTransposeBehindMatmul(),)
-        precise = precision_passes(options, RUNTIME)
+        own: OnnxOptions = options.own
+        precise = precision_passes(options, RUNTIME, weights=own.weights)
         return [
             *semantic_passes(options),
             *loads,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from graphforge.errors import UsageError, argument
 from graphforge.targets.options import as_list, option
+from graphforge.targets.precision import REDUCED
 from graphforge.targets.target import TargetOptions
 from graphforge.targets.tensorrt.flavour import OLDEST_OPSET, Flavour, choose_flavour
 
@@ -45,12 +46,17 @@ class TensorRTOptions:
             "as_typed": "the types that the graph has: networks are strongly typed, so lower precision is written into "
             "the graph (half weights and casts, or QuantizeLinear/DequantizeLinear pairs)",
             "fp32": "the same, and half types in the graph are refused",
-            "fp16": "float16 where ranges and errors that are measured allow it, float32 elsewhere",
-            "bf16": "the same with bfloat16",
+            **REDUCED,
         },
         help="arithmetic of the plan",
     )
     keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
+    ranges: Literal["mse", "minmax", "percentile"] = option("mse", help="how int8 makes scales of measured ranges")
+    max_drop: float | None = option(
+        None,
+        help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
+        "sensitive stays in float32 until it holds",
+    )
     flavour: Literal["auto", "tensorrt_rtx", "tensorrt"] = option(
         "auto", help="which TensorRT; auto is the first installed, TensorRT for RTX before TensorRT"
     )

@@ -64,7 +64,8 @@ class TensorRTTarget:
             ComputeWhereKernelsAre(RUNTIME),
             ReduceBoolsAsIntegers(),
             FoldConstants(),
-            *precision_passes(options, RUNTIME),
+            # its integers are symmetric, and it adds biases in float
+            *precision_passes(options, RUNTIME, activations="int8", weights="int8", results=False, biases=False),
             MoveTransposeBehindMatmul(),
             EliminateDeadCode(),
         ]

@@ -73,10 +73,18 @@ def test_opset_beyond_the_parser_is_refused() -> None:
     assert read(opset=17).opset == 17
 
 
-def test_reduced_precision_is_refused_with_the_way_it_is_done() -> None:
-    with pytest.raises(UsageError, match="has no precision 'fp16'") as caught:
-        read(precision="fp16")
+def test_an_unknown_precision_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UsageError, match="has no precision 'fp8'") as caught:
+        read(precision="fp8")
     assert "strongly typed" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("precision", "name"), [("fp16", "convert-float16"), ("bf16", "convert-bfloat16"), ("int8", "quantize")]
+)
+def test_reduced_precision_is_a_pass(precision: str, name: str) -> None:
+    passes = TensorRTTarget().pipeline(options_for(TensorRTTarget(), precision=precision))
+    assert name in [one.name for one in passes]
 
 
 def test_opset_of_an_unknown_release_is_the_lowest_documented(monkeypatch: pytest.MonkeyPatch) -> None:

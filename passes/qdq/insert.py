@@ -1,0 +1,172 @@
+"""Insert: pairs of QuantizeLinear and DequantizeLinear around the chosen nodes, weights as int8, biases as int32."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from graphforge.ir.infer import constant_of
+from graphforge.passes.qdq.scales import Grid, weight_scales
+from graphforge.transform import Rewriter
+
+__all__ = ["Placement", "insert", "quantisable", "values_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which pairs a runtime makes integer kernels of.
+
+    Attributes:
+        results: the result of a convolution is quantised, too: ONNX Runtime's kernel has integers on either side.
+        biases: biases are int32; else they stay float32, as TensorRT has them.
+        weights: ``int8``, ``int7`` (int8 that uses half of its range) or ``uint8`` (the same around 128).
+    """
+
+    results: bool = True
+    biases: bool = True
+    weights: str = "int7"
+
+
+def quantisable(node: ir.Node) -> bool:
+    """Whether the node is a sum of products of a value with constant weights, in float32."""
+    if node.domain != "" or node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
+        return False
+    x, w = node.inputs[0], node.inputs[1]
+    if x is None or w is None or x.dtype != ir.DataType.FLOAT or x.const_value is not None:
+        return False
+    if w.const_value is None or w.is_graph_input() or w.dtype != ir.DataType.FLOAT or w.shape is None:
+        return False
+    if node.op_type == "Conv":
+        return True
+    if len(w.shape) != 2:
+        return False
+    if node.op_type == "MatMul":
+        return True
+    attributes = node.attributes
+    plain = all(name not in attributes or attributes[name].as_float() == 1.0 for name in ("alpha", "beta"))
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    flat = bias is None or (bias.const_value is not None and len(bias.const_value.shape.numpy()) == 1)
+    return plain and flat and ("transA" not in attributes or not attributes["transA"].as_int())
+
+
+def values_of(node: ir.Node, placement: Placement) -> Iterator[ir.Value]:
+    """The values that are quantised with the node: its operand, and its result where the runtime wants that."""
+    operand = node.inputs[0]
+    assert operand is not None
+    yield operand
+    if placement.results and node.op_type == "Conv":
+        yield _result(node)
+
+
+def insert(rewriter: Rewriter, chosen: Collection[ir.Node], grids: Mapping[str, Grid], placement: Placement) -> None:
+    """Quantise these nodes of the main graph.
+
+    Args:
+        rewriter: of the model.
+        chosen: nodes that are ``quantisable``.
+        grids: the grid of each of their values, by name.
+        placement: what the runtime wants.
+    """
+    nodes = list(rewriter.graph)
+    following = dict(zip(nodes, [*nodes[1:], None], strict=True))
+    results = {_result(node) for node in chosen if placement.results and node.op_type == "Conv"}
+    operands: dict[ir.Value, list[ir.Node]] = {}
+    for node in nodes:
+        if node in chosen:
+            operand = node.inputs[0]
+            assert operand is not None
+            operands.setdefault(operand, []).append(node)
+    weights = _Weights(rewriter)
+    for value in dict.fromkeys((*operands, *(_result(n) for n in nodes if n in chosen and _result(n) in results))):
+        grid = grids[str(value.name)]
+        producer = value.producer()
+        op = rewriter.builder(nodes[0] if producer is None else following[producer])
+        readers = list(value.uses())
+        handed_out = value.is_graph_output()
+        scale, zero = op.constant(np.asarray(grid.scale, np.float32)), op.constant(np.asarray(grid.zero, grid.dtype))
+        pair = op.DequantizeLinear(op.QuantizeLinear(value, scale, zero), scale, zero)
+        rewriter.forget_fresh()
+        for reader, position in readers:
+            if value in results or (position == 0 and reader in operands.get(value, ())):
+                rewriter.set_input(reader, position, pair)
+        if handed_out and value in results:
+            outputs = [(str(one.name), pair if one is value else one) for one in rewriter.graph.outputs]
+            rewriter.set_outputs(outputs)
+    for node in nodes:
+        if node in chosen:
+            weights.quantise(node, grids, placement, names=operands)
+
+
+class _Weights:
+    """Constants as integers, each made once."""
+
+    def __init__(self, rewriter: Rewriter) -> None:
+        self.rewriter = rewriter
+        self._made: dict[tuple[ir.Value, int | None], tuple[ir.Value, np.ndarray]] = {}
+
+    def quantise(
+        self, node: ir.Node, grids: Mapping[str, Grid], placement: Placement, *, names: Mapping[ir.Value, list[ir.Node]]
+    ) -> None:
+        """Let a node read its weights, and its bias, from integers."""
+        source = next(value for value, readers in names.items() if node in readers)
+        weight = node.inputs[1]
+        assert weight is not None
+        axis = _channels(node) if self.rewriter.opset >= 13 else None  # a scale for each channel came with 13
+        key = (weight, axis)
+        if key not in self._made:
+            assert weight.const_value is not None
+            array = weight.const_value.numpy().astype(np.float32)
+            most = 63 if placement.weights == "int7" else 127
+            scales = weight_scales(array, axis, most)
+            spread = scales if axis is None else scales.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+            integers = np.clip(np.round(array / spread), -most, most).astype(np.int8)
+            if placement.weights == "uint8":
+                integers = (integers.astype(np.int16) + 128).astype(np.uint8)
+            op = self.rewriter.builder(self._first())
+            zeros = np.full(scales.shape, 128 if placement.weights == "uint8" else 0, integers.dtype)
+            operands = [self.rewriter.constant(ir.Tensor(integers), name=weight.name), scales, zeros]
+            attributes = {} if axis is None else {"axis": axis}
+            self._made[key] = (op.DequantizeLinear(*operands, **attributes), scales)
+            self.rewriter.forget_fresh()
+        made, scales = self._made[key]
+        self.rewriter.set_input(node, 1, made)
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if not placement.biases or bias is None or bias.const_value is None or bias.dtype != ir.DataType.FLOAT:
+            return
+        steps = np.asarray(np.float32(grids[str(source.name)].scale) * scales, np.float32)
+        numbers = bias.const_value.numpy().astype(np.float64)
+        integers = np.clip(np.round(numbers / steps), -(2**31) + 1, 2**31 - 1)
+        op = self.rewriter.builder(self._first())
+        operands = [self.rewriter.constant(ir.Tensor(integers.astype(np.int32)), name=bias.name), steps]
+        attributes = {"axis": 0} if steps.ndim else {}
+        self.rewriter.set_input(node, 2, op.DequantizeLinear(*operands, **attributes))
+        self.rewriter.forget_fresh()
+
+    def _first(self) -> ir.Node:
+        return next(iter(self.rewriter.graph))
+
+
+def _channels(node: ir.Node) -> int:
+    """The axis of the weights along which the results lie."""
+    if node.op_type == "Conv":
+        return 0
+    transposed = node.attributes.get("transB")
+    return 0 if node.op_type == "Gemm" and transposed is not None and transposed.as_int() else 1
+
+
+def _result(node: ir.Node) -> ir.Value:
+    """The result, behind an activation that an integer kernel does by cutting off."""
+    value = node.outputs[0]
+    uses = list(value.uses())
+    if len(uses) == 1 and not value.is_graph_output():
+        reader = uses[0][0]
+        if reader.op_type == "Relu" or (reader.op_type == "Clip" and _is_constant_clip(reader)):
+            return reader.outputs[0]
+    return value
+
+
+def _is_constant_clip(node: ir.Node) -> bool:
+    return node.graph is not None and all(value is None or constant_of(value) is not None for value in node.inputs[1:])
