@@ -112,8 +112,7 @@ class OnnxTarget:
         kernels = () if self.keep_names else (ComputeWhereKernelsAre(RUNTIME),)
         loads = () if self.keep_names else (SinkDequantize(),)
         safe = () if self.keep_names else (MoveTransposeBehindMatmul(),)
-        own: OnnxOptions = options.own
-        precise = precision_passes(options, RUNTIME, weights=own.weights)
+        precise = precision_passes(options, RUNTIME, weights=getattr(options.own, "weights", "int7"))
         return [
             *semantic_passes(options),
             *loads,

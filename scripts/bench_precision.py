@@ -1,0 +1,271 @@
+"""Accuracy, size and time of reduced precision on trained models, beside ONNX Runtime's own quantizer.
+
+    scripts/bench precision
+    scripts/bench precision --match digits --canvases 120
+
+The digit detector of the gallery (COCO's mAP on canvases that nobody trained on), a small CNN and a small ViT trained here on
+scikit-learn's digits (top-1 of the test half), and MTCNN's O-Net where facenet-pytorch is installed (distance of its
+landmarks from float32's, in pixels of 48).  Calibration is on training data.  Times are CPU times of one thread, the
+files run in turn, as a share of the float32 file's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from torch import nn
+
+import graphforge
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from scripts.gallery import digits
+
+__all__ = ["Case", "cases", "main"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A trained model with its data.
+
+    Attributes:
+        name: of the row.
+        module: the model.
+        name_of_input: what its only input is called.
+        calibration: samples of it.
+        inputs: on which time is measured.
+        metric: how good a model is, larger is better.
+        unit: what the metric is.
+    """
+
+    name: str
+    module: nn.Module
+    name_of_input: str
+    calibration: Array
+    inputs: Sequence[Array]
+    metric: Callable[[Run], float]
+    unit: str
+
+
+def cases(canvases: int) -> Iterator[tuple[str, Callable[[], Case]]]:
+    """Name and maker of each."""
+    yield "digits detector", lambda: _detector(canvases)
+    yield "digits CNN", lambda: _classifier("digits CNN", _Cnn())
+    yield "digits ViT", lambda: _classifier("digits ViT", _Vit())
+    yield "O-Net landmarks", _landmarks
+
+
+def _detector(count: int) -> Case:
+    from graphforge.runtime.detections import detections_of
+    from scripts.gallery.evaluate_digits import average_precision
+
+    pages = digits.canvases(count)
+    images = [digits.stacked([page]).numpy() for page in pages]
+
+    def metric(run: Run) -> float:
+        found = []
+        for image in images:
+            detections = detections_of(run({"images": image}))
+            assert detections is not None
+            found.append((detections[0].boxes, detections[0].scores, detections[0].labels))
+        return 100 * average_precision(found, pages)[0]
+
+    calibration = digits.stacked(digits.canvases(24, train=True)).numpy()
+    return Case("digits detector", digits.trained(), "images", calibration, images, metric, "mAP")
+
+
+class _Cnn(nn.Module):
+    """Two convolutions and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(64 * 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.features(x).flatten(1))
+        return out
+
+
+class _Vit(nn.Module):
+    """Patches of 2x2, three layers of attention."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, width, 2, stride=2)
+        self.places = nn.Parameter(torch.randn(1, 16, width) * 0.02)
+        layers = [nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, "gelu", batch_first=True) for _ in range(3)]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.layers(self.patches(x).flatten(2).transpose(1, 2) + self.places).mean(1))
+        return out
+
+
+def _classifier(name: str, module: nn.Module) -> Case:
+    from sklearn.datasets import load_digits
+
+    pictures, labels = load_digits(return_X_y=True)
+    x = (pictures.reshape(-1, 1, 8, 8) / 8 - 1).astype(np.float32)
+    order = np.random.default_rng(0).permutation(len(x))
+    x, labels = x[order], labels[order]
+    half = len(x) // 2
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(module.parameters(), 2e-3)
+    module.train()
+    for step in range(400):
+        some = torch.randint(0, half, (64,), generator=torch.Generator().manual_seed(step))
+        loss = nn.functional.cross_entropy(
+            module(torch.from_numpy(x[:half])[some]), torch.from_numpy(labels[:half])[some]
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    tested, right = x[half:], labels[half:]
+    batches = [tested[first : first + 64] for first in range(0, len(tested) - 63, 64)]
+
+    def metric(run: Run) -> float:
+        found = np.concatenate([next(iter(run({"x": batch}).values())).argmax(1) for batch in batches])
+        return 100 * float((found == right[: len(found)]).mean())
+
+    return Case(name, module.eval(), "x", x[:256], batches, metric, "top-1")
+
+
+def _landmarks() -> Case:
+    from scripts.gallery import mtcnn
+
+    detector = mtcnn._detector()
+    net = detector.onet.eval()
+    picture = torch.from_numpy(mtcnn.astronaut()).permute(2, 0, 1)[None].float()
+    generator = np.random.default_rng(0)
+    crops = []
+    for _ in range(96):
+        side = int(generator.integers(60, 220))
+        top, left = (int(generator.integers(0, size - side)) for size in picture.shape[2:])
+        crop = picture[:, :, top : top + side, left : left + side]
+        crops.append(((nn.functional.interpolate(crop, (48, 48), mode="area") - 127.5) / 128).numpy())
+    with torch.no_grad():
+        right = [net(torch.from_numpy(crop))[1].numpy() for crop in crops[64:]]
+
+    def metric(run: Run) -> float:
+        apart = []
+        for crop, points in zip(crops[64:], right, strict=True):
+            outputs = list(run({"x": crop}).values())
+            apart.append(np.abs(outputs[1] - points).mean() * 48)
+        return -float(np.mean(apart))
+
+    return Case("O-Net landmarks", net, "x", np.concatenate(crops[:64]), crops[64:], metric, "-px of 48")
+
+
+def _files(case: Case, folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """What is compared: label, file and a remark."""
+    example = (torch.from_numpy(case.inputs[0]),)
+    calibration = {case.name_of_input: case.calibration}
+
+    def compiled(label: str, **asked: Any) -> tuple[str, Path, str]:
+        into = folder / label.replace(" ", "_")
+        bundle = graphforge.compile(case.module, example, output=into, accept_undecided=True, **asked)
+        told = [note for note in bundle.manifest["notes"] if " of " in note and ("compute in" in note)]
+        return label, into / "model.onnx", told[0].partition(": ")[2] if told else ""
+
+    yield compiled("float32")
+    yield compiled("fp16", precision="fp16", calibration=calibration)
+    yield compiled("int8", precision="int8", calibration=calibration)
+    yield compiled("int8 within 0.5", precision="int8", calibration=calibration, max_drop=0.5, metric=case.metric)
+    for label, settings in (("ORT int8", {}), ("ORT int8, per channel", {"per_channel": True})):
+        file = folder / f"{label.replace(' ', '_')}.onnx"
+        try:
+            _quantised_by_onnxruntime(folder / "float32" / "model.onnx", file, case, **settings)
+        except Exception as error:  # what it raises is part of the comparison
+            print(f"{case.name}: {label} failed: {type(error).__name__}: {str(error)[:100]}", file=sys.stderr)
+            continue
+        yield label, file, ""
+
+
+def _quantised_by_onnxruntime(source: Path, file: Path, case: Case, **settings: Any) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    size = case.inputs[0].shape[0]
+    batches = [case.calibration[at : at + size] for at in range(0, len(case.calibration) - size + 1, size)]
+    feeds = iter([{case.name_of_input: batch} for batch in batches])
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, Array] | None:
+            return next(feeds, None)
+
+    prepared = file.with_suffix(".prepared.onnx")
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(prepared, file, Reader(), quant_format=QuantFormat.QDQ, **types, **settings)
+
+
+def _shares(files: Sequence[Path], case: Case, rounds: int = 5) -> list[float]:
+    """CPU time of each file as a share of the first one's, run in turn."""
+    runners = [OnnxRuntimeRunner(file, threads=1) for file in files]
+    spent = [0.0] * len(runners)
+    inputs = case.inputs[: max(1, 200 // case.inputs[0].shape[0])]
+    for turn in range(rounds + 1):
+        for place, runner in enumerate(runners):
+            start = time.process_time()
+            for array in inputs[:20]:
+                runner.session.run(None, {case.name_of_input: array})
+            spent[place] += (time.process_time() - start) * (turn > 0)
+    return [seconds / spent[0] for seconds in spent]
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--match", default="", help="only cases whose name has this in it")
+    parser.add_argument("--canvases", type=int, default=120, help="of the digit detector")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| model | file | metric | size | time | |\n|---|---|---|---|---|---|")
+    for name, make in cases(asked.canvases):
+        if asked.match not in name:
+            continue
+        try:
+            case = make()
+        except ImportError as error:
+            print(f"{name}: left out, {error}", file=sys.stderr)
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            found = list(_files(case, Path(scratch)))
+            shares = _shares([file for _, file, _ in found], case)
+            whole = found[0][1].stat().st_size
+            for (label, file, told), share in zip(found, shares, strict=True):
+                with OnnxRuntimeRunner(file, threads=1) as runner:
+                    score = case.metric(runner.run)
+                print(
+                    f"| {name} | {label} | {score:.3f} {case.unit} | {file.stat().st_size / whole:.2f} | {share:.2f} | {told} |",
+                    flush=True,
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
