@@ -3,10 +3,10 @@
     scripts/bench precision
     scripts/bench precision --match digits --canvases 120
 
-The digit detector of the gallery (COCO's mAP on canvases that nobody trained on), a small CNN and a small ViT trained here on
-scikit-learn's digits (top-1 of the test half), and MTCNN's O-Net where facenet-pytorch is installed (distance of its
-landmarks from float32's, in pixels of 48).  Calibration is on training data.  Times are CPU times of one thread, the
-files run in turn, as a share of the float32 file's.
+The digit detector of the gallery (COCO's mAP on canvases that nobody trained on), a small CNN and a small ViT trained
+here on scikit-learn's digits (top-1 of the test half), and MTCNN's O-Net where facenet-pytorch is installed (distance
+of its landmarks from float32's, in pixels of 48).  Calibration is on training data.  Times are CPU times of one
+thread, the files run in turn, as a share of the float32 file's.
 """
 
 from __future__ import annotations
@@ -260,10 +260,9 @@ def main() -> int:
             for (label, file, told), share in zip(found, shares, strict=True):
                 with OnnxRuntimeRunner(file, threads=1) as runner:
                     score = case.metric(runner.run)
-                print(
-                    f"| {name} | {label} | {score:.3f} {case.unit} | {file.stat().st_size / whole:.2f} | {share:.2f} | {told} |",
-                    flush=True,
-                )
+                size = file.stat().st_size / whole
+                told_score = f"{score:.3f} {case.unit}"
+                print(f"| {name} | {label} | {told_score} | {size:.2f} | {share:.2f} | {told} |", flush=True)
     return 0
 
 
