@@ -21,7 +21,7 @@ from graphforge.bundle import (
 )
 from graphforge.collector import paused_collector
 from graphforge.declaring import declarations
-from graphforge.errors import InternalError, UndecidedError, UserCodeError, argument
+from graphforge.errors import InternalError, UndecidedError, UsageError, UserCodeError, argument
 from graphforge.frontend.torchvision_fix import watch_torchvision
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
@@ -64,6 +64,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
     outputs: str | None = None,
     nms: str | None = None,
     preprocess: str | os.PathLike[str] | Sequence[Any] | None = None,
+    fold_preprocess: bool = False,
     capture: str = "auto",
     substitutes: Sequence[GivenSubstitution] = (),
     custom_ops: Sequence[GivenOperator] = (),
@@ -112,6 +113,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         nms: ``native`` uses ONNX's NonMaxSuppression, ``portable`` plain tensor algebra; None lets the target choose.
         preprocess: what becomes of a picture before the model sees it, kept in the bundle for ``run`` and
             ``graphforge.runtime``: a TOML file, or a list of steps (``graphforge.runtime.Resize(...)``, or their data).
+        fold_preprocess: the steps of pixels (order of colours, scale, mean, deviation) go into the graph, and the
+            input takes bytes.
         capture: ``auto``, ``export``, ``export-strict``, ``fx`` or ``trace``.
         substitutes: functions that take the place of others while this model is captured, and of no other: a
             ``Substitution``, a function that ``substitute`` decorated, or a file that declares some. One that the model
@@ -151,6 +154,7 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         outputs=outputs,
         nms=nms,
         preprocess=preprocess,
+        fold_preprocess=fold_preprocess,
         capture=capture,
         substitutes=substitutes,
         custom_ops=custom_ops,
@@ -208,6 +212,8 @@ def compile_with(
             seed=options.seed,
         )
         of_pictures = facts_of_pictures(prepared, *pictures)
+        if options.fold_preprocess:
+            prepared, of_pictures = _folded(prepared, of_pictures)
         return _compile(options, planned, prepared, folder, Journal(progress), of_pictures)
 
 
@@ -280,6 +286,20 @@ def _samples(prepared: Prepared, options: CompileOptions) -> Samples | Callable[
         )
 
     return made if options.calibration is None else made()
+
+
+def _folded(prepared: Prepared, of_pictures: Mapping[str, Any]) -> tuple[Prepared, dict[str, Any]]:
+    """The model with the steps of its pixels inside, and what its manifest says of pictures then."""
+    from graphforge.folding import fold
+    from graphforge.runtime.preprocess import record_of, steps_of
+
+    if not of_pictures.get("preprocess"):
+        raise UsageError(
+            f"{argument('fold_preprocess', True)}: there is no pre-processing to put into the graph",
+            f"give a list of steps: {argument('preprocess', 'FILE')}",
+        )
+    prepared, steps = fold(prepared, steps_of(of_pictures["preprocess"]))
+    return prepared, {**of_pictures, "preprocess": record_of(steps), "folded": of_pictures["preprocess"]}
 
 
 def _name_of(model: Any) -> str:

@@ -32,6 +32,7 @@ class CompileOptions:
     outputs: str | None = None
     nms: str | None = None
     preprocess: Any = None
+    fold_preprocess: bool = False
     capture: str = "auto"
     substitutes: Sequence[GivenSubstitution] = ()
     custom_ops: Sequence[GivenOperator] = ()
@@ -95,7 +96,15 @@ def plan(options: CompileOptions) -> Plan:
         )
     if type(options.seed) is not int or options.seed < 0:
         raise UsageError(f"{argument('seed')}: expected a whole number >= 0, got {options.seed!r}")
-    for name in ("verify", "check_passes", "verify_each", "keep_unverified", "accept_undecided", "allow_nonfinite"):
+    for name in (
+        "verify",
+        "fold_preprocess",
+        "check_passes",
+        "verify_each",
+        "keep_unverified",
+        "accept_undecided",
+        "allow_nonfinite",
+    ):
         if not isinstance(getattr(options, name), bool):
             raise UsageError(f"{name}: expected True or False, got {getattr(options, name)!r}")
     target = options.target

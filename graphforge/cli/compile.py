@@ -67,6 +67,11 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
     help="What becomes of a picture before the model sees it, step by step; kept in the bundle, so that `graphforge "
     "run` does it.  graphforge/runtime/README.md lists the steps.",
 )
+@click.option(
+    "--fold-preprocess",
+    is_flag=True,
+    help="Put order of colours, scale, mean and deviation into the graph: the input takes bytes.",
+)
 @capture_option
 @click.option("--pass", "passes", multiple=True, metavar="FILE.py:Class", help="A pass of your own; repeat for more.")
 @click.option("--pipeline", metavar="'a,b{opt=1},c'", help="Run these passes instead of the default ones.")
@@ -102,6 +107,7 @@ def command(
     outputs: str | None,
     nms: str | None,
     preprocess: str | None,
+    fold_preprocess: bool,
     capture: str,
     passes: tuple[str, ...],
     pipeline: str | None,
@@ -161,6 +167,7 @@ def command(
         outputs=outputs or asked.outputs,
         nms=nms or asked.nms,
         preprocess=preprocess,
+        fold_preprocess=fold_preprocess,
         capture=capture,
         substitutes=request.substitutes,
         custom_ops=request.custom_ops,

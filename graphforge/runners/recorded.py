@@ -119,6 +119,7 @@ _MANIFEST = Record(
         "notes": Several(TEXT),
         "versions": Named(TEXT),
         "preprocess": Several(Record({"step": TEXT})),  # graphforge/runtime/preprocess.py knows the rest
+        "folded": Several(Record({"step": TEXT})),  # the list before its end went into the graph
         "dataset": Record({}),
     },
 )

@@ -187,6 +187,11 @@ def _runner(folder: Path) -> Runner:
 def _eager(model: ModelLike, inputs: Any, folder: Path, seed: int) -> Runner:
     from graphforge.prepare import load, prepare, reference_runner
 
+    if read_manifest(folder).get("folded"):
+        raise UsageError(
+            f"bundle {str(folder)!r} does part of its pre-processing in its graph, and the eager model does not",
+            "leave the model out, or evaluate a bundle that takes what the model takes",
+        )
     loaded = load(model)
     if inputs is None and loaded.example is None and loaded.program is None:
         inputs = spec_of_manifest(read_manifest(folder))

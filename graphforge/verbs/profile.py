@@ -168,6 +168,11 @@ def _left_out(manifest: Mapping[str, Any]) -> str:
 def _eager(model: ModelLike, inputs: Any, manifest: Mapping[str, Any], seed: int) -> EagerRunner:
     from graphforge.runners.eager import EagerRunner
 
+    if manifest.get("folded"):
+        raise UsageError(
+            "the bundle does part of its pre-processing in its graph, and the eager model does not",
+            "leave the model out, or measure a bundle that takes what the model takes",
+        )
     loaded = load(model)
     if loaded.onnx_path is not None:
         raise GraphForgeError(
