@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graphforge.cli.console import print_json, progress, stdout
-from graphforge.cli.deploying import deploy_config_option, with_deploy_config
+from graphforge.cli.deploying import deploy_config_option, for_sdk, with_deploy_config
 from graphforge.cli.looking import looking_options, print_account, print_plan, printing_after
 from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
 from graphforge.errors import GraphForgeError, UsageError
@@ -22,6 +22,12 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
 @click.command("compile")
 @model_options
 @deploy_config_option
+@click.option(
+    "--dump-info",
+    is_flag=True,
+    help="mmpose:, mmdet: write deploy.json, pipeline.json and detail.json for MMDeploy's SDK beside end2end.onnx; "
+    "implies --decode sdk.",
+)
 @click.option(
     "--target",
     help="Where the model goes: onnx, tensorrt, magicmind or one of your own; `graphforge targets` lists them.  "
@@ -97,6 +103,7 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
 def command(
     request: ModelRequest,
     deploy_config: str | None,
+    dump_info: bool,
     target: str | None,
     opset: int | None,
     precision: str | None,
@@ -152,9 +159,12 @@ def command(
     from graphforge.bundle import destination
     from graphforge.compile import compile_with
     from graphforge.options import CompileOptions, plan
+    from graphforge.runtime.sdk import write_sdk_files
 
     # what can be refused at once is refused before the model is loaded
     request, asked = with_deploy_config(request, deploy_config)
+    if dump_info:
+        request = for_sdk(request)
     own_passes, chosen_pipeline = own_passes_and_pipeline(passes, pipeline)
     options = CompileOptions(
         target=target or asked.target or "onnx",
@@ -205,6 +215,8 @@ def command(
             further_inputs=further,
             progress=begin,
         )
+        if dump_info:
+            write_sdk_files(bundle.path, bundle.manifest)
     if as_json:
         print_json(bundle.to_dict())
     else:

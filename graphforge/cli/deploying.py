@@ -14,7 +14,7 @@ from graphforge.frontend.openmmlab.codebases import codebase_of
 if TYPE_CHECKING:
     from graphforge.cli.request import ModelRequest
 
-__all__ = ["deploy_config_option", "with_deploy_config"]
+__all__ = ["deploy_config_option", "for_sdk", "with_deploy_config"]
 
 deploy_config_option = click.option(
     "--deploy-config",
@@ -51,3 +51,22 @@ def with_deploy_config(request: ModelRequest, source: str | None) -> tuple[Model
             for name in {**({} if sized else asked.dynamic()), **request.dynamic}
         },
     ), asked
+
+
+def for_sdk(request: ModelRequest) -> ModelRequest:
+    """The request with the decoding that MMDeploy's SDK takes.
+
+    Raises:
+        UsageError: the model is not one of OpenMMLab's, or is asked for with another decoding.
+    """
+    if not codebase_of(request.model):
+        raise UsageError(
+            f"--dump-info is about models of OpenMMLab, and {request.model!r} is none",
+            "they are given as mmpose:CONFIG[,CHECKPOINT] or mmdet:CONFIG[,CHECKPOINT]",
+        )
+    if request.decode not in (None, "sdk"):
+        raise UsageError(
+            f"--dump-info is for MMDeploy's SDK, which decodes by itself, and --decode {request.decode} is asked for",
+            "leave one of the two out",
+        )
+    return replace(request, decode="sdk")

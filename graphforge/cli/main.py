@@ -42,6 +42,7 @@ _VERBS = (
     "evaluate",
     "report",
     "presets",
+    "publish",
     "doctor",
 )
 _INTERRUPTED = 130

@@ -39,7 +39,18 @@ def describe(built: Built, decode: str) -> dict[str, Any]:
             "decode": decode,
             "model": type(built.model).__name__,
             "versions": versions_of(built.codebase),
+            "codec": _plain(built.config.get("codec")),
+            "test_cfg": _plain(built.config.model.get("test_cfg")),
             **({"flip_indices": [int(index) for index in flip]} if flip else {}),
         },
         "notes": notes,
     }
+
+
+def _plain(value: Any) -> Any:
+    """A part of a config as JSON can say it; what it cannot say, by its text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
