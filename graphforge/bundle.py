@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -236,6 +236,7 @@ def facts_of_pictures(prepared: Prepared, steps: Sequence[Step] | None, dataset:
     from graphforge.runtime.preprocess import check_steps, completed, record_of, steps_of
 
     brought: Mapping[str, Any] = getattr(prepared.loaded, "facts", {})  # what the model's framework says
+    own_size = brought.get("openmmlab", {}).get("input_size") if steps is None else None
     if steps is None and "preprocess" in brought:
         steps = steps_of(list(brought["preprocess"]))
     if dataset is None and "dataset" in brought:
@@ -248,6 +249,12 @@ def facts_of_pictures(prepared: Prepared, steps: Sequence[Step] | None, dataset:
             raise GraphForgeError(
                 f"{argument('preprocess')} is for pictures, and no input takes any", f"the inputs are: {shapes}"
             )
+        if own_size and len(tensor.shape) == 4 and not {2, 3} & set(tensor.dims):
+            # another size than the config's was asked for: the picture goes to that one
+            steps = [
+                replace(step, size=None) if getattr(step, "size", None) == tuple(own_size) else step  # type: ignore[call-arg]
+                for step in steps
+            ]
         steps = completed(steps, tensor)
         check_steps(steps, tensor)
         facts["preprocess"] = record_of(steps)

@@ -246,12 +246,12 @@ def steps_of_pipeline(path: Path) -> list[dict[str, Any]]:
             udp = bool(one.get("use_udp", False))
             steps.append({"step": "crop-box", "size": one["image_size"], "padding": padding, "udp": udp})
         elif kind == "Resize":
-            size = [one["size"][1], one["size"][0]]
+            size = one["size"][::-1]
             steps.append({"step": "resize", "size": size, "fit": "either-way" if one.get("keep_ratio") else "stretch"})
         elif kind == "Pad":
             value = one.get("pad_val", {}).get("img", 0)
-            size = {"size": [one["size"][1], one["size"][0]]} if "size" in one else {"divisor": one["size_divisor"]}
-            steps.append({"step": "pad", **size, "value": value})
+            wanted = {"size": one["size"][::-1]} if "size" in one else {"divisor": one["size_divisor"]}
+            steps.append({"step": "pad", **wanted, "value": value})
         elif kind == "Normalize":
             turned = bool(one["to_rgb"])
             if any(one["mean"]) or any(value != 1 for value in one["std"]):

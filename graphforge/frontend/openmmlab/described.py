@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphforge.errors import argument
+from graphforge.errors import GraphForgeError, argument
 from graphforge.frontend.openmmlab.dataset import dataset_facts
 from graphforge.frontend.openmmlab.preprocess import Unknown, steps_of_config
 
@@ -37,6 +37,7 @@ def describe(built: Built, decode: str) -> dict[str, Any]:
             "codebase": built.codebase,
             "config": built.file.name,
             "decode": decode,
+            "input_size": _input_size(built),
             "model": type(built.model).__name__,
             "versions": versions_of(built.codebase),
             "codec": _plain(built.config.get("codec")),
@@ -45,6 +46,17 @@ def describe(built: Built, decode: str) -> dict[str, Any]:
         },
         "notes": notes,
     }
+
+
+def _input_size(built: Built) -> list[int] | None:
+    """Width and height that the config tests with."""
+    from graphforge.frontend.openmmlab.wrapped import input_size
+
+    try:
+        height, width = input_size(built)
+    except GraphForgeError:
+        return None
+    return [width, height]
 
 
 def _plain(value: Any) -> Any:
