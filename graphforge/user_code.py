@@ -11,7 +11,16 @@ from pathlib import Path
 
 from graphforge.errors import InternalError, UserCodeError
 
-__all__ = ["described", "is_installed", "is_ours", "place_here", "place_of", "shown_path", "user_error"]
+__all__ = [
+    "described",
+    "is_installed",
+    "is_ours",
+    "place_here",
+    "place_of",
+    "raised_by_user",
+    "shown_path",
+    "user_error",
+]
 
 # Lines of an exception's text that are repeated; torch's can run to pages.
 _MAX_LINES = 8
@@ -86,6 +95,17 @@ def _innermost(frames: Iterable[tuple[types.FrameType, int]], *, within: bool = 
     if within and theirs and deeper:
         return f"{theirs}; within {deeper.removeprefix('raised at ')}"
     return theirs or others
+
+
+def raised_by_user(error: BaseException) -> bool:
+    """Whether an exception was raised by a line of a user's own file, and not by something that it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    frame = trace.tb_frame
+    return not is_ours(str(frame.f_globals.get("__name__", ""))) and not is_installed(frame.f_code.co_filename)
 
 
 def is_ours(module: str) -> bool:

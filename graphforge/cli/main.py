@@ -179,7 +179,11 @@ def _usage_error_from_click(error: click.ClickException) -> UsageError:
 
 
 def _error_from_limits(error: MemoryError | RecursionError) -> GraphForgeError:
-    """What was asked for is too large for this machine, or nested too deeply for Python."""
+    """What was asked for is too large for this machine, or nested too deeply for Python; or the user's code is."""
+    from graphforge.user_code import raised_by_user, user_error
+
+    if raised_by_user(error):
+        return user_error("the model's own code ran into a limit", error)
     if isinstance(error, MemoryError):
         return GraphForgeError(
             f"there is not enough memory: {error}" if str(error) else "there is not enough memory",

@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree
 
 from graphforge.call import CallInputs, output_names, register_dataclasses
+from graphforge.clock import standing_clock
 from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.frontend.advice import Failures, capture_error
 from graphforge.frontend.aliasing import is_mutation
@@ -96,7 +97,7 @@ def capture(
     failures = Failures()
     idle: dict[str, str] = {}
     divisions = Divisions()
-    with plain_modules(model) as model, dividing(divisions):
+    with plain_modules(model) as model, dividing(divisions), standing_clock():
         try:
             captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
             if captured is None and divisions.met:
@@ -474,7 +475,10 @@ def captured_from_program(
             )
         elif spec.kind is InputKind.CONSTANT_TENSOR:
             assert spec.target is not None
-            weights[argument.name] = (spec.target, program.constants[spec.target])
+            constant = program.constants[spec.target]
+            if torch._C._functorch.is_functorch_wrapped_tensor(constant):
+                raise ValueError("it takes what torch.func differentiates for a constant of the model")
+            weights[argument.name] = (spec.target, constant)
         elif isinstance(program.constants.get(str(spec.target)), torch.Generator):
             raise CaptureError(
                 "the model draws random numbers from a generator of its own, so no two runs agree and nothing can be "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphforge.clock import standing_clock
 from graphforge.errors import GraphForgeError
 from graphforge.hushed import hushed
 from graphforge.module_state import ModuleState
@@ -97,8 +98,11 @@ class EagerRunner:
 
         try:
             with (
-                hushed() if isinstance(self.module, GraphModule) else nullcontext()
-            ):  # which prints its code as it fails
+                hushed()
+                if isinstance(self.module, GraphModule)
+                else nullcontext(),  # which prints its code as it fails
+                standing_clock(),
+            ):
                 return self.module(*args, **kwargs)
         except Exception as error:  # whatever the user's forward raises
             raise user_error(

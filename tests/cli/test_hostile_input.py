@@ -253,6 +253,20 @@ def test_what_ends_for_want_of_memory_is_told(capsys: pytest.CaptureFixture[str]
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_memory_error_of_the_models_own_is_told_with_its_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n    def forward(self, x):\n"
+        "        raise MemoryError('the table is full')\n\n\ndef build():\n    return Net(), (torch.rand(2),)\n"
+    )
+    assert run(["compile", f"{tmp_path}/net.py:build", "-o", f"{tmp_path}/out"]) == 1
+    said = capsys.readouterr().err
+    assert "the model's own code ran into a limit: MemoryError: the table is full" in said
+    assert "net.py:6, in forward" in said
+    assert "smaller inputs" not in said
+
+
 @pytest.mark.parametrize("end", [7, 60, 100, 127])
 def test_an_array_that_is_cut_or_nonsense_is_refused(
     tmp_path: Path, end: int, capsys: pytest.CaptureFixture[str]
