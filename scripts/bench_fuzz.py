@@ -17,6 +17,8 @@ import json
 import multiprocessing
 import os
 import re
+import resource
+import signal
 import sys
 import tempfile
 import time
@@ -37,7 +39,8 @@ from scripts import fuzz_graphs, fuzz_programs
 from scripts.fuzz_judge import compile_graph, compile_program
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS_EACH = 60
+SECONDS_EACH = 60  # of the CPU, so that a busy machine hangs nothing
+SECONDS_WAITED = 900  # for one that waits without end
 SHORTEN = 40  # compilations that may be spent on making one finding smaller
 
 
@@ -179,6 +182,7 @@ def _in_a_process(work: Callable[[], dict[str, Any]]) -> Outcome:
     receiver, sender = context.Pipe(duplex=False)
 
     def child() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS_EACH, SECONDS_EACH + 10))
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
@@ -188,12 +192,14 @@ def _in_a_process(work: Callable[[], dict[str, Any]]) -> Outcome:
     process.start()
     sender.close()
     try:
-        if not receiver.poll(SECONDS_EACH):
+        if not receiver.poll(SECONDS_WAITED):
             process.kill()
-            return Outcome("hangs", f"no end after {SECONDS_EACH} s")
+            return Outcome("hangs", f"no end after {SECONDS_WAITED} s")
         return Outcome(**receiver.recv())
     except EOFError:
-        process.join(5)
+        process.join(15)
+        if process.exitcode == -signal.SIGXCPU:
+            return Outcome("hangs", f"no end after {SECONDS_EACH} s of the CPU")
         return Outcome("died", f"the process ended with {process.exitcode}")
     finally:
         receiver.close()

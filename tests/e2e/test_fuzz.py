@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from graphforge.errors import GraphForgeError, UndecidedError, VerificationError
-from scripts import fuzz_graphs, fuzz_judge, fuzz_programs
+from scripts import bench_fuzz, fuzz_graphs, fuzz_judge, fuzz_programs
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -30,6 +32,17 @@ def test_some_programs_and_graphs_of_the_soak(tmp_path: Path) -> None:
 def test_a_program_is_the_same_for_the_same_seed() -> None:
     assert fuzz_programs.draw_program(5).source() == fuzz_programs.draw_program(5).source()
     assert fuzz_graphs.draw_graph(5).text() == fuzz_graphs.draw_graph(5).text()
+
+
+def test_what_never_ends_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless() -> dict[str, Any]:
+        while True:
+            pass
+
+    monkeypatch.setattr(bench_fuzz, "SECONDS_EACH", 1)
+    assert bench_fuzz._in_a_process(endless).verdict == "hangs"
+    assert bench_fuzz._in_a_process(lambda: os._exit(3)).verdict == "died"
+    assert bench_fuzz._in_a_process(lambda: {"verdict": "right"}).verdict == "right"
 
 
 def test_a_statement_that_others_need_is_not_left_out() -> None:
