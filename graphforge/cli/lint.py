@@ -12,19 +12,20 @@ __all__ = ["command"]
 
 @click.command("lint")
 @click.argument("path", metavar="MODEL.onnx|BUNDLE")
-@click.option("--target", required=True, metavar="NAME", help="Whose rules: magicmind.")
+@click.option("--target", required=True, metavar="NAME", help="Whose rules: magicmind or tensorrt.")
 @json_option
 def command(path: str, target: str, as_json: bool) -> int:
     """Check an ONNX file, or the whole folder that `graphforge compile` wrote, against the rules of a target.
 
-    Every finding has its rule, how bad it is, what the rule rests on (documented, observed in working samples, or
-    inferred), the node with the place it came from, and the way out.  Nothing is run.  Ends with exit code 1 when a
-    finding is an error.
+    Every finding has its rule, how bad it is, what the rule rests on (documented, observed in working samples,
+    inferred, or asked of the installed TensorRT's parser), the node with the place it came from, and the way out.
+    Nothing is run or built.  Ends with exit code 1 when a finding is an error.
 
     \b
     Examples:
       graphforge lint model.onnx --target magicmind
       graphforge lint out/resnet50 --target magicmind --json
+      graphforge lint model.onnx --target tensorrt
     """
     from graphforge.verbs.lint import lint
 

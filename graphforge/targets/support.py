@@ -176,6 +176,7 @@ def _tensorrt() -> list[Runtime]:
             newest_opset=flavour.newest_opset(),
             note="that an operator is known does not say that every type and form of it is",
             judge=judge,
+            forms=facts_of("tensorrt").forms,
         )
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from graphforge.targets.magicmind.lint import Finding
+    from graphforge.targets.findings import Finding
 
 __all__ = ["SCHEMA", "TARGETS", "LintReport", "lint"]
 
 # Of the shape of the JSON document; it grows when a key changes its meaning or goes.
 SCHEMA = 1
-# Targets whose rules are written down as rules; the others' own compilers answer.
-TARGETS = ("magicmind",)
+# Targets whose rules are written down as rules, or whose parser can be asked; the others' own compilers answer.
+TARGETS = ("magicmind", "tensorrt")
 _SEVERITIES = ("error", "warning", "note")
 
 
@@ -96,7 +97,7 @@ class LintReport(Shown):
 
 
 def lint(path: str | os.PathLike[str], target: str = "magicmind") -> LintReport:
-    """Check an ONNX file, or a whole bundle, against the rules of a target; nothing is run.
+    """Check an ONNX file, or a whole bundle, against the rules of a target; nothing is run or built.
 
     Args:
         path: an ONNX file, or a bundle (a ``Bundle`` or its folder).
@@ -116,8 +117,17 @@ def lint(path: str | os.PathLike[str], target: str = "magicmind") -> LintReport:
             "what the other targets take, their compilers say: compile the model for them",
         )
     from graphforge.onnx_io.blame import blaming
-    from graphforge.targets.magicmind.lint import lint as findings_of
 
     place = os.fspath(path)
     with blaming(place):
-        return LintReport(place, target, tuple(findings_of(Path(place))))
+        return LintReport(place, target, tuple(_rules_of(target)(Path(place))))
+
+
+def _rules_of(target: str) -> Callable[[Path], list[Finding]]:
+    if target == "tensorrt":
+        from graphforge.targets.tensorrt.lint import lint as ask_tensorrt
+
+        return ask_tensorrt
+    from graphforge.targets.magicmind.lint import lint as ask_magicmind
+
+    return ask_magicmind

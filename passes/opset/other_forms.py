@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from graphforge.passes.opset.pool import pool_by_convolution
 from graphforge.passes.opset.resize import resize_by_matrices
+from graphforge.passes.opset.scatter_compared import scatter_by_comparing
 from graphforge.passes.opset.step import Step, StepDown, Values
 
 __all__ = ["OTHER_FORMS"]
@@ -31,6 +32,7 @@ def _of_a_slice(step: Step) -> Values:
 
 OTHER_FORMS: Mapping[str, StepDown] = {
     "as-a-convolution": pool_by_convolution,
+    "as-comparisons": scatter_by_comparing,
     "as-matrix-products": resize_by_matrices,
     "of-a-slice": _of_a_slice,
 }

@@ -95,7 +95,12 @@ def test_broken_configuration_is_found_in_its_file(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("arguments", "message", "note", "code"),
     [
-        (["model.onnx", "--target", "onnx"], "no rules to lint for target 'onnx'", "targets with rules: magicmind", 2),
+        (
+            ["model.onnx", "--target", "onnx"],
+            "no rules to lint for target 'onnx'",
+            "targets with rules: magicmind, tensorrt",
+            2,
+        ),
         (["model.onnx"], "missing option '--target'", "see `graphforge lint --help`", 2),
         (["gone.onnx", "--target", "magicmind"], "gone.onnx does not exist", "give an ONNX file or", 1),
         (["text.onnx", "--target", "magicmind"], "text.onnx is not an ONNX model", "fetch or export", 1),

@@ -588,3 +588,42 @@ def test_a_form_without_another_is_refused_with_its_node_and_a_cure() -> None:
     with pytest.raises(GraphForgeError, match=r"takes wrong samples from four channels on.*RoiAlign node") as caught:
         Pipeline([LegaliseOpset(23, runtime="openvino")]).run(model)
     assert "set the layer's sampling_ratio to a number above 0, such as 2" in caught.value.notes
+
+
+@pytest.mark.parametrize("reduction", ["add", "mul", "max", "min"])
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+@pytest.mark.parametrize("operator", ["ScatterElements", "ScatterND"])
+def test_reductions_of_scatters_are_written_as_comparisons(operator: str, kind: Any, reduction: str) -> None:
+    data, updates = (10 * _f(5, 4)).astype(kind), (10 * _f(6, 4)).astype(kind)
+    rows = np.array([0, 2, -1, 2, 2, 0], dtype=np.int64)
+
+    def build(op: Any, x: Any, new: Any) -> Any:
+        indices = np.broadcast_to(rows[:, None], (6, 4)).copy() if operator == "ScatterElements" else rows[:, None]
+        how = {"axis": 0} if operator == "ScatterElements" else {}
+        return op.node(operator, [x, indices, new], reduction=reduction, **how)
+
+    expected = _run(_legalised(_model(build, [data, updates]), 23), [data, updates])[0]
+    model = _model(build, [data, updates])
+    (record,) = Pipeline([LegaliseOpset(23, runtime="tensorrt")]).run(model)
+    assert operator not in [node.op_type for node in model.graph]
+    assert any("written as comparisons" in note for note in record.notes)
+    np.testing.assert_allclose(_run(ir.to_proto(model), [data, updates])[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_comparisons_may_be_of_a_dynamic_batch_but_not_of_a_dynamic_axis() -> None:
+    def build(op: Any, x: Any, indices: Any, new: Any) -> Any:
+        return op.ScatterElements(x, indices, new, axis=1, reduction="add")
+
+    feeds = [_f(2, 5), np.array([[0, 1, 1], [4, 4, 4]], dtype=np.int64), _f(2, 3)]
+    expected = _run(_legalised(_model(build, feeds), 23), feeds)[0]
+    for axis, fits in ((0, True), (1, False)):
+        model = _model(build, feeds)
+        for value in model.graph.inputs[:1] if axis else model.graph.inputs:
+            assert value.shape is not None
+            value.shape = ir.Shape(["n" if at == axis else size for at, size in enumerate(value.shape)])
+        if fits:
+            Pipeline([LegaliseOpset(23, runtime="tensorrt")]).run(model)
+            np.testing.assert_allclose(_run(ir.to_proto(model), feeds)[0], expected, rtol=1e-5, atol=1e-5)
+        else:
+            with pytest.raises(GraphForgeError, match=r"ScatterElements node.*has no other form.*needs known sizes"):
+                Pipeline([LegaliseOpset(23, runtime="tensorrt")]).run(model)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from graphforge.ir import describe, origins_from_metadata, set_origins
+from graphforge.ir import bodies_of, describe, infer_node, origin_text, origins_from_metadata, set_origins
 
-__all__ = ["NodeIndex", "ParserComplaint", "complaints_of"]
+__all__ = ["NodeIndex", "ParserComplaint", "complaints_of", "culprits"]
 
 # More lines than this say nothing new to a reader.
 _MAX_NOTES = 8
@@ -44,7 +44,7 @@ def complaints_of(parser: Any) -> list[ParserComplaint]:
         unsupported = "UNSUPPORTED_NODE" in str(error.code()) or "Plugin not found" in text
         if text in ("false", "0") or "Plugin not found" in text:
             text = ""
-        quoted = re.search(r'Assertion failed: .*?&& "?(.+?)"?$', text)
+        quoted = re.search(r'&& "?([^"&]+)"?$', text)
         complaints.append(
             ParserComplaint(error.node_name(), error.node_operator(), unsupported, quoted[1] if quoted else text)
         )
@@ -70,6 +70,15 @@ class NodeIndex:
         if node is None:
             return f"node {name!r}"
         return describe(node)
+
+    def origin(self, name: str) -> str:
+        """Where the node of that name comes from, "" when nothing is known."""
+        node = self._nodes.get(name)
+        return "" if node is None else origin_text(node)
+
+    def nodes(self) -> Iterator[ir.Node]:
+        """Every node that has a name."""
+        yield from self._nodes.values()
 
     def operator(self, name: str) -> str:
         """The operator of the node of that name, "" when there is none."""
@@ -101,3 +110,62 @@ class NodeIndex:
         if len(complaints) > _MAX_NOTES:
             notes.append(f"and {len(complaints) - _MAX_NOTES} more")
         return notes
+
+
+def culprits(onnx_file: Path, trt: Any, index: NodeIndex) -> list[str]:
+    """Names of the nodes that the parser refuses by themselves, for refusals that name none.
+
+    Every kind of node (operator, attributes, element types and ranks of what goes in) is parsed as a model of its own,
+    which takes a millisecond.
+    """
+    from graphforge.targets.tensorrt.log import collect_log, vendor_logger
+
+    opset = ir.load(onnx_file).opset_imports.get("", 1)
+    answers: dict[tuple[object, ...], bool] = {}
+    found = []
+    with collect_log():
+        builder = trt.Builder(vendor_logger(trt))
+        for node in index.nodes():
+            infer_node(node, opset)
+            kind = _kind(node)
+            if any(True for _ in bodies_of(node)):
+                continue  # its nodes are tried one by one
+            if kind not in answers:
+                network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+                parser = trt.OnnxParser(network, vendor_logger(trt))
+                answers[kind] = bool(parser.parse(_alone(node, opset)))
+            if not answers[kind] and node.name:
+                found.append(node.name)
+    return found
+
+
+def _kind(node: ir.Node) -> tuple[object, ...]:
+    values = [
+        None if value is None else (value.dtype, None if value.shape is None else len(value.shape))
+        for value in node.inputs
+    ]
+    attributes = sorted((name, str(attribute.value)) for name, attribute in node.attributes.items())
+    return node.domain, node.op_type, tuple(values), tuple(attributes)
+
+
+def _alone(node: ir.Node, opset: int) -> bytes:
+    """A model of that node: what goes in are inputs of the model, save the constants."""
+    import onnx
+
+    proto = ir.to_proto(node)
+    inputs, constants = [], []
+    for value in dict.fromkeys(node.inputs):
+        if value is None or not value.name:
+            continue
+        if value.const_value is not None:
+            constants.append(ir.to_proto(value.const_value))
+            constants[-1].name = value.name
+        else:
+            inputs.append(ir.to_proto(value))
+    outputs = [ir.to_proto(value) for value in node.outputs if value.name]
+    graph = onnx.helper.make_graph([proto], "alone", inputs, outputs, constants)
+    imports = [onnx.helper.make_opsetid("", opset)]
+    if node.domain:
+        imports.append(onnx.helper.make_opsetid(node.domain, 1))
+    made: bytes = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString()
+    return made

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graphforge.errors import GraphForgeError, argument
 from graphforge.last_step import entering
 from graphforge.spec import ShapeSpec
-from graphforge.targets.tensorrt.blame import NodeIndex, complaints_of
+from graphforge.targets.tensorrt.blame import NodeIndex, complaints_of, culprits
 from graphforge.targets.tensorrt.log import Log, collect_log, vendor_logger
 from graphforge.targets.tensorrt.options import BuildSettings
 from graphforge.targets.tensorrt.profile import InputRange, profile_of
@@ -73,7 +73,7 @@ def build_plan(onnx_file: Path, plan_file: Path, options: BuildSettings, shapes:
         parsed = parser.parse_from_file(str(onnx_file))
         parse_seconds = time.perf_counter() - start
         if not parsed:
-            raise _parse_error(parser, onnx_file, options, log)
+            raise _parse_error(trt, parser, onnx_file, options, log)
 
         inputs = tuple(_bound(network.get_input(i)) for i in range(network.num_inputs))
         outputs = tuple(_bound(network.get_output(i)) for i in range(network.num_outputs))
@@ -179,9 +179,12 @@ def _let_attention_decompose(trt: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _parse_error(parser: Any, onnx_file: Path, options: BuildSettings, log: Log) -> GraphForgeError:
+def _parse_error(trt: Any, parser: Any, onnx_file: Path, options: BuildSettings, log: Log) -> GraphForgeError:
     complaints = complaints_of(parser)
     index = NodeIndex(onnx_file)
+    if any(not complaint.node for complaint in complaints):  # then the nodes are asked one by one
+        named = [replace(complaint, node=name) for complaint in complaints for name in culprits(onnx_file, trt, index)]
+        complaints = [*(one for one in complaints if one.node), *named] or complaints
     unsupported = sorted(
         {complaint.operator for complaint in complaints if complaint.unsupported and complaint.operator}
     )

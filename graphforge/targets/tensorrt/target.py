@@ -49,6 +49,7 @@ class TensorRTTarget:
         from graphforge.passes.legalise_opset import LegaliseOpset
         from graphforge.passes.move_transpose_behind_matmul import MoveTransposeBehindMatmul
         from graphforge.passes.reduce_bools_as_integers import ReduceBoolsAsIntegers
+        from graphforge.passes.split_top_k import SplitTopK
         from graphforge.targets.onnx.target import RUNTIME
         from graphforge.targets.precision import precision_passes
         from graphforge.targets.semantic import semantic_passes
@@ -60,9 +61,10 @@ class TensorRTTarget:
             *semantic_passes(options, outputs="padded", nms="portable", fixed_shapes=True, roi_align=roi_align),
             # which element types its own kernels take is not documented; this file is what ONNX Runtime checks
             ComputeWhereKernelsAre(RUNTIME),
-            LegaliseOpset(opset=wanted.opset),
+            LegaliseOpset(opset=wanted.opset, runtime=self.name),
             ComputeWhereKernelsAre(RUNTIME),
             ReduceBoolsAsIntegers(),
+            SplitTopK(),
             FoldConstants(),
             # its integers are symmetric, and it adds biases in float
             *precision_passes(options, RUNTIME, activations="int8", weights="int8", results=False, biases=False),
