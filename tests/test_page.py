@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
+from graphforge.cli.main import run
 from graphforge.diagnosis import Artifact, Diagnosis, diagnose
 from graphforge.diagnosis.program import tape_of_program
 from graphforge.errors import GraphForgeError
 from graphforge.page import render_report, write_report
+from graphforge.page.graph import graph_data
 from graphforge.prepare import prepare, to_ir
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify import verify
 from tests.verify import small
 
-VOID = {"meta", "br", "link", "img"}
+VOID = {"meta", "br", "link", "img", "input"}
 
 
 class Outline(HTMLParser):
@@ -126,7 +132,7 @@ def test_every_part_is_there_and_nothing_is_fetched(tmp_path: Path) -> None:
         assert fact in text
     assert "needs opset" in text
     assert found.references == []
-    assert not {"script", "link", "img", "iframe"} & found.tags
+    assert not {"link", "img", "iframe"} & found.tags
     assert "http" not in path.read_text()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["manifest.json", "model.onnx", "report.html"]
 
@@ -139,6 +145,98 @@ def test_a_failure_stands_first_and_the_first_departure_is_marked(tmp_path: Path
     assert any("output logits" in text for text in found.texts)
     assert page.count('class="first"') == 1
     assert "wrong here" in found.texts
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """The graph that the page draws."""
+    found: dict[str, Any] = json.loads(page.partition('id="graph-data">')[2].partition("</script>")[0])
+    return found
+
+
+def test_the_graph_knows_modules_lines_shapes_and_errors(tmp_path: Path) -> None:
+    _, diff = bundle(tmp_path)
+    page = write_report(tmp_path, diff=diff, seconds={"a node": 1e-6}).read_text()
+    graph = data_of(page)
+    model = onnx.load(tmp_path / "model.onnx")
+    assert [node["op"] for node in graph["nodes"]] == [node.op_type for node in model.graph.node]
+    conv = next(node for node in graph["nodes"] if node["op"] == "Conv")
+    assert conv["path"][0] == "body"
+    assert "small.py" in conv["from"][0]
+    assert any("constant" in read for read in conv["reads"])
+    assert all(max(node["in"], default=-1) < index for index, node in enumerate(graph["nodes"]))
+    assert 0 <= max(row["error"] for row in graph["depth"]) < 1e-5
+    assert 'id="picture"' in page
+    assert "MIT" in page or "Permission is hereby granted" in page
+    assert len(page) < 2_000_000
+
+
+def test_a_wrong_value_has_its_error_in_the_graph(tmp_path: Path) -> None:
+    _, diff = bundle(tmp_path, spoiled=True)
+    graph = data_of(write_report(tmp_path, diff=diff).read_text())
+    assert max(row["error"] for row in graph["depth"]) > 1e-3
+    assert any((node["error"] or 0) > 1e-3 for node in graph["nodes"])
+
+
+def test_names_from_the_file_do_not_end_the_script(tmp_path: Path) -> None:
+    bundle(tmp_path)
+    model = onnx.load(tmp_path / "model.onnx")
+    model.graph.node[0].name = "</script><script>alert(1)</script>"
+    onnx.save(model, tmp_path / "model.onnx")
+    page = write_report(tmp_path).read_text()
+    outline(page)
+    assert "<script>alert" not in page
+    assert data_of(page)["nodes"][0]["name"] == "</script><script>alert(1)</script>"
+
+
+def test_long_runs_are_folded(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"], name=f"n{i}") for i in range(500)]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("v0", "v500")]
+    graph = helper.make_graph(nodes, "long", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "long.onnx")
+    data = graph_data(tmp_path / "long.onnx")
+    tops = Counter(node["path"][0] for node in data["nodes"])
+    assert len(tops) == 13
+    assert max(tops.values()) == 40
+    assert data["nodes"][0]["gives"] == ["v1: float[2]"]
+
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return self.bn(self.conv(x)).relu().mean((2, 3))
+
+def build():
+    torch.manual_seed(0)
+    return Net().eval()
+"""
+
+
+def test_with_the_model_it_has_errors_times_and_rewrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(NET)
+    assert run(["compile", "net.py:build", "--input", "x:2x3x8x8", "--dynamic", "x:0=1..4", "-o", "out"]) == 0
+    assert run(["report", "out", "net.py:build", "-o", "page.html"]) == 0
+    page = Path("page.html").read_text()
+    graph = data_of(page)
+    conv = next(node for node in graph["nodes"] if node["op"] == "Conv")
+    assert conv["error"] is not None
+    assert conv["error"] < 1e-5
+    assert any(node["seconds"] for node in graph["nodes"])
+    done = [graph["rewrites"][number] for number in conv["rewrites"]]
+    assert "fold-batch-norm" in [one["pass_name"] for one in done]
+    assert any("BatchNormalization(" in line for one in done for line in one["before"])
+    text = "\n".join(outline(page).texts)
+    assert "Error along the depth of the network" in text
+    (again,) = [line for line in text.splitlines() if line.startswith("graphforge compile ")]
+    assert run([*shlex.split(again)[1:], "-o", "again"]) == 0
 
 
 def test_text_from_the_manifest_is_no_markup(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from graphforge.spec import ShapeSpec, TensorSpec
 ROOT = Path(graphforge.__file__).resolve().parent.parent
 # Files whose strings are command lines: ours that show a fault again, and those of other programs.
 _COMMAND_LINES = (
+    "graphforge/page/commands.py",
     "graphforge/reproducer.py",
     "graphforge/targets/magicmind/shell.py",
     "graphforge/verbs/replay_line.py",

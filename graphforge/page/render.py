@@ -1,12 +1,14 @@
-"""One bundle as one HTML page: what was done, how close it came, where it departs.  No script, nothing fetched."""
+"""One bundle as one HTML page: the verdict, the graph, where it departs, what was done.  Nothing is fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import argument
+from graphforge.page.commands import commands_of
 from graphforge.runners.recorded import read_manifest
 from graphforge.verify.pages import write_page_to
 
@@ -18,13 +20,24 @@ __all__ = ["render_report", "write_report"]
 _TEMPLATE = "page.html.jinja"
 
 
-def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: Shown | None = None) -> Path:
+def write_report(
+    bundle: Path | str,
+    output: Path | str | None = None,
+    *,
+    diff: Shown | None = None,
+    rewrites: Sequence[Mapping[str, Any]] = (),
+    seconds: Mapping[str, float] | None = None,
+    pictures: Sequence[tuple[str, bytes]] = (),
+) -> Path:
     """Write ``report.html`` into the bundle (or elsewhere).
 
     Args:
         bundle: folder made by ``graphforge compile``.
         output: file to write; None is ``report.html`` in the bundle.
         diff: layer-wise diff to show as well.
+        rewrites: what passes did, as ``graph_data`` takes it.
+        seconds: time of each node, by its name.
+        pictures: results drawn: what each shows, and the PNG.
 
     Returns:
         The file written.
@@ -34,21 +47,38 @@ def write_report(bundle: Path | str, output: Path | str | None = None, *, diff: 
     """
     folder = Path(bundle)
     manifest = read_manifest(folder, unverified=True)
-    page = render_report(manifest, opset=_opset(folder, manifest), diff=None if diff is None else diff.to_dict())
+    plain = None if diff is None else diff.to_dict()
+    page = render_report(
+        manifest,
+        opset=_opset(folder, manifest),
+        diff=plain,
+        graph=_graph(folder, manifest, plain, rewrites, seconds),
+        pictures=pictures,
+        folder=folder,
+    )
     target = folder / "report.html" if output is None else Path(output)
     return write_page_to(target, page, way_out=f"choose another place: {argument('output', 'FILE')}")
 
 
 def render_report(
-    manifest: Mapping[str, Any], *, opset: Mapping[str, Any] | None = None, diff: Mapping[str, Any] | None = None
+    manifest: Mapping[str, Any],
+    *,
+    opset: Mapping[str, Any] | None = None,
+    diff: Mapping[str, Any] | None = None,
+    graph: Mapping[str, Any] | None = None,
+    pictures: Sequence[tuple[str, bytes]] = (),
+    folder: Path | None = None,
 ) -> str:
-    """The page for a manifest; ``opset`` and ``diff`` are the JSON forms of their reports."""
+    """The page for a manifest; ``opset``, ``diff`` and ``graph`` are in the form of plain data."""
+    import base64
+
     import jinja2
+    from markupsafe import Markup
 
     from graphforge.shown import short_source
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("graphforge", "."),
+        loader=jinja2.PackageLoader("graphforge.page", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -81,7 +111,34 @@ def render_report(
         versions=manifest.get("versions", {}),
         opset=opset,
         diff=diff,
+        graph=graph,
+        # "<" in the data would let it end its element
+        graph_json=Markup(json.dumps(graph, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")),
+        layout_engine=Markup(_beside("vendor/dagre.min.js")) if graph else "",
+        script=Markup(_beside("page.js")) if graph else "",
+        licence=_beside("vendor/dagre.LICENSE") if graph else "",
+        pictures=[(title, base64.b64encode(content).decode()) for title, content in pictures],
+        commands=commands_of(manifest, folder),
     )
+
+
+def _beside(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _graph(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    diff: Mapping[str, Any] | None,
+    rewrites: Sequence[Mapping[str, Any]],
+    seconds: Mapping[str, float] | None,
+) -> dict[str, Any] | None:
+    """The graph of the bundle's ONNX file; None where there is none."""
+    from graphforge.page.graph import graph_data
+
+    names = [*manifest.get("files", ()), "model.unverified.onnx"]
+    path = next((folder / name for name in names if name.endswith(".onnx") and (folder / name).is_file()), None)
+    return None if path is None else graph_data(path, diff=diff, rewrites=rewrites, seconds=seconds)
 
 
 def _opset(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:

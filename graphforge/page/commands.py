@@ -1,0 +1,49 @@
+"""The commands that do it again, from what a manifest records: compile, and where it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["commands_of"]
+
+
+def commands_of(manifest: Mapping[str, Any], folder: Path | None) -> list[tuple[str, str]]:
+    """What each does, and the command line; none for a model that was in memory only."""
+    model = manifest.get("model", {})
+    if not model.get("spec"):
+        return []
+    what = [str(model["spec"]), *_inputs(manifest)]
+    if model.get("kwargs"):
+        what += ["--kwargs", json.dumps(model["kwargs"])]
+    checkpoint = model.get("checkpoint")
+    if checkpoint:
+        what += ["--checkpoint", str(checkpoint.get("path", "") if isinstance(checkpoint, dict) else checkpoint)]
+    target = manifest.get("target", {})
+    asked = ["--target", str(target["name"])] if target.get("name", "onnx") != "onnx" else []
+    for name in ("opset", "precision", "outputs", "nms"):
+        if target.get(name):
+            asked += [f"--{name}", str(target[name])]
+    where = str(folder) if folder is not None else "BUNDLE"
+    file = next((name for name in manifest.get("files", ()) if name.endswith(".onnx")), "model.onnx")
+    return [
+        ("compile it again", shlex.join(["graphforge", "compile", *what, *asked])),
+        ("which layer, line and node is wrong", shlex.join(["graphforge", "diff", *what, "--against", where])),
+        ("which pass and rewrite is wrong", shlex.join(["graphforge", "bisect", *what, *asked])),
+        ("the smallest part that ONNX Runtime gets wrong", shlex.join(["graphforge", "reduce", f"{where}/{file}"])),
+        ("this page with errors, times and rewrites", shlex.join(["graphforge", "report", where, *what])),
+    ]
+
+
+def _inputs(manifest: Mapping[str, Any]) -> list[str]:
+    parts: list[str] = []
+    dynamic: list[str] = []
+    for value in manifest.get("inputs", ()):
+        parts += ["--input", f"{value['name']}:{'x'.join(map(str, value['shape']))}:{value['dtype']}"]
+        for axis, dim in value.get("dynamic", {}).items():
+            step = f"/{dim['step']}" if dim.get("step", 1) > 1 else ""
+            dynamic += ["--dynamic", f"{value['name']}:{axis}={dim['name']}:{dim['low']}..{dim['high']}{step}"]
+    return [*parts, *dynamic]

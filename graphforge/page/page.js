@@ -1,0 +1,321 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("graph-data").textContent);
+  const nodes = data.nodes;
+  const byId = (id) => document.getElementById(id);
+  const svg = byId("picture");
+  const escape = (text) => String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+  const SEP = "\u001f";
+  const open = new Set();
+  const MOST = 1200;
+  let mode = nodes.some((n) => n.error !== null) ? "error" : nodes.some((n) => n.seconds) ? "time" : "dtype";
+  let selected = null;
+  let view = null;
+  let items = new Map();
+
+  // The modules: key of a path -> its nodes
+  const groups = new Map();
+  nodes.forEach((node, index) => {
+    for (let depth = 1; depth <= node.path.length; depth++) {
+      const key = node.path.slice(0, depth).join(SEP);
+      if (!groups.has(key)) groups.set(key, []);
+      groups.get(key).push(index);
+    }
+  });
+  const idOf = (key) => (typeof key === "number" ? `n${key}` : `g${key}`);
+  const keyOf = (element) => (element.dataset.key[0] === "n" ? Number(element.dataset.key.slice(1)) : element.dataset.key.slice(1));
+  const shownAs = (index) => {
+    const path = nodes[index].path;
+    for (let depth = 1; depth <= path.length; depth++) {
+      const key = path.slice(0, depth).join(SEP);
+      if (!open.has(key) && groups.get(key).length > 1) return key;
+    }
+    return index;
+  };
+  const countShown = () => new Set(nodes.map((_, index) => shownAs(index))).size;
+  // Unfold from the outside in, while all of it can still be taken in at a glance
+  for (let depth = 1; depth < 9; depth++) {
+    const keys = [...groups.keys()].filter((key) => key.split(SEP).length === depth && groups.get(key).length > 1);
+    if (!keys.length) break;
+    keys.forEach((key) => open.add(key));
+    if (countShown() > 60) { keys.forEach((key) => open.delete(key)); break; }
+  }
+  if (countShown() < 2) [...groups.keys()].filter((key) => !key.includes(SEP)).forEach((key) => open.add(key));
+
+  const PALETTE = ["#cfe3f7", "#d9f0d3", "#fde9c4", "#f4d5e6", "#e3dcf5", "#d5eff0", "#f7dcd1", "#e6e6e6"];
+  const dtypes = [...new Set(nodes.map((n) => n.dtype))].sort();
+  const most = (values) => values.reduce((a, b) => Math.max(a, b), 0);
+  const slowest = most(nodes.map((n) => n.seconds || 0));
+  const ramp = (share) => {
+    const mix = (a, b) => Math.round(a + (b - a) * Math.min(Math.max(share, 0), 1));
+    return `rgb(${mix(240, 245)},${mix(246, 150)},${mix(250, 130)})`;
+  };
+  const errorShare = (error) => (error > 0 ? (Math.log10(error) + 9) / 9 : 0);
+  const colour = (indices) => {
+    const these = indices.map((i) => nodes[i]);
+    if (mode === "error") {
+      const found = these.filter((n) => n.error !== null);
+      return found.length ? ramp(errorShare(most(found.map((n) => n.error)))) : "#e9ecee";
+    }
+    if (mode === "time") return slowest ? ramp(these.reduce((sum, n) => sum + (n.seconds || 0), 0) / slowest) : "#e9ecee";
+    const kinds = new Set(these.map((n) => n.dtype));
+    return kinds.size === 1 ? PALETTE[dtypes.indexOf(these[0].dtype) % PALETTE.length] : "#f4f6f7";
+  };
+  const number = (value) => (value === 0 ? "0" : Number(value).toPrecision(3));
+  const legend = () => {
+    const swatch = (fill, text) => `<span class="swatch" style="background:${fill}"></span>${escape(text)} `;
+    if (mode === "error") return swatch(ramp(0), "1e-9 or less") + swatch(ramp(0.5), "3e-5") + swatch(ramp(1), "1 or more, of the largest magnitude") + swatch("#e9ecee", "not compared");
+    if (mode === "time") return swatch(ramp(0), "0") + swatch(ramp(1), `${number(slowest * 1e6)} µs or more`);
+    return dtypes.map((kind, i) => swatch(PALETTE[i % PALETTE.length], kind)).join("");
+  };
+
+  const layout = () => {
+    const graph = new dagre.graphlib.Graph();
+    graph.setGraph({ rankdir: "TB", nodesep: 14, ranksep: 26, marginx: 12, marginy: 12 });
+    graph.setDefaultEdgeLabel(() => ({}));
+    items = new Map();
+    nodes.forEach((node, index) => {
+      const key = shownAs(index);
+      if (!items.has(key)) items.set(key, { key, indices: [] });
+      items.get(key).indices.push(index);
+    });
+    for (const item of items.values()) {
+      const single = typeof item.key === "number";
+      const node = nodes[item.indices[0]];
+      item.title = single ? node.op : item.key.split(SEP).pop();
+      item.below = single ? node.path.slice(-2).join(".") : `${item.indices.length} nodes`;
+      item.width = Math.min(Math.max(item.title.length * 8.4 + (single ? 0 : 16), item.below.length * 6.2) + 20, 230);
+      graph.setNode(idOf(item.key), { width: item.width, height: 38 });
+    }
+    const drawn = new Set();
+    nodes.forEach((node, index) => {
+      const to = shownAs(index);
+      node.in.forEach((maker) => {
+        const from = shownAs(maker);
+        const id = `${idOf(from)}>${idOf(to)}`;
+        if (from !== to && !drawn.has(id)) { drawn.add(id); graph.setEdge(idOf(from), idOf(to)); }
+      });
+    });
+    dagre.layout(graph);
+    return graph;
+  };
+  const short = (text, width, letter) => {
+    const fits = Math.floor((width - 14) / letter);
+    return text.length > fits ? text.slice(0, Math.max(fits - 1, 1)) + "…" : text;
+  };
+  const draw = (keep) => {
+    const graph = layout();
+    const box = graph.graph();
+    const edges = graph.edges().map((edge) => {
+      const points = graph.edge(edge).points;
+      return `<path class="edge" d="M${points.map((p) => `${p.x.toFixed(1)},${p.y.toFixed(1)}`).join("L")}"/>`;
+    });
+    const boxes = [...items.values()].map((item) => {
+      const at = graph.node(idOf(item.key));
+      item.x = at.x; item.y = at.y;
+      const group = typeof item.key !== "number";
+      const wrong = item.indices.some((i) => nodes[i].wrong);
+      const label = group ? `module ${item.key.split(SEP).join(".")}, ${item.indices.length} nodes, folded` : `${item.title} node ${nodes[item.indices[0]].name}`;
+      const title = (group ? "▸ " : "") + short(item.title, item.width, 8.4);
+      const below = short(item.below, item.width, 6.2);
+      return `<g class="item${group ? " group" : ""}${wrong ? " wrong" : ""}" role="button" tabindex="-1" data-key="${escape(idOf(item.key))}" aria-label="${escape(`${title} ${below}: ${label}${wrong ? ", wrong here" : ""}`)}" transform="translate(${(at.x - item.width / 2).toFixed(1)},${(at.y - 19).toFixed(1)})">` +
+        `<rect width="${item.width.toFixed(1)}" height="38" rx="6" fill="${colour(item.indices)}"/>` +
+        `<text x="9" y="16" class="title">${escape(title)}</text> <text x="9" y="31">${escape(below)}</text></g>`;
+    });
+    svg.innerHTML = `<g>${edges.join("")}</g><g>${boxes.join("")}</g>`;
+    if (!keep || !view) view = { x: 0, y: 0, w: box.width || 100, h: box.height || 100 };
+    if (!keep) fit(box);
+    look();
+    byId("legend").innerHTML = legend();
+    byId("counted").textContent = `${nodes.length} nodes, shown as ${items.size}`;
+    mark();
+  };
+  const fit = (box) => {
+    const shape = svg.getBoundingClientRect();
+    const scale = Math.max(box.width / shape.width, Math.min(box.height / shape.height, 1.6), 0.6);
+    view = { w: shape.width * scale, h: shape.height * scale };
+    view.x = (box.width - view.w) / 2; view.y = -6;
+  };
+  const look = () => svg.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
+  const zoom = (factor, fx = 0.5, fy = 0.5) => {
+    view.x += view.w * (1 - factor) * fx; view.y += view.h * (1 - factor) * fy;
+    view.w *= factor; view.h *= factor; look();
+  };
+  const centre = (item) => { view.x = item.x - view.w / 2; view.y = item.y - view.h / 2; look(); };
+  const mark = () => {
+    const all = [...svg.querySelectorAll(".item")];
+    let current = null;
+    all.forEach((one) => {
+      const on = selected !== null && one.dataset.key === idOf(selected);
+      one.classList.toggle("selected", on);
+      one.setAttribute("tabindex", "-1");
+      if (on) current = one;
+    });
+    (current || all[0])?.setAttribute("tabindex", "0");
+  };
+  const list = (title, texts) => texts.length ? `<h4>${escape(title)}</h4><ul>${texts.map((t) => `<li class="mono">${escape(t)}</li>`).join("")}</ul>` : "";
+  const parents = (index) => {
+    const path = nodes[index].path;
+    const keys = [];
+    for (let depth = 1; depth <= path.length; depth++) {
+      const key = path.slice(0, depth).join(SEP);
+      if (groups.get(key).length > 1) keys.push(key);
+    }
+    return keys;
+  };
+  const describe = (key) => {
+    const panel = byId("chosen");
+    if (typeof key === "number") {
+      const node = nodes[key];
+      const facts = [];
+      if (node.status) facts.push(`${node.status}${node.error !== null ? `, max rel ${number(node.error)}` : ""}`);
+      if (node.wrong) facts.push("the file is wrong here");
+      if (node.seconds) facts.push(`${number(node.seconds * 1e6)} µs`);
+      const told = node.rewrites.map((i) => data.rewrites[i]);
+      panel.innerHTML = `<h3>${escape(node.op)}</h3><p class="mono">${escape(node.name)}</p>` +
+        (facts.length ? `<p>${escape(facts.join("; "))}</p>` : "") + list("Comes from", node.from) + list("Reads", node.reads) + list("Gives", node.gives) +
+        (node.attributes ? `<h4>Attributes</h4><p class="mono">${escape(node.attributes)}</p>` : "") +
+        (told.length ? `<h4>Passes that touched it</h4>` + told.map((r) => `<p>${escape(r.pass_name)}${r.rule ? ` (${escape(r.rule)})` : ""}, rewrite ${r.number}</p><pre>${r.before.map((l) => `<del>- ${escape(l)}</del>\n`).join("")}${r.after.map((l) => `<ins>+ ${escape(l)}</ins>\n`).join("")}</pre>`).join("") : "") +
+        parents(key).slice(-1).map((k) => `<p><button type="button" data-fold="${escape(k)}">Fold ${escape(k.split(SEP).join("."))}</button></p>`).join("");
+    } else {
+      const inside = groups.get(key).map((i) => nodes[i]);
+      const kinds = {};
+      inside.forEach((n) => { kinds[n.op] = (kinds[n.op] || 0) + 1; });
+      const worst = inside.filter((n) => n.error !== null);
+      const seconds = inside.reduce((sum, n) => sum + (n.seconds || 0), 0);
+      panel.innerHTML = `<h3>${escape(key.split(SEP).join("."))}</h3><p>${inside.length} nodes` +
+        (worst.length ? `; largest max rel ${number(most(worst.map((n) => n.error)))}` : "") + (seconds ? `; ${number(seconds * 1e6)} µs` : "") + `</p>` +
+        list("Operators", Object.entries(kinds).sort((a, b) => b[1] - a[1]).map(([k, n]) => `${n} × ${k}`)) +
+        `<p><button type="button" data-unfold="${escape(key)}">Unfold</button></p>`;
+    }
+  };
+  const choose = (key, focus) => {
+    selected = key;
+    mark();
+    describe(key);
+    if (focus) svg.querySelector(".item.selected")?.focus({ preventScroll: true });
+  };
+  const unfold = (key) => {
+    open.add(key);
+    if (countShown() > MOST) {
+      open.delete(key);
+      byId("told").textContent = `More than ${MOST} boxes at once: fold another module first.`;
+      return;
+    }
+    draw(true);
+    const first = groups.get(key)[0];
+    choose(shownAs(first), true);
+    centre(items.get(shownAs(first)));
+    byId("told").textContent = `${key.split(SEP).join(".")} unfolded`;
+  };
+  const fold = (key) => {
+    [...open].filter((one) => one === key || one.startsWith(key + SEP)).forEach((one) => open.delete(one));
+    draw(true);
+    choose(key, true);
+    centre(items.get(shownAs(groups.get(key)[0])));
+    byId("told").textContent = `${key.split(SEP).join(".")} folded`;
+  };
+  const reveal = (index) => {
+    parents(index).forEach((key) => open.add(key));
+    draw(true);
+    choose(index, false);
+    centre(items.get(index));
+    byId("told").textContent = `${nodes[index].op} ${nodes[index].name}`;
+  };
+
+  svg.addEventListener("click", (event) => {
+    const item = event.target.closest(".item");
+    if (item && !moved) choose(keyOf(item), true);
+  });
+  svg.addEventListener("dblclick", (event) => {
+    const item = event.target.closest(".item.group");
+    if (item) unfold(keyOf(item));
+  });
+  svg.addEventListener("keydown", (event) => {
+    const steps = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
+    const all = [...svg.querySelectorAll(".item")];
+    const place = all.indexOf(document.activeElement);
+    if (event.key in steps && place >= 0) {
+      const next = all[(place + steps[event.key] + all.length) % all.length];
+      choose(keyOf(next), true);
+      centre(items.get(keyOf(next)));
+    } else if ((event.key === "Enter" || event.key === " ") && place >= 0) {
+      const key = keyOf(all[place]);
+      if (typeof key === "string") unfold(key); else choose(key, true);
+    } else if (event.key === "+" || event.key === "=") zoom(0.8);
+    else if (event.key === "-") zoom(1.25);
+    else return;
+    event.preventDefault();
+  });
+  svg.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    const shape = svg.getBoundingClientRect();
+    zoom(event.deltaY > 0 ? 1.15 : 0.87, (event.clientX - shape.left) / shape.width, (event.clientY - shape.top) / shape.height);
+  }, { passive: false });
+  let from = null;
+  let moved = false;
+  svg.addEventListener("pointerdown", (event) => { from = { x: event.clientX, y: event.clientY }; moved = false; });
+  window.addEventListener("pointermove", (event) => {
+    if (!from) return;
+    const shape = svg.getBoundingClientRect();
+    const dx = event.clientX - from.x;
+    const dy = event.clientY - from.y;
+    if (!moved && Math.abs(dx) + Math.abs(dy) < 4) return;
+    moved = true;
+    view.x -= (dx * view.w) / shape.width; view.y -= (dy * view.h) / shape.height;
+    from = { x: event.clientX, y: event.clientY };
+    look();
+  });
+  window.addEventListener("pointerup", () => { from = null; });
+  byId("chosen").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button?.dataset.unfold !== undefined) unfold(button.dataset.unfold);
+    if (button?.dataset.fold !== undefined) fold(button.dataset.fold);
+  });
+  byId("zoom-in").addEventListener("click", () => zoom(0.8));
+  byId("zoom-out").addEventListener("click", () => zoom(1.25));
+  byId("fold-all").addEventListener("click", () => { open.clear(); selected = null; draw(false); });
+  byId("whole").addEventListener("click", () => draw(false));
+  document.querySelectorAll("input[name=colour]").forEach((input) => {
+    input.checked = input.value === mode;
+    input.disabled = (input.value === "error" && !nodes.some((n) => n.error !== null)) || (input.value === "time" && !slowest);
+    input.addEventListener("change", () => { mode = input.value; draw(true); });
+  });
+  const search = byId("search");
+  search.addEventListener("input", () => {
+    const text = search.value.trim().toLowerCase();
+    const hits = text ? nodes.map((n, i) => [n, i]).filter(([n]) => [n.name, n.op, n.path.join("."), ...n.from].some((t) => t.toLowerCase().includes(text))) : [];
+    byId("hits").innerHTML = hits.slice(0, 40).map(([n, i]) => `<li><button type="button" data-node="${i}">${escape(n.op)} <span class="mono">${escape(n.name)}</span></button></li>`).join("");
+    byId("told").textContent = text ? `${hits.length} found${hits.length > 40 ? ", 40 shown" : ""}` : "";
+  });
+  byId("hits").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) reveal(Number(button.dataset.node));
+  });
+
+  // The error along the depth of the network
+  const depth = data.depth.filter((row) => row.error !== null);
+  const plot = byId("depth");
+  if (plot && depth.length) {
+    const low = -9;
+    const high = Math.max(0, Math.ceil(Math.log10(most(depth.map((row) => row.error)) || 1)));
+    const x = (i) => 52 + (i / Math.max(depth.length - 1, 1)) * 836;
+    const y = (error) => 14 + ((high - Math.max(error > 0 ? Math.log10(error) : low, low)) / (high - low)) * 180;
+    const lines = [];
+    for (let power = low; power <= high; power += 1) {
+      const at = 14 + ((high - power) / (high - low)) * 180;
+      lines.push(`<line x1="52" x2="888" y1="${at}" y2="${at}" class="grid"/>` + (power % 3 === 0 ? `<text x="46" y="${at + 4}" text-anchor="end">1e${power}</text>` : ""));
+    }
+    const colours = { equal: "point", "wrong here": "point bad", inherited: "point bad", departs: "point bad" };
+    plot.innerHTML = lines.join("") + `<path class="curve" d="M${depth.map((row, i) => `${x(i).toFixed(1)},${y(row.error).toFixed(1)}`).join("L")}"/>` +
+      depth.map((row, i) => `<circle class="${colours[row.status] || "point"}" data-node="${row.node ?? ""}" cx="${x(i).toFixed(1)}" cy="${y(row.error).toFixed(1)}" r="3.5"><title>${escape(`${row.name}: ${number(row.error)}, ${row.status}, ${row.source}`)}</title></circle>`).join("");
+    plot.addEventListener("click", (event) => {
+      const index = event.target.dataset.node;
+      if (index) { reveal(Number(index)); svg.scrollIntoView({ block: "center" }); }
+    });
+  }
+  draw(false);
+  const culprit = nodes.findIndex((node) => node.wrong);
+  if (culprit >= 0) reveal(culprit);
+})();
