@@ -22,9 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphforge.frontend.quantised import STORED, Grid, grid_of, off_grid, quantised
+from graphforge.frontend.quantised import STORED, Grid, from_steps, grid_of, off_grid, quantised
 
 __all__ = ["traceable_functions"]
+
+_QUANTISED = {stored: dtype for dtype, stored in STORED.items()}
 
 
 @contextmanager
@@ -40,7 +42,11 @@ def traceable_functions() -> Iterator[None]:
     shape_as_tensor, check_tensor_all = library._shape_as_tensor, library._check_tensor_all
     setitem = tensors.__setitem__
     quantize, dequantize, int_repr = library.quantize_per_tensor, tensors.dequantize, tensors.int_repr
-    quantize_channels = library.quantize_per_channel
+    quantize_channels, dequantize_function = library.quantize_per_channel, library.dequantize
+    made_of_numbers, made_by_channel = (
+        library._make_per_tensor_quantized_tensor,
+        library._make_per_channel_quantized_tensor,
+    )
     average = functional.adaptive_avg_pool1d  # which `interpolate` of mode area calls by this name as well
 
     def traced_linspace(start: Any, end: Any, steps: Any, **keywords: Any) -> Any:
@@ -96,10 +102,28 @@ def traceable_functions() -> Iterator[None]:
         by, offset = scales.to(torch.float32).view(shape), zero_points.to(torch.float32).view(shape)
         return _quantised(x * (1 / by) + offset, by, offset, dtype)
 
+    def traced_of_numbers(x: Tensor, scale: float, zero_point: int) -> Tensor:
+        if not _is_traced(x):
+            return made_of_numbers(x, scale, zero_point)  # type: ignore[no-any-return]
+        return from_steps(x.to(torch.float32), Grid(float(scale), int(zero_point), _QUANTISED[x.dtype]))
+
+    def traced_by_channel(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+        if not _is_traced(x):
+            return made_by_channel(x, scale, zero_point, axis)  # type: ignore[no-any-return]
+        shape = [-1 if place == axis % x.dim() else 1 for place in range(x.dim())]
+        by, offset = scale.to(torch.float32).view(shape), zero_point.to(torch.float32).view(shape)
+        return _quantised(x.to(torch.float32), by, offset, _QUANTISED[x.dtype])
+
     def traced_dequantize(self: Tensor) -> Tensor:
         if grid_of(self) is not None:
             return off_grid(self)
         return self if hasattr(self, "_graphforge_numbers") else dequantize(self)
+
+    def traced_dequantize_function(x: Any) -> Any:
+        if isinstance(x, list | tuple):
+            return [traced_dequantize_function(one) for one in x]
+        known = grid_of(x) is not None or hasattr(x, "_graphforge_numbers")
+        return traced_dequantize(x) if known else dequantize_function(x)
 
     def traced_int_repr(self: Tensor) -> Tensor:
         grid = grid_of(self)
@@ -124,6 +148,9 @@ def traceable_functions() -> Iterator[None]:
     tensors.__setitem__ = traced_setitem
     library.quantize_per_tensor, library.quantize_per_channel = traced_quantize, traced_quantize_channels
     tensors.dequantize, tensors.int_repr = traced_dequantize, traced_int_repr
+    library.dequantize = traced_dequantize_function
+    library._make_per_tensor_quantized_tensor = traced_of_numbers
+    library._make_per_channel_quantized_tensor = traced_by_channel
     functional.adaptive_avg_pool1d = traced_average
     tensors.__deepcopy__ = traced_deepcopy
     if described is not None and shaped is not None:
@@ -144,6 +171,9 @@ def traceable_functions() -> Iterator[None]:
         tensors.__setitem__ = setitem
         library.quantize_per_tensor, library.quantize_per_channel = quantize, quantize_channels
         tensors.dequantize, tensors.int_repr = dequantize, int_repr
+        library.dequantize = dequantize_function
+        library._make_per_tensor_quantized_tensor = made_of_numbers
+        library._make_per_channel_quantized_tensor = made_by_channel
 
 
 def _quantised(steps: Tensor, scale: Tensor, zero_point: Any, dtype: torch.dtype) -> Tensor:

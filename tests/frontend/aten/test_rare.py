@@ -143,6 +143,19 @@ def test_quantised_by_channel_inside_a_model(dtype: torch.dtype) -> None:
     lower_and_compare(forward, (x,))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_quantised_tensors_made_of_their_numbers(dtype: torch.dtype) -> None:
+    scales, zeros = torch.tensor([0.1, 0.25, 0.5]), torch.tensor([3, 0, 1])
+
+    def forward(x: Tensor) -> Any:
+        library: Any = torch
+        whole = library._make_per_tensor_quantized_tensor(x, 0.1, 8)
+        channels = library._make_per_channel_quantized_tensor(x, scales, zeros, 0)
+        return torch.dequantize(whole), whole.int_repr(), channels.dequantize(), torch.dequantize([channels, whole])
+
+    lower_and_compare(forward, (torch.arange(100, 118, dtype=dtype).view(3, 6),))
+
+
 def test_ties_of_quantised_numbers() -> None:
     x = torch.arange(-200, 200) / 8.0
     lower_and_compare(lambda x: torch.quantize_per_tensor(x, 0.25, 3, torch.quint8).int_repr(), (x,))
