@@ -136,7 +136,7 @@ class Resize(Step):
 
     def apply(self, seen: Seen) -> Seen:
         """As every step."""
-        wanted = self._target(seen.size)
+        wanted = _bounded(self, self._target(seen.size))
         if self.filter == "bilinear":
             pixels = resized(seen.pixels, wanted)
         else:
@@ -186,6 +186,7 @@ class Pad(Step):
                 f"pre-processing: pad goes up to {wanted[0]}x{wanted[1]}, but the picture has {own[0]}x{own[1]}",
                 "resize it inside that size first",
             )
+        wanted = _bounded(self, (wanted[0], wanted[1]))
         left, top = ((wanted[0] - own[0]) // 2, (wanted[1] - own[1]) // 2) if self.where == "centre" else (0, 0)
         shape = (wanted[1], wanted[0], seen.pixels.shape[2])
         pixels = np.empty(shape, seen.pixels.dtype)
@@ -508,8 +509,6 @@ def prepared(steps: Sequence[Step], picture: Array, box: Sequence[float] | None 
     seen = Seen(picture, Placement(), (looked_at[0], looked_at[1], looked_at[2], looked_at[3]))
     for step in steps:
         seen = step.apply(seen)
-        if math.prod(seen.pixels.shape[:2]) > _MOST_PIXELS:
-            raise GraphForgeError(f"pre-processing: after {step.name} there are {seen.pixels.shape} numbers")
     return np.ascontiguousarray(seen.pixels), seen.placement
 
 
@@ -577,6 +576,16 @@ def _fixes_size(steps: Sequence[Step]) -> bool:
 def _given(step: Step, size: Size | None) -> Size:
     if size is None:
         raise GraphForgeError(f"pre-processing: {step.name} has no size", "write it: size = [width, height]")
+    return _bounded(step, size)
+
+
+def _bounded(step: Step, size: Size) -> Size:
+    """The size, seen to be one that a model may take, before memory is asked for."""
+    if math.prod(size) > _MOST_PIXELS:
+        raise GraphForgeError(
+            f"pre-processing: {step.name} makes a picture of {size[0]}x{size[1]}, beyond {_MOST_PIXELS:,} pixels",
+            "is the size right, and is the picture of an extreme ratio?",
+        )
     return size
 
 

@@ -41,7 +41,9 @@ class OneEuro:
     _speed: Array | None = None
 
     def __call__(self, points: Array) -> Array:
-        """[P, 2], smoothed; the first come back as they are."""
+        """[P, 2], smoothed; the first come back as they are, and so do points that are NaN or infinite."""
+        if not np.isfinite(points).all():
+            return points
         if self._points is None or self._speed is None:
             self._points, self._speed = points.copy(), np.zeros_like(points)
             return points
@@ -172,7 +174,7 @@ class PoseTracker:
             alike = self._alike(last, poses)
             for place in np.argsort(-alike, axis=None, kind="stable"):
                 which, index = divmod(int(place), len(poses))
-                if alike[which, index] <= self.similar:
+                if not alike[which, index] > self.similar:  # NaN, too, which stands last
                     break
                 if which not in taken and not ids[index]:
                     taken.add(which)

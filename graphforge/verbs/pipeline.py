@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument, worded
+from graphforge.runners.recorded import read_manifest
 from graphforge.shown import Shown
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from graphforge.journal import Progress
+    from graphforge.runners.runner import Runner
     from graphforge.runtime.detections import Detections
     from graphforge.runtime.detector import Detector
     from graphforge.runtime.files import Array
@@ -161,23 +163,46 @@ def pipeline(
     frames = frames_of(source)
     destination = None if draw is None else _destination(Path(draw), frames)
     begin("load")
-    models = Detector(detector, threads=threads), PoseDetector(pose, threads=threads)
-    if not models[1].crops:
-        raise GraphForgeError(
-            f"bundle {os.fspath(pose)!r} does not look at boxes: its pre-processing has no crop-box",
-            "a model that finds boxes and keypoints at once needs no detector: graphforge run draws both",
+    with ExitStack() as stay:
+        models = (
+            Detector(detector, threads=threads, runner=_runner(Path(detector), stay)),
+            PoseDetector(pose, threads=threads, runner=_runner(Path(pose), stay)),
         )
-    if frames.rate:
-        tracker = PoseTracker(*models, det_interval, score=score, labels=labels, smooth=smooth)
-        return _done(tracker, lambda: tracker.detections, frames, models, destination, begin)
-    both = Pipeline(*models, score, tuple(labels))
-    counted = [0]
+        if not models[1].crops:
+            raise GraphForgeError(
+                f"bundle {os.fspath(pose)!r} does not look at boxes: its pre-processing has no crop-box",
+                "a model that finds boxes and keypoints at once needs no detector: graphforge run draws both",
+            )
+        if frames.rate:
+            tracker = PoseTracker(*models, det_interval, score=score, labels=labels, smooth=smooth)
+            return _done(tracker, lambda: tracker.detections, frames, models, destination, begin)
+        both = Pipeline(*models, score, tuple(labels))
+        counted = [0]
 
-    def look(pixels: Array) -> Detections:
-        counted[0] += 1
-        return both(pixels)
+        def look(pixels: Array) -> Detections:
+            counted[0] += 1
+            return both(pixels)
 
-    return _done(look, lambda: counted[0], frames, models, destination, begin)
+        return _done(look, lambda: counted[0], frames, models, destination, begin)
+
+
+def _runner(folder: Path, stay: ExitStack) -> Runner | None:
+    """What runs a bundle that is not for ONNX Runtime."""
+    from graphforge.targets import get_target
+
+    if not (folder / "manifest.json").is_file():
+        return None  # told by whoever opens it
+    manifest = read_manifest(folder)
+    if any(name.endswith(".onnx") for name in manifest["files"]):
+        return None
+    target = get_target(manifest["target"]["name"])
+    runner = target.runner(folder)
+    if runner is None:
+        raise GraphForgeError(
+            f"a bundle for {target.name} cannot be run on this machine", target.runs_here(folder) or ""
+        )
+    stay.callback(runner.close)
+    return runner
 
 
 def _done(

@@ -161,6 +161,28 @@ def test_smoothing_stills_what_shakes_and_follows_what_moves() -> None:
     assert np.abs(followed - moving)[5:].max() < 3
 
 
+def test_a_pose_that_is_nan_is_nobodys(bundles: Path) -> None:
+    """It is not taken for a track, and the track's smoothing goes on from where it was."""
+    tracker = PoseTracker(Detector(bundles / "det"), PoseDetector(bundles / "pose"), 1)
+    first = tracker(picture(TWO))
+    assert first.keypoints is not None
+    broken = Detections(
+        np.full((1, 4), np.nan),
+        np.ones(1),
+        np.zeros(1, np.int64),
+        np.full((1, 5, 2), np.nan),
+        keypoint_scores=np.ones((1, 5)),
+    )
+    numbered = tracker._numbered(broken)
+    assert numbered.ids is not None
+    assert numbered.ids.tolist() == [3]
+    again = tracker(picture(TWO))
+    assert again.ids is not None
+    assert sorted(again.ids) == [1, 2]
+    assert again.keypoints is not None
+    assert np.isfinite(again.keypoints).all()
+
+
 def test_likeness_of_poses_is_cocos() -> None:
     """exp(-d^2 / (2 s^2 k^2)) with k twice the sigma and s^2 the area, as pycocotools has it."""
     one = np.array([[[0.0, 0.0], [10.0, 0.0]]])

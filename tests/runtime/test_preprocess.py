@@ -318,6 +318,10 @@ def test_a_list_that_does_not_make_what_the_input_takes_is_refused(steps: list[S
         ([Colour("grey"), Normalise((1, 2, 3))], "normalise has 3 numbers, and there are 1 channels"),
         ([Scale(2.0), Resize((3, 3), filter="antialias-bilinear")], "resize with antialias takes bytes"),
         ([Resize()], "resize has no size"),
+        ([Resize((90_000, 90_000))], "resize makes a picture of 90000x90000"),
+        ([Resize((9_000, 9_000), "cover")], "resize makes a picture of 12600x9000"),
+        ([Pad(divisor=20_000)], "pad makes a picture of 20000x20000"),
+        ([Letterbox((50_000, 50_000))], "letterbox makes a picture of 50000x50000"),
     ],
 )
 def test_a_step_that_cannot_do_its_work_says_so(steps: list[Step], words: str) -> None:
