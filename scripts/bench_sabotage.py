@@ -114,7 +114,7 @@ def built(name: str) -> tuple[Any, tuple[Any, ...]]:
     return MORE[plain]() if plain in MORE else built_for_mutations(plain)
 
 
-def judged(name: str, *, faults: int, seed: int = 0, controls: bool = True) -> Iterator[Outcome]:
+def judged(name: str, *, faults: int, seed: int = 0, controls: Sequence[str] = CONTROLS) -> Iterator[Outcome]:
     """The controls of a network, then its faults."""
     module, inputs = built(name)
     with tempfile.TemporaryDirectory(prefix="graphforge-sabotage-") as place:
@@ -130,7 +130,7 @@ def judged(name: str, *, faults: int, seed: int = 0, controls: bool = True) -> I
             padding = manifest["padding"] if "num_dets" in artifact.outputs else ()  # others write ragged outputs
             return diagnose(tape, artifact, feeds, padding=padding, twin=twin)
 
-        for control in CONTROLS if controls else ():
+        for control in controls:
             changed = controlled(control, proto, Path(place), module, inputs)
             if changed is not None:
                 yield _judged_control(name, control, changed, asked)
@@ -191,7 +191,11 @@ def _stock(module: Any, inputs: tuple[Any, ...], path: Path) -> onnx.ModelProto:
     """What torch's own exporter writes."""
     import torch
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         torch.onnx.export(module, inputs, str(path), dynamo=True, verbose=False, external_data=False)
     return onnx.load(path)
@@ -317,7 +321,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes: list[Outcome] = []
     for name in names:
         start = time.perf_counter()
-        found = list(judged(name, faults=chosen.faults, seed=chosen.seed, controls=not chosen.no_controls))
+        found = list(
+            judged(name, faults=chosen.faults, seed=chosen.seed, controls=() if chosen.no_controls else CONTROLS)
+        )
         outcomes += found
         print(f"{name}: {len(found)} files, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         for one in found:

@@ -47,6 +47,7 @@ class Match:
         equal: whether they agree.
         dtype: element type in the file.
         by: ``origins`` or ``numbers``.
+        claimed: what it stands for by its place among its like, and how far it is from that, where it equals another.
     """
 
     value: str
@@ -56,6 +57,7 @@ class Match:
     equal: bool
     dtype: str
     by: str = "origins"
+    claimed: tuple[Key, OutputComparison] | None = None
 
 
 @dataclass(slots=True)
@@ -110,6 +112,7 @@ class _Search:
                 if match is not None:
                     self.matches[name] = match
                     self._measure(match, array)
+        self._see_each_once()
         plain = self.artifact.run(self.artifact.outputs, self.feeds)
         self.compared = tuple(self.outputs.compare(plain))
         self.looked_at = self.outputs.agree(found_outputs)
@@ -121,6 +124,16 @@ class _Search:
         """The outputs agree as soon as every value is handed out, which keeps the runtime from fusing nodes."""
         return self.looked_at and not all(one.passed for one in self.compared)
 
+    def _see_each_once(self) -> None:
+        """A piece of a tensor that equals a piece that another one holds, where its own is held by none, departs."""
+        held: dict[Key, int] = {}
+        for match in self.matches.values():
+            held[match.key] = held.get(match.key, 0) + 1
+        for name, match in list(self.matches.items()):
+            if match.claimed is not None and held[match.key] > 1 and match.claimed[0] not in held:
+                key, comparison = match.claimed
+                self.matches[name] = Match(name, key, SAME, comparison, False, match.dtype)
+
     def _claimed(self, name: str, array: Array, claim: Claim | None) -> Match | None:
         if claim is None:
             return None
@@ -130,7 +143,8 @@ class _Search:
                 continue
             layout, comparison = compared(name, self.tape.values[key], array, self.tolerances)
             if layout is not None:
-                return Match(name, key, layout, comparison, True, str(array.dtype.name))
+                place = first if claim.certain else None
+                return Match(name, key, layout, comparison, True, str(array.dtype.name), claimed=place)
             first = first or (key, comparison)
         if first is None or not claim.certain:
             return None
@@ -171,14 +185,10 @@ class _Search:
 
     def precision(self, full: Artifact | None) -> tuple[LayerPrecision, ...]:
         """What each layer of a file in fewer digits loses; nothing for one in full precision."""
-        known = {name: one for name, one in self.matches.items() if self._usable(one)}
-        quantised = set(self.handed_on.values())
-        names = [
-            name
-            for node in self.artifact.nodes
-            for name in node.outputs
-            if name in known and name in self.qualities and name not in quantised
-        ]
+        quantised = {self.handed_on[back] for back in self.handed_on if back in self.matches}  # told as it is handed on
+        known = {n: one for n, one in self.matches.items() if self._usable(one) and n not in quantised}
+        made = [name for node in self.artifact.nodes for name in node.outputs]
+        names = [name for name in made if name in known and name in self.qualities]
         parts = [part_of(name, self.artifact, known) for name in names]
         keys = {name: known[name].key for name in names}
         rows = layers_of(
@@ -292,9 +302,16 @@ class _Search:
 
     def _entry_of(self, position: int) -> Entry | None:
         """The program's value that a node stands for first of all: what it took in (a norm, a select) comes behind."""
-        known = (origin.value for origin in self.artifact.nodes[position].origins if origin.value in self.tape.by_name)
-        name = next(known, None)
-        return None if name is None else self.tape.entries[self.tape.by_name[name][0]]
+        origins = self.artifact.nodes[position].origins
+        name = next((origin.value for origin in origins if origin.value in self.tape.by_name), None)
+        if name is not None:
+            return self.tape.entries[self.tape.by_name[name][0]]
+        # what a pass has made another value of still has its line
+        places = [(origin.module, origin.source, origin.target) for origin in origins if origin.source]
+        for entry in self.tape.entries.values():
+            if (entry.origin.module, entry.origin.source, entry.origin.target) in places[:1]:
+                return entry
+        return None
 
     def _narrowed(self, nodes: tuple[int, ...], given: Sequence[str], wanted: tuple[str, ...]) -> Narrowed:
         """The node among several that is wrong, by what a compilation of the model gives there."""
@@ -449,6 +466,12 @@ def diagnose(
         verdict = "departs"
     if verdict == "undecided" or (not agrees and not causes and not weights.are_others):
         search.notes.append(_without_a_cause(search))
+    others = len(artifact.outputs) - len(tape.outputs)
+    if not agrees and others and not padding:
+        search.notes.append(
+            f"the file has {len(artifact.outputs)} outputs ({', '.join(artifact.outputs)}) and the reference "
+            f"{len(tape.outputs)}: name its bundle, whose manifest says how padded outputs are read"
+        )
     missing = tuple(
         f"output {one.name}: {one.reason}" for one in search.compared if one.max_abs is None and not one.passed
     )

@@ -74,8 +74,11 @@ def _of_group(
     alone = len(leaving) == 1 and len(keys) == 1
     several = len(keys) > 1 and len(nodes) == 1
     claims = {}
-    for name in leaving:
-        if several:
+    for number, name in enumerate(leaving):
+        if len(keys) > 1 and len(leaving) == len(keys) and not several:  # the pieces of a tensor, a node for each
+            ordered = [keys[number], *keys[:number], *keys[number + 1 :]]
+            claims[name] = Claim(tuple(ordered), ours)
+        elif several:
             place = nodes[0].outputs.index(name)
             ordered = [*keys[place : place + 1], *keys[:place], *keys[place + 1 :]]
             claims[name] = Claim(tuple(ordered), ours and len(nodes[0].outputs) == len(keys))

@@ -194,7 +194,7 @@ def layers_of(
             LayerPrecision(
                 entry,
                 part.value,
-                tuple(artifact.nodes[position].name for position in part.nodes),
+                _names(part, artifact),
                 here[part.value],
                 own.get(part.value),
                 costs.get(part.value),
@@ -205,6 +205,12 @@ def layers_of(
             )
         )
     return rows
+
+
+def _names(part: Part, artifact: Artifact) -> tuple[str, ...]:
+    """The nodes of a layer, without those that only quantise."""
+    nodes = [artifact.nodes[position] for position in part.nodes]
+    return tuple(node.name for node in nodes if node.operator not in _QUANTISED)
 
 
 def _costs(

@@ -20,6 +20,8 @@ __all__ = ["Cause", "Diagnosis", "Row"]
 
 # So many layers are told apart as worth keeping in full precision.
 _WORST = 10
+# Decibels: a layer that leaves the outputs right to a thousandth is not worth keeping.
+_DEAR = 60.0
 _COLOURS = {"equal": "green", "wrong here": "red", "inherited": "red", "absorbed": "yellow", "merged": "dim"}
 
 
@@ -217,8 +219,8 @@ class Diagnosis(Shown):
     @property
     def worth_keeping(self) -> tuple[LayerPrecision, ...]:
         """The layers that cost the outputs most, the worst first: those to keep in full precision."""
-        tried = [layer for layer in self.precision if layer.costs is not None]
-        return tuple(sorted(tried, key=lambda layer: layer.costs or 0.0)[:_WORST])
+        dear = [layer for layer in self.precision if layer.costs is not None and layer.costs < _DEAR]
+        return tuple(sorted(dear, key=lambda layer: layer.costs or 0.0)[:_WORST])
 
     # -- printing ------------------------------------------------------------------------------------------------------
 
@@ -307,6 +309,8 @@ class Diagnosis(Shown):
             "here: as the file has it; own: from the reference's values; outputs: with this layer alone reduced",
             highlight=False,
         )
+        if not self.worth_keeping:
+            console.print("no layer stands out: none alone brings an output below 60 dB", highlight=False)
         for row in self.worth_keeping[:3]:
             console.print(
                 f"worth keeping: {escape(row.entry.call.describe())}, {escape(row.entry.name)}: "

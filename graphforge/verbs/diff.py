@@ -80,7 +80,7 @@ def diff(
         weights = weights_of(artifact, weights_by_name(prepared))
         if progress is not None:
             progress("reference")
-        tape, twin = reference_values(prepared, manifest, feeds, budget // 2)
+        tape, twin = reference_values(prepared, manifest, feeds, budget // 3)
         try:
             if progress is not None:
                 progress("compare")
@@ -90,7 +90,7 @@ def diff(
                 feeds,
                 tolerances=allowed,
                 padding=manifest.get("padding", ()),
-                memory=budget // 2,
+                memory=budget // 4,  # ONNX Runtime holds its values once more while they are handed over
                 twin=twin,
                 full=lambda: _in_full(prepared, manifest),
                 layers=layers,
