@@ -161,7 +161,7 @@ def _with_bound(target: Target, own: dict[str, Any], options: CompileOptions) ->
                 f"give the bound on its loss: {argument('max_drop', 0.5)}",
             )
         return own
-    if all(one.name != "max_drop" for one in declared_options(target)) or options.precision != "int8":
+    if all(one.name != "max_drop" for one in declared_options(target)) or options.precision not in ("int8", "auto"):
         raise UsageError(
             f"{argument('max_drop')} bounds what int8 may cost, and {options.precision or 'this precision'} on target "
             f"{target.name!r} has nothing to choose",

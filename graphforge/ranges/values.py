@@ -26,6 +26,8 @@ def values_in(model: ir.Model, feeds: Mapping[str, Array], names: Sequence[str])
     Raises:
         GraphForgeError: ONNX Runtime does not load or run it.
     """
+    if not names:
+        return {}
     with OnnxRuntimeRunner(with_outputs(model, names), optimize=False) as runner:
         return runner.run(feeds)
 

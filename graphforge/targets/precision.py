@@ -28,6 +28,7 @@ def precision_passes(options: TargetOptions, runtime: str, **settings: Any) -> l
         runtime: the name of its table of facts.
         settings: how the target wants its int8, see ``Quantize``.
     """
+    from graphforge.passes.choose_precision import ChoosePrecision
     from graphforge.passes.compute_where_kernels_are import ComputeWhereKernelsAre
     from graphforge.passes.convert_bfloat16 import ConvertBfloat16
     from graphforge.passes.convert_float16 import ConvertFloat16
@@ -40,6 +41,10 @@ def precision_passes(options: TargetOptions, runtime: str, **settings: Any) -> l
         return [ConvertFloat16(keep_io=keep_io), ComputeWhereKernelsAre(runtime)]
     if options.precision == "bf16":
         return [ConvertBfloat16(keep_io=keep_io), ComputeWhereKernelsAre(runtime)]
+    if options.precision == "auto":
+        bound = {} if own["max_drop"] is None else {"max_drop": own["max_drop"]}
+        chooser = ChoosePrecision(keep_io=keep_io, method=own["ranges"] or "mse", **settings, **bound)
+        return [chooser, SinkDequantize(), ComputeWhereKernelsAre(runtime)]
     if options.precision == "int8":
         return [Quantize(max_drop=own["max_drop"], method=own["ranges"] or "mse", **settings), SinkDequantize()]
     return []

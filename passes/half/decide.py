@@ -24,6 +24,7 @@ __all__ = ["Kept", "by_errors", "by_meaning", "by_ranges", "watched", "without_i
 # A constant that is off by this share when rounded (an epsilon that becomes zero) is not the constant any more.
 _CONSTANT = 0.01
 # Results that are whole numbers, in floats: a step between them is a decision.
+_QUANTISES = frozenset(("DynamicQuantizeLinear", "QuantizeLinear"))
 _TO_WHOLE = frozenset(("Ceil", "Floor", "Round", "Sign"))
 
 
@@ -178,8 +179,12 @@ def _from_data(nodes: Sequence[ir.Node]) -> set[ir.Node]:
 
 
 def _decides(node: ir.Node) -> bool:
-    """Whether it makes something else of floats than floats, or whole numbers."""
-    if is_indifferent(node) or not any(v is not None and v.dtype == ir.DataType.FLOAT for v in node.inputs):
+    """Whether it makes something else of floats than floats, or whole numbers; a step of quantised numbers is small."""
+    if (
+        is_indifferent(node)
+        or node.op_type in _QUANTISES
+        or not any(v is not None and v.dtype == ir.DataType.FLOAT for v in node.inputs)
+    ):
         return False
     if node.op_type in _TO_WHOLE:
         return True

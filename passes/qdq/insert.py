@@ -133,7 +133,8 @@ class _Weights:
             self.rewriter.forget_fresh()
         made, scales = self._made[key]
         self.rewriter.set_input(node, 1, made)
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        reader, position = _bias(node)
+        bias = reader.inputs[position] if position < len(reader.inputs) else None
         if not placement.biases or bias is None or bias.const_value is None or bias.dtype != ir.DataType.FLOAT:
             return
         steps = np.asarray(np.float32(grids[str(source.name)].scale) * scales, np.float32)
@@ -142,7 +143,7 @@ class _Weights:
         op = self.rewriter.builder(self._first())
         operands = [self.rewriter.constant(ir.Tensor(integers.astype(np.int32)), name=bias.name), steps]
         attributes = {"axis": 0} if steps.ndim else {}
-        self.rewriter.set_input(node, 2, op.DequantizeLinear(*operands, **attributes))
+        self.rewriter.set_input(reader, position, op.DequantizeLinear(*operands, **attributes))
         self.rewriter.forget_fresh()
 
     def _first(self) -> ir.Node:
@@ -155,6 +156,18 @@ def _channels(node: ir.Node) -> int:
         return 0
     transposed = node.attributes.get("transB")
     return 0 if node.op_type == "Gemm" and transposed is not None and transposed.as_int() else 1
+
+
+def _bias(node: ir.Node) -> tuple[ir.Node, int]:
+    """The node that reads the bias, and where: for a product the sum behind it, of which runtimes make one operator."""
+    uses = list(node.outputs[0].uses())
+    if node.op_type != "MatMul" or len(uses) != 1 or node.outputs[0].is_graph_output() or uses[0][0].op_type != "Add":
+        return node, 2
+    add, position = uses[0]
+    other, weight = add.inputs[1 - position], node.inputs[1]
+    if other is None or other.const_value is None or other.shape is None or weight is None or weight.shape is None:
+        return node, 2
+    return (add, 1 - position) if list(other.shape) == [weight.shape[1]] else (node, 2)
 
 
 def _result(node: ir.Node) -> ir.Value:

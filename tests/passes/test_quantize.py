@@ -100,6 +100,20 @@ def test_a_value_is_quantised_once_for_all_that_read_it() -> None:
     assert outcome.ops.count("QuantizeLinear") == 1
 
 
+def test_the_bias_behind_a_product_is_an_integer_too() -> None:
+    """ONNX Runtime makes one Gemm of the two, and an integer kernel of that where all its operands are integers."""
+    outcome = _on(
+        "g (float[2,3,4] x) => (float[2,3,4] y) { p = MatMul(x, w) y = Add(b, p) }",
+        [{"x": np.ones((2, 3, 4), np.float32)}],
+        {"w": _MATRIX, "b": _BIAS},
+    )
+    add = next(node for node in outcome.model.graph if node.op_type == "Add")
+    bias = _producer(add.inputs[0])
+    assert bias.op_type == "DequantizeLinear"
+    assert bias.inputs[0] is not None
+    assert bias.inputs[0].dtype == DataType.INT32
+
+
 def test_products_of_two_values_and_doubles_stay() -> None:
     outcome = _on(
         "g (float[2,4] x, float[4,4] z) => (float[2,4] y) { y = MatMul(x, z) }",
