@@ -165,6 +165,6 @@ def _with_bound(target: Target, own: dict[str, Any], options: CompileOptions) ->
         raise UsageError(
             f"{argument('max_drop')} bounds what int8 may cost, and {options.precision or 'this precision'} on target "
             f"{target.name!r} has nothing to choose",
-            f"give {argument('precision', 'int8')} on target onnx or tensorrt",
+            f"give {argument('precision', 'int8')} on target onnx, tensorrt or openvino",
         )
     return {**own, "max_drop": options.max_drop}

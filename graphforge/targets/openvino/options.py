@@ -8,6 +8,7 @@ from typing import Literal
 from graphforge.errors import UsageError
 from graphforge.ir import HOME_OPSET
 from graphforge.targets.options import option
+from graphforge.targets.precision import REDUCED
 from graphforge.targets.tables import facts_of
 from graphforge.targets.target import TargetOptions
 
@@ -26,8 +27,18 @@ class OpenVINOOptions:
 
     precision: str = option(
         "as_typed",
-        values={"as_typed": "every tensor in the type that the model has, computed in float32 unless option hint says"},
+        values={
+            "as_typed": "every tensor in the type that the model has, computed in float32 unless option hint says",
+            **REDUCED,
+        },
         help="arithmetic of the model",
+    )
+    keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
+    ranges: Literal["mse", "minmax", "percentile"] = option("mse", help="how int8 makes scales of measured ranges")
+    max_drop: float | None = option(
+        None,
+        help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
+        "sensitive stays in float32 until it holds",
     )
     hint: Literal["f32", "bf16", "f16"] = option(
         "f32",

@@ -79,7 +79,7 @@ def build_plan(onnx_file: Path, plan_file: Path, options: BuildSettings, shapes:
         outputs = tuple(_bound(network.get_output(i)) for i in range(network.num_outputs))
         _refuse_shape_inputs(network)
         _let_attention_decompose(trt, network)
-        profile = profile_of(shapes, {tensor.name: tensor.shape for tensor in inputs})
+        profile = profile_of(shapes, {tensor.name: tensor.shape for tensor in inputs}, options.optimum)
         config = _config(trt, builder, options, profile, log)
 
         start = time.perf_counter()
@@ -123,14 +123,19 @@ def _config(trt: Any, builder: Any, options: BuildSettings, profile: Mapping[str
         config.clear_flag(trt.BuilderFlag.TF32)
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace << 20)
+    for wanted, flag in ((options.version_compatible, "VERSION_COMPATIBLE"), (options.weight_stripped, "STRIP_PLAN")):
+        if wanted:
+            config.set_flag(getattr(trt.BuilderFlag, flag))
     if options.compute_capabilities:
         _set_compute_capabilities(trt, config, options, log)
     if not profile:
         return config
-    wanted = builder.create_optimization_profile()
+    of_shapes = builder.create_optimization_profile()
     for name, shapes in profile.items():
-        wanted.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
-    if config.add_optimization_profile(wanted) < 0:
+        of_shapes.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
+    if config.add_optimization_profile(of_shapes) < 0:
         raise GraphForgeError(
             f"{options.flavour.title} refuses the optimisation profile {dict(profile)}",
             *(_readable(text) for text in log.errors[:3]),

@@ -40,6 +40,9 @@ def plan_manifest(
         "strongly_typed": True,
         "tf32": options.tf32,
         "optimization_level": options.optimization_level,
+        "workspace_mib": options.workspace,
+        "version_compatible": options.version_compatible,
+        "weight_stripped": options.weight_stripped,
         "onnx": {
             "file": onnx_file.name,
             "sha256": sha256_of(onnx_file),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from graphforge.errors import UsageError, argument
 from graphforge.targets.options import as_list, option
 from graphforge.targets.precision import REDUCED
 from graphforge.targets.target import TargetOptions
-from graphforge.targets.tensorrt.flavour import OLDEST_OPSET, Flavour, choose_flavour
+from graphforge.targets.tensorrt.flavour import OLDEST_OPSET, Flavour, choose_flavour, gpu_problem
 
 __all__ = ["DEFAULT_COMPUTE_CAPABILITIES", "BuildSettings", "TensorRTOptions", "read_options"]
 
@@ -34,6 +35,16 @@ def _capabilities(value: object) -> tuple[str, ...]:
     if "CURRENT" in unique and len(unique) > 1:
         raise ValueError("compute capability 'current' cannot be combined with others")
     return unique
+
+
+def _sizes(value: object) -> dict[str, int]:
+    pairs = value.items() if isinstance(value, Mapping) else [text.partition("=")[::2] for text in as_list(value)]
+    sizes = {}
+    for name, size in pairs:
+        if not str(size).strip().isdecimal():
+            raise ValueError(f"size {size!r} of dim {name!r} cannot be read", "write it as batch=4")
+        sizes[str(name).strip()] = int(size)
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,17 @@ class TensorRTOptions:
     optimization_level: Literal[0, 1, 2, 3, 4, 5] | None = option(
         None, help="effort of the builder; TensorRT's own default unless asked"
     )
+    workspace: int | None = option(
+        None, form="MIB", help="memory that layers may use beside weights and tensors, in MiB"
+    )
+    optimum: Mapping[str, int] | None = option(
+        None,
+        form="DIM=SIZE,...",
+        read=_sizes,
+        help="sizes of dynamic dims that the plan is fastest at; those of the example unless asked",
+    )
+    version_compatible: bool = option(False, help="a plan that later versions load too; classic TensorRT only")
+    weight_stripped: bool = option(False, help="a plan for one GPU without its weights, to be refitted from model.onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +108,10 @@ class BuildSettings:
         compute_capabilities: ``SM86``-like names; empty means the GPU of this machine.
         tf32: whether float32 convolutions and products may round their inputs to TF32 (its default).
         optimization_level: the builder's effort, 0 to 5; None is TensorRT's default.
+        workspace: memory that layers may use, in MiB; None is TensorRT's default.
+        optimum: sizes of dynamic dims, by name, that the plan is to be fastest at; those of the example for the others.
+        version_compatible: whether later versions load the plan too.
+        weight_stripped: whether the weights are left out.
     """
 
     flavour: Flavour
@@ -94,6 +120,10 @@ class BuildSettings:
     compute_capabilities: tuple[str, ...]
     tf32: bool
     optimization_level: int | None
+    workspace: int | None = None
+    optimum: Mapping[str, int] = field(default_factory=dict)
+    version_compatible: bool = False
+    weight_stripped: bool = False
 
 
 def read_options(options: TargetOptions) -> BuildSettings:
@@ -105,13 +135,33 @@ def read_options(options: TargetOptions) -> BuildSettings:
     """
     own: TensorRTOptions = options.own
     flavour = choose_flavour(own.flavour)
+    capabilities = _compute_capabilities(own.compute_capabilities, flavour)
+    if own.version_compatible and flavour.name == "tensorrt_rtx":
+        raise UsageError(
+            f"{flavour.title} builds no version-compatible plans: it has no lean runtime",
+            f"leave version_compatible out, or build with {argument('target_options', {'flavour': 'tensorrt'})}",
+        )
+    if own.weight_stripped and len(capabilities) > 1:
+        raise UsageError(
+            f"a plan without its weights is built for one GPU, and {', '.join(capabilities)} are asked for",
+            f"name one: {argument('target_options', {'compute_capabilities': capabilities[0]})}",
+        )
+    without_gpu = gpu_problem() if own.weight_stripped else None
+    if without_gpu is not None:
+        raise UsageError(
+            f"a plan without its weights is built only where a GPU is: {without_gpu}", "leave weight_stripped out here"
+        )
     return BuildSettings(
         flavour=flavour,
         opset=_opset(options.opset, flavour),
         precision=own.precision,
-        compute_capabilities=_compute_capabilities(own.compute_capabilities, flavour),
+        compute_capabilities=capabilities,
         tf32=own.tf32,
         optimization_level=own.optimization_level,
+        workspace=own.workspace,
+        optimum=own.optimum or {},
+        version_compatible=own.version_compatible,
+        weight_stripped=own.weight_stripped,
     )
 
 

@@ -20,18 +20,23 @@ class InputRange:
     maximum: tuple[int, ...]
 
 
-def profile_of(shapes: ShapeSpec, inputs: Mapping[str, Sequence[int]]) -> dict[str, InputRange]:
+def profile_of(
+    shapes: ShapeSpec, inputs: Mapping[str, Sequence[int]], optimum: Mapping[str, int] | None = None
+) -> dict[str, InputRange]:
     """The profile of the dynamic inputs of a network; empty when every input is static.
 
-    The optimum is the example's shape: it is what the user thought of first.
+    The optimum is the example's shape, which is what the user thought of first, save for the dims that are named.
 
     Args:
         shapes: what was promised.
         inputs: the network's inputs as the parser made them, -1 where a dim is dynamic.
+        optimum: sizes of dims by their names.
 
     Raises:
-        GraphForgeError: a dim is dynamic without a range, or baked in despite one.
+        GraphForgeError: a dim is dynamic without a range, or baked in despite one, or an optimum was not promised.
     """
+    optimum = optimum or {}
+    _check_optimum(shapes, optimum)
     specs = {tensor.name: tensor for tensor in shapes.inputs}
     profile = {}
     for name, dims in inputs.items():
@@ -60,7 +65,22 @@ def profile_of(shapes: ShapeSpec, inputs: Mapping[str, Sequence[int]]) -> dict[s
         highest = {axis: dim.high - dim.high % dim.step for axis, dim in spec.dims.items()}
         profile[name] = InputRange(
             minimum=tuple(lowest.get(axis, size) for axis, size in enumerate(spec.shape)),
-            optimum=tuple(spec.shape),
+            optimum=tuple(
+                optimum.get(spec.dims[axis].name, size) if axis in spec.dims else size
+                for axis, size in enumerate(spec.shape)
+            ),
             maximum=tuple(highest.get(axis, size) for axis, size in enumerate(spec.shape)),
         )
     return profile
+
+
+def _check_optimum(shapes: ShapeSpec, optimum: Mapping[str, int]) -> None:
+    for name, size in optimum.items():
+        if name not in shapes.dims:
+            raise GraphForgeError(
+                f"optimum names the dim {name!r}, which is not dynamic",
+                f"the dynamic dims are: {', '.join(shapes.dims) or 'none'}",
+            )
+        dim = shapes.dims[name]
+        if not dim.low <= size <= dim.high or size % dim.step:
+            raise GraphForgeError(f"optimum {name}={size} is not among the sizes promised: {dim.low}..{dim.high}")

@@ -95,6 +95,8 @@ class TensorRTTarget:
         manifest["checked"] = "the plan" if problem is None else "model.onnx"
         sidecar = write_plan_manifest(folder, manifest)
         notes.append(_about_running(problem))
+        if wanted.weight_stripped:
+            notes.append(f"{plan_file.name} has no weights: refit it from {onnx_file.name} before it runs")
         if wanted.tf32:
             notes.append(
                 "TF32 is allowed in float32 products (TensorRT's default); target option tf32=false forbids it"

@@ -249,3 +249,21 @@ def test_the_target_is_listed_with_its_options() -> None:
     target = get_target("openvino")
     assert target.available() is None
     assert target.runs_here() is None
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_lower_precision_is_written_into_the_graph_and_runs_in_openvino(tmp_path: Path, precision: str) -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(576, 4)
+    )
+    calibration = {"input": np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)}
+    bundle = compiled(
+        model, (torch.randn(1, 3, 8, 8),), tmp_path / precision, precision=precision, calibration=calibration
+    )
+    assert passed_in_openvino(bundle)
+    operators = bundle.manifest["operators"]
+    assert "QuantizeLinear" in operators if precision == "int8" else "Cast" in operators
+    whole = compiled(model, (torch.randn(1, 3, 8, 8),), tmp_path / "whole")
+    size, all_of_it = ((path / "model.bin").stat().st_size for path in (bundle.path, whole.path))
+    assert size < (0.4 if precision == "int8" else 0.6) * all_of_it

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from graphforge.errors import GraphForgeError
+from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import Origin
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.targets import EmitResult, options_for
@@ -213,3 +213,31 @@ def test_plan_runs_like_onnx_runtime(tmp_path: Path) -> None:
         np.testing.assert_allclose(runner.run({"x": x})["y"], expected, rtol=1e-4, atol=1e-4)
     finally:
         runner.close()
+
+
+def test_workspace_is_taken_and_recorded(tmp_path: Path) -> None:
+    result = emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16), workspace="64")
+    assert result.facts["workspace_mib"] == 64
+
+
+def test_what_this_flavour_cannot_build_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="no version-compatible plans: it has no lean runtime"):
+        emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16), version_compatible="true")
+    with pytest.raises(UsageError, match="built for one GPU, and SM86, SM89 are asked for"):
+        emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16), weight_stripped="true")
+    monkeypatch.setattr("graphforge.targets.tensorrt.options.gpu_problem", lambda: "the driver sees no GPU")
+    with pytest.raises(UsageError, match="built only where a GPU is: the driver sees no GPU"):
+        emit(conv_net(OPSET), tmp_path, spec("x", 1, 3, 16, 16), weight_stripped="true", compute_capabilities="SM86")
+
+
+def test_the_optimum_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    shapes = spec("x", 2, 3, 16, 16, axis0=DimRange("batch", 1, 8))
+    result = emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, optimum="batch=4")
+    assert result.facts["profiles"] == [{"x": {"min": [1, 3, 16, 16], "opt": [4, 3, 16, 16], "max": [8, 3, 16, 16]}}]
+    for optimum, message in (("batch=9", "batch=9 is not among the sizes promised: 1..8"), ("n=2", "not dynamic")):
+        with pytest.raises(GraphForgeError, match=message):
+            emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, optimum=optimum)
+    with pytest.raises(GraphForgeError, match="size 'few' of dim 'batch' cannot be read"):
+        emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, optimum="batch=few")
