@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from graphforge.journal import Journal
     from graphforge.prepare import Prepared
     from graphforge.runtime.dataset import Dataset
-    from graphforge.runtime.preprocess import Step
     from graphforge.runtime.result import RunReport
+    from graphforge.runtime.steps import Step
     from graphforge.targets.target import EmitResult, Target, TargetOptions
     from graphforge.transform import PassRecord
     from graphforge.verbs.report import Page
@@ -210,7 +210,8 @@ def read_steps(given: Any) -> tuple[tuple[Step, ...] | None, Dataset | None]:
     Raises:
         GraphForgeError: it cannot be read, or there is no such step.
     """
-    from graphforge.runtime.preprocess import Step, read_preprocess, record_of, steps_of
+    from graphforge.runtime.preprocess import read_preprocess, record_of, steps_of
+    from graphforge.runtime.steps import Step
 
     if given is None:
         return None, None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from graphforge.errors import GraphForgeError, argument
 from graphforge.prepare import Prepared
 from graphforge.runtime.feeds import takes_pictures
-from graphforge.runtime.preprocess import Colour, Dtype, Layout, Normalise, Scale, Step
+from graphforge.runtime.steps import Colour, Dtype, Layout, Normalise, Scale, Step
 from graphforge.spec import ShapeSpec, TensorSpec, ValueRange
 
 __all__ = ["BytesIn", "fold"]

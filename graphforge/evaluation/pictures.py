@@ -10,7 +10,7 @@ import numpy as np
 from graphforge.errors import GraphForgeError
 from graphforge.evaluation.metric import Seen
 from graphforge.runtime.files import Array, read_picture
-from graphforge.runtime.preprocess import Colour, Normalise, Scale, Step
+from graphforge.runtime.steps import Colour, Normalise, Scale, Step
 from graphforge.runtime.warping import resized
 
 __all__ = ["MeanIoU", "Restored", "TopLabels", "ssim"]

@@ -22,37 +22,37 @@ if TYPE_CHECKING:
     from graphforge.runtime.pipeline import Pipeline as Pipeline
     from graphforge.runtime.placement import Placement as Placement
     from graphforge.runtime.pose import PoseDetector as PoseDetector
-    from graphforge.runtime.preprocess import CentreCrop as CentreCrop
-    from graphforge.runtime.preprocess import Colour as Colour
-    from graphforge.runtime.preprocess import CropBox as CropBox
-    from graphforge.runtime.preprocess import Dtype as Dtype
-    from graphforge.runtime.preprocess import Layout as Layout
-    from graphforge.runtime.preprocess import Letterbox as Letterbox
-    from graphforge.runtime.preprocess import Normalise as Normalise
-    from graphforge.runtime.preprocess import Pad as Pad
-    from graphforge.runtime.preprocess import Resize as Resize
-    from graphforge.runtime.preprocess import Scale as Scale
+    from graphforge.runtime.steps import CentreCrop as CentreCrop
+    from graphforge.runtime.steps import Colour as Colour
+    from graphforge.runtime.steps import CropBox as CropBox
+    from graphforge.runtime.steps import Dtype as Dtype
+    from graphforge.runtime.steps import Layout as Layout
+    from graphforge.runtime.steps import Letterbox as Letterbox
+    from graphforge.runtime.steps import Normalise as Normalise
+    from graphforge.runtime.steps import Pad as Pad
+    from graphforge.runtime.steps import Resize as Resize
+    from graphforge.runtime.steps import Scale as Scale
     from graphforge.runtime.tracker import PoseTracker as PoseTracker
     from graphforge.runtime.video import frames_of as frames_of
 
 _HOME = {
-    "CentreCrop": "graphforge.runtime.preprocess",
-    "Colour": "graphforge.runtime.preprocess",
-    "CropBox": "graphforge.runtime.preprocess",
+    "CentreCrop": "graphforge.runtime.steps",
+    "Colour": "graphforge.runtime.steps",
+    "CropBox": "graphforge.runtime.steps",
     "Dataset": "graphforge.runtime.dataset",
     "Detections": "graphforge.runtime.detections",
     "Detector": "graphforge.runtime.detector",
-    "Dtype": "graphforge.runtime.preprocess",
-    "Layout": "graphforge.runtime.preprocess",
-    "Letterbox": "graphforge.runtime.preprocess",
-    "Normalise": "graphforge.runtime.preprocess",
-    "Pad": "graphforge.runtime.preprocess",
+    "Dtype": "graphforge.runtime.steps",
+    "Layout": "graphforge.runtime.steps",
+    "Letterbox": "graphforge.runtime.steps",
+    "Normalise": "graphforge.runtime.steps",
+    "Pad": "graphforge.runtime.steps",
     "Pipeline": "graphforge.runtime.pipeline",
     "Placement": "graphforge.runtime.placement",
     "PoseDetector": "graphforge.runtime.pose",
     "PoseTracker": "graphforge.runtime.tracker",
-    "Resize": "graphforge.runtime.preprocess",
-    "Scale": "graphforge.runtime.preprocess",
+    "Resize": "graphforge.runtime.steps",
+    "Scale": "graphforge.runtime.steps",
     "drawn": "graphforge.runtime.draw",
     "frames_of": "graphforge.runtime.video",
 }

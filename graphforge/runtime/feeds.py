@@ -15,7 +15,8 @@ from graphforge.runners.arrays import dtype_name
 from graphforge.runners.recorded import spec_of_manifest
 from graphforge.runtime.files import Array, arrays_of_file, is_picture, pixels_of, read_picture
 from graphforge.runtime.placement import Placement
-from graphforge.runtime.preprocess import Layout, Step, prepared
+from graphforge.runtime.preprocess import prepared
+from graphforge.runtime.steps import Layout, Step
 from graphforge.spec import ShapeSpec, TensorSpec
 
 __all__ = ["Feed", "Page", "Pixels", "feeds_of", "fits", "takes_pictures"]

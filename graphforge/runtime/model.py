@@ -18,16 +18,8 @@ from graphforge.runtime.dataset import Dataset, dataset_of
 from graphforge.runtime.feeds import fits, takes_pictures
 from graphforge.runtime.files import Array, read_picture
 from graphforge.runtime.placement import Placement
-from graphforge.runtime.preprocess import (
-    CropBox,
-    Layout,
-    Step,
-    check_steps,
-    completed,
-    prepared,
-    read_preprocess,
-    steps_of,
-)
+from graphforge.runtime.preprocess import check_steps, completed, prepared, read_preprocess, steps_of
+from graphforge.runtime.steps import CropBox, Layout, Step
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from graphforge.journal import Progress
     from graphforge.runners.runner import Runner
     from graphforge.runtime.feeds import Pixels
-    from graphforge.runtime.preprocess import Step
     from graphforge.runtime.result import RunReport
+    from graphforge.runtime.steps import Step
 
     Given: TypeAlias = tuple[str, Path | np.ndarray]
 

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from graphforge.errors import GraphForgeError
-from graphforge.runtime import preprocess, warping
+from graphforge.runtime import steps as every_step
+from graphforge.runtime import warping
 from graphforge.runtime.placement import Placement
-from graphforge.runtime.preprocess import (
+from graphforge.runtime.preprocess import check_steps, completed, prepared, read_preprocess, record_of, steps_of
+from graphforge.runtime.steps import (
     CentreCrop,
     Colour,
     CropBox,
@@ -25,12 +27,6 @@ from graphforge.runtime.preprocess import (
     Resize,
     Scale,
     Step,
-    check_steps,
-    completed,
-    prepared,
-    read_preprocess,
-    record_of,
-    steps_of,
 )
 from graphforge.spec import DimRange, TensorSpec
 
@@ -213,7 +209,7 @@ EVERY = (
 
 
 def test_every_step_is_written_and_read_back() -> None:
-    assert {step.name for step in EVERY} == set(preprocess.STEPS)
+    assert {step.name for step in EVERY} == set(every_step.STEPS)
     assert steps_of(record_of(EVERY)) == EVERY
 
 
