@@ -31,11 +31,13 @@ def keeping_state(model: torch.nn.Module, notes: list[str]) -> Iterator[None]:
     """Put the model's state back when the context ends; notes say which tensors the call would have changed."""
     state = ModuleState(model)
     modules = modules_of(model)
-    globals_ = [
-        (value, value.copy())
+    globals_: list[tuple[Any, Any]] = [
+        (value, _base_of(value).copy(value))
         for module in modules
         for name, value in vars(module).items()
-        if isinstance(value, dict | list | set) and not name.startswith("__") and len(value) <= _MOST
+        if isinstance(value, dict | list | set)
+        and not name.startswith("__")
+        and _base_of(value).__len__(value) <= _MOST
     ]
     with _without_caches(modules), _assignments_allowed():
         try:
@@ -48,8 +50,14 @@ def keeping_state(model: torch.nn.Module, notes: list[str]) -> Iterator[None]:
             ]
             for container, kept in globals_:
                 if _holds_traced(container):
-                    container.clear()
-                    container.extend(kept) if isinstance(container, list) else container.update(kept)
+                    base = _base_of(container)
+                    base.clear(container)
+                    base.extend(container, kept) if base is list else base.update(container, kept)
+
+
+def _base_of(container: Any) -> Any:
+    """The plain type of a container: what a subclass makes of its methods (loading on first use) is not asked for."""
+    return next(base for base in (dict, list, set) if isinstance(container, base))
 
 
 def modules_of(model: torch.nn.Module) -> list[ModuleType]:
@@ -123,5 +131,8 @@ def _holds_traced(value: Any, depth: int = 3) -> bool:
         return True
     if not depth or not isinstance(value, dict | list | tuple | set):
         return False
-    inside = [*value.values(), *value] if isinstance(value, dict) else list(value)
+    if isinstance(value, dict):
+        inside = [*dict.values(value), *dict.keys(value)]
+    else:
+        inside = list(tuple.__iter__(value) if isinstance(value, tuple) else _base_of(value).__iter__(value))
     return any(_holds_traced(one, depth - 1) for one in inside[:_MOST])

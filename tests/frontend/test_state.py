@@ -19,6 +19,32 @@ from tests.frontend.helpers import assert_same, run_model
 _grids: dict[int, Tensor] = {}
 
 
+class _Registry(dict[str, Any]):
+    """As transformers has them: filled where it is asked, and not to be copied."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__({first: second})
+        self.asked = 0
+
+    def copy(self) -> Any:
+        return type(self)()  # type: ignore[call-arg]
+
+    def keys(self) -> Any:
+        self.asked += 1
+        return super().keys()
+
+    def values(self) -> Any:
+        self.asked += 1
+        return super().values()
+
+    def __len__(self) -> int:
+        self.asked += 1
+        return super().__len__()
+
+
+_registry = _Registry("linear", "a layer")
+
+
 @functools.lru_cache(maxsize=4)
 def _positions(length: int) -> Tensor:
     return torch.arange(length, dtype=torch.float32)
@@ -152,3 +178,10 @@ def test_every_run_of_the_reference_is_a_first_one() -> None:
     feeds = runner.example()
     assert runner.run(feeds)["output"].tolist() == runner.run(feeds)["output"].tolist() == [1, 1, 1]
     assert runner.notes == ["attribute last is changed by a run; it was put back"]
+
+
+def test_a_container_of_a_kind_of_its_own_is_left_alone() -> None:
+    tree = input_tree(Late(), (torch.rand(2, 3),), {})
+    capture(Late(), tree, tree.spec())
+    assert not _registry.asked
+    assert dict.copy(_registry) == {"linear": "a layer"}
