@@ -6,6 +6,8 @@ import click
 
 from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
+from graphforge.errors import UsageError
+from graphforge.spec import ShapeSpec
 
 __all__ = ["command"]
 
@@ -22,6 +24,8 @@ __all__ = ["command"]
 @click.option(
     "--full", is_flag=True, help="Every detail, in ONNX's textual syntax, which graphforge.ir.from_text reads."
 )
+@click.option("--summary", is_flag=True, help="Nodes, parameters, arithmetic and memory, module by module.")
+@click.option("--depth", type=click.IntRange(min=1), help="With --summary: cut modules to so many parts of their path.")
 @click.option("--target", default="onnx", show_default=True, help="The target of --level legal.")
 @click.option("--opset", type=int, help="The opset of --level legal.")
 @capture_option
@@ -31,6 +35,8 @@ def command(
     level: str | None,
     node: str | None,
     full: bool,
+    summary: bool,
+    depth: int | None,
     target: str,
     opset: int | None,
     capture: str,
@@ -48,9 +54,12 @@ def command(
       graphforge inspect net.py:build --input 'x:1x3x64x64'
       graphforge inspect net.py:build --input 'x:1x3x64x64' --level captured
       graphforge inspect out/net/model.onnx --node conv1
+      graphforge inspect torchvision:resnet50 --input 'x:1x3x224x224' --summary --depth 2
     """
     from graphforge.verbs.inspect import inspect
 
+    if depth is not None and not summary:
+        raise UsageError("--depth is about modules", "add --summary")
     with progress(quiet=as_json) as begin:
         begin("load")
         found = inspect(
@@ -62,7 +71,13 @@ def command(
             capture=capture,
             progress=begin,
         )
-    if as_json:
+    if summary:
+        costs = found.costs(depth=depth, sizes=_sizes(request))
+        if as_json:
+            print_json(costs.to_dict())
+        else:
+            costs.render(stdout())
+    elif as_json:
         print_json(found.to_dict())
     elif full and node is None:
         click.echo(found.text())
@@ -71,3 +86,10 @@ def command(
         colour = console.is_terminal and not console.no_color
         for line in found.lines(coloured=colour, width=console.width if console.is_terminal else None):
             click.echo(line, color=colour)
+
+
+def _sizes(request: ModelRequest) -> dict[str, int]:
+    """What the example makes of named dims."""
+    names = [spec.name for spec in request.inputs]
+    dims = {name: axes for name, axes in request.dynamic.items() if name in names}
+    return dict(ShapeSpec(request.inputs).with_dynamic(dims).example_sizes())

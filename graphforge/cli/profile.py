@@ -38,6 +38,8 @@ __all__ = ["command"]
 @click.option(
     "--preprocess", metavar="FILE.toml", help="With --images: steps in place of those that the bundles bring."
 )
+@click.option("--layers", is_flag=True, help="Where ONNX Runtime spends its time, module by module, without MODEL.")
+@click.option("--depth", type=click.IntRange(min=1), help="With --layers: cut modules to so many parts of their path.")
 @json_option
 def command(
     bundle: str,
@@ -50,6 +52,8 @@ def command(
     batch: int,
     threads: int | None,
     preprocess: str | None,
+    layers: bool,
+    depth: int | None,
     as_json: bool,
 ) -> None:
     """Measure mean, median, min, max, p90 and p99 latency and FPS, eager and ONNX Runtime in turn.
@@ -63,13 +67,26 @@ def command(
       graphforge profile out/resnet50 torchvision:resnet50
       graphforge profile out/net net.py:build --checkpoint net.pth
       graphforge profile out/resnet50 --runs 200 --json
+      graphforge profile out/resnet50 --layers --depth 2
       graphforge profile out/rtmpose --shape 256x192 --images photos --warmup 50 --iterations 200
       graphforge profile out/rtmpose --also out/rtmpose_int8 --images photos --threads 1
 
     With --images, pictures are drawn from a folder and go through the bundle's own pre-processing: running means, the
     settings, and latencies of the model alone and of the whole, from pixels to detections.
     """
-    from graphforge.verbs.profile import profile, profile_on_pictures
+    from graphforge.verbs.profile import profile, profile_layers, profile_on_pictures
+
+    if layers:
+        if request is not None or images is not None:
+            raise UsageError("--layers profiles the artifact alone", "leave MODEL and --images out")
+        costs = profile_layers(bundle, runs=runs, warmup=warmup, threads=threads, depth=depth)
+        if as_json:
+            print_json(costs.to_dict())
+        else:
+            costs.render(stdout())
+        return
+    if depth is not None:
+        raise UsageError("--depth is about modules", "add --layers")
 
     height_and_width = None if shape is None else _shape(shape)
     if images is None:

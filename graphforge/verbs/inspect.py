@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from graphforge.journal import Progress
     from graphforge.targets.target import Target
+    from graphforge.verify.modules import ModuleCosts
 
 __all__ = ["LEVELS", "Inspection", "inspect"]
 
@@ -56,6 +57,17 @@ class Inspection(Shown):
         from graphforge.ir import to_text
 
         return to_text(self.model, origins=True)
+
+    def costs(self, *, depth: int | None = None, sizes: Mapping[str, int] | None = None) -> ModuleCosts:
+        """Nodes, parameters, arithmetic and memory, module by module.
+
+        Args:
+            depth: modules are cut to so many parts of their path; None keeps them whole.
+            sizes: sizes of named dims; 1 where a name is missing.
+        """
+        from graphforge.verify.modules import costs_of
+
+        return costs_of(self.model, depth=depth, sizes=sizes)
 
     def lines(self, *, coloured: bool, width: int | None = None) -> Iterator[str]:
         """The graph, or the one node with all that is known of it, line by line.

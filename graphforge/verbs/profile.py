@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from graphforge.journal import Progress
     from graphforge.runners.eager import EagerRunner
     from graphforge.runners.runner import Runner
+    from graphforge.verify.modules import ModuleCosts
     from graphforge.verify.profile import ProfileReport
 
-__all__ = ["profile", "profile_on_pictures"]
+__all__ = ["profile", "profile_layers", "profile_on_pictures"]
 
 
 def profile(
@@ -146,6 +147,45 @@ def _sizes_of_shape(manifest: Mapping[str, Any], shape: tuple[int, int]) -> dict
         if dim is not None:
             sizes[dim.name] = side
     return sizes
+
+
+def profile_layers(
+    bundle: str | os.PathLike[str],
+    inputs: Any = None,
+    *,
+    runs: int = 20,
+    warmup: int = 5,
+    threads: int | None = None,
+    depth: int | None = None,
+    seed: int = 0,
+) -> ModuleCosts:
+    """Where ONNX Runtime spends its time: its own profile, lined up with the model's modules.
+
+    Args:
+        bundle: a ``Bundle`` or its folder, or an ONNX file.
+        inputs: data or shapes; None is what the bundle's manifest records.
+        runs: profiled runs.
+        warmup: runs before.
+        threads: threads; None takes every usable CPU.
+        depth: modules are cut to so many parts of their path.
+        seed: of the random inputs.
+
+    Raises:
+        GraphForgeError: there is no such bundle, or the artifact does not run.
+    """
+    import onnx_ir as ir
+
+    from graphforge.onnx_io.origins import read_origins
+    from graphforge.verify.modules import costs_of
+    from graphforge.verify.times import node_seconds
+
+    path, manifest = locate_artifact(Path(bundle))
+    prepared = prepare(path, spec_of_manifest(manifest) if inputs is None and manifest else inputs, seed=seed)
+    seconds = node_seconds(path, prepared.feeds, runs=runs, warmup=warmup, threads=threads)
+    model = ir.load(path)
+    for node in model.graph.all_nodes():
+        read_origins(node)
+    return costs_of(model, depth=depth, sizes=prepared.shapes.example_sizes(), seconds=seconds)
 
 
 def _own_runner(folder: Path, manifest: Mapping[str, Any]) -> Runner | None:

@@ -1,6 +1,7 @@
 """Seconds that ONNX Runtime spends in each node of a file, by its own profile.
 
-The runtime fuses; what it fused is told by the name of the node that it made, which begins with that of one it took in.
+The runtime fuses: the time of a node that it made is that of the one whose name it took over, and what it names anew
+stays under that name.
 """
 
 from __future__ import annotations
@@ -46,5 +47,18 @@ def node_seconds(
         name = event.get("name", "")
         if event.get("cat") == "Node" and name.endswith(_SUFFIX):
             found.setdefault(name.removesuffix(_SUFFIX), []).append(event["dur"] * 1e-6)
-    # a node in the body of a loop runs more than once a run
-    return {name: sum(times[len(times) * warmup // (warmup + runs) :]) / runs for name, times in found.items()}
+    names = sorted(_names(path), key=len, reverse=True)
+    seconds: dict[str, float] = {}
+    for event_name, times in found.items():
+        # what the runtime made of a node is called after it: `conv1/Conv_nchwc`
+        name = next((one for one in names if event_name == one or event_name.startswith(f"{one}_")), event_name)
+        # a node in the body of a loop runs more than once a run
+        mean = sum(times[len(times) * warmup // (warmup + runs) :]) / runs
+        seconds[name] = seconds.get(name, 0.0) + mean
+    return seconds
+
+
+def _names(path: Path) -> set[str]:
+    import onnx
+
+    return {node.name for node in onnx.load(path, load_external_data=False).graph.node if node.name}
