@@ -1,4 +1,4 @@
-"""What modules cost: parameters, arithmetic and memory against numbers worked out by hand; time as the runtime has it."""
+"""What modules cost: parameters, arithmetic, memory against numbers worked out by hand; time as the runtime has it."""
 
 from __future__ import annotations
 
