@@ -161,8 +161,9 @@ class Diagnosis(Shown):
         wrong = [one.name for one in self.outputs if not one.passed]
         if self.agrees:
             compared = sum(row.status == "equal" for row in self.rows)
-            return f"all {len(self.outputs)} outputs agree, and {compared} values on the way to them"
-        told = f"{len(wrong)} of {len(self.outputs)} outputs differ"
+            told = "the output agrees" if len(self.outputs) == 1 else f"all {len(self.outputs)} outputs agree"
+            return f"{told}, and {compared} values on the way"
+        told = "the output differs" if len(self.outputs) == 1 else f"{len(wrong)} of {len(self.outputs)} outputs differ"
         if not self.causes and self.weights:
             return f"{told}: {self.weights[0]}"
         if self.first_departure is not None:
@@ -180,20 +181,28 @@ class Diagnosis(Shown):
         return f"{cause.describe()}: max abs {comparison.max_abs:.3g}, max rel {comparison.max_rel:.2g}"
 
     def modules(self) -> list[tuple[str, int, str, Row]]:
-        """The view on modules: path, call, class and the last value that each call of each handed on, in order."""
+        """The view on modules: path, call, class and the last value that each call of each handed on, in order.
+
+        A value that is wrong where it is stands among them, whether a module handed it on or not.
+        """
         read: dict[str, list[Entry]] = {}
         for row in self.rows:
             for name in row.entry.reads:
                 read.setdefault(name, []).append(row.entry)
-        last: dict[tuple[str, int], tuple[str, Row]] = {}
+        last: dict[tuple[str, int], tuple[ModuleCall, Row]] = {}
         for row in self.rows:
-            for depth, call in enumerate(row.entry.calls):
+            own = row.entry.call
+            if row.status == "wrong here":
+                last[f"value {row.entry.name}", 0] = own, row  # no path has a space in it
+            for depth, call in reversed(list(enumerate(row.entry.calls))):
                 around = row.entry.calls[: depth + 1]
                 readers = read.get(row.entry.key[0], [])
+                if row.status == "wrong here" and call == own:
+                    continue
                 if not readers or any(reader.calls[: depth + 1] != around for reader in readers):
                     last.pop((call.path, call.call), None)  # so that it stands where the call ended
-                    last[call.path, call.call] = call.kind, _seen_from(call, row)
-        return [(path, call, kind, row) for (path, call), (kind, row) in last.items()]
+                    last[call.path, call.call] = call, _seen_from(call, row)
+        return [(call.path, call.call, call.kind, row) for call, row in last.values()]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -270,9 +279,7 @@ class Diagnosis(Shown):
             say(f"note: {line}")
         for cause in self.causes:
             self._render_cause(cause, say)
-        if self.agrees:
-            say(f"agrees: {self.summary()}")
-        elif not self.causes:
+        if self.agrees or not self.causes:
             say(self.summary())
 
     def _render_precision(self, console: Console) -> None:
