@@ -30,6 +30,7 @@ __all__ = ["command"]
 @click.option("--also", multiple=True, metavar="BUNDLE", help="Another bundle beside the first; repeat for more.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="The first N pictures only.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="So many pictures at once.")
+@click.option("--boxes", metavar="FILE", help="Boxes of a detector, COCO's results, for a bundle that looks at boxes.")
 @click.option("--peak", type=click.FloatRange(min=0, min_open=True), help="psnr: the brightest pixel of the output.")
 @click.option("--preprocess", metavar="FILE.toml", help="Steps for pictures, in place of those that the bundle brings.")
 @click.option("--resume", metavar="DIR", help="Keep what is done here, and go on with what an earlier run kept.")
@@ -43,6 +44,7 @@ def command(
     also: tuple[str, ...],
     samples: int | None,
     batch: int,
+    boxes: str | None,
     peak: float | None,
     preprocess: str | None,
     resume: str | None,
@@ -51,8 +53,9 @@ def command(
     """Measure how good the results of BUNDLE are on a data set; the eager MODEL stands beside it where it is given.
 
     bbox and keypoints are COCO's average precision and recall (pycocotools): twelve figures and ten.  A bundle that
-    looks at boxes (crop-box) is given those that are annotated.  top: the share of pictures whose label is the first,
-    or among the first five.  miou: overlap of each class's pixels, 255 left out.  psnr: with ssim, of bytes.
+    looks at boxes (crop-box) is given those that are annotated, or a detector's (--boxes).  top: the share of pictures
+    whose label is the first, or among the first five.  miou: overlap of each class's pixels, 255 left out.  psnr: with
+    ssim, of bytes.
 
     \b
     A class of your own has two methods:
@@ -79,6 +82,7 @@ def command(
             metric=metric,
             samples=samples,
             batch=batch,
+            boxes=boxes,
             peak=peak,
             preprocess=preprocess,
             resume=resume,

@@ -76,10 +76,14 @@ class Keypoints:
         truth: the annotations.
         dataset: whose sigmas are taken, where it has some.
         categories: category of each label.
+        images: the pictures that count, those on which nothing is looked at among them; empty is all that are seen.
     """
 
-    def __init__(self, truth: CocoFile, dataset: Dataset, categories: Sequence[int | None]) -> None:
+    def __init__(
+        self, truth: CocoFile, dataset: Dataset, categories: Sequence[int | None], images: Collection[int] = ()
+    ) -> None:
         self.truth = truth
+        self.images = images
         self.categories = categories
         lengths = {len(one["keypoints"]) for one in truth.data["annotations"] if one.get("keypoints")}
         count = len(dataset.sigmas) or len(dataset.keypoints) or len(_SIGMAS)
@@ -103,7 +107,8 @@ class Keypoints:
         for index, points in enumerate(found.keypoints):
             sure = None if found.keypoint_scores is None else found.keypoint_scores[index]
             if seen.sample.box is not None:
-                score, category = 1.0, seen.sample.truth["category_id"]
+                # a detector's score, where boxes are those of one
+                score, category = float(seen.sample.truth.get("score", 1.0)), seen.sample.truth["category_id"]
                 wide, high = (side / scale for side, scale in zip(seen.row.size, seen.row.placement.scale, strict=True))
             else:
                 label = int(found.labels[index])
@@ -130,7 +135,7 @@ class Keypoints:
 
     def figures(self, records: Sequence[Any]) -> Mapping[str, float]:
         """As ``COCOeval.summarize`` has them, in its order."""
-        by_image: dict[int, list[Any]] = {}
+        by_image: dict[int, list[Any]] = {image: [] for image in self.images}
         for record in records:
             by_image.setdefault(record["image"], []).extend(record["found"])
         distinct = [{"image": image, "found": self._distinct(found)} for image, found in by_image.items()]

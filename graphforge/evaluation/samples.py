@@ -31,6 +31,7 @@ _COCO = Record(
         "categories": Several(Record({"id": COUNT}, {"name": TEXT})),
     }
 )
+_FOUND = Several(Record({"image_id": COUNT, "category_id": COUNT, "bbox": _BOX, "score": NUMBER}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,41 @@ class CocoFile:
             for one in picture.truth:
                 if one.get("iscrowd") or "bbox" not in one or not max(one.get("keypoints") or [0]):
                     continue
-                left, top, wide, high = one["bbox"]
-                most = (image.get("width", np.inf) - 1, image.get("height", np.inf) - 1)
-                x1, x2 = (min(max(side, 0.0), most[0]) for side in (left, left + wide))
-                y1, y2 = (min(max(side, 0.0), most[1]) for side in (top, top + high))
-                if x2 > x1 and y2 > y1:
-                    name = f"{picture.name}#{one['id']}"
-                    samples.append(Sample(name, picture.path, one, (x1, y1, x2, y2), picture.image))
+                box = _inside(one["bbox"], image)
+                if box is not None:
+                    samples.append(Sample(f"{picture.name}#{one['id']}", picture.path, one, box, picture.image))
         return samples
+
+    def boxes_of_detector(self, path: Path, folder: Path, limit: int | None) -> list[Sample]:
+        """A sample for each box that a detector found, in the file of results that COCO's tools write.
+
+        Raises:
+            GraphForgeError: it is not such a file, or is of other pictures or categories.
+        """
+        data = read_json(path, "a file of a detector's boxes", "a list of image_id, category_id, bbox and score")
+        bad = _FOUND.fault(data, "boxes")
+        if bad:
+            raise GraphForgeError(f"{str(path)!r} is not a file of a detector's boxes: {bad}")
+        pictures = {picture.image: picture for picture in self.pictures(folder, limit)}
+        samples = []
+        for at, one in enumerate(data):
+            if one["image_id"] not in self.images or one["category_id"] not in self.categories:
+                key = "image_id" if one["image_id"] not in self.images else "category_id"
+                raise GraphForgeError(f"{str(path)!r}: boxes[{at}].{key} is {one[key]}, which {str(self.path)!r} lacks")
+            picture = pictures.get(one["image_id"])
+            box = None if picture is None else _inside(one["bbox"], self.images[one["image_id"]])
+            if picture is not None and box is not None:
+                samples.append(Sample(f"{picture.name}#box{at}", picture.path, one, box, picture.image))
+        return samples
+
+
+def _inside(box: Sequence[float], image: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
+    """A box of left, top, width and height as xyxy, cut at the picture's edges; None where nothing is left."""
+    left, top, wide, high = box
+    most = (image.get("width", np.inf) - 1, image.get("height", np.inf) - 1)
+    x1, x2 = (float(min(max(side, 0.0), most[0])) for side in (left, left + wide))
+    y1, y2 = (float(min(max(side, 0.0), most[1])) for side in (top, top + high))
+    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
 
 
 def read_coco(path: Path) -> CocoFile:

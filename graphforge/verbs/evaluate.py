@@ -96,6 +96,7 @@ def evaluate(
     metric: str | Metric | None = None,
     samples: int | None = None,
     batch: int = 1,
+    boxes: str | os.PathLike[str] | None = None,
     peak: float | None = None,
     preprocess: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
@@ -115,6 +116,8 @@ def evaluate(
             and ``figures``; None is what the data and the outputs are for.
         samples: the first so many pictures only.
         batch: so many at once, where the bundle takes that.
+        boxes: for a bundle that looks at boxes: a detector's, in the file of results that COCO's tools write; None
+            takes those that are annotated.
         peak: for ``psnr``, what the brightest pixel is in the model's output; None takes it from the pre-processing.
         preprocess: a TOML file of steps, in place of those that the bundle brings.
         resume: a folder of what is done, so that a run that ended early goes on where it was.
@@ -142,9 +145,17 @@ def evaluate(
             runner = _runner(folder)
             sides.append((str(folder), _model(folder, runner, preprocess), runner))
         name, chosen, looked_at, notes = _chosen(
-            metric, Path(data), Path(images), samples, sides[-1][1], folders[-1], peak
+            metric,
+            Path(data),
+            Path(images),
+            samples,
+            sides[-1][1],
+            folders[-1],
+            peak,
+            None if boxes is None else Path(boxes),
         )
         about = {"data": str(Path(data).resolve()), "metric": name, "peak": peak}
+        about |= {} if boxes is None else {"boxes": str(Path(boxes).resolve())}
         kept = None if resume is None else _folder(Path(resume))
         done = [
             evaluate_side(
@@ -206,6 +217,7 @@ def _chosen(
     model: PictureModel,
     folder: Path,
     peak: float | None,
+    boxes: Path | None,
 ) -> tuple[str, Metric, list[Sample], tuple[str, ...]]:
     """The metric by its name, and the samples that it looks at."""
     from graphforge.evaluation.metric import metric_of_file
@@ -216,6 +228,8 @@ def _chosen(
             raise UsageError(f"{argument(what)} {str(path)!r} does not exist")
     if not images.is_dir():
         raise UsageError(f"{argument('images')} {str(images)!r} is not a folder")
+    if boxes is not None and not model.crops:
+        raise UsageError(f"{argument('boxes')} is for bundles that look at boxes, and this one finds them itself")
     own = None if metric is None or metric in METRICS else metric
     name = metric if isinstance(metric, str) else type(metric).__name__
     kind = "pairs" if data.is_dir() else "coco" if data.suffix.lower() == ".json" else "labels"
@@ -225,7 +239,10 @@ def _chosen(
         found = metric_of_file(own) if isinstance(own, str) else own
         if kind == "coco":
             coco = read_coco(data)
-            return name, found, coco.boxes(images, limit) if model.crops else coco.pictures(images, limit), ()
+            if not model.crops:
+                return name, found, coco.pictures(images, limit), ()
+            given = coco.boxes(images, limit) if boxes is None else coco.boxes_of_detector(boxes, images, limit)
+            return name, found, given, ()
         return name, found, (read_pairs if kind == "pairs" else read_labels)(data, images, limit), ()
     wants = {"bbox": "coco", "keypoints": "coco", "top": "labels", "miou": "pairs", "psnr": "pairs"}[name]
     if wants != kind:
@@ -233,7 +250,7 @@ def _chosen(
             f"{argument('metric', name)} is for {_KINDS[wants]}, and {argument('data')} is {_KINDS[kind]}",
         )
     if kind == "coco":
-        return _of_coco(name, data, images, limit, model)
+        return _of_coco(name, data, images, limit, model, boxes)
     from graphforge.evaluation.pictures import MeanIoU, Restored, TopLabels
 
     if name == "top":
@@ -250,7 +267,7 @@ _KINDS: Mapping[str, str] = {
 
 
 def _of_coco(
-    name: str, data: Path, images: Path, limit: int | None, model: PictureModel
+    name: str, data: Path, images: Path, limit: int | None, model: PictureModel, boxes: Path | None
 ) -> tuple[str, Metric, list[Sample], tuple[str, ...]]:
     from graphforge.evaluation.coco import Boxes, Keypoints, categories_of_labels
     from graphforge.evaluation.samples import read_coco
@@ -260,11 +277,17 @@ def _of_coco(
     if model.crops:
         if name != "keypoints":
             raise UsageError(f"{argument('metric', name)}: the bundle looks at boxes, and finds none")
-        samples = coco.boxes(images, limit)
+        samples = coco.boxes(images, limit) if boxes is None else coco.boxes_of_detector(boxes, images, limit)
         if not samples:
-            raise GraphForgeError(f"{str(data)!r} has no annotation with a box and keypoints")
-        notes.append(f"keypoints are looked for in the {len(samples)} boxes that are annotated")
-        return name, Keypoints(coco, model.dataset, ()), samples, tuple(notes)
+            raise GraphForgeError(
+                f"{str(data)!r} has no annotation with a box and keypoints"
+                if boxes is None
+                else f"{str(boxes)!r} has no box on these pictures"
+            )
+        whose = "that are annotated" if boxes is None else f"of {boxes}"
+        notes.append(f"keypoints are looked for in the {len(samples)} boxes {whose}")
+        every = [picture.image for picture in coco.pictures(images, limit)]
+        return name, Keypoints(coco, model.dataset, (), every), samples, tuple(notes)
     categories, guessed = categories_of_labels(coco, model.dataset.classes)
     notes += [guessed] if guessed else []
     samples = coco.pictures(images, limit)

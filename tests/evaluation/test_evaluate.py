@@ -191,6 +191,30 @@ def test_keypoints_are_pycocotools_by_hand(folder: Path) -> None:
     assert 0.3 < bundle.figures["AP"] < 0.95
 
 
+def test_keypoints_in_a_detectors_boxes(folder: Path) -> None:
+    """The annotated boxes as a detector's, each twice: doubles fall away; a picture without boxes counts as missed."""
+    known = json.loads((folder / "figures.json").read_text())["annotations"]
+    found = [
+        {"image_id": one["image_id"], "category_id": 1, "bbox": one["bbox"], "score": score}
+        for one in known
+        for score in (0.9, 0.5)
+    ]
+    (folder / "boxes.json").write_text(json.dumps(found))
+    given: dict[str, Any] = {"data": "figures.json", "images": "figures", "samples": 3, "batch": 4}
+    report = graphforge.evaluate("pose", boxes="boxes.json", **given)
+    assert report.samples == 12
+    assert report.sides[0].figures == graphforge.evaluate("pose", **given).sides[0].figures
+    whole = report.sides[0].figures["AR"]
+    (folder / "boxes.json").write_text(json.dumps([one for one in found if one["image_id"] != 2]))
+    (side,) = graphforge.evaluate("pose", boxes="boxes.json", **given).sides
+    assert side.figures["AR"] < 0.9 * whole  # of three pictures with two figures each, one has no box
+    (folder / "boxes.json").write_text(json.dumps([{**found[0], "category_id": 5}]))
+    with pytest.raises(GraphForgeError, match=r"boxes\[0\].category_id is 5, which 'figures.json' lacks"):
+        graphforge.evaluate("pose", boxes="boxes.json", **given)
+    with pytest.raises(UsageError, match="is for bundles that look at boxes"):
+        graphforge.evaluate("digits", data="digits.json", images="canvases", boxes="boxes.json")
+
+
 def test_labels_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "colours").mkdir(exist_ok=True)
     lines = []
