@@ -110,15 +110,21 @@ def example_of(built: Built) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     return (torch.randn([1, 3, height, width], generator=generator),), {}
 
 
-def _named(instances: list[Any]) -> dict[str, Tensor]:
+def _named(instances: list[Any], like: Tensor) -> dict[str, Tensor]:
     """Fields of the results of each picture, under our names; those of several pictures are numbered."""
     named: dict[str, Tensor] = {}
     for number, one in enumerate(instances):
         suffix = f"_{number}" if len(instances) > 1 else ""
         fields = dict(one.items())
         for key in [key for key in (*_NAMES, "keypoints", "keypoint_scores") if key in fields]:
-            named.setdefault(_NAMES.get(key, key) + suffix, torch.as_tensor(fields[key]))
+            named.setdefault(_NAMES.get(key, key) + suffix, _typed(fields[key], like))
     return named
+
+
+def _typed(value: Any, like: Tensor) -> Tensor:
+    """A result in the model's own element type: numpy makes float64 of what it scales by whole numbers."""
+    tensor = torch.as_tensor(value)
+    return tensor.to(like.dtype) if tensor.is_floating_point() else tensor
 
 
 class Poses(nn.Module):
@@ -135,12 +141,12 @@ class Poses(nn.Module):
         results = self.model.predict(input, self._samples(input))
         instances = [one.pred_instances for one in results]
         if self._dense:
-            return _named(instances)
+            return _named(instances, input)
         fields = [dict(one.items()) for one in instances]
         names = [name for name in ("keypoints", "keypoint_scores", "keypoints_visible") if name in fields[0]]
         if not hasattr(self.model.head.decoder, "decode_visibility") or not self.model.head.decoder.decode_visibility:
             names = names[:2]  # the same tensor as the scores otherwise
-        return {name: torch.cat([torch.as_tensor(one[name]) for one in fields]) for name in names}
+        return {name: torch.cat([_typed(one[name], input) for one in fields]) for name in names}
 
     def _samples(self, input: Tensor) -> list[Any]:
         """One sample for each picture, with the whole input for its box; one for all while a batch has no size."""
@@ -239,7 +245,7 @@ class Detections(nn.Module):
             )
             samples.append(sample)
         results = self.model.predict(input, samples, rescale=False)
-        return _named([one.pred_instances for one in results])
+        return _named([one.pred_instances for one in results], input)
 
 
 class ForSdk(nn.Module):
