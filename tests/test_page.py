@@ -170,6 +170,16 @@ def test_the_graph_knows_modules_lines_shapes_and_errors(tmp_path: Path) -> None
     assert len(page) < 2_000_000
 
 
+def test_a_file_that_was_changed_later_does_not_pass_for_verified(tmp_path: Path) -> None:
+    manifest, _ = bundle(tmp_path)
+    assert "agrees with eager" in render_report(manifest)
+    (tmp_path / "spoiled").mkdir()
+    _, diff = bundle(tmp_path / "spoiled", spoiled=True)
+    page = render_report(manifest, diff=diff.to_dict())
+    assert 'class="verdict failed"' in page
+    assert "the file is another now" in page
+
+
 def test_a_wrong_value_has_its_error_in_the_graph(tmp_path: Path) -> None:
     _, diff = bundle(tmp_path, spoiled=True)
     graph = data_of(write_report(tmp_path, diff=diff).read_text())

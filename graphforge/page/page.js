@@ -84,7 +84,7 @@
       const node = nodes[item.indices[0]];
       item.title = single ? node.op : item.key.split(SEP).pop();
       item.below = single ? node.path.slice(-2).join(".") : `${item.indices.length} nodes`;
-      item.width = Math.min(Math.max(item.title.length * 8.4 + (single ? 0 : 16), item.below.length * 6.2) + 20, 230);
+      item.width = Math.min(Math.max(item.title.length * 9 + (single ? 0 : 16), item.below.length * 6.2) + 20, 230);
       graph.setNode(idOf(item.key), { width: item.width, height: 38 });
     }
     const drawn = new Set();

@@ -92,7 +92,7 @@ def render_report(
     verification = manifest.get("verification", {})
     return environment.get_template(_TEMPLATE).render(
         title=_title(manifest),
-        verdict=_verdict(verification),
+        verdict=_verdict(verification, diff),
         manifest=manifest,
         target=manifest.get("target", {}),
         artifact=manifest.get("artifact", {}),
@@ -155,9 +155,11 @@ def _title(manifest: Mapping[str, Any]) -> str:
     return f"{spec} for {manifest.get('target', {}).get('name', 'onnx')}"
 
 
-def _verdict(verification: Mapping[str, Any]) -> tuple[str, str]:
-    """(class, sentence)."""
+def _verdict(verification: Mapping[str, Any], diff: Mapping[str, Any] | None) -> tuple[str, str]:
+    """(class, sentence); what the diff found in the file as it is now goes before what was recorded."""
     passed = verification.get("passed")
+    if passed and diff is not None and not diff.get("agrees", True):
+        return "failed", "departs from the model, although it agreed when it was compiled: the file is another now"
     if passed is None:
         return "unknown", f"not verified: {verification.get('skipped', 'no reason recorded')}"
     if passed:
