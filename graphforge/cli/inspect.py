@@ -47,7 +47,7 @@ def command(
     One node a line: what it computes, its type, the operation, and the module path and source line it came from.
     Weights are shown by shape, as [16,3,3,3] f32; attributes that say no more than their default are left out.
     On a terminal lines are cut to its width; --node tells all about one node, --full all about all of them.
-    Older opsets of an ONNX file are shown raised to the newest.
+    Older opsets of an ONNX file are shown raised to the newest.  Of a TensorRT plan it tells what plan.json says.
 
     \b
     Examples:
@@ -55,11 +55,19 @@ def command(
       graphforge inspect net.py:build --input 'x:1x3x64x64' --level captured
       graphforge inspect out/net/model.onnx --node conv1
       graphforge inspect torchvision:resnet50 --input 'x:1x3x224x224' --summary --depth 2
+      graphforge inspect out/plan/model.plan
     """
-    from graphforge.verbs.inspect import inspect
+    from graphforge.verbs.inspect import inspect, inspect_plan
 
     if depth is not None and not summary:
         raise UsageError("--depth is about modules", "add --summary")
+    if request.model.endswith(".plan"):
+        plan = inspect_plan(request.model)
+        if as_json:
+            print_json(plan.to_dict())
+        else:
+            plan.render(stdout())
+        return
     with progress(quiet=as_json) as begin:
         begin("load")
         found = inspect(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from graphforge.targets.target import Target
     from graphforge.verify.modules import ModuleCosts
 
-__all__ = ["LEVELS", "Inspection", "inspect"]
+__all__ = ["LEVELS", "Inspection", "PlanInspection", "inspect", "inspect_plan"]
 
 LEVELS = ("captured", "canonical", "legal")
 # Lines of a graph that a notebook or a table of reports shows; `str` has all of them.
@@ -98,6 +100,75 @@ class Inspection(Shown):
         """JSON-able form."""
         nodes = self.model.graph.all_nodes() if self.node is None else [self.node]
         return {"level": self.level, "nodes": [_described(node) for node in nodes]}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PlanInspection(Shown):
+    """What is known of a TensorRT plan: the file itself records nothing, so it is what stands in plan.json beside it.
+
+    Attributes:
+        path: the plan.
+        facts: what plan.json says.
+        is_that_file: whether the file is the one that plan.json describes.
+    """
+
+    path: str
+    facts: Mapping[str, Any]
+    is_that_file: bool
+
+    def summary(self) -> str:
+        """``out/net/model.plan for SM86, tensorrt_rtx 1.7.1, 12.4 MB``."""
+        gpus = ", ".join(self.facts["compute_capabilities"])
+        size = self.facts["plan"]["bytes"] / 1e6
+        return f"{self.path} for {gpus}, {self.facts['flavour']} {self.facts['version']}, {size:.1f} MB"
+
+    def lines(self) -> Iterator[str]:
+        """All of it, line by line."""
+        yield self.summary()
+        if not self.is_that_file:
+            yield "  it is not the file that plan.json describes: its SHA-256 differs"
+        onnx = self.facts["onnx"]
+        yield f"  built from {onnx['file']}, opset {onnx['opset']}, precision {self.facts['precision']}"
+        for what in ("inputs", "outputs"):
+            for one in self.facts[what]:
+                shape = "?" if one["shape"] is None else "x".join(map(str, one["shape"])) or "scalar"
+                yield f"  {what.removesuffix('s'):6} {one['name']}  {one['dtype']} {shape}"
+        for profile in self.facts["profiles"]:
+            for name, sizes in profile.items():
+                low, best, high = ("x".join(map(str, sizes[end])) for end in ("min", "opt", "max"))
+                yield f"  sizes  {name}  {low} to {high}, fastest at {best}"
+        for name in ("tf32", "optimization_level", "workspace_mib", "weight_stripped", "checked"):
+            if self.facts.get(name) not in (None, False):
+                yield f"  {name}: {self.facts[name]}"
+
+    def render(self, console: Console) -> None:
+        """Print it."""
+        for line in self.lines():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"path": self.path, "is_that_file": self.is_that_file, "plan": dict(self.facts)}
+
+
+def inspect_plan(path: str | os.PathLike[str]) -> PlanInspection:
+    """Look at a TensorRT plan; no TensorRT and no GPU is needed.
+
+    Raises:
+        GraphForgeError: there is no such file, or no plan.json beside it.
+    """
+    from graphforge.targets.tensorrt.manifest import read_plan_manifest, sha256_of
+
+    file = Path(path)
+    if not file.is_file():
+        raise GraphForgeError(f"there is no plan {str(path)!r}")
+    if not (file.parent / "plan.json").is_file():
+        raise GraphForgeError(
+            f"there is no plan.json beside {str(path)!r}, and a plan itself records nothing about how it was made",
+            "give the plan in the bundle that a compilation for the target tensorrt wrote",
+        )
+    facts = read_plan_manifest(file.parent)
+    return PlanInspection(os.fspath(path), facts, sha256_of(file) == facts["plan"].get("sha256"))
 
 
 def inspect(

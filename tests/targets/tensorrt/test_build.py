@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from graphforge.cli.main import run
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import Origin
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec
@@ -241,3 +242,21 @@ def test_the_optimum_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
             emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, optimum=optimum)
     with pytest.raises(GraphForgeError, match="size 'few' of dim 'batch' cannot be read"):
         emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, optimum="batch=few")
+
+
+def test_a_plan_is_inspected_by_what_stands_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes = spec("x", 2, 3, 16, 16, axis0=DimRange("batch", 1, 8))
+    emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, compute_capabilities="SM86")
+    plan = tmp_path / "model.plan"
+    assert run(["inspect", str(plan)]) == 0
+    said = capsys.readouterr().out
+    assert "for SM86, tensorrt_rtx 1." in said
+    assert "  sizes  x  1x3x16x16 to 8x3x16x16, fastest at 2x3x16x16" in said
+    assert "  input  x  FLOAT batchx3x16x16" in said
+    assert "SHA-256" not in said
+    plan.write_bytes(plan.read_bytes()[:-1])
+    assert run(["inspect", str(plan)]) == 0
+    assert "it is not the file that plan.json describes: its SHA-256 differs" in capsys.readouterr().out
+    (tmp_path / "plan.json").unlink()
+    assert run(["inspect", str(plan)]) == 1
+    assert "there is no plan.json beside" in capsys.readouterr().err
