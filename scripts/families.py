@@ -19,6 +19,7 @@ __all__ = ["Family", "NotApplicable", "build", "catalogue"]
 _BATCH = (1, 4)
 _LENGTH = (4, 32)
 _IMAGE = 64
+_MOST_PARAMETERS = 30_000_000
 
 
 class NotApplicable(Exception):
@@ -200,10 +201,13 @@ def _build_transformers(kind: str) -> Family:
 
     try:
         made = CONFIG_MAPPING[kind]
-        model = AutoModel.from_config(_tiny(made))
+        config = _tiny(made)
+        with torch.device("meta"):  # one that does not shrink takes all memory there is
+            count = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
+        model = AutoModel.from_config(config) if count <= _MOST_PARAMETERS else None
     except Exception as error:  # a configuration with rules that blind shrinking breaks
         raise NotApplicable(f"configuration: {type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
-    if sum(parameter.numel() for parameter in model.parameters()) > 30_000_000:
+    if model is None:
         raise NotApplicable("its configuration does not shrink by the usual fields")
     return _called(model)
 

@@ -323,3 +323,25 @@ def test_how_many_runs_are_made_hangs_on_what_they_compute_and_not_on_the_clock(
     for runs in (1, 3, 7):
         assert len(Witness(runner, runner.example(), work=one * runs).moved(12)) == runs
     assert len(Witness(runner, runner.example()).moved(12)) == 12
+
+
+class _Transform(torch.nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = torch.view_as_real(torch.fft.rfft2(x))
+        return torch.cat([found[:1], found[1:] * self.factor])
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "passed"), (1.0001, "failed")])
+def test_a_transform_rounds_as_its_largest_element_does(factor: float, verdict: str, tmp_path: Path) -> None:
+    """Of what is positive one element is the sum of all, and the others are what is left of sums nearly as large."""
+    torch.manual_seed(1)
+    x = torch.rand(2, 120, 180)
+    graphforge.compile(_Transform(factor), (x,), output=tmp_path / "bundle", verify=False)
+    reference = EagerRunner.of(_Transform(1.0), (x,))
+    with OnnxRuntimeRunner(onnx.load(tmp_path / "bundle" / "model.onnx"), threads=1) as artifact:
+        report = verify(reference, artifact, reference.inputs.spec(), reference.example())
+    assert report.verdict == verdict
