@@ -274,9 +274,10 @@ def _known_faults() -> Iterator[Finding]:
     from graphforge.targets.onnx.target import RUNTIME
     from graphforge.targets.tables import facts_of
 
-    facts = facts_of(RUNTIME)
-    for fault in facts.faults:
-        yield Finding("known faults", fault.name, State.KNOWN, f"{facts.called}: {fault.effect}", fault.cure)
+    for runtime in (RUNTIME, "openvino"):
+        facts = facts_of(runtime)
+        for fault in facts.faults if facts.version is not None else ():
+            yield Finding("known faults", fault.name, State.KNOWN, f"{facts.called}: {fault.effect}", fault.cure)
 
 
 def _first_line(error: BaseException) -> str:

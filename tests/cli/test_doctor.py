@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from graphforge.cli.doctor import _known_faults
+from graphforge.targets.tables import installed_version
 from tests.cli.command import environment, run_command
 
 # Starts the command in an interpreter where some packages cannot be imported and are not listed as installed.
@@ -22,6 +26,7 @@ def without(name):
         raise importlib.metadata.PackageNotFoundError(name)
     return version(name)
 importlib.metadata.version = without
+from graphforge.targets.tables import installed_version
 from graphforge.cli.main import main
 main(["doctor", "--json"])
 """
@@ -72,3 +77,14 @@ def test_missing_required_packages_are_broken_and_the_rest_is_still_told(tmp_pat
         assert "pip install" in findings[f"required/{name}"]["advice"]
     assert findings["works here/ONNX Runtime"]["state"] == "broken"
     assert findings["required/onnx"]["state"] == "ok"
+
+
+def test_known_faults_are_those_of_the_runtimes_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> set[str]:
+        return {finding.detail.partition(":")[0].rpartition(" ")[0] for finding in _known_faults()}
+
+    if installed_version("openvino") is not None:
+        assert told() == {"ONNX Runtime", "OpenVINO"}
+        assert any("computed in 32 bits" in finding.detail for finding in _known_faults())
+    monkeypatch.setattr("graphforge.targets.tables.facts.installed_version", lambda *packages: None)
+    assert told() == set()
