@@ -278,10 +278,12 @@ def make_manifest(
 
     from graphforge import __version__
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
+    from graphforge.runners.retyped import halved_inputs
 
     operators = Counter(
         f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.all_nodes()
     )
+    halves = halved_inputs(model, {spec.name: spec.dtype for spec in prepared.shapes.inputs})
     content = {
         "schema": MANIFEST_SCHEMA,
         "graphforge": __version__,
@@ -301,7 +303,7 @@ def make_manifest(
             {
                 "name": spec.name,
                 "shape": list(spec.shape),
-                "dtype": spec.dtype,
+                "dtype": halves[spec.name].name if spec.name in halves else spec.dtype,
                 "dynamic": {
                     str(axis): {"name": dim.name, "low": dim.low, "high": dim.high, "step": dim.step}
                     for axis, dim in spec.dims.items()

@@ -368,8 +368,10 @@ def _verify(
     from graphforge.diagnosis import located
     from graphforge.frontend.captured import SIZES_TO_TRY
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
+    from graphforge.passes.half import HALF_IO
     from graphforge.passes.qdq import QUANTISED, Quantised
     from graphforge.runners.padding import UnpaddedRunner
+    from graphforge.runners.retyped import RetypedRunner, halved_inputs
     from graphforge.runners.survey import has_float16, survivable
     from graphforge.verify import verify
     from graphforge.verify.extremes import picks_by_data
@@ -391,7 +393,10 @@ def _verify(
         quantised: Quantised | None = model.meta.get(QUANTISED)
         judged = model if quantised is None else quantised.before
 
+        halves = halved_inputs(model, {spec.name: spec.dtype for spec in prepared.shapes.inputs})
+
         def verified(runner: Runner) -> VerificationReport:
+            runner = RetypedRunner(runner, halves) if HALF_IO in model.meta else runner
             return verify(
                 reference_runner(prepared),
                 UnpaddedRunner(runner, padding) if padding else runner,

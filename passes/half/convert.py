@@ -17,7 +17,7 @@ from graphforge.ranges import measure, samples_of
 from graphforge.ranges.difference import Difference
 from graphforge.transform import Rewriter
 
-__all__ = ["convert_to_half"]
+__all__ = ["HALF_IO", "convert_to_half"]
 
 # What a node may be off by on its own, root of the mean square: eight units in the last place of the format.
 _OWN = {ir.DataType.FLOAT16: 2.0**-8, ir.DataType.BFLOAT16: 2.0**-5}
@@ -28,6 +28,8 @@ _ROUNDS = 4
 # Places that a note names for one reason.
 _PLACES = 3
 _DONE = "graphforge.half"
+# In a model's meta: its inputs and outputs are halves where they were float32.
+HALF_IO = "graphforge.half_io"
 
 
 def convert_to_half(rewriter: Rewriter, half: ir.DataType, *, keep_io: bool, headroom: float) -> None:
@@ -65,6 +67,8 @@ def convert_to_half(rewriter: Rewriter, half: ir.DataType, *, keep_io: bool, hea
             break
         bound /= 2
     place(rewriter, chosen, half, keep_io=keep_io)
+    if chosen and not keep_io:
+        model.meta[HALF_IO] = True
     _tell(rewriter, half, forms, staying, off)
     rewriter.note(f"ranges and errors were measured on {samples.source}")
     for line in (*samples.notes, *ranges.left_out):

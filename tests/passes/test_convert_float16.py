@@ -212,3 +212,16 @@ def test_a_wrong_file_in_half_precision_still_fails(tmp_path: Path) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).eval()
     with pytest.raises(graphforge.VerificationError):
         graphforge.compile(net, torch.randn(2, 16), precision="fp16", passes=[DropBias()], output=tmp_path / "b")
+
+
+def test_a_file_in_halves_throughout_is_verified_and_run(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).eval()
+    x = torch.randn(2, 16)
+    options = {"keep_io": False}
+    bundle = graphforge.compile(net, (x,), precision="fp16", target_options=options, output=tmp_path / "b")
+    assert bundle.manifest["verification"]["verdict"] == "passed"
+    graph = onnx.load(tmp_path / "b" / "model.onnx").graph
+    kinds = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    assert [one["dtype"] for one in bundle.manifest["inputs"]] == ["float16"]
