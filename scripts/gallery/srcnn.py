@@ -33,7 +33,8 @@ class SuperResolution(nn.Module):
 
     def sharpened(self, image: Tensor) -> Tensor:
         """What the convolutions add to a picture of its final size."""
-        return image + self.conv3(self.conv2(self.conv1(image).relu()).relu())
+        more: Tensor = self.conv3(self.conv2(self.conv1(image).relu()).relu())
+        return image + more
 
     def forward(self, image: Tensor, factor: Tensor | None = None) -> Tensor:
         """The picture, larger: three times, or so many times as the tensor says."""
