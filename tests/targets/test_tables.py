@@ -36,7 +36,7 @@ def test_the_table_is_true_of_the_installed_openvino() -> None:
     found = probe_openvino.measure(["Add", "GatherElements", "Pad", "Relu", "RoiAlign", "Swish"])
     assert probe_openvino.lies(found, facts) == []
     answers = {(tried.operator, tried.what): tried.answer for tried in found.tried}
-    assert answers["Add", "float64"] == answers["Add", "uint8"] == probe_openvino.WRONG
+    assert answers["Add", "float64"] == probe_openvino.WRONG  # 8-bit sums depend on the processor
     assert answers["GatherElements", "axis 0"] == answers["Pad", "wrap"] == probe_openvino.REFUSED
     assert answers["Pad", "reflect"] == probe_openvino.RIGHT
 
