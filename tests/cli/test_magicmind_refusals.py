@@ -54,7 +54,7 @@ CASES = {
     "calibration_without_a_stream": (
         ("net.py:product", "--input", "left:1x4", "--input", "right:1x4", *INT8, "--option", "calibration=left.npz"),
         "calibration data is missing for input right",
-        "MagicMind calibrates with one stream for every input",
+        "one stream is needed for every input",
         1,
     ),
     "calibration_that_is_not_there": (
