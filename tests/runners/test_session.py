@@ -1,7 +1,8 @@
 """Sessions of ONNX Runtime: one place makes them, from a file, bytes, a ModelProto or a graph."""
 
-from __future__ import ast
+from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
