@@ -124,7 +124,7 @@ def fold(prepared: Prepared, steps: Sequence[Step]) -> tuple[Prepared, tuple[Ste
         loaded=replace(prepared.loaded, module=whole),
         inputs=prepared.inputs.replaced(example),
         shapes=shapes,
-        notes=[*prepared.notes, f"input {tensor.name} takes bytes: {_named(moving)} are in the graph"],
+        notes=[*prepared.notes, f"input {tensor.name} takes bytes: {_named(moving)} in the graph"],
     )
     return folded, (*before, Layout(order), Dtype("uint8"))
 

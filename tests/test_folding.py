@@ -128,7 +128,7 @@ def test_from_the_command_line(
     command = ["compile", "net.py:build", "--preprocess", "list.toml", "--fold-preprocess", "-o", "out", "--json"]
     assert run(command) == 0
     manifest = json.loads(Path("out/manifest.json").read_text())
-    assert any("input x takes bytes: normalise are in the graph" in note for note in manifest["notes"])
+    assert any("input x takes bytes: normalise in the graph" in note for note in manifest["notes"])
     capsys.readouterr()
     assert run(["profile", "out", "net.py:build"]) == 2
     assert "part of its pre-processing in its graph" in capsys.readouterr().err

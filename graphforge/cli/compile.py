@@ -30,8 +30,8 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
 )
 @click.option(
     "--target",
-    help="Where the model goes: onnx, tensorrt, magicmind or one of your own; `graphforge targets` lists them.  "
-    "[default: onnx]",
+    help="Where the model goes: onnx, tensorrt, magicmind, openvino or one of your own; `graphforge targets` lists "
+    "them.  [default: onnx]",
 )
 @click.option("--opset", type=int, help="Opset to deliver; delivered exactly or refused.")
 @click.option("--precision", help="Arithmetic, in the target's words; `graphforge targets NAME` lists them.")

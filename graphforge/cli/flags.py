@@ -10,6 +10,7 @@ __all__ = ["flag"]
 # Arguments whose flag has a name of its own; every other is `--name`, with dashes.
 _NAMES = {
     "dynamic_shapes": "--dynamic",
+    "fail_codes": "--fail-code",
     "further_inputs": "--input-file",
     "inputs": "--input",
     "limits": "--limit",
@@ -30,6 +31,8 @@ def flag(name: str, value: Any = None) -> str:
         return f"--no-{name.replace('_', '-')}"
     if isinstance(value, dict):
         return " ".join(f"{written} {_quoted(f'{key}={one}')}" for key, one in value.items())
+    if isinstance(value, list):
+        return " ".join(f"{written} {_quoted(str(one))}" for one in value)
     return f"{written} {_quoted(str(value))}"
 
 

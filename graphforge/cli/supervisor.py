@@ -25,7 +25,9 @@ from graphforge.cli.console import print_error
 __all__ = ["EndedError", "supervised"]
 
 # Verbs that hand files or graphs to a vendor's native code.
-_VERBS = frozenset("compile optimize run inspect diff bisect opset lint profile".split())
+_VERBS = frozenset(
+    "compile optimize run inspect diff bisect opset lint profile evaluate explain pipeline report".split()
+)
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
 _CRASHES = frozenset(getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL"))
 _LEVELS = 2  # of less optimization that are tried after a crash in ONNX Runtime

@@ -162,7 +162,7 @@ class Diagnosis(Shown):
         if self.agrees:
             compared = sum(row.status == "equal" for row in self.rows)
             told = "the output agrees" if len(self.outputs) == 1 else f"all {len(self.outputs)} outputs agree"
-            return f"{told}, and {compared} values on the way"
+            return f"{told}, and {compared} value{'s' * (compared != 1)} on the way"
         told = "the output differs" if len(self.outputs) == 1 else f"{len(wrong)} of {len(self.outputs)} outputs differ"
         if not self.causes and self.weights:
             return f"{told}: {self.weights[0]}"
@@ -267,7 +267,8 @@ class Diagnosis(Shown):
         elif table.row_count:
             console.print(table)
         if hidden:
-            say(f"{hidden} values are computed together with later ones, and not shown")
+            they = "value is" if hidden == 1 else "values are"
+            say(f"{hidden} {they} computed together with later ones, and not shown")
         for line in self.weights:
             say(line)
         for one in self.outputs:
@@ -295,7 +296,7 @@ class Diagnosis(Shown):
         shown = [row for row in self.precision if self.layers in ("modules", "all") or self._fits(row.entry)]
         for row in shown:
             trouble = [
-                f"{share:.1%} {what}"
+                f"{_percent(share)} {what}"
                 for what, share in (("overflow", row.overflow), ("underflow", row.underflow), ("clipped", row.clipped))
                 if share > 0
             ]
@@ -367,6 +368,11 @@ def _seen_from(call: ModuleCall, row: Row) -> Row:
     if row.status != "wrong here" or call == row.entry.call:
         return row
     return replace(row, status="inherited", note=f"in {row.entry.call.path}")
+
+
+def _percent(share: float) -> str:
+    """A share that is not nothing: ``0.3%``, and never ``0.0%``."""
+    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
 
 
 def _decibels(snr: float) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from graphforge.errors import GraphForgeError, argument
 
-__all__ = ["check_exported_program", "check_torchscript"]
+__all__ = ["check_exported_program", "check_torchscript", "is_torch_file"]
 
 _NAME = re.compile(r"[\w.\-:/$]*")
 _WORDS = re.compile(r"[\w.\-:/$ ]*")
@@ -45,6 +45,13 @@ _MAX_EXPONENT = 64
 _MAX_RATIO = 100  # torch stores records as they are; 1 MB of zeros deflates to 1 kB
 # Statements of TorchScript that reach files.
 _SCRIPT_FILES = re.compile(rb"\b(?:torch|ops\.\w+)\.(save|from_file|load|_load_for_lite_interpreter)\s*\(")
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file begins as those that ``torch.save`` writes: a zip archive, or before torch 1.6 a pickle."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return start == b"PK\x03\x04" or start[:1] == b"\x80"
 
 
 def check_exported_program(path: Path) -> None:

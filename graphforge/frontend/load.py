@@ -345,12 +345,19 @@ def load_checkpoint(module: torch.nn.Module, path: Path, *, trust_pickle: bool =
     """
     import torch
 
+    from graphforge.frontend.archives import is_torch_file
+
     if path.suffix == ".safetensors":
         state = _read_safetensors(path)
     else:
         try:
             state = torch.load(path, map_location="cpu", weights_only=not trust_pickle, mmap=_is_zip(path) or None)
         except Exception as error:  # zip, pickle and torch errors of many types
+            if path.is_file() and not is_torch_file(path):
+                raise GraphForgeError(
+                    f"checkpoint {str(path)!r} is not a file that torch.save wrote",
+                    "give the path of a .pth file, or of a .safetensors file",
+                ) from None
             if "weights_only" in str(error) or "Unsupported" in str(error):
                 raise GraphForgeError(
                     f"checkpoint {str(path)!r} holds more than tensors and would run code when read",

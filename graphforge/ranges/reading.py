@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,17 +77,22 @@ def _load(source: str | Path | Mapping[str, Any], shapes: ShapeSpec) -> dict[str
         return _load_folder(path, shapes)
     if not path.is_file():
         raise GraphForgeError(
-            f"calibration data {source} does not exist", "give a folder or an .npz file of normalised inputs"
+            f"calibration data {str(source)!r} does not exist", "give a folder or an .npz file of normalised inputs"
         )
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise GraphForgeError(f"calibration data {source} is not a .npz archive of arrays by input name")
+                raise GraphForgeError(f"calibration data {str(source)!r} is not a .npz archive of arrays by input name")
             return {name: list(archive[name]) for name in archive.files}
     except GraphForgeError:
         raise
     except Exception as error:  # numpy lets through whatever its parsers raise
-        raise GraphForgeError(f"calibration data {source} cannot be read: {error}") from error
+        if not zipfile.is_zipfile(path):  # numpy takes it for a pickle, and says how to read that unsafely
+            raise GraphForgeError(
+                f"calibration data {str(source)!r} is not a .npz archive of arrays by input name",
+                "write it as numpy.savez('calib.npz', image=array)",
+            ) from None
+        raise GraphForgeError(f"calibration data {str(source)!r} cannot be read: {error}") from error
 
 
 def _load_folder(path: Path, shapes: ShapeSpec) -> dict[str, list[Array]]:
@@ -102,7 +108,7 @@ def _load_folder(path: Path, shapes: ShapeSpec) -> dict[str, list[Array]]:
             raise GraphForgeError(f"calibration data in {folder} cannot be read: {error}") from error
     if not any(found.values()):
         raise GraphForgeError(
-            f"calibration folder {path} has no .npy files",
+            f"calibration folder {str(path)!r} contains no .npy files",
             "lay them out as FOLDER/<input name>/0000.npy, each an array like one feed of that input",
         )
     return found

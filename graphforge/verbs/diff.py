@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -97,10 +99,23 @@ def diff(
                 weights=weights,
                 notes=prepared.notes,
             )
+            _check_pattern(layers, {row.entry.call.path for row in report.rows})
             again = _drawn_anew(prepared) if report.has_other_weights else ""
             return replace(report, notes=(*report.notes, again)) if again else report
         finally:
             tape.close()
+
+
+def _check_pattern(layers: str, paths: set[str]) -> None:
+    """Refuse a pattern that no module's path fits: a table without rows would pass for one without faults."""
+    if layers in ("modules", "all") or not paths or fnmatch.filter(sorted(paths), layers):
+        return
+    near = difflib.get_close_matches(layers, sorted(paths - {""}), n=3, cutoff=0.5)
+    raise UsageError(
+        f"{argument('layers')}: no module fits {layers!r}",
+        f"did you mean {' or '.join(near)}?" if near else "",
+        "it is modules, all, or a pattern of module paths such as 'backbone.*'",
+    )
 
 
 def reference_values(

@@ -50,7 +50,7 @@ class EvaluationReport(Shown):
         """``AP 0.8254 (eager), 0.8254 (out/digits) on 500 samples``."""
         first = next(iter(self.sides[0].figures))
         each = ", ".join(f"{side.figures[first]:.4f} ({side.name})" for side in self.sides)
-        return f"{first} {each} on {self.samples} samples"
+        return f"{first} {each} on {_counted(self.samples)}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -75,7 +75,12 @@ class EvaluationReport(Shown):
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=escape(f"{self.metric} on {self.samples} samples of {self.data}"), title_justify="left")
+        console.print(
+            f"[italic]{escape(self.metric)} on {_counted(self.samples)} of {escape(self.data)}[/italic]",
+            soft_wrap=True,
+            highlight=False,
+        )
+        table = Table()
         table.add_column("figure")
         for side in self.sides:
             table.add_column(escape(side.name), justify="right")
@@ -319,6 +324,10 @@ def _folder(path: Path) -> Path:
     except OSError as error:
         raise GraphForgeError(f"cannot make the folder {str(path)!r}: {error.strerror or error}") from None
     return path
+
+
+def _counted(samples: int) -> str:
+    return f"{samples} sample{'s' * (samples != 1)}"
 
 
 def _plain(name: str) -> str:

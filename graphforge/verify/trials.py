@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import onnx
 
 from graphforge.apart import SECONDS, limit_memory, signal_name
-from graphforge.errors import GraphForgeError, UsageError
+from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runners.arrays import Array
 from graphforge.verify.subgraph import load_arrays, save_arrays
 
@@ -222,6 +222,10 @@ def _tried(child: Child, model: Path, inputs: Path, ways: Sequence[str], toleran
     return None
 
 
+# What a shell ends with when a command cannot be run, or is not there.
+_NOT_STARTED = (126, 127)
+
+
 class CommandCheck:
     """A command of the user's, which fails by its exit code.
 
@@ -280,6 +284,12 @@ class CommandCheck:
             return None if self.codes else Failure("exit code", self.command, "no exit code in time")
         if done.returncode == 0 or (self.codes and done.returncode not in self.codes):
             return None
+        if done.returncode in _NOT_STARTED and not self.codes:
+            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
+            raise UsageError(
+                f"the check command did not start: {said}",
+                f"if that is the failure to look for: {argument('fail_codes', [done.returncode])}",
+            )
         if self.text is not None and not self.text.search(done.stdout + done.stderr):
             return None
         return Failure("exit code", self.command, f"exit code {done.returncode}")

@@ -250,7 +250,7 @@ def _tell(
     if judge.metric is not None:
         rewriter.note(f"the metric is {judge.score(chosen):.6g}, in float32 {judge.full:.6g}")
     rewriter.note(
-        f"{judge.trials} evaluations, ranges from {judge.samples.source}"
+        f"{judge.trials} evaluation{'s' * (judge.trials != 1)}, ranges from {judge.samples.source}"
         + ("" if judge.samples.given else ": give calibration data for int8 that is to be used")
     )
     for line in judge.samples.notes:

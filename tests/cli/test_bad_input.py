@@ -279,8 +279,8 @@ CASES: dict[str, Case] = {
     ),
     "checkpoint_that_is_none": Case(
         _compile("net.py:build", *X, "--checkpoint", "w.pth"),
-        "checkpoint 'w.pth' cannot be read: .*",
-        "expected a file that torch.save wrote",
+        "checkpoint 'w.pth' is not a file that torch.save wrote",
+        "give the path of a .pth file, or of a .safetensors file",
         files=NET_FILE,
         make=_garbage_checkpoint,
     ),

@@ -58,6 +58,13 @@ def test_a_crash_is_told_and_leaves_nothing(tmp_path: Path, way: str) -> None:
     assert done.error.startswith("the command was ended by SIG")
 
 
+def test_a_crash_of_the_model_that_explain_captures_is_told(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(WAITING.format(says=1, then="os.abort()"))
+    done = run_command("explain", "net.py:build", *X, "Linear", cwd=tmp_path)
+    assert done.code == 1
+    assert done.error.startswith("the command was ended by SIG")
+
+
 VENDOR = """
 import os, torch
 import onnxruntime

@@ -12,6 +12,7 @@ import pytest
 
 import graphforge
 from graphforge.cli.main import cli
+from graphforge.targets import target_names
 from tests.cli.command import COMMAND, environment, run_command
 
 VERBS = tuple(cli.list_commands(click.Context(cli)))
@@ -35,6 +36,12 @@ def test_help_of_a_verb_teaches_by_example(verb: str, tmp_path: Path) -> None:
     outcome = run_command(verb, "--help", cwd=tmp_path)
     assert outcome.code == 0
     assert f"Examples:\n    graphforge {verb}" in outcome.stdout
+
+
+def test_help_of_compile_names_every_target(tmp_path: Path) -> None:
+    words = " ".join(run_command("compile", "--help", cwd=tmp_path).stdout.split())
+    told = words.partition("Where the model goes: ")[2].partition(" or one of your own")[0]
+    assert told.split(", ") == list(target_names())
 
 
 def test_help_answers_within_300_ms(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ CASES = {
     ),
     "calibration_that_is_not_there": (
         (*IMAGE, *INT8, "--option", "calibration=gone.npz"),
-        "calibration data gone.npz does not exist",
+        "calibration data 'gone.npz' does not exist",
         "give a folder or an .npz file",
         1,
     ),

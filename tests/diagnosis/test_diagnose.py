@@ -301,6 +301,23 @@ def test_a_pattern_chooses_the_rows_that_are_printed(tmp_path: Path) -> None:
     assert "norm" not in text
 
 
+def test_a_pattern_that_no_module_fits_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = Attending().eval(), (torch.randn(1, 5, 16),)
+    bundle = graphforge.compile(model, inputs, verify=False, output=tmp_path / "bundle")
+    with pytest.raises(UsageError, match=r"no module fits 'atention\.k'[\s\S]*did you mean attention\.k"):
+        graphforge.diff(model, bundle, inputs, layers="atention.k")
+
+
+def test_one_value_is_told_as_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval(), (torch.randn(1, 3, 8, 8),)
+    bundle = graphforge.compile(model, inputs, verify=False, output=tmp_path / "bundle")
+    text = says(graphforge.diff(model, bundle, inputs))
+    assert "1 value is computed together with later ones" in text
+    assert "and 1 value on the way" in text
+
+
 def test_memory_is_a_size(tmp_path: Path) -> None:
     bundle = graphforge.compile(nn.ReLU(), (torch.randn(3),), verify=False, output=tmp_path / "bundle")
     with pytest.raises(UsageError, match="expected a number of bytes"):

@@ -233,6 +233,8 @@ def test_labels_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert document["sides"][0]["figures"] == {"top-1": 0.5, "top-5": 0.75}
     assert run(["evaluate", "reddest", "--data", "val.txt", "--images", "colours", "--samples", "2"]) == 0
     assert "1.0000" in capsys.readouterr().out
+    assert run(["evaluate", "reddest", "--data", "val.txt", "--images", "colours", "--samples", "1"]) == 0
+    assert "top on 1 sample of val.txt\n" in capsys.readouterr().out
 
 
 def test_pixels_of_classes_are_counted(folder: Path) -> None:

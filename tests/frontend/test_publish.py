@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import graphforge
 from graphforge.errors import GraphForgeError
 from graphforge.frontend.openmmlab.publish import publish
 from tests.cli.command import run_command
@@ -36,6 +37,17 @@ def test_the_weights_alone_under_their_hash(tmp_path: Path) -> None:
     read = torch.load(done.path, weights_only=True)
     assert set(read) == {"meta", "state_dict"}
     assert all(torch.equal(read["state_dict"][key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("what", [b"\x89PNG\r\n\x1a\n0000", b"hello\n", b""])
+def test_what_is_no_checkpoint_is_not_to_be_trusted(what: bytes, tmp_path: Path) -> None:
+    (tmp_path / "in.pth").write_bytes(what)
+    with pytest.raises(GraphForgeError, match=r"is not a file that torch\.save wrote") as told:
+        publish(tmp_path / "in.pth", tmp_path / "out.pth")
+    assert "trust" not in str(told.value)
+    with pytest.raises(GraphForgeError, match=r"is not a file that torch\.save wrote"):
+        graphforge.load_model("torch.nn:ReLU", checkpoint=tmp_path / "in.pth")
+    assert [file.name for file in tmp_path.iterdir()] == ["in.pth"]
 
 
 def test_averages_or_what_was_trained(tmp_path: Path) -> None:

@@ -72,3 +72,10 @@ def test_bad_data_is_refused_before_anything_is_compiled(tmp_path: Path) -> None
             torch.nn.ReLU(), torch.ones(2), calibration=tmp_path / "none.npz", output=tmp_path / "bundle"
         )
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_file_that_is_no_archive_is_told_without_advice_to_read_it_unsafely(tmp_path: Path) -> None:
+    (tmp_path / "c.npz").write_text("hello\n")
+    with pytest.raises(GraphForgeError, match=r"'.*c\.npz' is not a \.npz archive") as told:
+        feeds_of(tmp_path / "c.npz", IMAGE)
+    assert "pickle" not in str(told.value)

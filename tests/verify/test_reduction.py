@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphforge
+from graphforge.cli.flags import flag
 from graphforge.cli.main import run
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.verify.reduction import reduce_nodes
@@ -214,6 +215,14 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphForgeError, match="only ONNX files"):
         graphforge.reduce(f"{tmp_path}/net.py:build", "x:1x2")
     assert run(["bisect", str(tmp_path / "net.py"), "--check", "true"]) == 2
+
+
+def test_a_check_that_does_not_start_is_no_failure_of_the_model(tmp_path: Path) -> None:
+    onnx.save(chain(3, helper.make_node("Identity", ["before"], ["after"]), at=1), tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match=r"did not start: .*nosuchtool[\s\S]*fail_codes=\[127\]"):
+        graphforge.reduce(tmp_path / "model.onnx", check="nosuchtool {model}")
+    assert flag("fail_codes", [127]) == "--fail-code 127"
+    assert graphforge.reduce(tmp_path / "model.onnx", check="exit 127; true", fail_codes=[127]).failure is not None
 
 
 def test_the_same_search_with_polygraphy(tmp_path: Path) -> None:

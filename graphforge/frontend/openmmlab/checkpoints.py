@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, argument
+from graphforge.frontend.archives import is_torch_file
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,10 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> dict[str, Any]
         with torch.serialization.safe_globals(_harmless()):
             read = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except Exception as error:  # zip, pickle and torch errors of many types
+        if not is_torch_file(path):
+            raise GraphForgeError(
+                f"checkpoint {str(path)!r} is not a file that torch.save wrote", "give the path of a .pth file"
+            ) from None
         text = str(error)
         if "weights_only" in text or "Unsupported" in text:
             named = text.partition("GLOBAL ")[2].partition(" was not")[0]
