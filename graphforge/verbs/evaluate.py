@@ -140,6 +140,8 @@ def evaluate(
         raise UsageError("no bundle is given")
     if samples is not None and samples < 1:
         raise UsageError(f"{argument('samples')}: expected a whole number above 0, got {samples}")
+    if batch < 1:
+        raise UsageError(f"{argument('batch')}: expected a whole number above 0, got {batch}")
     begin("load")
     sides: list[tuple[str, PictureModel, Runner]] = []
     try:

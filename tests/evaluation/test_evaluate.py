@@ -394,6 +394,7 @@ def test_annotations_that_are_wrong_are_told(change: Mapping[str, Any], words: s
         ("digits", {"data": "digits.json", "metric": "nets.py:reddest"}, "is not a metric"),
         ("digits", {"data": "gone.json"}, "'gone.json' does not exist"),
         ("digits", {"data": "digits.json", "samples": 0}, "expected a whole number above 0"),
+        ("digits", {"data": "digits.json", "batch": 0}, "batch: expected a whole number above 0"),
         ("pose", {"data": "digits.json", "metric": "bbox"}, "the bundle looks at boxes, and finds none"),
         ("reddest", {"data": "digits.json", "metric": "bbox"}, "the outputs are not what this metric looks at"),
     ],
