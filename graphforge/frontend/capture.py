@@ -408,7 +408,12 @@ def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, st
         return captured
 
     try:
-        return read(exported())
+        captured = read(exported())
+        # the solver proves what it met of single dims; a branch that compares two of them it takes for granted
+        conditions = list(guarded(_shape_environment(captured), captured.symbols)) if captured.symbols else []
+        captured.to_try += check_promises(captured, [one for one in conditions if one.place])
+        captured.to_try += check_promises(captured, [one for one in conditions if not one.place], accepted=True)
+        return captured
     except Exception as error:
         if strict or not _is_about_sizes(error):
             raise

@@ -120,3 +120,30 @@ def test_more_sizes_than_can_be_run_are_refused() -> None:
 
     with pytest.raises(CaptureError, match="behaves otherwise at n = 201"):
         _captured(forward, torch.randn(2, 6), {1: DimRange("n", 2, 1000)})
+
+
+def _trimmed_to_a_square(x: Tensor) -> Tensor:
+    return x[: x.shape[1]] if x.shape[0] > x.shape[1] else x[:, : x.shape[0]]
+
+
+def _doubled_if_tall(x: Tensor) -> Tensor:
+    return x * 2 if x.shape[0] >= 2 * x.shape[1] else x - 1
+
+
+@pytest.mark.parametrize(
+    ("forward", "at"), [(_trimmed_to_a_square, "a = 3, b = 2"), (_doubled_if_tall, "a = 4, b = 2")]
+)
+def test_a_branch_that_compares_two_sizes_is_not_taken_for_granted(
+    forward: Callable[[Tensor], Tensor], at: str
+) -> None:
+    """torch.export proves conditions on one dim only, and accepts these as they are."""
+    with pytest.raises(CaptureError, match=f"behaves otherwise at {at}"):
+        _captured(forward, torch.randn(3, 4, 2), {0: DimRange("a", 2, 4), 1: DimRange("b", 2, 7)})
+
+
+def test_two_sizes_that_are_compared_without_consequence_may_vary() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return x[: x.shape[1]] if x.shape[0] > x.shape[1] else x[: x.shape[0]]
+
+    others = [(torch.randn(a, b),) for a in range(2, 5) for b in range(2, 6)]
+    lower_and_compare(forward, (torch.randn(4, 3),), dynamic={"x": {0: (2, 4), 1: (2, 5)}}, other_inputs=others)
