@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from graphforge.verbs.opset import opset as opset
     from graphforge.verbs.pipeline import pipeline as pipeline
     from graphforge.verbs.profile import profile as profile
+    from graphforge.verbs.profile import profile_layers as profile_layers
+    from graphforge.verbs.profile import profile_on_pictures as profile_on_pictures
     from graphforge.verbs.reduce import reduce as reduce
     from graphforge.verbs.report import report as report
     from graphforge.verbs.run import run as run
@@ -102,6 +104,8 @@ _HOME = {
     "optimize": "graphforge.optimization",
     "pipeline": "graphforge.verbs.pipeline",
     "profile": "graphforge.verbs.profile",
+    "profile_layers": "graphforge.verbs.profile",
+    "profile_on_pictures": "graphforge.verbs.profile",
     "reduce": "graphforge.verbs.reduce",
     "report": "graphforge.verbs.report",
     "run": "graphforge.verbs.run",
