@@ -355,6 +355,8 @@ def _conv(d: _Draw) -> str:
     rank = d.rng.choice((1, 1, 2, 2, 3))
     a = d.pick("float", rank + 2, rank + 2)
     channels = d.size(a, 1)
+    if not channels:
+        raise NoChoiceError
     kernel = d.rng.choice((1, 2, 3))
     groups = d.rng.choice((1, channels))
     weight = d.weight(a, 2 * groups, channels // groups, *[kernel] * rank)
