@@ -68,7 +68,7 @@ def test_the_same_weights_have_the_same_name(tmp_path: Path) -> None:
 
 def test_what_is_no_checkpoint_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "in.pth").write_bytes(b"not a checkpoint")
-    with pytest.raises(GraphForgeError, match=r"cannot be read|more than tensors"):
+    with pytest.raises(GraphForgeError, match=r"is not a file that torch\.save wrote"):
         publish(tmp_path / "in.pth", tmp_path / "out.pth")
     trained(tmp_path / "good.pth")
     with pytest.raises(GraphForgeError, match="cannot write"):
