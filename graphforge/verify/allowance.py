@@ -16,6 +16,8 @@ __all__ = ["FACTOR", "Allowance", "allowance_of", "as_floats", "at_most_steps", 
 # A right file stays below three; a fault of ten times what rounding does stands out.
 FACTOR = 5.0
 
+_EPS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "complex64": 2.0**-23, "complex128": 2.0**-52}
+
 # The cheap test: so many units in the last place of the largest element around.  Rounding once or twice is below it in
 # every network, so that whatever is ten times rounding is judged by evidence.
 _STEPS = {"float16": 2.0, "bfloat16": 2.0}
@@ -74,23 +76,26 @@ def as_floats(array: Array) -> Array:
     return array.astype(np.float32)
 
 
-def at_most_steps(reference: Array, artifact: Array, underflow: float, *, depth: int = 0) -> bool:
+def at_most_steps(
+    reference: Array, artifact: Array, underflow: float, *, depth: int = 0, computed: str | None = None
+) -> bool:
     """Whether the two are a few units in the last place apart, by the magnitude of each part of the output.
 
     Args:
         reference, artifact: an output.
         underflow: what is allowed where numbers are too small for the format.
         depth: sums of products one behind the other on the way to it.
+        computed: dtype that it is computed in, where that has fewer digits than its own.
     """
     if reference.size == 0:
         return True
-    eps = _eps(reference)
+    eps = max(_eps(reference), _EPS.get(computed or "", 0.0))
     r, a = as_floats(reference), as_floats(artifact)
     with np.errstate(invalid="ignore"):
         apart = np.abs(a - r)
         same = (r == a) | (np.isnan(r) & np.isnan(a))
     size = np.where(np.isfinite(r), np.abs(r), 0)
-    allowed = _by_parts(size) * (steps_allowed(reference.dtype.name, depth) * eps) + underflow
+    allowed = _by_parts(size) * (steps_allowed(computed or reference.dtype.name, depth) * eps) + underflow
     return bool(np.all((apart <= allowed) | same))
 
 
@@ -147,7 +152,6 @@ def _by_parts(values: Array) -> Array:
 
 
 def _eps(array: Array) -> float:
-    name = array.dtype.name
-    return {"bfloat16": 2.0**-7, "float16": 2.0**-10, "complex64": 2.0**-23, "complex128": 2.0**-52}.get(
-        name, float(np.finfo(array.dtype).eps) if array.dtype in (np.float32, np.float64) else 2.0**-2
+    return _EPS.get(
+        array.dtype.name, float(np.finfo(array.dtype).eps) if array.dtype in (np.float32, np.float64) else 2.0**-2
     )

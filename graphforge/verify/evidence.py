@@ -37,6 +37,9 @@ _LIKE = 3
 # An output of which this share is off is not off by a decision that turned.
 _MOST = 0.5
 
+# What reduced precision computes in: its rounding is moved in the reference, so that what it explains is measured.
+_HALVES = ("float16", "bfloat16")
+
 # Without any evidence a difference up to so many times the tolerance is undecided, a larger one failed.
 _UNMEASURED = 10.0
 
@@ -73,7 +76,7 @@ def settled(
         return list(compared), []
     if not all(one.passed for one in open_ones) and not witness.repeats_itself():
         return list(compared), []  # what such a reference gives in other runs says nothing of rounding
-    case = _Case(reference, artifact, tolerances, witness)
+    case = _Case(reference, artifact, tolerances, witness, strict=strict)
     verdicts = {one.name: case.of(one) for one in open_ones}
     notes: list[str] = []
     if not all(one.passed for one in verdicts.values()):
@@ -101,12 +104,14 @@ def _is_open(
         return not tolerances.is_stricter(one.name, one.dtype)
     if not strict or one.note or ref.dtype.kind not in "fcV" or tolerances.is_given(one.name, one.dtype):
         return False
-    if one.name in tolerances.computed:
+    if tolerances.computed.get(one.name, "float16") not in _HALVES:
         return False  # the artifact computes in fewer digits than eager, and says so
     if one.max_rel is not None and one.max_rel <= shares.get(one.name, 0.0):
         return False
     underflow = tolerances.of(one.name, one.dtype).underflow
-    return not at_most_steps(ref, art, underflow, depth=tolerances.depths.get(one.name, 0))
+    return not at_most_steps(
+        ref, art, underflow, depth=tolerances.depths.get(one.name, 0), computed=tolerances.computed.get(one.name)
+    )
 
 
 def _in_steps(one: OutputComparison, tolerances: Tolerances) -> OutputComparison:
@@ -114,11 +119,15 @@ def _in_steps(one: OutputComparison, tolerances: Tolerances) -> OutputComparison
     floats = one.dtype.startswith(("float", "bfloat", "complex"))
     if not one.passed or one.note or not floats or tolerances.is_given(one.name, one.dtype):
         return one
-    if one.name in tolerances.computed or one.tolerance == "empty":
+    computed = tolerances.computed.get(one.name, "")
+    if (computed and computed not in _HALVES) or one.tolerance == "empty":
         return one
-    steps = steps_allowed(one.dtype, tolerances.depths.get(one.name, 0))
+    steps = steps_allowed(computed or one.dtype, tolerances.depths.get(one.name, 0))
     allowed = tolerances.of(one.name, one.dtype).allow_nonfinite
-    return replace(one, tolerance=f"{steps:.3g} units in the last place{', same NaN/Inf allowed' if allowed else ''}")
+    of = f" of {computed}" if computed else ""
+    return replace(
+        one, tolerance=f"{steps:.3g} units in the last place{of}{', same NaN/Inf allowed' if allowed else ''}"
+    )
 
 
 class _Case:
@@ -130,11 +139,16 @@ class _Case:
         artifact: Mapping[str, Array],
         tolerances: Tolerances,
         witness: Witness,
+        *,
+        strict: bool,
     ) -> None:
+        self.strict = strict
         self.reference = reference
         self.artifact = artifact
         self.tolerances = tolerances
         self.witness = witness
+        # an output that nothing computes in fewer digits may be off by no more because another one is
+        self.finer = witness.in_its_own_digits()
         self.allowances: dict[str, Allowance] = {}
         self._renamed: dict[str, str] = {}
 
@@ -207,7 +221,8 @@ class _Case:
         return self.allowances[name]
 
     def _measured(self, name: str, runs: int, *, in_float64: bool) -> Allowance:
-        moved = [self._output(run.outputs, name) for run in self.witness.moved(runs)]
+        witness = self.witness if name in self.tolerances.computed else self.finer
+        moved = [self._output(run.outputs, name) for run in witness.moved(runs)]
         exact = self._output(self.witness.exact(), name) if in_float64 else None
         return allowance_of(self.reference[name], [one for one in moved if one is not None], exact)
 
@@ -236,7 +251,9 @@ class _Case:
             allowed = np.maximum(allowance.largest, plain.scale * size) + plain.rtol * np.abs(r)
         else:
             allowed = FACTOR * allowance.level
-        if self.tolerances.is_given(name, dtype_name(art)) or name in self.tolerances.computed:
+        coarse = self.tolerances.computed.get(name)
+        measured = self.strict and coarse in _HALVES and allowance.spread is not None
+        if self.tolerances.is_given(name, dtype_name(art)) or (coarse is not None and not measured):
             size = float(np.max(np.abs(r), initial=0.0, where=np.isfinite(r)))
             allowed = np.maximum(allowed, plain.scale * size + plain.rtol * np.abs(r) + plain.atol)
         with np.errstate(invalid="ignore"):

@@ -83,6 +83,10 @@ class Witness:
                     self.gaps.append(f"a run in float64 could not be made: {error.message}")
         return self._exact or {}
 
+    def in_its_own_digits(self) -> Witness:
+        """The same, with every value moved by a step of its own element type; this one where it does so."""
+        return Witness(self.reference, self.feeds, self.work) if self.eps else self
+
     def repeats_itself(self) -> bool:
         """Whether the reference gives the same answer when it is asked twice."""
         one, other = self.reference.run(self.feeds), self.reference.run(self.feeds)
@@ -143,10 +147,19 @@ def _watched(
     from graphforge.verify.rounding import Moved
 
     recurrent = any(isinstance(module, torch.nn.RNNBase) for module in reference.module.modules())
+    if eps and steps:  # the artifact rounds what it is given as well
+        feeds = {name: _off_unless_whole(name, array, seed, steps, eps) for name, array in feeds.items()}
     mode = Moved(seed=seed, steps=steps, ties=ties, apart=recurrent, eps=eps)
     with mode.on():
         outputs = reference.run(feeds)
     return MovedRun(outputs, mode.decisions, tuple(mode.tied), tuple(mode.known), mode.work)
+
+
+def _off_unless_whole(name: str, array: Array, seed: int, steps: float, least: float) -> Array:
+    """An input as a format with fewer digits may hold it; masks and counts stay as they are."""
+    if array.dtype.kind not in "f":
+        return array
+    return np.where(array == np.rint(array), array, _off(name, array, seed, steps / 2, least))
 
 
 def _off(name: str, array: Array, seed: int, steps: float, least: float = 0.0) -> Array:

@@ -1,0 +1,94 @@
+"""Files that compute in fewer digits are held to what those digits explain, and where they do not, to no less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+import graphforge
+from graphforge.prepare import example_feeds, prepare, reference_runner
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.verify import verify
+from graphforge.verify.tolerance import for_model
+
+
+class _BoxesAndScores(torch.nn.Module):
+    """Pixels beside scores: a share of the largest magnitude says nothing of the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.boxes, self.scores = torch.nn.Linear(24, 4), torch.nn.Linear(24, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.boxes(x) * 300, self.scores(x).sigmoid()], 1)
+
+
+class _SmallAndLarge(torch.nn.Module):
+    """Its first output does not fit into float16, so that nothing on the way to it is computed so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large, self.small = torch.nn.Linear(24, 40), torch.nn.Linear(24, 40)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.large(x) * 1e6, self.small(x).relu()
+
+
+@pytest.mark.parametrize(
+    ("module", "precision", "factors"),
+    [
+        (_BoxesAndScores(), "fp16", [1.0] * 4 + [1.1] * 2),
+        (_BoxesAndScores(), "bf16", [1.0] * 4 + [1.3] * 2),
+        (_SmallAndLarge(), "fp16", [1.0005]),
+    ],
+)
+def test_a_wrong_factor_fails(module: torch.nn.Module, precision: str, factors: list[float], tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    inputs = (torch.randn(40, 24),)
+    graphforge.compile(module, inputs, precision=precision, output=tmp_path / "bundle")
+    proto = onnx.load(tmp_path / "bundle/model.onnx")
+    assert _verdict(module, inputs, proto) == "passed"
+    _scale(proto, factors)
+    assert _verdict(module, inputs, proto) == "failed"
+
+
+def _verdict(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], proto: onnx.ModelProto) -> str:
+    prepared = prepare(module, inputs)
+    allowed = for_model(None, ir.from_proto(proto))
+    assert "float16" in str(allowed.computed)
+    with OnnxRuntimeRunner(proto, threads=1) as artifact:
+        return verify(
+            reference_runner(prepared), artifact, prepared.shapes, example_feeds(prepared), tolerances=allowed
+        ).verdict
+
+
+def _scale(proto: onnx.ModelProto, factors: list[float]) -> None:
+    name = proto.graph.output[0].name
+    for node in proto.graph.node:
+        node.output[:] = [f"{name}_before" if one == name else one for one in node.output]
+        node.input[:] = [f"{name}_before" if one == name else one for one in node.input]
+    proto.graph.initializer.append(helper.make_tensor("wrong_factor", TensorProto.FLOAT, [len(factors)], factors))
+    proto.graph.node.append(helper.make_node("Mul", [f"{name}_before", "wrong_factor"], [name]))
+
+
+class _SumsOfEqualNumbers(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n = x.shape[-1]
+        for _ in range(24):
+            x = torch.tanh(x @ (torch.ones(n, n) / 600))
+        return x
+
+
+@pytest.mark.parametrize("shape", [(2, 768), (4, 600)])
+def test_sums_of_equal_numbers_round_all_the_same_way(shape: tuple[int, int], tmp_path: Path) -> None:
+    """A coin for each element would cancel in the next sum, where the runtime's rounding adds up."""
+    torch.manual_seed(0)
+    bundle = graphforge.compile(_SumsOfEqualNumbers(), (torch.randn(shape),), output=tmp_path / "bundle")
+    assert bundle.manifest["verification"]["verdict"] == "passed"
