@@ -6,7 +6,7 @@ import click
 
 from graphforge.cli.compile import options_by_name, own_passes_and_pipeline
 from graphforge.cli.console import print_json, progress, stdout
-from graphforge.cli.request import ModelRequest, json_option, model_options
+from graphforge.cli.request import ModelRequest, json_option, model_options, plan_options
 from graphforge.errors import UsageError
 
 __all__ = ["command"]
@@ -14,24 +14,7 @@ __all__ = ["command"]
 
 @click.command("bisect")
 @model_options
-@click.option("--pass", "passes", multiple=True, metavar="FILE.py:Class", help="A pass of your own; repeat for more.")
-@click.option("--pipeline", metavar="'a,b{opt=1},c'", help="Look among these passes instead of the default ones.")
-@click.option("--target", help="Whose passes come behind the canonical ones.  [default: onnx]")
-@click.option("--opset", type=int, help="Opset to deliver.")
-@click.option("--precision", help="Arithmetic, in the target's words; `graphforge targets NAME` lists them.")
-@click.option(
-    "--option", "target_options", multiple=True, metavar="KEY=VALUE", help="An option of the target; repeat for more."
-)
-@click.option(
-    "--outputs",
-    type=click.Choice(["ragged", "padded"]),
-    help="Results whose size depends on data: as eager returns them, or padded with a count.  [default: the target's]",
-)
-@click.option(
-    "--nms",
-    type=click.Choice(["native", "portable"]),
-    help="Suppression as ONNX NonMaxSuppression, or in plain tensor algebra.  [default: the target's]",
-)
+@plan_options
 @click.option("--nodes", is_flag=True, help="Nodes instead of passes: MODEL is an ONNX file; as `graphforge reduce`.")
 @click.option(
     "--check", metavar="COMMAND", help="With --nodes: what fails by its exit code, as `graphforge reduce` takes it."

@@ -9,7 +9,7 @@ import click
 from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.deploying import deploy_config_option, for_sdk, with_deploy_config
 from graphforge.cli.looking import looking_options, print_account, print_plan, printing_after
-from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
+from graphforge.cli.request import ModelRequest, capture_option, form_options, json_option, model_options
 from graphforge.errors import GraphForgeError, UsageError
 
 if TYPE_CHECKING:
@@ -57,16 +57,7 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
     metavar="FILE.py:function",
     help="How good a model is, larger is better: a function of a function that runs the model on inputs by name.",
 )
-@click.option(
-    "--outputs",
-    type=click.Choice(["ragged", "padded"]),
-    help="Results whose size depends on data: as eager returns them, or padded with a count.  [default: the target's]",
-)
-@click.option(
-    "--nms",
-    type=click.Choice(["native", "portable"]),
-    help="Suppression as ONNX NonMaxSuppression, or in plain tensor algebra.  [default: the target's]",
-)
+@form_options
 @click.option(
     "--preprocess",
     metavar="FILE.toml",

@@ -22,10 +22,12 @@ __all__ = [
     "ModelRequest",
     "capture_option",
     "custom_op_option",
+    "form_options",
     "json_option",
     "model_options",
     "onnx_options",
     "optional_model_options",
+    "plan_options",
 ]
 
 R = TypeVar("R")
@@ -95,6 +97,37 @@ _LIMIT = click.option(
     multiple=True,
     metavar="NAME=NUMBER",
     help=f"Raise a limit on what a file or an input may come to; repeat for more.  [{', '.join(DEFAULTS)}]",
+)
+
+_FORMS = (
+    click.option(
+        "--outputs",
+        type=click.Choice(["ragged", "padded"]),
+        help="Results whose size depends on data: as eager returns them, or padded with a count.  "
+        "[default: the target's]",
+    ),
+    click.option(
+        "--nms",
+        type=click.Choice(["native", "portable"]),
+        help="Suppression as ONNX NonMaxSuppression, or in plain tensor algebra.  [default: the target's]",
+    ),
+)
+_PLAN = (
+    click.option(
+        "--pass", "passes", multiple=True, metavar="FILE.py:Class", help="A pass of your own; repeat for more."
+    ),
+    click.option("--pipeline", metavar="'a,b{opt=1},c'", help="Run these passes instead of the default ones."),
+    click.option("--target", help="Whose passes come behind the canonical ones.  [default: onnx]"),
+    click.option("--opset", type=int, help="Opset to deliver."),
+    click.option("--precision", help="Arithmetic, in the target's words; `graphforge targets NAME` lists them."),
+    click.option(
+        "--option",
+        "target_options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An option of the target; repeat for more.",
+    ),
+    *_FORMS,
 )
 
 _REQUEST_OPTIONS = (
@@ -247,6 +280,16 @@ def optional_model_options(function: Callable[..., R]) -> Callable[..., R]:
     without_dynamic = (*_INPUT_OPTIONS[:2], _INPUT_OPTIONS[-1])
     argument = click.argument("model", required=False)
     return _decorated(with_request, (argument, *without_dynamic, *_MODEL_OPTIONS, _LIMIT))
+
+
+def form_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Add the forms that a detector can take: ``outputs`` and ``nms``."""
+    return _decorated(function, _FORMS)
+
+
+def plan_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Add what says which passes run: the target, what is asked of it, and passes of the user's own."""
+    return _decorated(function, _PLAN)
 
 
 def custom_op_option(function: Callable[..., R]) -> Callable[..., R]:

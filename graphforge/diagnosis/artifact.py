@@ -193,6 +193,15 @@ class Artifact:
         with self._runner(model) as session:
             return {**found, **session.run({**feeds, **replaced})}
 
+    def run_each(self, parts: Sequence[Alone], feeds: Mapping[str, Array]) -> list[dict[str, Array] | None]:
+        """As ``run_alone``, with None for a part that does not even run on what it is given."""
+        try:
+            return list(self.run_alone(parts, feeds))
+        except GraphForgeError:
+            if len(parts) == 1:
+                return [None]
+            return [self.run_each([part], feeds)[0] for part in parts]
+
     def run_alone(self, parts: Sequence[Alone], feeds: Mapping[str, Array]) -> list[dict[str, Array]]:
         """What each part makes of what it is given, all parts in one session.
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from graphforge.diagnosis.artifact import Alone, Artifact
 from graphforge.diagnosis.layout import SAME, Layout, compared
-from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
 from graphforge.verify.compare import OutputComparison
 from graphforge.verify.tolerance import Tolerances
@@ -81,13 +80,9 @@ def fresh_errors(
         memory: bytes of values held at once.
     """
     found: dict[str, Fresh] = {}
-    for piece in _pieces(parts, right, memory):
+    for piece in in_pieces(parts, right, memory):
         jobs = [Alone(part.nodes, {name: right(name) for name in part.given}, (part.value,)) for part in piece]
-        try:
-            results: list[dict[str, Array] | None] = list(artifact.run_alone(jobs, feeds))
-        except GraphForgeError:
-            results = [_run_one(job, artifact, feeds) for job in jobs]
-        for part, result in zip(piece, results, strict=True):
+        for part, result in zip(piece, artifact.run_each(jobs, feeds), strict=True):
             if result is None:
                 found[part.value] = Fresh(part, None)
                 continue
@@ -97,19 +92,14 @@ def fresh_errors(
     return found
 
 
-def _run_one(job: Alone, artifact: Artifact, feeds: Mapping[str, Array]) -> dict[str, Array] | None:
-    """None where the part does not even run on the reference's values."""
-    try:
-        return artifact.run_alone([job], feeds)[0]
-    except GraphForgeError:
-        return None
-
-
-def _pieces(parts: Sequence[Part], right: Callable[[str], Array], memory: int) -> list[list[Part]]:
+def in_pieces(
+    parts: Sequence[Part], right: Callable[[str], Array], memory: int, *, results: int = 1
+) -> list[list[Part]]:
+    """Parts that fit into the memory together, each with what it is given and so many times its result."""
     pieces: list[list[Part]] = [[]]
     held = 0
     for part in parts:
-        size = sum(right(name).nbytes for name in part.given) + right(part.value).nbytes
+        size = sum(right(name).nbytes for name in part.given) + results * right(part.value).nbytes
         if pieces[-1] and held + size > memory:
             pieces.append([])
             held = 0

@@ -7,14 +7,14 @@ found by experiment: its own result, with its error, goes through the rest of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphforge.diagnosis.artifact import Alone, Artifact, ArtifactNode
-from graphforge.diagnosis.causes import Part
+from graphforge.diagnosis.causes import Part, in_pieces
 from graphforge.diagnosis.lining import claims_of
 from graphforge.diagnosis.tape import Entry, Key, Tape
 from graphforge.errors import GraphForgeError
@@ -172,9 +172,9 @@ def layers_of(
     """
     alone: dict[str, Array] = {}
     own: dict[str, Quality] = {}
-    for piece in _pieces(parts, right, memory):
+    for piece in in_pieces(parts, right, memory, results=2):
         jobs = [Alone(part.nodes, {name: right(name) for name in part.given}, (part.value,)) for part in piece]
-        for part, found in zip(piece, _each(jobs, artifact, feeds), strict=True):
+        for part, found in zip(piece, artifact.run_each(jobs, feeds), strict=True):
             if found is None:
                 continue
             reference = tape.values[matched[part.value]]
@@ -239,33 +239,6 @@ def _costs(
         if snrs:
             found[name] = min(snrs)
     return found
-
-
-def _each(jobs: Sequence[Alone], artifact: Artifact, feeds: Mapping[str, Array]) -> Iterable[dict[str, Array] | None]:
-    try:
-        return artifact.run_alone(jobs, feeds)
-    except GraphForgeError:
-        return [_one(job, artifact, feeds) for job in jobs]
-
-
-def _one(job: Alone, artifact: Artifact, feeds: Mapping[str, Array]) -> dict[str, Array] | None:
-    try:
-        return artifact.run_alone([job], feeds)[0]
-    except GraphForgeError:
-        return None
-
-
-def _pieces(parts: Sequence[Part], right: Callable[[str], Array], memory: int) -> list[list[Part]]:
-    pieces: list[list[Part]] = [[]]
-    held = 0
-    for part in parts:
-        size = sum(right(name).nbytes for name in part.given) + 2 * right(part.value).nbytes
-        if pieces[-1] and held + size > memory:
-            pieces.append([])
-            held = 0
-        pieces[-1].append(part)
-        held += size
-    return [piece for piece in pieces if piece]
 
 
 def _clipped(part: Part, reference: Array, artifact: Artifact) -> float:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
+from graphforge.targets.options import option
 from graphforge.targets.target import TargetOptions
 
 if TYPE_CHECKING:
     from graphforge.transform import Pass
 
-__all__ = ["REDUCED", "precision_passes"]
+__all__ = ["REDUCED", "ReducedOptions", "precision_passes"]
 
 # The reduced precisions that are passes, with their help.
 REDUCED = {
@@ -20,11 +21,27 @@ REDUCED = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ReducedOptions:
+    """What every target that has these passes is asked; a target adds its own, and its own words for ``precision``."""
+
+    precision: str = option(
+        "as_typed", values={"as_typed": "every tensor in the type that the model has", **REDUCED}, help="arithmetic"
+    )
+    keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
+    ranges: Literal["mse", "minmax", "percentile"] = option("mse", help="how int8 makes scales of measured ranges")
+    max_drop: float | None = option(
+        None,
+        help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
+        "sensitive stays in float32 until it holds",
+    )
+
+
 def precision_passes(options: TargetOptions, runtime: str, **settings: Any) -> list[Pass]:
     """Nothing where everything keeps its type; else the pass, and casts around what the runtime has no kernels for.
 
     Args:
-        options: ``precision`` and, where the target has them, ``keep_io``, ``max_drop`` and ``ranges``.
+        options: their ``own`` are ``ReducedOptions``; where a target has others, the defaults hold.
         runtime: the name of its table of facts.
         settings: how the target wants its int8, see ``Quantize``.
     """
@@ -35,16 +52,15 @@ def precision_passes(options: TargetOptions, runtime: str, **settings: Any) -> l
     from graphforge.passes.quantize import Quantize
     from graphforge.passes.sink_dequantize import SinkDequantize
 
-    own: Mapping[str, Any] = {name: getattr(options.own, name, None) for name in ("keep_io", "max_drop", "ranges")}
-    keep_io = own["keep_io"] is not False
+    own = options.own if isinstance(options.own, ReducedOptions) else ReducedOptions()
     if options.precision == "fp16":
-        return [ConvertFloat16(keep_io=keep_io), ComputeWhereKernelsAre(runtime)]
+        return [ConvertFloat16(keep_io=own.keep_io), ComputeWhereKernelsAre(runtime)]
     if options.precision == "bf16":
-        return [ConvertBfloat16(keep_io=keep_io), ComputeWhereKernelsAre(runtime)]
+        return [ConvertBfloat16(keep_io=own.keep_io), ComputeWhereKernelsAre(runtime)]
     if options.precision == "auto":
-        bound = {} if own["max_drop"] is None else {"max_drop": own["max_drop"]}
-        chooser = ChoosePrecision(keep_io=keep_io, method=own["ranges"] or "mse", **settings, **bound)
+        bound: dict[str, Any] = {} if own.max_drop is None else {"max_drop": own.max_drop}
+        chooser = ChoosePrecision(keep_io=own.keep_io, method=own.ranges, **settings, **bound)
         return [chooser, SinkDequantize(), ComputeWhereKernelsAre(runtime)]
     if options.precision == "int8":
-        return [Quantize(max_drop=own["max_drop"], method=own["ranges"] or "mse", **settings), SinkDequantize()]
+        return [Quantize(max_drop=own.max_drop, method=own.ranges, **settings), SinkDequantize()]
     return []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from graphforge.errors import UsageError
 from graphforge.runners.runner import Runner
 from graphforge.targets.options import option
-from graphforge.targets.precision import REDUCED
+from graphforge.targets.precision import REDUCED, ReducedOptions
 from graphforge.targets.target import EmitResult, TargetOptions
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ RUNTIME = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
-class OnnxOptions:
+class OnnxOptions(ReducedOptions):
     """The precision and what goes with it: what else an ONNX file can be is asked of every target alike."""
 
     precision: str = option(
@@ -40,17 +40,10 @@ class OnnxOptions:
         },
         help="arithmetic of the file",
     )
-    keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
-    ranges: Literal["mse", "minmax", "percentile"] = option("mse", help="how int8 makes scales of measured ranges")
     weights: Literal["int7", "int8"] = option(
         "int7",
         help="weights under int8: all of their range, or half of it, which every processor multiplies without loss; "
         "int8 is for those with VNNI",
-    )
-    max_drop: float | None = option(
-        None,
-        help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
-        "sensitive stays in float32 until it holds",
     )
 
 

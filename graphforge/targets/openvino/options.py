@@ -8,7 +8,7 @@ from typing import Literal
 from graphforge.errors import UsageError
 from graphforge.ir import HOME_OPSET
 from graphforge.targets.options import option
-from graphforge.targets.precision import REDUCED
+from graphforge.targets.precision import REDUCED, ReducedOptions
 from graphforge.targets.tables import facts_of
 from graphforge.targets.target import TargetOptions
 
@@ -22,7 +22,7 @@ LOWEST_OPSET = 11
 
 
 @dataclass(frozen=True, slots=True)
-class OpenVINOOptions:
+class OpenVINOOptions(ReducedOptions):
     """What is asked; the help of each field stands beside it."""
 
     precision: str = option(
@@ -32,13 +32,6 @@ class OpenVINOOptions:
             **REDUCED,
         },
         help="arithmetic of the model",
-    )
-    keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
-    ranges: Literal["mse", "minmax", "percentile"] = option("mse", help="how int8 makes scales of measured ranges")
-    max_drop: float | None = option(
-        None,
-        help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
-        "sensitive stays in float32 until it holds",
     )
     hint: Literal["f32", "bf16", "f16"] = option(
         "f32",

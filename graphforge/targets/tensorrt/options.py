@@ -9,7 +9,7 @@ from typing import Literal
 
 from graphforge.errors import UsageError, argument
 from graphforge.targets.options import as_list, option
-from graphforge.targets.precision import REDUCED
+from graphforge.targets.precision import REDUCED, ReducedOptions
 from graphforge.targets.target import TargetOptions
 from graphforge.targets.tensorrt.flavour import OLDEST_OPSET, Flavour, choose_flavour, gpu_problem
 
@@ -48,7 +48,7 @@ def _sizes(value: object) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorRTOptions:
+class TensorRTOptions(ReducedOptions):
     """What is asked; the help of each field stands beside it."""
 
     precision: str = option(
@@ -60,13 +60,6 @@ class TensorRTOptions:
             **REDUCED,
         },
         help="arithmetic of the plan",
-    )
-    keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
-    ranges: Literal["mse", "minmax", "percentile"] = option("mse", help="how int8 makes scales of measured ranges")
-    max_drop: float | None = option(
-        None,
-        help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
-        "sensitive stays in float32 until it holds",
     )
     flavour: Literal["auto", "tensorrt_rtx", "tensorrt"] = option(
         "auto", help="which TensorRT; auto is the first installed, TensorRT for RTX before TensorRT"
