@@ -263,9 +263,11 @@ def _parameters(function: Any) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _nearest(name: str, known: list[str], kind: str = "models") -> str:
     close = difflib.get_close_matches(name, known, n=4)
-    return f"did you mean {', '.join(close)}?" if close else f"it has {len(known)} models"
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    return f"it has {', '.join(known)}" if 0 < len(known) <= 12 else f"it has {len(known)} {kind}"
 
 
 def _import_file(path: Path) -> Any:
@@ -301,7 +303,7 @@ def _from_callable(spec: str, module: Any, name: str, kwargs: dict[str, Any]) ->
     for part in name.split("."):
         if not hasattr(target, part):
             public = [item for item in dir(target) if not item.startswith("_")]
-            raise GraphForgeError(f"{spec!r}: no {part!r} there", _nearest(part, public))
+            raise GraphForgeError(f"{spec!r}: no {part!r} there", _nearest(part, public, "names"))
         target = getattr(target, part)
     built = target if isinstance(target, torch.nn.Module) else _call(spec, target, kwargs)
     example = None

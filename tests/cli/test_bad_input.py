@@ -228,6 +228,9 @@ CASES: dict[str, Case] = {
     "function_that_is_not_there": Case(
         _compile("net.py:biuld", *X), "'net.py:biuld': no 'biuld' there", "did you mean build", files=NET_FILE
     ),
+    "function_of_quite_another_name": Case(
+        _compile("net.py:zzz", *X), "'net.py:zzz': no 'zzz' there", "it has .*build", files=NET_FILE
+    ),
     "function_that_fails": Case(
         _compile("net.py:build", *X, "--kwargs", '{"depth": 3}'),
         r"building 'net.py:build' failed: TypeError: build\(\) got an unexpected keyword argument 'depth'",
