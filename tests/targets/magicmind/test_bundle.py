@@ -439,7 +439,7 @@ def with_nan() -> np.ndarray:
         ({"y": samples(9, 3, 16, 16)}, "is given for y, but the inputs are: x"),
         ({"x": np.zeros((9, 3, 16, 16), np.int64)}, "has dtype int64, expected floats"),
         ({"x": with_nan()}, "sample 4 of input 'x' has NaN"),
-        ("nowhere.npz", "nowhere.npz does not exist"),
+        ("nowhere.npz", "'nowhere.npz' does not exist"),
     ],
 )
 def test_calibration_that_does_not_fit_is_refused(calibration: object, message: str, tmp_path: Path) -> None:
@@ -470,7 +470,7 @@ def test_streams_that_do_not_go_together_are_refused(
 def test_unreadable_archive_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "data.npz"
     file.write_bytes(b"no archive")
-    with pytest.raises(GraphForgeError, match="cannot be read"):
+    with pytest.raises(GraphForgeError, match=r"is not a \.npz archive of arrays"):
         quantised_bundle(tmp_path / "bundle", calibration=str(file))
 
 
