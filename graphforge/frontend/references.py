@@ -169,16 +169,17 @@ class _Walk:
             yield from self._in_function(thing, name)
         elif isinstance(thing, type):
             yield from self._in_class(thing)
-        elif isinstance(thing, dict):
-            if len(thing) <= MAX_ITEMS:
+        elif isinstance(thing, dict):  # the containers' own methods: a class of the user's may do more when it is asked
+            if dict.__len__(thing) <= MAX_ITEMS:
                 for key, value in list(dict.items(thing)):
                     yield Place(thing, key, value, f"{name}[{key!r}]" if isinstance(key, str | int) else name)
         elif isinstance(thing, list):
-            if len(thing) <= MAX_ITEMS:
+            if list.__len__(thing) <= MAX_ITEMS:
                 for index, value in enumerate(list(list.__iter__(thing))):
                     yield Place(thing, index, value, f"{name}[{index}]")
         elif isinstance(thing, tuple):
-            for value in thing[:MAX_ITEMS]:  # exchanged as a whole, where the tuple is held; looked into all the same
+            # exchanged as a whole, where the tuple is held; looked into all the same
+            for value in tuple.__getitem__(thing, slice(MAX_ITEMS)):
                 self._visit(value, name)
         elif isinstance(thing, functools.partial):
             self._visit(thing.func, name)

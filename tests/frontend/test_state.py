@@ -13,6 +13,7 @@ from torch import Tensor
 from graphforge.call import input_tree
 from graphforge.frontend.capture import capture
 from graphforge.frontend.lower import lower
+from graphforge.frontend.references import references
 from graphforge.runners.eager import EagerRunner
 from graphforge.spec import DimRange
 from tests.frontend.helpers import assert_same, run_model
@@ -187,3 +188,9 @@ def test_a_container_of_a_kind_of_its_own_is_left_alone() -> None:
     capture(Late(), tree, tree.spec())
     assert not _registry.asked, _registry.asked[0]
     assert dict.copy(_registry) == {"linear": "a layer"}
+
+
+def test_a_walk_for_substitutions_does_not_ask_it_either() -> None:
+    _registry.asked.clear()
+    references(Late())
+    assert not _registry.asked, _registry.asked[0]
