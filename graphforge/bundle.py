@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from graphforge.runtime.dataset import Dataset
     from graphforge.runtime.result import RunReport
     from graphforge.runtime.steps import Step
+    from graphforge.spec import TensorSpec
     from graphforge.targets.target import EmitResult, Target, TargetOptions
     from graphforge.transform import PassRecord
     from graphforge.verbs.report import Page
@@ -43,6 +44,7 @@ __all__ = [
     "make_manifest",
     "read_steps",
     "staging",
+    "steps_for",
     "write_json",
 ]
 
@@ -226,6 +228,31 @@ def read_steps(given: Any) -> tuple[tuple[Step, ...] | None, Dataset | None]:
 _OF_PICTURES = ("preprocess", "dataset")
 
 
+def steps_for(tensor: TensorSpec, steps: Sequence[Step] | None, brought: Mapping[str, Any]) -> tuple[Step, ...]:
+    """What becomes of a picture on its way into an input, completed; nothing where nobody says so.
+
+    Args:
+        tensor: the input.
+        steps: what the user says, which takes precedence.
+        brought: what the model's framework says (``LoadedModel.facts``).
+
+    Raises:
+        GraphForgeError: a size is left out, and the input has no fixed one.
+    """
+    from graphforge.runtime.preprocess import completed, steps_of
+
+    if steps is None:
+        steps = steps_of(list(brought.get("preprocess", ())))
+        own_size = brought.get("openmmlab", {}).get("input_size")
+        if own_size and len(tensor.shape) == 4 and not {2, 3} & set(tensor.dims):
+            # another size than the config's was asked for: the picture goes to that one
+            steps = tuple(
+                replace(step, size=None) if getattr(step, "size", None) == tuple(own_size) else step  # type: ignore[call-arg]
+                for step in steps
+            )
+    return completed(steps, tensor) if steps else ()
+
+
 def facts_of_pictures(prepared: Prepared, steps: Sequence[Step] | None, dataset: Dataset | None) -> dict[str, Any]:
     """What the manifest says of pictures: the steps for the input that takes them, and what the model finds.
 
@@ -234,29 +261,21 @@ def facts_of_pictures(prepared: Prepared, steps: Sequence[Step] | None, dataset:
     """
     from graphforge.runtime.dataset import Dataset
     from graphforge.runtime.feeds import takes_pictures
-    from graphforge.runtime.preprocess import check_steps, completed, record_of, steps_of
+    from graphforge.runtime.preprocess import check_steps, record_of, steps_of
 
     brought: Mapping[str, Any] = getattr(prepared.loaded, "facts", {})  # what the model's framework says
-    own_size = brought.get("openmmlab", {}).get("input_size") if steps is None else None
-    if steps is None and "preprocess" in brought:
-        steps = steps_of(list(brought["preprocess"]))
     if dataset is None and "dataset" in brought:
         dataset = Dataset.of(dict(brought["dataset"]))
     facts: dict[str, Any] = {} if dataset is None else {"dataset": dataset.to_dict()}
-    if steps:
-        tensor = next((one for one in prepared.shapes.inputs if takes_pictures(one, steps)), None)
+    wanted = steps if steps is not None else steps_of(list(brought.get("preprocess", ())))
+    if wanted:
+        tensor = next((one for one in prepared.shapes.inputs if takes_pictures(one, wanted)), None)
         if tensor is None:
             shapes = "; ".join(f"{one.name} {'x'.join(map(str, one.shape))}" for one in prepared.shapes.inputs)
             raise GraphForgeError(
                 f"{argument('preprocess')} is for pictures, and no input takes any", f"the inputs are: {shapes}"
             )
-        if own_size and len(tensor.shape) == 4 and not {2, 3} & set(tensor.dims):
-            # another size than the config's was asked for: the picture goes to that one
-            steps = [
-                replace(step, size=None) if getattr(step, "size", None) == tuple(own_size) else step  # type: ignore[call-arg]
-                for step in steps
-            ]
-        steps = completed(steps, tensor)
+        steps = steps_for(tensor, steps, brought)
         check_steps(steps, tensor)
         facts["preprocess"] = record_of(steps)
     return facts

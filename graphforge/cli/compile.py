@@ -196,7 +196,7 @@ def command(
         loaded.notes += asked.notes
         if asked.source:
             loaded.facts["deploy_config"] = asked.source
-        inputs, further = request.examples()
+        inputs, further = request.examples(loaded, preprocess)
         bundle = compile_with(
             options,
             loaded,

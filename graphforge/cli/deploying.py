@@ -39,7 +39,10 @@ def with_deploy_config(request: ModelRequest, source: str | None) -> tuple[Model
             f"deploy config {source!r} sets values of a model's config, and {request.model!r} has none",
             "they are for models given as mmpose:CONFIG or mmdet:CONFIG",
         )
-    sized = bool(request.inputs or request.files)
+    from graphforge.runtime.files import is_picture
+
+    # pictures become the size that the file says; arrays and --input have their own
+    sized = bool(request.inputs) or not all(is_picture(path) for _, path in request.files)
     return replace(
         request,
         decode=request.decode or asked.decode,

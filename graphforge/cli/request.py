@@ -45,8 +45,9 @@ _INPUT_OPTIONS = (
         "input_files",
         multiple=True,
         metavar="[NAME=]FILE",
-        help="Real data: .npz (inputs by name), .npy, or a picture (RGB, 0..1, NCHW, scaled to --input's size).  "
-        "Further data for an input that has some, of this or another promised size, is verified with, too.",
+        help="Real data: .npz (inputs by name), .npy, or a picture, as the model's pre-processing makes it (RGB, 0..1, "
+        "NCHW, scaled to --input's size where there is none).  Further data for an input that has some, of this or "
+        "another promised size, is verified with, too.",
     ),
     click.option(
         "--dynamic",
@@ -199,13 +200,30 @@ class ModelRequest:
             decode=self.decode,
         )
 
-    def examples(self) -> tuple[Any, list[Any]]:
-        """The example inputs as `graphforge.compile` takes them, and further inputs to verify with."""
+    def examples(self, loaded: LoadedModel | None = None, preprocess: str | None = None) -> tuple[Any, list[Any]]:
+        """The example inputs as `graphforge.compile` takes them, and further inputs to verify with.
+
+        Args:
+            loaded: the model, which may say what becomes of a picture.
+            preprocess: a TOML file of steps, which takes precedence.
+        """
         if not self.files:
             return (ShapeSpec(self.inputs) if self.inputs else None), []
-        from graphforge.cli.inputs import array_sets_from_files
+        from graphforge.bundle import read_steps, steps_for
+        from graphforge.cli.inputs import array_sets_from_files, picture_input
 
-        first, *further = array_sets_from_files(self.files, self._ranged(), seed=self.seed)
+        steps, _ = read_steps(preprocess)
+        brought: Mapping[str, Any] = {} if loaded is None else loaded.facts
+        own = None if loaded is None else picture_input(loaded)
+        if own is not None and own.name in self.dynamic:
+            (own,) = ShapeSpec((own,)).with_dynamic({own.name: self.dynamic[own.name]}).inputs
+        first, *further = array_sets_from_files(
+            self.files,
+            self._ranged(),
+            seed=self.seed,
+            steps_for=lambda tensor: steps_for(tensor, steps, brought),
+            own=own,
+        )
         return first, further
 
     def model_and_inputs(self, *, needed: bool = True) -> dict[str, Any]:
@@ -217,7 +235,7 @@ class ModelRequest:
         loaded = self.load()
         if loaded.onnx_path is not None and not needed:
             return {"model": loaded, "seed": self.seed}
-        inputs, further = self.examples()
+        inputs, further = self.examples(loaded)
         if further:
             raise UsageError(
                 f"two files give data for input {next(iter(further[0]))!r}, and this command takes one set of inputs",

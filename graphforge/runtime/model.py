@@ -12,11 +12,12 @@ import numpy as np
 
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runners.padding import unpadded
-from graphforge.runners.recorded import locate_artifact, read_manifest, spec_of_manifest
+from graphforge.runners.recorded import spec_of_manifest
 from graphforge.runners.session import new_session
 from graphforge.runtime.dataset import Dataset, dataset_of
 from graphforge.runtime.feeds import fits, takes_pictures
 from graphforge.runtime.files import Array, read_picture
+from graphforge.runtime.opened import opened, read_opened
 from graphforge.runtime.placement import Placement
 from graphforge.runtime.preprocess import check_steps, completed, prepared, read_preprocess, steps_of
 from graphforge.runtime.steps import CropBox, Layout, Step
@@ -52,7 +53,7 @@ class PictureModel:
     """A bundle that takes pictures.
 
     Args:
-        bundle: a ``Bundle`` or its folder.
+        bundle: a ``Bundle`` or its folder, or a folder of MMDeploy's SDK files.
         preprocess: a TOML file or steps, in place of those that the bundle brings.
         threads: threads of ONNX Runtime; 0 takes every CPU.
         colours: the order of channels in arrays that are given as pictures, ``rgb`` or ``bgr`` (OpenCV's).
@@ -77,7 +78,7 @@ class PictureModel:
     ) -> None:
         if colours not in ("rgb", "bgr"):
             raise UsageError(f'{argument("colours")}: expected "rgb" or "bgr", got {colours!r}')
-        path, manifest = locate_artifact(Path(bundle)) if runner is None else (Path(), read_manifest(Path(bundle)))
+        path, manifest = opened(Path(bundle)) if runner is None else (Path(), read_opened(Path(bundle)))
         if not manifest:
             raise GraphForgeError(
                 f"{str(path)!r} is an ONNX file without a manifest", "give the folder that graphforge compile made"

@@ -300,10 +300,13 @@ def _transforms(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 **({"size": one["size"][::-1]} if one.get("size") else {"size_divisor": one.get("divisor")}),
             }
         ],
-        "normalise": lambda one: [{"type": "Normalize", "mean": one["mean"], "std": one["std"], "to_rgb": turned}],
+        "normalise": lambda one: [
+            {"type": "Normalize", "mean": _three(one["mean"]), "std": _three(one["std"]), "to_rgb": turned}
+        ],
     }
     transforms: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}]
     for one in steps:
+        _see_that_sayable(one)
         if one["step"] in known:
             transforms += known[one["step"]](one)
         elif one["step"] not in ("colour", "layout", "dtype"):
@@ -315,3 +318,24 @@ def _transforms(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {"type": "ImageToTensor", "keys": ["img"]},
         {"type": "Collect", "keys": ["img"], "meta_keys": list(_META)},
     ]
+
+
+def _three(numbers: Any) -> list[float]:
+    """A number for each channel."""
+    return [float(one) for one in numbers] if isinstance(numbers, list | tuple) else [float(numbers)] * 3
+
+
+def _see_that_sayable(step: Mapping[str, Any]) -> None:
+    """See that a step is done in the one way that the SDK's step of that kind has."""
+    # the longer side goes by the longer one there: the same as `inside` where both are as long
+    inside = step.get("fit") == "inside" and len(set(step.get("size") or ())) > 1
+    ways = {
+        "resize": {"fit": inside or step.get("fit") == "cover", "filter": step.get("filter", "bilinear") != "bilinear"},
+        "pad": {"where": step.get("where", "corner") != "corner"},
+        "colour": {"order": step.get("order") == "grey"},
+    }
+    strange = next((key for key, other in ways.get(str(step["step"]), {}).items() if other), None)
+    if strange is not None:
+        raise GraphForgeError(
+            f"MMDeploy's SDK has no word for the step {step['step']} with {strange} {step[strange]!r}"
+        )

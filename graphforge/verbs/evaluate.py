@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument
-from graphforge.runners.recorded import read_manifest, spec_of_manifest
+from graphforge.runners.recorded import spec_of_manifest
+from graphforge.runtime.opened import holds_sdk_files, read_opened
 from graphforge.shown import Shown
 
 if TYPE_CHECKING:
@@ -190,9 +191,12 @@ def _model(folder: Path, runner: Runner, preprocess: str | os.PathLike[str] | No
 
 
 def _runner(folder: Path) -> Runner:
+    from graphforge.runners.custom_ops import runner_for
     from graphforge.targets import get_target
 
-    manifest = read_manifest(folder)
+    manifest = read_opened(folder)
+    if holds_sdk_files(folder):
+        return runner_for(folder / manifest["files"][0])
     target = get_target(manifest["target"]["name"])
     runner = target.runner(folder)
     if runner is None:
@@ -205,14 +209,14 @@ def _runner(folder: Path) -> Runner:
 def _eager(model: ModelLike, inputs: Any, folder: Path, seed: int) -> Runner:
     from graphforge.prepare import load, prepare, reference_runner
 
-    if read_manifest(folder).get("folded"):
+    if read_opened(folder).get("folded"):
         raise UsageError(
             f"bundle {str(folder)!r} does part of its pre-processing in its graph, and the eager model does not",
             "leave the model out, or evaluate a bundle that takes what the model takes",
         )
     loaded = load(model)
     if inputs is None and loaded.example is None and loaded.program is None:
-        inputs = spec_of_manifest(read_manifest(folder))
+        inputs = spec_of_manifest(read_opened(folder))
     return reference_runner(prepare(loaded, inputs, seed=seed))
 
 
@@ -315,7 +319,7 @@ def _guessed(kind: str, data: Path, folder: Path) -> str:
         )
     from graphforge.evaluation.samples import read_coco
 
-    outputs = {one["name"].rpartition("_")[2] for one in read_manifest(folder).get("outputs", ())}
+    outputs = {one["name"].rpartition("_")[2] for one in read_opened(folder).get("outputs", ())}
     poses = bool(outputs & {"keypoints", "x"})  # simcc_x
     return "keypoints" if poses and any("keypoints" in one for one in read_coco(data).data["annotations"]) else "bbox"
 

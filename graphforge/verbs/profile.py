@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.prepare import ModelLike, load, prepare, reference_runner
-from graphforge.runners.recorded import locate_artifact, read_manifest, spec_of_manifest
+from graphforge.runners.recorded import locate_artifact, spec_of_manifest
+from graphforge.runtime.opened import read_opened
 
 if TYPE_CHECKING:
     from graphforge.evaluation.timing import TimingReport
@@ -111,7 +112,7 @@ def profile_on_pictures(
     with ExitStack() as running:
         models = {}
         for name in names:
-            runner = _own_runner(Path(name), read_manifest(Path(name)))
+            runner = _own_runner(Path(name), read_opened(Path(name)))
             if runner is not None:
                 running.callback(runner.close)
             models[name] = PictureModel(name, preprocess=preprocess, threads=threads, runner=runner)

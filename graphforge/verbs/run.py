@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphforge.errors import GraphForgeError, UsageError, argument
-from graphforge.runners.recorded import read_manifest, spec_of_manifest
+from graphforge.runners.recorded import spec_of_manifest
+from graphforge.runtime.opened import holds_sdk_files, read_opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +64,7 @@ def run(
         GraphForgeError: the folder is not a bundle, or nothing here runs it.
     """
     folder = Path(bundle)
-    manifest = read_manifest(folder)
+    manifest = read_opened(folder)
     given = list(_given(inputs, manifest))
     names = _names(labels)
     means, deviations = _numbers(mean), _numbers(std)
@@ -253,8 +254,11 @@ def _unpadded(outputs: Mapping[str, np.ndarray], padding: Sequence[Mapping[str, 
 
 
 def _runner(folder: Path, manifest: Mapping[str, Any]) -> Runner:
+    from graphforge.runners.custom_ops import runner_for
     from graphforge.targets import get_target
 
+    if holds_sdk_files(folder):
+        return runner_for(folder / manifest["files"][0])
     target = get_target(manifest["target"]["name"])
     gone = [name for name in manifest.get("files", ()) if not (folder / name).is_file()]
     if gone:

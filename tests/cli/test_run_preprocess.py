@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from graphforge.cli.inputs import array_sets_from_files
 from graphforge.cli.main import run
+from graphforge.errors import UsageError
+from graphforge.runtime.preprocess import completed, prepared, read_preprocess
+from graphforge.spec import parse_input
 
 NETS = '''
 import torch
@@ -88,7 +92,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, *more in (
-            ("finder", "--preprocess", "letterbox.toml"),
+            ("finder", "--preprocess", "letterbox.toml", "--input-file", "red.png"),
             ("rows", "--preprocess", "follow.toml", "--dynamic", "image:0=1..4,2=32..96/32,3=64..96/32"),
         ):
             assert run(["compile", f"nets.py:{name}", *more, "-o", f"out/{name}", "--json"]) == 0
@@ -124,6 +128,18 @@ def test_the_manifest_holds_the_whole_list(bundles: Path) -> None:
     assert [step["step"] for step in manifest["preprocess"]] == ["resize", "pad", "colour", "scale", "layout", "dtype"]
     assert manifest["preprocess"][0]["size"] == [64, 64]  # that of the input
     assert manifest["dataset"]["skeleton"] == [[0, 1]]
+
+
+def test_a_picture_to_compile_with_goes_the_same_way() -> None:
+    assert json.loads(Path("out/finder/manifest.json").read_text())["inputs"][0]["shape"] == [1, 3, 64, 64]
+    tensor = parse_input("image:2x3x64x64")
+    steps = completed(read_preprocess(Path("letterbox.toml"))[0], tensor)
+    (came,) = array_sets_from_files([("", Path("red.png"))], (), own=tensor, steps_for=lambda _: steps)
+    expected, _ = prepared(steps, np.asarray(Image.open("red.png")))
+    np.testing.assert_array_equal(came["image"], np.stack([expected, expected]))
+    follow = completed(read_preprocess(Path("follow.toml"))[0], tensor)
+    with pytest.raises(UsageError, match=r"'strip\.png' becomes 3x32x96, and input 'image' takes 3x64x64"):
+        array_sets_from_files([("", Path("strip.png"))], [tensor], steps_for=lambda _: follow)
 
 
 def test_the_drawing_has_the_datasets_colours(tmp_path: Path) -> None:

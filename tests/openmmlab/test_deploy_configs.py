@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-import graphforge
+from graphforge.cli.main import run
 from graphforge.deploying import read_deploy_config
 from graphforge.errors import GraphForgeError
+from graphforge.runtime import PoseDetector
+from graphforge.runtime.sdk import SDK_FILES
 
 pytest.importorskip("mmpose", reason="needs mmpose: scripts/openmmlab.sh makes the environment, scripts/test runs this")
 
@@ -54,14 +61,28 @@ def test_thresholds_of_a_one_stage_model(configs: Path) -> None:
     assert any("keep_top_k is not understood" in note for note in read.notes)
 
 
-def test_what_a_config_asks_for_is_compiled(configs: Path, tmp_path: Path) -> None:
-    read = read_deploy_config(str(configs / "simcc_onnxruntime.py"), "mmpose")
-    loaded = graphforge.load_model("mmpose:rtmpose-t_8xb256-420e_coco-256x192", **read.loading())
-    bundle = graphforge.compile(loaded, output=tmp_path / "out", **read.arguments())
-    assert [one["name"] for one in bundle.manifest["outputs"]] == ["simcc_x", "simcc_y"]
-    assert bundle.manifest["inputs"][0]["dynamic"]["0"]["high"] == 8
-    assert bundle.manifest["target"]["opset"] == 11
-    assert bundle.manifest["verification"]["verdict"] == "passed"
+def test_one_command_as_deploy_py(configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Config, photo and the SDK's files; these alone give what the bundle gives."""
+    monkeypatch.chdir(tmp_path)
+    photo = importlib.import_module("skimage.data").astronaut()
+    Image.fromarray(photo).save("photo.png")
+    config = ["--deploy-config", str(configs / "simcc_onnxruntime.py")]
+    model = "mmpose:rtmpose-t_8xb256-420e_coco-256x192"
+    assert run(["compile", model, *config, "--input-file", "photo.png", "--dump-info", "-o", "out"]) == 0
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert [one["name"] for one in manifest["outputs"]] == ["simcc_x", "simcc_y"]
+    assert manifest["inputs"][0]["shape"] == [1, 3, 256, 192]
+    assert manifest["inputs"][0]["dynamic"]["0"]["high"] == 8
+    assert manifest["target"]["opset"] == 11
+    assert manifest["verification"]["verdict"] == "passed"
+
+    Path("sdk").mkdir()
+    for name in ("end2end.onnx", *SDK_FILES):
+        shutil.copy(Path("out") / name, "sdk")
+    boxes = [[40.0, 20.0, 300.0, 500.0], [120.0, 100.0, 400.0, 480.0]]
+    expected, came = (PoseDetector(name)("photo.png", boxes) for name in ("out", "sdk"))
+    np.testing.assert_array_equal(came.keypoints, expected.keypoints)
+    np.testing.assert_array_equal(came.keypoint_scores, expected.keypoint_scores)
 
 
 def test_a_file_that_fails_is_told_with_its_line(tmp_path: Path) -> None:

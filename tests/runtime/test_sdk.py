@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import graphforge
+from graphforge.cli.main import run as run_command
 from graphforge.errors import GraphForgeError
+from graphforge.runtime import Detector, Pipeline, PoseDetector
 from graphforge.runtime.preprocess import prepared, steps_of
 from graphforge.runtime.sdk import SDK_FILES, check_sdk, read_sdk_file, sdk_files, steps_of_pipeline, write_sdk_files
+from scripts.gallery.figures import Figure, picture
+
+GALLERY = Path(__file__).resolve().parents[2] / "scripts" / "gallery"
+TWO: list[Figure] = [(70, 80, 1.0), (230, 110, 0.9)]
 
 POSE_STEPS: list[dict[str, Any]] = [
     {"step": "crop-box", "size": [192, 256], "padding": 1.25, "udp": False},
@@ -100,6 +109,9 @@ def test_what_the_sdk_has_no_word_for_is_refused() -> None:
         (manifest(target={"name": "magicmind"}), "knows no target 'magicmind'"),
         (manifest(preprocess=[{"step": "centre-crop", "size": [8, 8]}]), "no word for the step 'centre-crop'"),
         (manifest(openmmlab={**manifest()["openmmlab"], "codec": {"type": "Mine"}}), "with codec Mine"),
+        (manifest(preprocess=[{"step": "resize", "size": [8, 4], "fit": "inside"}]), "resize with fit 'inside'"),
+        (manifest(preprocess=[{"step": "resize", "size": [8, 8], "fit": "cover"}]), "resize with fit 'cover'"),
+        (manifest(preprocess=[{"step": "pad", "size": [8, 8], "where": "centre"}]), "pad with where 'centre'"),
     ):
         with pytest.raises(GraphForgeError, match=told):
             check_sdk(broken)
@@ -115,3 +127,80 @@ def test_a_file_with_a_wrong_field_is_told(tmp_path: Path) -> None:
     (tmp_path / "pipeline.json").write_text(json.dumps(files["pipeline.json"]))
     with pytest.raises(GraphForgeError, match="step 'Sharpen' is not known"):
         steps_of_pipeline(tmp_path / "pipeline.json")
+
+
+# -- a folder that has only the SDK's files ----------------------------------------------------------------------------
+
+
+def as_sdk_folder(bundle: Path, folder: Path, codebase: str) -> Path:
+    """The SDK's files of a bundle alone, as MMDeploy leaves them: no manifest."""
+    read = json.loads((bundle / "manifest.json").read_text())
+    facts = {**manifest()["openmmlab"], "codebase": codebase}
+    shutil.copytree(bundle, folder)
+    write_sdk_files(folder, {**read, "openmmlab": facts})
+    (folder / "manifest.json").unlink()
+    (folder / "model.onnx").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bundles of a detector and of a pose estimator, and the same as the SDK's files alone."""
+    folder = tmp_path_factory.mktemp("sdk")
+    whole: list[dict[str, Any]] = [
+        {"step": "resize", "size": [160, 96], "fit": "either-way"},
+        {"step": "pad", "size": [160, 96]},
+        {"step": "normalise", "std": 255},
+    ]
+    for name, codebase, dynamic, steps in (
+        ("detector", "mmdet", None, whole),
+        ("pose", "mmpose", "image:0=1..3", GALLERY / "figures_pose.toml"),
+    ):
+        spec = f"{GALLERY / 'figures.py'}:{name}"
+        graphforge.compile(spec, preprocess=steps, dynamic_shapes=dynamic, output=folder / name)
+        as_sdk_folder(folder / name, folder / f"sdk-{name}", codebase)
+    Image.fromarray(picture(TWO)).save(folder / "two.png")
+    return folder
+
+
+def test_the_files_alone_give_what_the_bundle_gives(sdk: Path) -> None:
+    assert sorted(path.name for path in (sdk / "sdk-pose").iterdir()) == sorted(["end2end.onnx", *SDK_FILES])
+    pixels = picture(TWO)
+    expected = Pipeline(Detector(sdk / "detector"), PoseDetector(sdk / "pose"))(pixels)
+    pose = PoseDetector(sdk / "sdk-pose")
+    came = Pipeline(Detector(sdk / "sdk-detector"), pose)(pixels)
+    assert (len(came), pose.most) == (2, 8)
+    np.testing.assert_array_equal(came.boxes, expected.boxes)
+    np.testing.assert_array_equal(came.keypoints, expected.keypoints)
+
+
+def test_verbs_take_the_files_alone(sdk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = [str(sdk / "sdk-detector"), str(sdk / "sdk-pose"), str(sdk / "two.png"), "--json"]
+    assert run_command(["pipeline", *both]) == 0
+    assert len(json.loads(capsys.readouterr().out)["frames"][0]["poses"]) == 2
+    assert run_command(["run", str(sdk / "sdk-detector"), "--input", str(sdk / "two.png"), "--json"]) == 0
+    assert "boxes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("deploy.json", {"backend": "tensorrt"}, "only ONNX is run here"),
+        ("deploy.json", {"net": "../end2end.onnx"}, "lacks the file '../end2end.onnx'"),
+        ("deploy.json", {"net": "other.onnx"}, "lacks the file 'other.onnx'"),
+        ("pipeline.json", None, "lacks its pipeline.json"),
+        ("end2end.onnx", b"no model", "cannot be loaded"),
+    ],
+)
+def test_files_that_do_not_go_together_are_told(sdk: Path, tmp_path: Path, file: str, change: Any, told: str) -> None:
+    folder = Path(shutil.copytree(sdk / "sdk-pose", tmp_path / "it"))
+    if change is None:
+        (folder / file).unlink()
+    elif isinstance(change, bytes):
+        (folder / file).write_bytes(change)
+    else:
+        data = json.loads((folder / file).read_text())
+        data["models"][0] |= change
+        (folder / file).write_text(json.dumps(data))
+    with pytest.raises(GraphForgeError, match=told):
+        PoseDetector(folder)
