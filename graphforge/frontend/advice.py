@@ -187,7 +187,8 @@ def _cause_of(failures: Mapping[str, str], fixed: Mapping[int, str] | None = Non
         if _NUMPY.search(reason):
             return _Cause(
                 "leaves PyTorch for NumPy",
-                "what leaves PyTorch cannot be captured: write the part that goes through NumPy with torch operators",
+                "what leaves PyTorch cannot be captured: write the part that goes through NumPy with torch operators, "
+                "or substitute the function that it stands in",
                 place,
             )
         if _POINTER.search(reason):
