@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from graphforge.ir import Builder, Graph, nodes_of
 from graphforge.ir.detour import Rounding, cast_to, compute_in, decides
-from graphforge.ir.dtypes import dtype_name, holds
+from graphforge.ir.dtypes import HALVES, dtype_name, holds
 from graphforge.ir.infer import schema_of
 from graphforge.passes._double_forms import DOUBLE_FORMS
 from graphforge.targets.tables import Kernels, facts_of
@@ -29,10 +29,12 @@ class ComputeWhereKernelsAre(Pass):
     Attributes:
         runtime: whose kernels: the name of its table of facts, or the path of one; the entry is that of the installed
             version.
+        halves: False leaves float16 and bfloat16 as they are, for a file that another runtime computes.
     """
 
     name: ClassVar[str] = "compute-where-kernels-are"
     runtime: str = "onnxruntime"
+    halves: bool = True
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Look at every node once."""
@@ -42,6 +44,8 @@ class ComputeWhereKernelsAre(Pass):
             if node.op_type == "Cast":
                 casts.saw(node)
             detour = _detour(node, kernels, rewriter.opset)
+            if detour is not None and not self.halves and detour[0] in HALVES:
+                continue
             if detour is not None and not _write_by_others(node, detour[0], kernels, rewriter):
                 _take(node, *detour, rewriter, casts)
         # what one node casts back and the next would cast forth again, the next has read uncast

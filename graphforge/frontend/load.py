@@ -144,10 +144,25 @@ def _resolve(spec: str, kwargs: dict[str, Any], trust_pickle: bool) -> LoadedMod
     return _from_callable(spec, _import_module(head), name, kwargs)
 
 
+# What targets write, and nothing reads back.
+_OF_VENDORS = {
+    ".xml": "OpenVINO",
+    ".bin": "OpenVINO",
+    ".plan": "TensorRT",
+    ".engine": "TensorRT",
+    ".magicmind": "MagicMind",
+}
+
+
 def _nearly(path: Path) -> str:
     """What is missing where a model's text is the path of something that holds one; "" for all else."""
     if path.suffix == ".py" and path.is_file():
         return f"name what builds the model in it, for example {path}:build"
+    vendor = _OF_VENDORS.get(path.suffix.lower())
+    if vendor is not None and path.is_file():
+        beside = path.parent / "model.onnx"
+        source = f"give {beside}, which lies beside it" if beside.is_file() else "give the model that it was made of"
+        return f"it is a file of {vendor}, which only that runs: {source}"
     return ""
 
 

@@ -110,7 +110,10 @@ def lint(path: str | os.PathLike[str], target: str = "magicmind") -> LintReport:
         UsageError: no rules are written down for the target.
         GraphForgeError: the file or folder cannot be read.
     """
+    from graphforge.targets import get_target
+
     if target not in TARGETS:
+        get_target(target)  # a name that no target has is refused with the nearest one
         raise UsageError(
             f"there are no rules to lint for target {target!r}",
             f"targets with rules: {', '.join(TARGETS)}",

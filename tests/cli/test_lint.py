@@ -128,3 +128,25 @@ def test_what_cannot_be_linted_is_refused(
     assert said.startswith("error: ")
     assert message in said
     assert f"note: {note}" in said
+
+
+def test_a_misspelt_target_has_the_nearest_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["lint", str(cumsum_model(tmp_path / "model.onnx")), "--target", "magicmnd"]) == 2
+    assert "did you mean 'magicmind'?" in capsys.readouterr().err
+    assert run(["lint", str(tmp_path / "model.onnx"), "--target", "openvino"]) == 2
+    assert "there are no rules to lint for target 'openvino'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "vendor"), [("model.xml", "OpenVINO"), ("best.engine", "TensorRT"), ("model.magicmind", "MagicMind")]
+)
+def test_a_file_that_only_a_vendor_runs_has_its_onnx_named(
+    name: str, vendor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("theirs")
+    assert run(["inspect", str(tmp_path / name)]) == 1
+    said = capsys.readouterr().err
+    assert f"a file of {vendor}, which only that runs: give the model that it was made of" in said
+    cumsum_model(tmp_path / "model.onnx")
+    assert run(["inspect", str(tmp_path / name)]) == 1
+    assert f"give {tmp_path / 'model.onnx'}, which lies beside it" in " ".join(capsys.readouterr().err.split())

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from graphforge.errors import GraphForgeError
 from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 from graphforge.targets.magicmind.operators import FRAGILE
 from graphforge.targets.magicmind.options import MagicMindOptions
+from graphforge.targets.magicmind.pixels import Fed
 
 __all__ = ["build_config", "range_of"]
 
 
-def build_config(options: MagicMindOptions, shapes: ShapeSpec, *, operators: Collection[str] = ()) -> dict[str, Any]:
+def build_config(
+    options: MagicMindOptions,
+    shapes: ShapeSpec,
+    *,
+    operators: Collection[str] = (),
+    fed: Mapping[int, Fed] | None = None,
+) -> dict[str, Any]:
     """The configuration for these options, this promise of shapes and a model of these operators, as data for JSON.
+
+    Args:
+        options: what is asked.
+        shapes: what is promised.
+        operators: those of the model.
+        fed: inputs that are fed otherwise than model.onnx takes them, by their position.
 
     Raises:
         GraphForgeError: a promised size is below 1, which MagicMind's ``dim_range`` cannot say.
@@ -40,6 +53,12 @@ def build_config(options: MagicMindOptions, shapes: ShapeSpec, *, operators: Col
     if not FRAGILE.isdisjoint(operators):
         # As Cambricon's samples with loops, recurrence and random numbers (tacotron2, wenet) have it.
         config["debug_config"] = {"fusion_enable": False}
+    for index, one in (fed or {}).items():
+        for key, value in one.config().items():
+            config.setdefault(key, {})[str(index)] = value
+    if options.custom_ranges is not None:
+        low, high = options.custom_ranges
+        config["custom_ranges"] = {"": {"max": [high], "min": [low]}}  # "" stands for every value
     if options.cross_compile_toolchain_path:
         config["cross_compile_toolchain_path"] = options.cross_compile_toolchain_path
     return config

@@ -14,6 +14,7 @@ from graphforge.spec import ShapeSpec
 from graphforge.targets.magicmind.config import range_of
 from graphforge.targets.magicmind.datatypes import magicmind_dtype, run_dtype
 from graphforge.targets.magicmind.options import MagicMindOptions
+from graphforge.targets.magicmind.pixels import Fed
 
 __all__ = ["PROVEN", "bundle_manifest", "default_pins"]
 
@@ -47,8 +48,11 @@ def bundle_manifest(
     calibration: list[dict[str, Any]] | None,
     reference: Mapping[str, Any],
     tail: str | None = None,
+    fed: Mapping[int, Fed] | None = None,
 ) -> dict[str, Any]:
     """What bundle.json says; ``model`` is the model as ``onnx_file`` has it, ``tail`` the file of what was cut off.
+
+    ``fed`` are inputs that are fed otherwise than model.onnx takes them, by their position.
 
     Raises:
         GraphForgeError: inputs of the model and of the shape spec differ, or have a type MagicMind lacks.
@@ -65,6 +69,7 @@ def bundle_manifest(
         tensor = specs[str(value.name)]
         low, high = range_of(tensor)
         dtype = _dtype(value, "input")
+        how = (fed or {}).get(index, Fed())
         inputs.append(
             {
                 "index": index,
@@ -72,7 +77,8 @@ def bundle_manifest(
                 "layout": _layout(value),
                 "dtype": dtype,
                 "calibration_dtype": "FLOAT32" if dtype.startswith("FLOAT") else "INT32",
-                "run_dtype": run_dtype(dtype),
+                "run_dtype": run_dtype(dtype) if how.mean is None else "UINT8",
+                "run_layout": "NHWC" if how.is_nhwc else _layout(value),
                 "dims": list(tensor.shape),
                 "min": low,
                 "max": high,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,6 +60,14 @@ def _archs(value: object) -> tuple[Arch, ...]:
     return tuple(archs)
 
 
+def _numbers(value: object) -> tuple[float, ...]:
+    items = value if isinstance(value, list | tuple) else as_list(value)
+    numbers = tuple(float(item) for item in items)
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"expected finite numbers with commas between, got {value!r}")
+    return numbers
+
+
 @dataclass(frozen=True, slots=True)
 class MagicMindOptions:
     """What is asked, in the words of MagicMind's own configuration; the help of each field stands beside it."""
@@ -104,6 +113,23 @@ class MagicMindOptions:
         form="arrays by input name (from Python)",
         help="inputs of the stored reference; seeded random ones unless given",
     )
+    pixel_mean: tuple[float, ...] | None = option(
+        None,
+        form="123.675,116.28,103.53",
+        read=_numbers,
+        help="the MLU takes bytes of pixels and normalises them by this and pixel_std before the first convolution",
+    )
+    pixel_std: tuple[float, ...] | None = option(
+        None, form="58.395,57.12,57.375", read=_numbers, help="see pixel_mean; std, not its square"
+    )
+    input_layout: Literal["nchw", "nhwc"] = option("nchw", help="layout in which the MLU takes pictures")
+    custom_ranges: tuple[float, ...] | None = option(
+        None,
+        form="LOW,HIGH",
+        read=_numbers,
+        help="one made-up range for every value in place of calibration: it builds and can be timed, and its results "
+        "mean nothing",
+    )
 
     @property
     def is_quantized(self) -> bool:
@@ -134,7 +160,13 @@ def _check_opset(wanted: int | None) -> None:
 
 
 def _check_together(read: MagicMindOptions) -> None:
-    if read.is_quantized and read.calibration is None:
+    if (read.pixel_mean is None) != (read.pixel_std is None):
+        raise UsageError("pixel_mean and pixel_std go together, and one of them is missing")
+    if read.pixel_std is not None and min(read.pixel_std) <= 0:
+        raise UsageError(f"pixel_std is {min(read.pixel_std):g}, expected more than 0")
+    if read.custom_ranges is not None:
+        _check_custom_ranges(read)
+    if read.is_quantized and read.calibration is None and read.custom_ranges is None:
         raise UsageError(
             f"precision {read.precision} needs calibration data, and none is given",
             f"give normalised inputs, {argument('target_options', {'calibration': 'calib.npz'})} (or a folder), "
@@ -147,3 +179,16 @@ def _check_together(read: MagicMindOptions) -> None:
             "arch tp_322 needs cross_compile_toolchain_path: the aarch64 compiler on the machine that builds",
             "Cambricon's samples use gcc-linaro-6.2.1-2016.11-x86_64_aarch64-linux-gnu",
         )
+
+
+def _check_custom_ranges(read: MagicMindOptions) -> None:
+    ranges = read.custom_ranges or ()
+    if len(ranges) != 2 or ranges[0] >= ranges[1]:
+        raise UsageError(f"custom_ranges is {ranges}, expected a low and a high end, such as -1,1")
+    if not read.is_quantized:
+        raise UsageError(
+            f"custom_ranges take the place of calibration, which precision {read.precision} has none of",
+            "leave them out, or ask for a qint precision",
+        )
+    if read.calibration is not None:
+        raise UsageError("calibration data and custom_ranges are both given", "leave one out")

@@ -16,6 +16,7 @@ from graphforge.spec import ShapeSpec
 from graphforge.targets.magicmind.calibration import CalibrationSet
 from graphforge.targets.magicmind.detections import detections_in
 from graphforge.targets.magicmind.options import MagicMindOptions
+from graphforge.targets.magicmind.pixels import Fed
 
 __all__ = ["tolerance_of", "write_reference"]
 
@@ -39,11 +40,14 @@ def write_reference(
     options: MagicMindOptions,
     shapes: ShapeSpec,
     calibration: CalibrationSet | None = None,
+    *,
+    fed: Mapping[int, Fed] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Run model.onnx in ONNX Runtime and store what went in and what came out.
 
     What goes in is what was given as reference, else the first feeds of the calibration data, else random numbers.  Of
-    random numbers two cases where dims are dynamic: the example's sizes and the smallest promised ones.
+    random numbers two cases where dims are dynamic: the example's sizes and the smallest promised ones.  Stored is what
+    the MLU is fed: for inputs in ``fed`` their pixels, which model.onnx is then run on.
 
     Returns:
         What bundle.json says about it, and the files written, relative to ``folder``.
@@ -65,6 +69,11 @@ def write_reference(
     random = [_random_feeds(model, shapes.shapes_at(size)) for size in sizes] if not given else []
     for number, feeds in enumerate([*given, *random]):
         arrays = {str(value.name): np.asarray(feeds[str(value.name)]) for value in model.graph.inputs}
+        stored = dict(arrays)
+        for index, how in (fed or {}).items():
+            name = str(model.graph.inputs[index].name)
+            stored[name] = how.made_of(arrays[name])
+            arrays[name] = how.read_back(stored[name]).astype(arrays[name].dtype)
         try:
             outputs = session.run(None, arrays)
         except Exception as error:  # ONNX Runtime raises several kinds of its own
@@ -74,7 +83,7 @@ def write_reference(
             ) from error
         case: dict[str, list[str]] = {"inputs": [], "outputs": []}
         (folder / "reference" / str(number)).mkdir(parents=True)
-        for what, values in (("input", list(arrays.values())), ("output", outputs)):
+        for what, values in (("input", list(stored.values())), ("output", outputs)):
             for index, array in enumerate(values):
                 name = f"reference/{number}/{what}_{index}.npy"
                 np.save(folder / name, array)

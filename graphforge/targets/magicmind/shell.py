@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphforge.spec import ShapeSpec
 from graphforge.targets.magicmind.options import MagicMindOptions
+from graphforge.targets.magicmind.pixels import Fed
 
 __all__ = ["bench_script", "build_script"]
 
@@ -17,9 +18,13 @@ cd "$(dirname "${{BASH_SOURCE[0]}}")"
 """
 
 
-def bench_script(shapes: ShapeSpec) -> str:
-    """bench.sh: ``mm_run`` with the dims spelled out, which it needs for a model with dynamic dims."""
-    dims = " ".join(_dims(tensor.shape) for tensor in shapes.inputs)
+def bench_script(shapes: ShapeSpec, fed: Mapping[int, Fed] | None = None) -> str:
+    """bench.sh: ``mm_run`` with the dims spelled out, which it needs for a model with dynamic dims; as they are fed."""
+    fed = fed or {}
+    dims = " ".join(
+        _dims(fed[index].dims(tensor.shape) if index in fed else tensor.shape)
+        for index, tensor in enumerate(shapes.inputs)
+    )
     head = _HEAD.format(what="Throughput and latency by MagicMind's own mm_run: bench.sh [MODEL [DEVICE]]")
     return (
         head

@@ -12,10 +12,13 @@ from graphforge.targets.options import options_for
 from graphforge.targets.target import EmitResult, TargetOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir as ir
 
     from graphforge.spec import ShapeSpec
     from graphforge.targets.magicmind.cut import Cut
+    from graphforge.targets.magicmind.pixels import Fed
     from graphforge.transform import Pass
 
 __all__ = ["MagicMindTarget"]
@@ -65,6 +68,7 @@ class MagicMindTarget:
         from graphforge.targets.magicmind.cut import TAIL
         from graphforge.targets.magicmind.lint import Severity, lint, refuse_errors, summarise
         from graphforge.targets.magicmind.manifest import PROVEN, bundle_manifest
+        from graphforge.targets.magicmind.pixels import fed_inputs
         from graphforge.targets.magicmind.reference import write_reference
         from graphforge.targets.onnx import OnnxTarget
         from graphforge.targets.onnx.write import write_onnx
@@ -72,13 +76,14 @@ class MagicMindTarget:
         wanted = read_options(options)
         # Everything that can be refused from the outside comes before the long steps.
         calibration = None if wanted.calibration is None else read_calibration(wanted.calibration, shapes)
-        config = build_config(wanted, shapes, operators={node.op_type for node in model.graph.all_nodes()})
 
         tail_files: list[str] = []
         if wanted.cut:
             cut = _cut(model, wanted.cut)
             tail_files = write_onnx(cut.tail, folder / TAIL)
             model = cut.front
+        fed = fed_inputs(model, wanted)
+        config = build_config(wanted, shapes, operators={node.op_type for node in model.graph.all_nodes()}, fed=fed)
         onnx = OnnxTarget()
         onnx_files = onnx.emit(model, folder, options_for(onnx, opset=OPSET), shapes).files
         onnx_file = folder / onnx_files[0]
@@ -90,7 +95,7 @@ class MagicMindTarget:
         calibration_files: list[str] = []
         if calibration is not None:
             streams, calibration_files = write_calibration(calibration, folder, shapes)
-        reference, reference_files = write_reference(onnx_file, written, folder, wanted, shapes, calibration)
+        reference, reference_files = write_reference(onnx_file, written, folder, wanted, shapes, calibration, fed=fed)
         manifest = bundle_manifest(
             model=written,
             onnx_file=onnx_file,
@@ -100,10 +105,11 @@ class MagicMindTarget:
             calibration=streams,
             reference=reference,
             tail=TAIL if tail_files else None,
+            fed=fed,
         )
         _write_json(folder / "bundle.json", manifest)
         lists = [name for name in calibration_files if name.endswith(".txt")]
-        scripts = _write_scripts(folder, wanted, shapes, lists)
+        scripts = _write_scripts(folder, wanted, shapes, lists, fed)
 
         findings = lint(folder)
         refuse_errors(findings)
@@ -133,6 +139,8 @@ class MagicMindTarget:
             notes=(
                 f"{PROVEN}; on a machine with one: python3 build_mm.py && python3 run_mm.py",
                 *_about_precision(wanted.precision),
+                *_about_feeding(model, fed),
+                *_about_ranges(wanted),
                 *_about_cut(manifest["cut"]),
                 *(calibration.notes if calibration is not None else ()),
                 *summarise(finding for finding in rest if finding.severity is Severity.WARNING),
@@ -153,6 +161,24 @@ class MagicMindTarget:
     def runs_here(self, folder: Path | None = None) -> str | None:
         """Never: MagicMind runs on an MLU, by the scripts in the bundle."""
         return "it needs an MLU and MagicMind; ONNX Runtime runs the ONNX file in the bundle instead"
+
+
+def _about_feeding(model: ir.Model, fed: Mapping[int, Fed]) -> list[str]:
+    notes = []
+    for index, one in fed.items():
+        what = "bytes of pixels, normalised on the MLU," if one.mean is not None else "floats"
+        layout = "NHWC" if one.is_nhwc else "NCHW"
+        notes.append(
+            f"the MLU takes {what} in {layout} for input {model.graph.inputs[index].name!r}; "
+            "model.onnx and calibration data stay normalised floats in NCHW"
+        )
+    return notes
+
+
+def _about_ranges(options: MagicMindOptions) -> list[str]:
+    if options.custom_ranges is None:
+        return []
+    return ["custom_ranges take the place of calibration: the build can be timed, its results mean nothing"]
 
 
 def _about_precision(precision: str) -> list[str]:
@@ -182,7 +208,9 @@ def _write_json(file: Path, data: Any) -> None:
     file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_scripts(folder: Path, options: Any, shapes: ShapeSpec, lists: list[str]) -> list[str]:
+def _write_scripts(
+    folder: Path, options: Any, shapes: ShapeSpec, lists: list[str], fed: Mapping[int, Fed]
+) -> list[str]:
     from importlib.resources import files
 
     from graphforge.targets.magicmind.shell import bench_script, build_script
@@ -191,7 +219,7 @@ def _write_scripts(folder: Path, options: Any, shapes: ShapeSpec, lists: list[st
     texts = {
         "build_mm.py": onboard.joinpath("build_mm.py").read_text(encoding="utf-8"),
         "run_mm.py": onboard.joinpath("run_mm.py").read_text(encoding="utf-8"),
-        "bench.sh": bench_script(shapes),
+        "bench.sh": bench_script(shapes, fed),
         "build_mm_cpp.sh": build_script(options, shapes, calibration_lists=lists),
     }
     for name, text in texts.items():

@@ -11,9 +11,12 @@ from typing import Any
 import onnx_ir as ir
 
 from graphforge.ir import bodies_of, describe, infer_node, origin_text, origins_from_metadata, set_origins
+from graphforge.ir.dtypes import dtype_name
 
 __all__ = ["NodeIndex", "ParserComplaint", "complaints_of", "culprits"]
 
+# Its ONNX parser reads no tensors of these; float64 it reads as float32.
+_MISSING = frozenset(ir.DataType[name] for name in ("INT16", "UINT16", "UINT32", "UINT64", "COMPLEX64", "COMPLEX128"))
 # More lines than this say nothing new to a reader.
 _MAX_NOTES = 8
 
@@ -59,7 +62,9 @@ class NodeIndex:
 
     def __init__(self, onnx_file: Path) -> None:
         self._nodes: dict[str, ir.Node] = {}
-        for node in ir.traversal.RecursiveGraphIterator(ir.load(onnx_file).graph):
+        model = ir.load(onnx_file)
+        self._opset = model.opset_imports.get("", 1)
+        for node in ir.traversal.RecursiveGraphIterator(model.graph):
             if node.name:
                 set_origins(node, origins_from_metadata(dict(node.metadata_props)))
                 self._nodes.setdefault(node.name, node)
@@ -85,6 +90,30 @@ class NodeIndex:
         node = self._nodes.get(name)
         return "" if node is None else node.op_type
 
+    def lacking(self, name: str) -> str:
+        """An element type of the node's operands or results that TensorRT does not have, "" when it has all."""
+        node = self._nodes.get(name)
+        if node is None:
+            return ""
+        infer_node(node, self._opset)
+        dtypes = [value.dtype for value in (*node.inputs, *node.outputs) if value is not None]
+        return next((dtype_name(dtype) for dtype in dtypes if dtype in _MISSING), "")
+
+    def readers(self, value: str) -> list[str]:
+        """Names of the nodes that read the value of that name."""
+        return [
+            name for name, node in self._nodes.items() if any(v is not None and v.name == value for v in node.inputs)
+        ]
+
+    def reason(self, complaint: ParserComplaint) -> str:
+        """Why the parser refuses a node, in a few words."""
+        lacking = self.lacking(complaint.node)
+        if lacking:
+            return f"TensorRT has no {lacking}"
+        if complaint.unsupported and complaint.operator:
+            return "operator not supported" + (f" ({complaint.text})" if complaint.text else "")
+        return "refused" + (f" ({complaint.text})" if complaint.text else "")
+
     def mentioned(self, texts: Sequence[str]) -> list[str]:
         """Names of nodes that the texts mention, in order of appearance.
 
@@ -104,9 +133,7 @@ class NodeIndex:
         notes = []
         for complaint in complaints[:_MAX_NOTES]:
             place = self.describe(complaint.node) if complaint.node else "the model as a whole"
-            is_unknown = complaint.unsupported and complaint.node
-            reason = "operator not supported" if is_unknown else "refused"
-            notes.append(f"{place}: {reason}" + (f" ({complaint.text})" if complaint.text else ""))
+            notes.append(f"{place}: {self.reason(complaint)}")
         if len(complaints) > _MAX_NOTES:
             notes.append(f"and {len(complaints) - _MAX_NOTES} more")
         return notes

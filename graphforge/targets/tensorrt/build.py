@@ -15,7 +15,8 @@ from graphforge.spec import ShapeSpec
 from graphforge.targets.tensorrt.blame import NodeIndex, complaints_of, culprits
 from graphforge.targets.tensorrt.log import Log, collect_log, vendor_logger
 from graphforge.targets.tensorrt.options import BuildSettings
-from graphforge.targets.tensorrt.profile import InputRange, profile_of
+from graphforge.targets.tensorrt.profile import InputRange, profiles_of
+from graphforge.targets.tensorrt.work import MatrixWork, matrix_work
 
 __all__ = ["BoundTensor", "BuiltPlan", "build_plan"]
 
@@ -37,23 +38,25 @@ class BuiltPlan:
         version: TensorRT's version.
         inputs: the network's inputs, in order.
         outputs: the network's outputs, in order.
-        profile: the shapes it was built for, by dynamic input.
+        profiles: the shapes it was built for, by dynamic input; none for a static network.
         layers: layers of the network before TensorRT's optimisation.
         bytes: size of the plan file.
         parse_seconds: time the parser took.
         build_seconds: time the builder took.
         warnings: what TensorRT warned of, without doubles.
+        work: the element types that its convolutions and products compute in.
     """
 
     version: str
     inputs: tuple[BoundTensor, ...]
     outputs: tuple[BoundTensor, ...]
-    profile: Mapping[str, InputRange]
+    profiles: Sequence[Mapping[str, InputRange]]
     layers: int
     bytes: int
     parse_seconds: float
     build_seconds: float
     warnings: tuple[str, ...]
+    work: MatrixWork
 
 
 def build_plan(onnx_file: Path, plan_file: Path, options: BuildSettings, shapes: ShapeSpec) -> BuiltPlan:
@@ -77,16 +80,20 @@ def build_plan(onnx_file: Path, plan_file: Path, options: BuildSettings, shapes:
 
         inputs = tuple(_bound(network.get_input(i)) for i in range(network.num_inputs))
         outputs = tuple(_bound(network.get_output(i)) for i in range(network.num_outputs))
-        _refuse_shape_inputs(network)
+        _refuse_shape_inputs(network, onnx_file)
         _let_attention_decompose(trt, network)
-        profile = profile_of(shapes, {tensor.name: tensor.shape for tensor in inputs}, options.optimum)
-        config = _config(trt, builder, options, profile, log)
+        work = matrix_work(trt, network)
+        sizes = {tensor.name: tensor.shape for tensor in inputs}
+        profiles = profiles_of(shapes, sizes, options.optimum, options.profiles)
+        config = _config(trt, builder, options, profiles, log)
 
         start = time.perf_counter()
         plan = builder.build_serialized_network(network, config)
         build_seconds = time.perf_counter() - start
         if plan is None:
             raise _build_error(onnx_file, options, log)
+        if options.timing_cache is not None:
+            _keep_timings(config, options.timing_cache)
 
     view = memoryview(plan)
     with plan_file.open("wb") as file:
@@ -95,12 +102,13 @@ def build_plan(onnx_file: Path, plan_file: Path, options: BuildSettings, shapes:
         version=str(trt.__version__),
         inputs=inputs,
         outputs=outputs,
-        profile=profile,
+        profiles=profiles,
         layers=int(network.num_layers),
         bytes=view.nbytes,
         parse_seconds=parse_seconds,
         build_seconds=build_seconds,
         warnings=tuple(dict.fromkeys(_readable(text) for text in log.warnings if not _is_expected(text))),
+        work=work,
     )
 
 
@@ -115,7 +123,9 @@ def _builder(trt: Any, options: BuildSettings, log: Log) -> Any:
         ) from error
 
 
-def _config(trt: Any, builder: Any, options: BuildSettings, profile: Mapping[str, InputRange], log: Log) -> Any:
+def _config(
+    trt: Any, builder: Any, options: BuildSettings, profiles: Sequence[Mapping[str, InputRange]], log: Log
+) -> Any:
     config = builder.create_builder_config()
     if options.tf32:
         config.set_flag(trt.BuilderFlag.TF32)
@@ -128,19 +138,39 @@ def _config(trt: Any, builder: Any, options: BuildSettings, profile: Mapping[str
     for wanted, flag in ((options.version_compatible, "VERSION_COMPATIBLE"), (options.weight_stripped, "STRIP_PLAN")):
         if wanted:
             config.set_flag(getattr(trt.BuilderFlag, flag))
+    if options.timing_cache is not None:
+        _read_timings(config, options.timing_cache)
     if options.compute_capabilities:
         _set_compute_capabilities(trt, config, options, log)
-    if not profile:
-        return config
-    of_shapes = builder.create_optimization_profile()
-    for name, shapes in profile.items():
-        of_shapes.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
-    if config.add_optimization_profile(of_shapes) < 0:
-        raise GraphForgeError(
-            f"{options.flavour.title} refuses the optimisation profile {dict(profile)}",
-            *(_readable(text) for text in log.errors[:3]),
-        )
+    for profile in profiles:
+        of_shapes = builder.create_optimization_profile()
+        for name, shapes in profile.items():
+            of_shapes.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
+        if config.add_optimization_profile(of_shapes) < 0:
+            raise GraphForgeError(
+                f"{options.flavour.title} refuses the optimisation profile {dict(profile)}",
+                *(_readable(text) for text in log.errors[:3]),
+            )
     return config
+
+
+def _read_timings(config: Any, file: Path) -> None:
+    cache = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise GraphForgeError(
+            f"the timings in {str(file)!r} are not of this GPU and version of TensorRT",
+            "give a file of your own for each, or remove it",
+        )
+
+
+def _keep_timings(config: Any, file: Path) -> None:
+    """In one step: a build that is stopped leaves the earlier file."""
+    whole = file.with_name(f"{file.name}.part")
+    try:
+        whole.write_bytes(bytes(config.get_timing_cache().serialize()))
+        whole.replace(file)
+    except OSError as error:
+        raise GraphForgeError(f"the timing cache {str(file)!r} cannot be written: {error.strerror}") from error
 
 
 def _set_compute_capabilities(trt: Any, config: Any, options: BuildSettings, log: Log) -> None:
@@ -164,12 +194,14 @@ def _bound(tensor: Any) -> BoundTensor:
     return BoundTensor(tensor.name, str(tensor.dtype).rpartition(".")[2], tuple(int(size) for size in tensor.shape))
 
 
-def _refuse_shape_inputs(network: Any) -> None:
+def _refuse_shape_inputs(network: Any, onnx_file: Path) -> None:
     for position in range(network.num_inputs):
         tensor = network.get_input(position)
         if tensor.is_shape_tensor:
+            index = NodeIndex(onnx_file)
             raise GraphForgeError(
                 f"the values of input {tensor.name!r} decide shapes inside the network",
+                *(f"it is read by {index.describe(name)}" for name in index.readers(tensor.name)[:3]),
                 "TensorRT wants the range of its values, which cannot be said here; make it a constant",
             )
 
@@ -194,10 +226,14 @@ def _parse_error(trt: Any, parser: Any, onnx_file: Path, options: BuildSettings,
         {complaint.operator for complaint in complaints if complaint.unsupported and complaint.operator}
     )
     what = f"{options.flavour.title} cannot take the model"
-    what += f": it does not support {', '.join(unsupported)}" if unsupported else ""
+    lacking = sorted({index.lacking(complaint.node) for complaint in complaints} - {""})
+    if lacking:
+        what += f": it has no {', '.join(lacking)}"
+    elif unsupported:
+        what += f": it does not support {', '.join(unsupported)}"
     notes = index.notes(complaints) or [_readable(text) for text in log.errors[:3]]
     way_out = f"replace it in a pass of your own ({argument('passes')}), or keep that part out of the model"
-    return GraphForgeError(what, *notes, way_out if unsupported else "")
+    return GraphForgeError(what, *notes, "compute in int32 or int64 there, in the model" if lacking else way_out)
 
 
 def _build_error(onnx_file: Path, options: BuildSettings, log: Log) -> GraphForgeError:
@@ -217,11 +253,22 @@ def _build_error(onnx_file: Path, options: BuildSettings, log: Log) -> GraphForg
             *(index.describe(name) for name in blamed),
             way_out,
         )
+    ways_out = [way_out for said, way_out in _WAYS_OUT if any(said in text for text in log.errors)]
     return GraphForgeError(
         f"{options.flavour.title} cannot build a plan from the model",
         *(index.describe(name) for name in index.mentioned(log.errors)[:5]),
         *(f"it says: {_readable(text)}" for text in log.errors[:3]),
+        *(ways_out or [f"replace it in a pass of your own ({argument('passes')}), or keep that part out of the model"]),
     )
+
+
+# What the builder says -> what to do about it.
+_WAYS_OUT = (
+    (
+        "K exceeds the maximum value",
+        "ask for at most 3840, or give the axis a fixed size: then the best are taken in turns",
+    ),
+)
 
 
 def _readable(text: str) -> str:

@@ -85,11 +85,15 @@ def _of_the_parser(file: Path, flavour: Flavour) -> Iterator[Finding]:
         for name in names or [""]:
             operator = complaint.operator or index.operator(name)
             unknown = complaint.unsupported and bool(complaint.operator)
+            lacking = index.lacking(name)
             message = (
                 f"it does not support {operator}" if unknown else f"refused: {complaint.text or 'no reason given'}"
             )
+            way_out = "replace it in a pass of your own"
+            if lacking:
+                message, way_out = f"it has no {lacking}", "compute in int32 or int64 there, in the model"
             place = NodePlace(name, operator, index.origin(name)) if name else ""
-            yield Finding("T2", Severity.ERROR, "A", message, place, "replace it in a pass of your own")
+            yield Finding("T2", Severity.ERROR, "A", message, place, way_out)
 
 
 def _of_the_network(network: Any) -> Iterator[Finding]:

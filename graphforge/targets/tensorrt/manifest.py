@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.schema import FILE, TEXT, Record, Several, one_of, read_json
+from graphforge.schema import FILE, SIZE, TEXT, Named, Record, Several, one_of, read_json
 from graphforge.targets.tensorrt.build import BuiltPlan
 from graphforge.targets.tensorrt.flavour import FLAVOURS
 from graphforge.targets.tensorrt.options import BuildSettings
@@ -21,8 +21,10 @@ __all__ = ["plan_manifest", "read_plan_manifest", "sha256_of", "write_plan_manif
 PLAN_MANIFEST = "plan.json"
 
 _FLAVOUR = one_of(f"one of {', '.join(FLAVOURS)}", lambda data: isinstance(data, str) and data in FLAVOURS)
+_PROFILE = Named(Record({"min": Several(SIZE), "opt": Several(SIZE), "max": Several(SIZE)}))
 _SCHEMA = Record(
-    {"flavour": _FLAVOUR, "plan": Record({"file": FILE}), "inputs": Several(Record({"name": TEXT, "dtype": TEXT}))}
+    {"flavour": _FLAVOUR, "plan": Record({"file": FILE}), "inputs": Several(Record({"name": TEXT, "dtype": TEXT}))},
+    {"profiles": Several(_PROFILE)},
 )
 
 
@@ -48,15 +50,15 @@ def plan_manifest(
             "sha256": sha256_of(onnx_file),
             "opset": model.opset_imports.get(""),
         },
+        "matrix_work": {dtype: round(share, 4) for dtype, share in built.work.shares().items()},
         "plan": {"file": plan_file.name, "sha256": sha256_of(plan_file), "bytes": built.bytes},
         "profiles": [
             {
                 name: {"min": list(shapes.minimum), "opt": list(shapes.optimum), "max": list(shapes.maximum)}
-                for name, shapes in built.profile.items()
+                for name, shapes in profile.items()
             }
-        ]
-        if built.profile
-        else [],
+            for profile in built.profiles
+        ],
         "inputs": [
             {
                 "name": tensor.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from graphforge.errors import UsageError, argument
@@ -12,6 +13,7 @@ from graphforge.targets.options import as_list, option
 from graphforge.targets.precision import REDUCED, ReducedOptions
 from graphforge.targets.target import TargetOptions
 from graphforge.targets.tensorrt.flavour import OLDEST_OPSET, Flavour, choose_flavour, gpu_problem
+from graphforge.targets.tensorrt.profile import Sizes
 
 __all__ = ["DEFAULT_COMPUTE_CAPABILITIES", "BuildSettings", "TensorRTOptions", "read_options"]
 
@@ -45,6 +47,29 @@ def _sizes(value: object) -> dict[str, int]:
             raise ValueError(f"size {size!r} of dim {name!r} cannot be read", "write it as batch=4")
         sizes[str(name).strip()] = int(size)
     return sizes
+
+
+def _profiles(value: object) -> tuple[Mapping[str, Sizes], ...]:
+    """``batch=1;batch=2..8@4,width=320..640``, or the same as a list of mappings."""
+    given = [value] if isinstance(value, Mapping) else value
+    if isinstance(given, str):
+        given = [dict(text.partition("=")[::2] for text in as_list(part)) for part in given.split(";") if part.strip()]
+    if not isinstance(given, list | tuple) or not given or not all(isinstance(one, Mapping) and one for one in given):
+        raise ValueError("profiles cannot be read", "write them as batch=1;batch=2..8@4, one between semicolons")
+    return tuple({str(name).strip(): _range(str(name), sizes) for name, sizes in one.items()} for one in given)
+
+
+def _range(name: str, value: object) -> Sizes:
+    text = "..".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    match = re.fullmatch(r"\s*(\d+)\s*(?:\.\.\s*(\d+)\s*)?(?:(?:@|\.\.)\s*(\d+)\s*)?", text)
+    if match is None:
+        raise ValueError(
+            f"sizes {value!r} of dim {name.strip()!r} cannot be read", "write 4, 2..8 or, fastest at 4, 2..8@4"
+        )
+    low, high, best = match[1], match[2] or match[1], match[3]
+    if int(low) > int(high):
+        raise ValueError(f"sizes {text.strip()!r} of dim {name.strip()!r} run backwards", f"write {high}..{low}")
+    return Sizes(int(low), int(high), None if best is None else int(best))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +110,19 @@ class TensorRTOptions(ReducedOptions):
         read=_sizes,
         help="sizes of dynamic dims that the plan is fastest at; those of the example unless asked",
     )
+    profiles: tuple[Mapping[str, Sizes], ...] | None = option(
+        None,
+        form="DIM=LOW..HIGH@BEST,...;...",
+        read=_profiles,
+        help="several profiles in one plan, each for some of the promised sizes and fastest at its own: "
+        "batch=1;batch=2..8@4; whoever runs the plan chooses by the sizes at hand",
+    )
+    timing_cache: Path | None = option(
+        None,
+        form="FILE",
+        help="kernels' timings, read where the file is there and written back, so that the next build of the like is "
+        "quick; classic TensorRT only",
+    )
     version_compatible: bool = option(False, help="a plan that later versions load too; classic TensorRT only")
     weight_stripped: bool = option(False, help="a plan for one GPU without its weights, to be refitted from model.onnx")
 
@@ -105,6 +143,8 @@ class BuildSettings:
         optimum: sizes of dynamic dims, by name, that the plan is to be fastest at; those of the example for the others.
         version_compatible: whether later versions load the plan too.
         weight_stripped: whether the weights are left out.
+        timing_cache: file of kernels' timings, read and written back.
+        profiles: the dims that each of several profiles narrows; none is one profile for all that is promised.
     """
 
     flavour: Flavour
@@ -117,6 +157,8 @@ class BuildSettings:
     optimum: Mapping[str, int] = field(default_factory=dict)
     version_compatible: bool = False
     weight_stripped: bool = False
+    profiles: tuple[Mapping[str, Sizes], ...] = ()
+    timing_cache: Path | None = None
 
 
 def read_options(options: TargetOptions) -> BuildSettings:
@@ -133,6 +175,11 @@ def read_options(options: TargetOptions) -> BuildSettings:
         raise UsageError(
             f"{flavour.title} builds no version-compatible plans: it has no lean runtime",
             f"leave version_compatible out, or build with {argument('target_options', {'flavour': 'tensorrt'})}",
+        )
+    if own.timing_cache is not None and flavour.name == "tensorrt_rtx":
+        raise UsageError(
+            f"{flavour.title} times no kernels when it builds, so there is nothing to keep in a timing cache",
+            f"leave timing_cache out, or build with {argument('target_options', {'flavour': 'tensorrt'})}",
         )
     if own.weight_stripped and len(capabilities) > 1:
         raise UsageError(
@@ -155,6 +202,8 @@ def read_options(options: TargetOptions) -> BuildSettings:
         optimum=own.optimum or {},
         version_compatible=own.version_compatible,
         weight_stripped=own.weight_stripped,
+        profiles=own.profiles or (),
+        timing_cache=own.timing_cache,
     )
 
 

@@ -1,10 +1,10 @@
-"""Run a plan on this machine's GPU, through polygraphy."""
+"""Run a plan on this machine's GPU, through polygraphy; without one, the ONNX file beside it in ONNX Runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from graphforge.errors import GraphForgeError
 from graphforge.targets.tensorrt.flavour import FLAVOURS, gpu_problem
 from graphforge.targets.tensorrt.manifest import read_plan_manifest
 
-__all__ = ["TensorRTRunner"]
+if TYPE_CHECKING:
+    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+
+__all__ = ["TensorRTRunner", "onnx_of_plan", "profile_for"]
 
 _NUMPY_DTYPE = {
     "FLOAT": np.float32,
@@ -40,6 +43,8 @@ class TensorRTRunner:
         flavour = FLAVOURS[manifest["flavour"]]
         trt = flavour.load()
         self.name = f"{flavour.title} {trt.__version__}"
+        self._profiles = manifest.get("profiles", [])
+        self._profile = 0
         self._inputs = {entry["name"]: _NUMPY_DTYPE.get(entry["dtype"]) for entry in manifest["inputs"]}
         self._runner = _activated(
             folder / manifest["plan"]["file"], trt, is_rtx=flavour.name == "tensorrt_rtx", title=self.name
@@ -50,12 +55,49 @@ class TensorRTRunner:
         ready = {}
         for name, array in feeds.items():
             ready[name] = np.ascontiguousarray(array, dtype=self._inputs.get(name))
+        self._choose_profile(ready)
         # Copied: polygraphy hands out views of buffers that the next run overwrites.
         return {name: np.array(array) for name, array in self._runner.infer(ready).items()}
+
+    def _choose_profile(self, feeds: Mapping[str, np.ndarray]) -> None:
+        """The first profile that has these sizes; where none has, the plan itself says so."""
+        chosen = profile_for(self._profiles, {name: array.shape for name, array in feeds.items()})
+        if chosen is not None and chosen != self._profile:
+            self._runner.set_profile(chosen)
+            self._profile = chosen
 
     def close(self) -> None:
         """Free the engine and its device memory."""
         self._runner.deactivate()
+
+
+def profile_for(profiles: Sequence[Mapping[str, Any]], shapes: Mapping[str, Sequence[int]]) -> int | None:
+    """The position of the first profile, as plan.json has them, that holds these shapes; None where none does."""
+    for position, profile in enumerate(profiles):
+        if all(
+            len(shapes.get(name, ())) == len(ends["min"])
+            and all(low <= size <= high for low, size, high in zip(ends["min"], shapes[name], ends["max"], strict=True))
+            for name, ends in profile.items()
+        ):
+            return position
+    return None
+
+
+def onnx_of_plan(onnx_file: Path) -> OnnxRuntimeRunner:
+    """ONNX Runtime on the file that a plan was built from.
+
+    Where it has no kernels for halves that TensorRT has, a copy runs, with casts around those nodes.
+    """
+    import onnx_ir as ir
+
+    from graphforge.passes.compute_where_kernels_are import runnable
+    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+
+    written = ir.load(onnx_file)
+    model = runnable(written)
+    if model is written:
+        return OnnxRuntimeRunner(onnx_file, name="ONNX Runtime on the plan's model.onnx")
+    return OnnxRuntimeRunner(model, name="ONNX Runtime on a copy of the plan's model.onnx, halves cast")
 
 
 def _engine(plan_file: Path, trt: Any) -> Any:

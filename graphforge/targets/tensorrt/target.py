@@ -59,15 +59,17 @@ class TensorRTTarget:
         return [
             # it has no NMS kernel, and fixed shapes only
             *semantic_passes(options, outputs="padded", nms="portable", fixed_shapes=True, roi_align=roi_align),
-            # which element types its own kernels take is not documented; this file is what ONNX Runtime checks
-            ComputeWhereKernelsAre(RUNTIME),
+            # which other element types its kernels take is not documented; this file is what ONNX Runtime checks.
+            # Halves go by its own table: what ONNX Runtime lacks there, the runner casts in a copy
+            ComputeWhereKernelsAre(RUNTIME, halves=False),
             LegaliseOpset(opset=wanted.opset, runtime=self.name),
-            ComputeWhereKernelsAre(RUNTIME),
+            ComputeWhereKernelsAre(RUNTIME, halves=False),
+            ComputeWhereKernelsAre(self.name),
             ReduceBoolsAsIntegers(),
             SplitTopK(),
             FoldConstants(),
             # its integers are symmetric, and it adds biases in float
-            *precision_passes(options, RUNTIME, activations="int8", weights="int8", results=False, biases=False),
+            *precision_passes(options, self.name, activations="int8", weights="int8", results=False, biases=False),
             MoveTransposeBehindMatmul(),
             EliminateDeadCode(),
         ]
@@ -95,6 +97,8 @@ class TensorRTTarget:
         manifest["checked"] = "the plan" if problem is None else "model.onnx"
         sidecar = write_plan_manifest(folder, manifest)
         notes.append(_about_running(problem))
+        if set(built.work.multiplications) - {"FLOAT"}:
+            notes.append(f"multiplications of convolutions and products: {built.work}")
         if wanted.weight_stripped:
             notes.append(f"{plan_file.name} has no weights: refit it from {onnx_file.name} before it runs")
         if wanted.tf32:
@@ -117,13 +121,12 @@ class TensorRTTarget:
 
         Which of the two it is stands in the runner's name, in emit's notes and in plan.json.
         """
-        from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
-        from graphforge.targets.tensorrt.runner import TensorRTRunner
+        from graphforge.targets.tensorrt.runner import TensorRTRunner, onnx_of_plan
 
         try:
             runner: Runner = TensorRTRunner(folder)
         except GraphForgeError:
-            runner = OnnxRuntimeRunner(folder / "model.onnx", name="ONNX Runtime on the plan's model.onnx")
+            runner = onnx_of_plan(folder / "model.onnx")
         return runner
 
     def runs_here(self, folder: Path | None = None) -> str | None:

@@ -427,6 +427,10 @@ MUTATIONS = [
         model_edit(add_before_output(node("Exp", "relu"))),
         WARNING,
     ),
+    Mutation(
+        "C17", "pin that no node has", "quantised", BOTH, bundle_edit(lambda bundle: bundle.update(pins=["sqrt"]))
+    ),
+    Mutation("K1", "samples in uint8", "quantised", BOTH, resample(lambda s: s.astype(np.uint8))),
     Mutation("K1", "samples in NHWC", "quantised", BOTH, resample(lambda s: s.transpose(0, 2, 3, 1).copy())),
     Mutation("K1", "samples in float64", "quantised", BOTH, resample(lambda s: s.astype(np.float64))),
     Mutation("K1", "one sample of another size", "quantised", BOTH, resample(lambda s: s[:, :, :8], only="0004")),
@@ -471,6 +475,30 @@ MUTATIONS = [
         "S4", "mm_run without dims", "static", LINT, script_edit("bench.sh", "--input_dims", "--batch_size"), WARNING
     ),
 ]
+
+# Mistakes that people make by hand, by what the mutations call them; every one must be found.
+MADE_BY_HAND = {
+    'the text "true"',
+    "max below min",
+    "range in NHWC",
+    "unknown key",
+    "no calibration",
+    "samples in uint8",
+    "pixels instead of normalised floats",
+    "nothing but zeros",
+    "a NaN",
+    "a .bin that is too short",
+    "walrus",
+    "pins after the calibration",
+    "pin that no node has",
+    "opset 13",
+    "custom domain",
+    "EQNM with asymmetric",
+    "product name",
+    "conversion not asked for",
+    "a bundle that feeds floats",
+    "std of 0..255 in place of its square",
+}
 
 # Rules of which only the stand-in can know, or that a script breaks in ways the linter does not see.
 STAND_IN_ONLY = {
@@ -615,6 +643,13 @@ def test_calibration_on_a_remote_device(bases: Path, tmp_path: Path, monkeypatch
 
 def test_every_rule_is_broken_by_a_mutation() -> None:
     assert {mutation.rule for mutation in MUTATIONS} == set(CHECKS)
+
+
+def test_the_twenty_mistakes_made_by_hand_are_among_them() -> None:
+    """Each is linted by `test_mutation_is_noticed`, a Status that nobody asks by `test_unchecked_status_is_noticed`."""
+    found_by_lint = {mutation.name for mutation in MUTATIONS if "lint" in mutation.by}
+    assert found_by_lint >= MADE_BY_HAND
+    assert len(MADE_BY_HAND) == 20
 
 
 def test_score(capsys: pytest.CaptureFixture[str]) -> None:

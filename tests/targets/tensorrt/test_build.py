@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,34 @@ def test_custom_operator_without_plugin_is_named_with_its_origin(tmp_path: Path)
     y.type, y.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, 4])
     with pytest.raises(GraphForgeError, match=r"does not support Sparkle[\s\S]*net\.py:41"):
         emit(sketch.model(y=y), tmp_path, spec("x", 1, 4))
+
+
+def test_an_element_type_that_it_does_not_have_is_named_with_its_line(tmp_path: Path) -> None:
+    sketch = Sketch(OPSET)
+    x = sketch.input("x", [4])
+    short = sketch.op(HEAD).Cast(x, to=ir.DataType.INT16)
+    with pytest.raises(GraphForgeError) as caught:
+        emit(sketch.model(y=sketch.op(HEAD).Cast(short, to=ir.DataType.FLOAT)), tmp_path, spec("x", 4))
+    message = str(caught.value)
+    assert "TensorRT for RTX cannot take the model: it has no int16" in message
+    assert re.search(r"Cast node .*net\.py:41.*: TensorRT has no int16", message)
+    assert "compute in int32 or int64 there" in message
+
+
+def test_what_only_the_builder_refuses_has_its_line_and_a_way_out(tmp_path: Path) -> None:
+    sketch = Sketch(OPSET)
+    best, _ = sketch.op(HEAD).TopK(sketch.input("x", [1, 5000]), np.array([4000]), _outputs=2)
+    with pytest.raises(GraphForgeError, match=r"TopK node .*net\.py:41[\s\S]*ask for at most 3840"):
+        emit(sketch.model(y=best), tmp_path, spec("x", 1, 5000), compute_capabilities="SM86")
+
+
+def test_an_input_whose_values_decide_shapes_is_named_with_who_reads_it(tmp_path: Path) -> None:
+    sketch = Sketch(OPSET)
+    count = sketch.input("count", [], ir.DataType.INT64)
+    y = sketch.op(HEAD).Range(np.array(0), count, np.array(1))
+    shapes = ShapeSpec((TensorSpec("count", (), "int64"),))
+    with pytest.raises(GraphForgeError, match=r"input 'count' decide shapes[\s\S]*read by Range node .*net\.py:41"):
+        emit(sketch.model(y=y), tmp_path, shapes)
 
 
 def test_operator_without_kernel_is_named_at_build(tmp_path: Path) -> None:
@@ -242,6 +271,28 @@ def test_the_optimum_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
             emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, optimum=optimum)
     with pytest.raises(GraphForgeError, match="size 'few' of dim 'batch' cannot be read"):
         emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, optimum="batch=few")
+
+
+def test_several_profiles_in_one_plan(tmp_path: Path) -> None:
+    shapes = spec("x", 2, 3, 16, 16, axis0=DimRange("batch", 1, 8))
+    result = emit(
+        conv_net(OPSET, batch="batch"), tmp_path, shapes, profiles="batch=1;batch=2..8@4", compute_capabilities="SM86"
+    )
+    assert [profile["x"]["opt"][0] for profile in result.facts["profiles"]] == [1, 4]
+    assert json.loads((tmp_path / "plan.json").read_text())["profiles"] == result.facts["profiles"]
+
+
+def test_matrix_work_is_told_by_element_type(tmp_path: Path) -> None:
+    """216 multiplications a place in bfloat16, and 32 behind a cast."""
+    sketch = Sketch(OPSET)
+    x = sketch.input("x", [1, 3, 8, 8])
+    op = sketch.op(HEAD)
+    weight = op.Cast(sketch.weight("weight", 8, 3, 3, 3), to=ir.DataType.BFLOAT16)
+    first = op.Conv(op.Cast(x, to=ir.DataType.BFLOAT16), weight, pads=[1, 1, 1, 1])
+    second = op.Conv(op.Cast(first, to=ir.DataType.FLOAT), sketch.weight("more", 4, 8, 1, 1))
+    result = emit(sketch.model(y=second), tmp_path, spec("x", 1, 3, 8, 8), compute_capabilities="SM86")
+    assert result.facts["matrix_work"] == {"BF16": round(216 / 248, 4), "FLOAT": round(32 / 248, 4)}
+    assert any("87.1% in BF16 (1 layer), 12.9% in FLOAT (1 layer)" in note for note in result.notes)
 
 
 def test_a_plan_is_inspected_by_what_stands_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

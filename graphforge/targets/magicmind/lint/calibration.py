@@ -70,8 +70,6 @@ def _batches(subject: Subject) -> Iterator[Finding]:
 
 @checks("K3", "I", "normalised values")
 def _normalised(subject: Subject) -> Iterator[Finding]:
-    if subject.setting("insert_bn_before_firstnode") is not None:
-        return
     for stream in _streams(subject):
         assert subject.folder is not None
         if stream["dtype"] != "FLOAT32":

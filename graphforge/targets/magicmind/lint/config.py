@@ -1,4 +1,4 @@
-"""Rules about build_config.json (C1 to C16)."""
+"""Rules about build_config.json and the pins that go with it (C1 to C17)."""
 
 from __future__ import annotations
 
@@ -292,3 +292,14 @@ def _sensitive(subject: Subject) -> Iterator[Finding]:
     if loose:
         message = f"force_float16 with {', '.join(loose)} not pinned to float32"
         yield Finding("C16", Severity.WARNING, "O", message, fix="name the nodes in pins")
+
+
+@checks("C17", "I", "pins name nodes")
+def _pins(subject: Subject) -> Iterator[Finding]:
+    names = [node.name or "" for node in subject.nodes()]
+    for pin in (subject.bundle or {}).get("pins", ()):
+        if not any(pin in name for name in names):
+            message = f"no node is called {pin!r}, which is to stay in float32: build_mm.py stops there"
+            yield Finding(
+                "C17", Severity.ERROR, "I", message, "bundle.json", "name the nodes in pins by a part of theirs"
+            )
