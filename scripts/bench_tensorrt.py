@@ -104,8 +104,9 @@ def _worker(name: str, plans: list[str]) -> None:
 
     torch.set_num_threads(1)
     for plan in plans:
+        batch, _, precision = plan.partition("-")
         with tempfile.TemporaryDirectory() as scratch:
-            _out(name, plan).write_text(json.dumps(_built(name, *plan.split("-"), Path(scratch)), indent=1))
+            _out(name, plan).write_text(json.dumps(_built(name, batch, precision, Path(scratch)), indent=1))
 
 
 def _built(name: str, batch: str, precision: str, folder: Path) -> dict[str, Any]:
