@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
+import tempfile
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
@@ -17,8 +21,12 @@ from graphforge.cli.main import run
 from graphforge.diagnosis import Artifact, Diagnosis, diagnose
 from graphforge.diagnosis.program import tape_of_program
 from graphforge.errors import GraphForgeError
+from graphforge.ir import Origin, set_origins
+from graphforge.ir.origin import write_origin_metadata
 from graphforge.page import render_report, write_report
+from graphforge.page.commands import commands_of
 from graphforge.page.graph import graph_data
+from graphforge.page.spread import BARS, spread_of
 from graphforge.prepare import prepare, to_ir
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify import verify
@@ -60,6 +68,20 @@ def outline(page: str) -> Outline:
 
 def bundle(folder: Path, *, spoiled: bool = False) -> tuple[dict[str, Any], Diagnosis]:
     """A bundle as compile writes it, around the small network, with its layer-wise diff."""
+    made, diff = _made(spoiled)
+    for name, content in made.items():
+        (folder / name).write_bytes(content)
+    return json.loads(made["manifest.json"]), diff
+
+
+@functools.cache
+def _made(spoiled: bool) -> tuple[dict[str, bytes], Diagnosis]:
+    with tempfile.TemporaryDirectory() as name:
+        diff = _make(Path(name), spoiled=spoiled)
+        return {file.name: file.read_bytes() for file in Path(name).iterdir()}, diff
+
+
+def _make(folder: Path, *, spoiled: bool) -> Diagnosis:
     model = small.net()
     path = small.write_net(model, folder / "model.onnx")
     if spoiled:
@@ -110,7 +132,7 @@ def bundle(folder: Path, *, spoiled: bool = False) -> tuple[dict[str, Any], Diag
     to_ir(prepared)
     assert prepared.captured is not None
     tape = tape_of_program(prepared.captured, reference, reference.example(), memory=1 << 20)
-    return manifest, diagnose(tape, Artifact(OnnxRuntimeRunner(path)), reference.example())
+    return diagnose(tape, Artifact(OnnxRuntimeRunner(path)), reference.example())
 
 
 def test_every_part_is_there_and_nothing_is_fetched(tmp_path: Path) -> None:
@@ -131,7 +153,7 @@ def test_every_part_is_there_and_nothing_is_fetched(tmp_path: Path) -> None:
     ):
         assert fact in text
     assert "needs opset" in text
-    assert found.references == []
+    assert found.references == ["#after-graph"]
     assert not {"link", "img", "iframe"} & found.tags
     assert "http" not in path.read_text()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["manifest.json", "model.onnx", "report.html"]
@@ -141,7 +163,7 @@ def test_a_failure_stands_first_and_the_first_departure_is_marked(tmp_path: Path
     _, diff = bundle(tmp_path, spoiled=True)
     page = write_report(tmp_path, diff=diff).read_text()
     found = outline(page)
-    assert "does not agree with eager" in found.texts
+    assert any(text.startswith("does not agree with eager: wrong at head, ") for text in found.texts)
     assert any("output logits" in text for text in found.texts)
     assert page.count('class="first"') == 1
     assert "wrong here" in found.texts
@@ -185,6 +207,123 @@ def test_a_wrong_value_has_its_error_in_the_graph(tmp_path: Path) -> None:
     graph = data_of(write_report(tmp_path, diff=diff).read_text())
     assert max(row["error"] for row in graph["depth"]) > 1e-3
     assert any((node["error"] or 0) > 1e-3 for node in graph["nodes"])
+
+
+def test_the_place_stands_before_the_facts(tmp_path: Path) -> None:
+    manifest, diff = bundle(tmp_path, spoiled=True)
+    page = render_report(manifest, diff=diff.to_dict())
+    parts = ("does not agree with eager", "Where it goes wrong", "output logits", "<dt>nodes</dt>")
+    assert sorted(parts, key=page.index) == list(parts)
+
+
+def test_a_node_shows_how_its_values_are_spread(tmp_path: Path) -> None:
+    bundle(tmp_path)
+    model = onnx.load(tmp_path / "model.onnx")
+    place = next(index for index, node in enumerate(model.graph.node) if node.op_type == "Conv")
+    name = model.graph.node[place].output[0]
+    reference, found = np.linspace(-1, 1, 100, dtype=np.float32), np.full(100, 0.5, np.float32)
+    page = write_report(tmp_path, spreads={name: spread_of(reference, found) or {}}).read_text()
+    node = data_of(page)["nodes"][place]
+    (spread,) = node["values"]
+    assert (spread["name"], spread["low"], spread["high"]) == (name, -1.0, 1.0)
+    assert (spread["file"]["min"], spread["file"]["mean"], spread["reference"]["max"]) == (0.5, 0.5, 1.0)
+    assert [bar != "0" for bar in spread["file"]["bars"]] == [i == BARS * 3 // 4 for i in range(BARS)]
+    assert "0" not in spread["reference"]["bars"]
+
+
+def test_what_has_no_spread() -> None:
+    numbers = np.ones(3, np.float32)
+    assert spread_of(numbers, np.full(3, np.nan, np.float32)) is None
+    assert spread_of(np.zeros(0), numbers) is None
+    assert spread_of(np.array(["a"]), numbers) is None
+    some = spread_of(numbers, np.array([1, np.nan, np.inf], np.float32))
+    assert some is not None
+    assert some["file"]["strange"] == 2
+    same = spread_of(numbers, numbers)
+    assert same is not None
+    assert same["file"]["bars"] == same["reference"]["bars"] == "z" + "0" * (BARS - 1)
+
+
+def test_code_is_read_from_programs_only(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("a secret\n")
+    (tmp_path / "code.py").write_text("x = 1\ny = x + 1\n")
+    node = helper.make_node("Relu", ["x"], ["y"], name="relu")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "y")]
+    model = helper.make_model(helper.make_graph([node], "one", ends[:1], ends[1:]))
+    for number, file in enumerate(("secret.txt", "code.py")):
+        held = ir.Node("", "Relu", [])
+        set_origins(held, [Origin("m", "M", "aten.relu", str(tmp_path / file), 1 + number)])
+        write_origin_metadata(held)
+        del model.graph.node[0].metadata_props[:]
+        for key, value in held.metadata_props.items():
+            model.graph.node[0].metadata_props.add(key=key, value=value)
+        onnx.save(model, tmp_path / "one.onnx")
+        (found,) = graph_data(tmp_path / "one.onnx")["nodes"]
+        assert file in found["from"][0]
+        assert found["lines"] == ([] if file == "secret.txt" else ["code.py:2: y = x + 1"])
+
+
+def test_inputs_and_outputs_stand_in_the_picture(tmp_path: Path) -> None:
+    bundle(tmp_path)
+    graph = data_of(write_report(tmp_path).read_text())
+    (given,) = graph["inputs"]
+    assert given["told"].startswith("x: float[")
+    assert given["nodes"] == [0]
+    ends = {made["told"].partition(":")[0]: graph["nodes"][made["nodes"][0]]["op"] for made in graph["outputs"]}
+    assert ends == {"logits": "Gemm", "label": "ArgMax"}
+
+
+def test_pictures_stand_in_the_page_with_words_for_who_does_not_see_them(tmp_path: Path) -> None:
+    manifest, _ = bundle(tmp_path)
+    page = render_report(manifest, pictures=[('a "cat" <b>', "png", b"123")], picture_notes=["stretched"])
+    found = outline(page)
+    assert "What it finds" in found.texts
+    assert found.references == ["data:image/png;base64,MTIz"]
+    assert 'alt="a &#34;cat&#34; &lt;b&gt;"' in page
+    assert "stretched" in found.texts
+
+
+def test_a_file_in_fewer_digits_has_a_table_of_what_each_layer_loses(tmp_path: Path) -> None:
+    manifest, diff = bundle(tmp_path)
+    layer = {
+        "name": "conv2d",
+        "module": "body",
+        "operator": "aten.conv2d.default",
+        "source": "net.py:3",
+        "value": "somewhere",
+        "nodes": [],
+        "here": {"snr": 61.25, "cosine": 1.0, "max_abs": 0.0, "max_rel": 0.0, "ulp": 0.0},
+        "own": {"snr": "inf", "cosine": 1.0, "max_abs": 0.0, "max_rel": 0.0, "ulp": 0.0},
+        "costs": 25.0,
+        "largest": 70000.0,
+        "overflow": 0.015,
+        "underflow": 0.0,
+        "clipped": 0.0,
+    }
+    page = render_report(manifest, diff={**diff.to_dict(), "level": "float16", "precision": [layer]})
+    texts = outline(page).texts
+    assert "What float16 loses, by layer" in texts
+    assert [text for text in ("61.2", "∞", "25.0", "7e+04", "1.5 % overflow") if text not in texts] == []
+    assert "width: 75.0%" in page
+
+
+def test_commands_are_those_that_were_given() -> None:
+    manifest = {
+        "model": {"spec": "net.py:build"},
+        "target": {
+            "name": "onnx",
+            "precision": "int8",
+            "outputs": None,
+            "options": {"precision": "int8", "weights": "int7", "max_drop": 0.5, "ranges": "mse"},
+            "asked": ["precision", "max_drop", "weights"],
+        },
+        "passes": [{"source": "/home/me/own.py"}, {"source": ""}, {"source": "package.module"}],
+        "verification": {"passed": False},
+    }
+    commands = dict(commands_of(manifest, Path("out")))
+    asked = "--precision int8 --max-drop 0.5 --option weights=int7 --pass /home/me/own.py"
+    assert commands["compile it again"] == f"graphforge compile net.py:build {asked} --keep-unverified"
+    assert list(commands.values())[-1] == "graphforge report out net.py:build --pass /home/me/own.py"
 
 
 def test_names_from_the_file_do_not_end_the_script(tmp_path: Path) -> None:
@@ -243,10 +382,55 @@ def test_with_the_model_it_has_errors_times_and_rewrites(tmp_path: Path, monkeyp
     done = [graph["rewrites"][number] for number in conv["rewrites"]]
     assert "fold-batch-norm" in [one["pass_name"] for one in done]
     assert any("BatchNormalization(" in line for one in done for line in one["before"])
+    (spread,) = conv["values"]
+    assert spread["file"]["max"] == pytest.approx(spread["reference"]["max"], rel=1e-5)
+    assert any(line.startswith("net.py:") and "self.conv(x)" in line for line in conv["lines"])
     text = "\n".join(outline(page).texts)
     assert "Error along the depth of the network" in text
     (again,) = [line for line in text.splitlines() if line.startswith("graphforge compile ")]
     assert run([*shlex.split(again)[1:], "-o", "again"]) == 0
+
+
+OWN = '''
+from dataclasses import dataclass
+from typing import ClassVar
+from graphforge import Pass
+
+@dataclass(frozen=True)
+class Twice(Pass):
+    """Turn every Relu into a Neg, which is wrong."""
+
+    name: ClassVar[str] = "twice"
+
+    def run(self, graph, rewriter):
+        for node in list(graph):
+            if node.op_type == "Relu":
+                op = rewriter.builder(before=node)
+                rewriter.replace(node, [op.Neg(node.inputs[0])])
+'''
+
+
+def test_a_pass_of_the_users_own_is_shown_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(NET)
+    Path("own.py").write_text(OWN)
+    asked = ["compile", "net.py:build", "--input", "x:2x3x8x8", "--pass", "own.py:Twice", "--keep-unverified"]
+    assert run([*asked, "-o", "out"]) == 1
+    assert run(["report", "out", "net.py:build", "-o", "page.html"]) == 0
+    texts = "\n".join(outline(Path("page.html").read_text()).texts)
+    assert "The pass twice is none of GraphForge's, and its rewrites are not shown" in texts
+    assert ": wrong at " in texts
+    (again,) = [line for line in texts.splitlines() if line.startswith("graphforge report ")]
+    assert run([*shlex.split(again)[1:], "-o", "page.html"]) == 0
+    page = Path("page.html").read_text()
+    assert "its rewrites are not shown" not in page
+    assert "twice" in {rewrite["pass_name"] for rewrite in data_of(page)["rewrites"]}
+    assert any(node["wrong"] for node in data_of(page)["nodes"])
+    capsys.readouterr()
+    assert run(["report", "out", "--pass", "own.py:Twice"]) == 2
+    assert "--pass is about MODEL" in capsys.readouterr().err
 
 
 def test_text_from_the_manifest_is_no_markup(tmp_path: Path) -> None:

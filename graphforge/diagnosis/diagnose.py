@@ -78,6 +78,7 @@ class _Search:
     compared: tuple[OutputComparison, ...] = ()
     looked_at: bool = False
     notes: list[str] = field(default_factory=list)
+    watch: Callable[[str, Array, Array], None] | None = None
 
     # -- comparing -----------------------------------------------------------------------------------------------------
 
@@ -112,6 +113,8 @@ class _Search:
                 if match is not None:
                     self.matches[name] = match
                     self._measure(match, array)
+                    if self.watch is not None:
+                        self.watch(name, self.tape.values[match.key], array)
         self._see_each_once()
         plain = self.artifact.run(self.artifact.outputs, self.feeds)
         self.compared = tuple(self.outputs.compare(plain))
@@ -410,6 +413,7 @@ def diagnose(
     layers: str = "modules",
     weights: Weights | None = None,
     notes: Sequence[str] = (),
+    watch: Callable[[str, Array, Array], None] | None = None,
 ) -> Diagnosis:
     """Compare all values of a file with a reference's, and find what makes its outputs wrong.
 
@@ -425,6 +429,7 @@ def diagnose(
         layers: what is printed of the rows.
         weights: what differs among the weights.
         notes: what limits the answer.
+        watch: called with the name of each value of the file, the reference's array for it and its own.
 
     Raises:
         GraphForgeError: the file does not run on these inputs.
@@ -435,7 +440,8 @@ def diagnose(
         given = _as_reduced(given, level)
     outputs = Outputs(tape.outputs, padding, given)
     told = [*tape.notes, *notes, *given.loosened]
-    search = _Search(tape, artifact, artifact.feeds(feeds), outputs, given, memory, twin, level, notes=told)
+    seen = artifact.feeds(feeds)
+    search = _Search(tape, artifact, seen, outputs, given, memory, twin, level, notes=told, watch=watch)
     try:
         search.compare_all()
     except GraphForgeError as error:

@@ -10,6 +10,9 @@ from typing import Any
 
 __all__ = ["commands_of"]
 
+_OF_EVERY_TARGET = ("opset", "precision", "outputs", "nms")
+_OPTIONS_OF_THEIR_OWN = ("calibration", "max_drop", "metric")
+
 
 def commands_of(manifest: Mapping[str, Any], folder: Path | None) -> list[tuple[str, str]]:
     """What each does, and the command line; none for a model that was in memory only."""
@@ -24,17 +27,27 @@ def commands_of(manifest: Mapping[str, Any], folder: Path | None) -> list[tuple[
         what += ["--checkpoint", str(checkpoint.get("path", "") if isinstance(checkpoint, dict) else checkpoint)]
     target = manifest.get("target", {})
     asked = ["--target", str(target["name"])] if target.get("name", "onnx") != "onnx" else []
-    for name in ("opset", "precision", "outputs", "nms"):
-        if target.get(name):
-            asked += [f"--{name}", str(target[name])]
+    settings = {**target.get("options", {}), **{name: target.get(name) for name in _OF_EVERY_TARGET}}
+    for name in target.get("asked", _OF_EVERY_TARGET):  # what is not asked for is the target's own choice
+        if settings.get(name) is None:
+            continue
+        if name in (*_OF_EVERY_TARGET, *_OPTIONS_OF_THEIR_OWN):
+            asked += [f"--{name.replace('_', '-')}", str(settings[name])]
+        else:
+            asked += ["--option", f"{name}={settings[name]}"]
+    for name in dict.fromkeys(str(one.get("source", "")) for one in manifest.get("passes", ())):
+        if name.endswith(".py"):
+            asked += ["--pass", name]
+    own = asked[asked.index("--pass") :] if "--pass" in asked else []
+    kept = ["--keep-unverified"] if manifest.get("verification", {}).get("passed") is False else []
     where = str(folder) if folder is not None else "BUNDLE"
     file = next((name for name in manifest.get("files", ()) if name.endswith(".onnx")), "model.onnx")
     return [
-        ("compile it again", shlex.join(["graphforge", "compile", *what, *asked])),
+        ("compile it again", shlex.join(["graphforge", "compile", *what, *asked, *kept])),
         ("which layer, line and node is wrong", shlex.join(["graphforge", "diff", *what, "--against", where])),
         ("which pass and rewrite is wrong", shlex.join(["graphforge", "bisect", *what, *asked])),
         ("the smallest part that ONNX Runtime gets wrong", shlex.join(["graphforge", "reduce", f"{where}/{file}"])),
-        ("this page with errors, times and rewrites", shlex.join(["graphforge", "report", where, *what])),
+        ("this page with errors, times and rewrites", shlex.join(["graphforge", "report", where, *what, *own])),
     ]
 
 

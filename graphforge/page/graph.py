@@ -5,6 +5,7 @@ The page lays out only what is unfolded, so that thousands of nodes cost nothing
 
 from __future__ import annotations
 
+import linecache
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ def graph_data(
     diff: Mapping[str, Any] | None = None,
     rewrites: Sequence[Mapping[str, Any]] = (),
     seconds: Mapping[str, float] | None = None,
+    spreads: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The graph of an ONNX file as plain data.
 
@@ -34,6 +36,7 @@ def graph_data(
         diff: a diff's JSON form, whose values give errors.
         rewrites: what passes did, ``Rewrite.to_dict`` each, with ``nodes``: names in the file that it led to.
         seconds: time of each node, by its name.
+        spreads: how the elements of values are spread, ``spread_of`` each, by the value's name.
     """
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
@@ -45,6 +48,7 @@ def graph_data(
     for number, rewrite in enumerate(rewrites[:_MOST_REWRITES]):
         for name in rewrite.get("nodes", ()):
             by_node.setdefault(name, []).append(number)
+    losses = {layer["value"]: layer for layer in (diff or {}).get("precision", ())}
     guilty = {name for cause in (diff or {}).get("causes", ()) for name in cause.get("nodes", ())}
     nodes = []
     for node in graph.node:
@@ -57,6 +61,7 @@ def graph_data(
                 "op": node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}",
                 "path": _path(properties, name),
                 "from": _origins(properties),
+                "lines": _lines(properties),
                 "in": sorted({makers[one] for one in _read(node) if one in makers}),
                 "reads": [_described(one, types, weights) for one in node.input if one],
                 "gives": [_described(one, types, weights) for one in node.output if one],
@@ -67,15 +72,31 @@ def graph_data(
                 "wrong": name in guilty,
                 "seconds": None if seconds is None else seconds.get(name),
                 "rewrites": by_node.get(name, []),
+                "values": [{"name": one, **spreads[one]} for one in node.output if spreads and one in spreads],
+                "loss": next((_loss(losses[one]) for one in node.output if one in losses), None),
             }
         )
     _fold(nodes)
+    readers: dict[str, list[int]] = {}
+    for index, proto in enumerate(graph.node):
+        for one in dict.fromkeys(_read(proto)):
+            readers.setdefault(one, []).append(index)
     return {
         "nodes": nodes,
         "rewrites": [_shown(rewrite) for rewrite in rewrites[:_MOST_REWRITES]],
         "depth": _depth(diff, makers),
-        "inputs": [_described(value.name, types, weights) for value in graph.input if value.name not in weights],
-        "outputs": [_described(value.name, types, weights) for value in graph.output],
+        "inputs": [
+            {"told": _described(value.name, types, weights), "nodes": readers.get(value.name, [])}
+            for value in graph.input
+            if value.name not in weights
+        ],
+        "outputs": [
+            {
+                "told": _described(value.name, types, weights),
+                "nodes": [makers[value.name]] if value.name in makers else [],
+            }
+            for value in graph.output
+        ],
     }
 
 
@@ -146,6 +167,33 @@ def _origins(properties: Mapping[str, str]) -> list[str]:
         called = f", called from {' < '.join(origin.callers)}" if origin.callers else ""
         told.append(f"{origin.describe()}{made}{called}")
     return told
+
+
+def _lines(properties: Mapping[str, str]) -> list[str]:
+    """The lines of code that a node comes from, as far as their files are here."""
+    from graphforge.ir.origin import origins_from_metadata
+
+    lines = {}
+    for origin in origins_from_metadata(dict(properties)):
+        # a bundle may come from anybody, and names files as it likes: only programs are read for it
+        if origin.file and origin.line and origin.file.endswith(".py"):
+            lines[f"{Path(origin.file).name}:{origin.line}"] = linecache.getline(origin.file, origin.line).strip()[
+                :_LETTERS
+            ]
+    return [f"{source}: {line}" for source, line in lines.items() if line]
+
+
+def _loss(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """What one layer of a file in fewer digits loses, for its node's panel."""
+    own = layer.get("own") or {}
+    shares = {name: layer[name] for name in ("overflow", "underflow", "clipped")}
+    return {
+        "here": layer["here"]["snr"],
+        "own": own.get("snr"),
+        "costs": layer["costs"],
+        "largest": layer["largest"],
+        **shares,
+    }
 
 
 def _rows(diff: Mapping[str, Any] | None) -> list[dict[str, Any]]:

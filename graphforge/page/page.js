@@ -7,7 +7,7 @@
   const escape = (text) => String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
   const SEP = "\u001f";
   const open = new Set();
-  const MOST = 1200;
+  const MOST = 600;
   let mode = nodes.some((n) => n.error !== null) ? "error" : nodes.some((n) => n.seconds) ? "time" : "dtype";
   let selected = null;
   let view = null;
@@ -15,21 +15,15 @@
 
   // The modules: key of a path -> its nodes
   const groups = new Map();
-  nodes.forEach((node, index) => {
-    for (let depth = 1; depth <= node.path.length; depth++) {
-      const key = node.path.slice(0, depth).join(SEP);
-      if (!groups.has(key)) groups.set(key, []);
-      groups.get(key).push(index);
-    }
-  });
+  const keysOf = nodes.map((node) => node.path.map((_, depth) => node.path.slice(0, depth + 1).join(SEP)));
+  keysOf.forEach((keys, index) => keys.forEach((key) => {
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(index);
+  }));
   const idOf = (key) => (typeof key === "number" ? `n${key}` : `g${key}`);
   const keyOf = (element) => (element.dataset.key[0] === "n" ? Number(element.dataset.key.slice(1)) : element.dataset.key.slice(1));
   const shownAs = (index) => {
-    const path = nodes[index].path;
-    for (let depth = 1; depth <= path.length; depth++) {
-      const key = path.slice(0, depth).join(SEP);
-      if (!open.has(key) && groups.get(key).length > 1) return key;
-    }
+    for (const key of keysOf[index]) if (!open.has(key) && groups.get(key).length > 1) return key;
     return index;
   };
   const countShown = () => new Set(nodes.map((_, index) => shownAs(index))).size;
@@ -69,6 +63,16 @@
     return dtypes.map((kind, i) => swatch(PALETTE[i % PALETTE.length], kind)).join("");
   };
 
+  // As wide as the browser draws it, so that no box is too small for its text
+  const pen = document.createElement("canvas").getContext("2d");
+  const widths = new Map();
+  const wide = (text, font) => {
+    const id = font + text;
+    if (!widths.has(id)) { pen.font = `${font} system-ui, sans-serif`; widths.set(id, pen.measureText(text).width); }
+    return widths.get(id);
+  };
+  const TITLE = "600 13px", BELOW = "11px", WIDEST = 230;
+
   const layout = () => {
     const graph = new dagre.graphlib.Graph();
     graph.setGraph({ rankdir: "TB", nodesep: 14, ranksep: 26, marginx: 12, marginy: 12 });
@@ -84,7 +88,7 @@
       const node = nodes[item.indices[0]];
       item.title = single ? node.op : item.key.split(SEP).pop();
       item.below = single ? node.path.slice(-2).join(".") : `${item.indices.length} nodes`;
-      item.width = Math.min(Math.max(item.title.length * 9 + (single ? 0 : 16), item.below.length * 6.2) + 20, 230);
+      item.width = Math.min(Math.max(wide((single ? "" : "▸ ") + item.title, TITLE), wide(item.below, BELOW)) + 20, WIDEST);
       graph.setNode(idOf(item.key), { width: item.width, height: 38 });
     }
     const drawn = new Set();
@@ -96,12 +100,20 @@
         if (from !== to && !drawn.has(id)) { drawn.add(id); graph.setEdge(idOf(from), idOf(to)); }
       });
     });
+    ["inputs", "outputs"].forEach((side) => data[side].forEach((value, place) => {
+      const id = `${side}${place}`;
+      const at = new Set(value.nodes.map((index) => idOf(shownAs(index))));
+      if (!at.size) return;
+      graph.setNode(id, { width: Math.min(wide(value.told, BELOW) * 1.15 + 24, 2 * WIDEST), height: 24, told: value.told });
+      at.forEach((one) => (side === "inputs" ? graph.setEdge(id, one) : graph.setEdge(one, id)));
+    }));
     dagre.layout(graph);
     return graph;
   };
-  const short = (text, width, letter) => {
-    const fits = Math.floor((width - 14) / letter);
-    return text.length > fits ? text.slice(0, Math.max(fits - 1, 1)) + "…" : text;
+  const short = (text, width, font) => {
+    let fits = text.length;
+    while (fits > 1 && wide(text.slice(0, fits) + (fits < text.length ? "…" : ""), font) > width - 16) fits -= 1;
+    return fits < text.length ? text.slice(0, fits) + "…" : text;
   };
   const draw = (keep) => {
     const graph = layout();
@@ -116,13 +128,15 @@
       const group = typeof item.key !== "number";
       const wrong = item.indices.some((i) => nodes[i].wrong);
       const label = group ? `module ${item.key.split(SEP).join(".")}, ${item.indices.length} nodes, folded` : `${item.title} node ${nodes[item.indices[0]].name}`;
-      const title = (group ? "▸ " : "") + short(item.title, item.width, 8.4);
-      const below = short(item.below, item.width, 6.2);
+      const title = (group ? "▸ " : "") + short(item.title, item.width - (group ? 14 : 0), TITLE);
+      const below = short(item.below, item.width, BELOW);
       return `<g class="item${group ? " group" : ""}${wrong ? " wrong" : ""}" role="button" tabindex="-1" data-key="${escape(idOf(item.key))}" aria-label="${escape(`${title} ${below}: ${label}${wrong ? ", wrong here" : ""}`)}" transform="translate(${(at.x - item.width / 2).toFixed(1)},${(at.y - 19).toFixed(1)})">` +
         `<rect width="${item.width.toFixed(1)}" height="38" rx="6" fill="${colour(item.indices)}"/>` +
         `<text x="9" y="16" class="title">${escape(title)}</text> <text x="9" y="31">${escape(below)}</text></g>`;
     });
-    svg.innerHTML = `<g>${edges.join("")}</g><g>${boxes.join("")}</g>`;
+    const ends = graph.nodes().map((id) => graph.node(id)).filter((one) => one.told).map((one) =>
+      `<g class="end" transform="translate(${(one.x - one.width / 2).toFixed(1)},${(one.y - 12).toFixed(1)})"><rect width="${one.width.toFixed(1)}" height="24" rx="12"/><text x="12" y="16">${escape(short(one.told, one.width * 0.87, BELOW))}</text></g>`);
+    svg.innerHTML = `<g>${edges.join("")}</g><g>${ends.join("")}</g><g>${boxes.join("")}</g>`;
     if (!keep || !view) view = { x: 0, y: 0, w: box.width || 100, h: box.height || 100 };
     if (!keep) fit(box);
     look();
@@ -154,26 +168,42 @@
     (current || all[0])?.setAttribute("tabindex", "0");
   };
   const list = (title, texts) => texts.length ? `<h4>${escape(title)}</h4><ul>${texts.map((t) => `<li class="mono">${escape(t)}</li>`).join("")}</ul>` : "";
-  const parents = (index) => {
-    const path = nodes[index].path;
-    const keys = [];
-    for (let depth = 1; depth <= path.length; depth++) {
-      const key = path.slice(0, depth).join(SEP);
-      if (groups.get(key).length > 1) keys.push(key);
-    }
-    return keys;
+  const parents = (index) => keysOf[index].filter((key) => groups.get(key).length > 1);
+  // Two spreads over the same bars: the reference filled, the file as an outline
+  const spread = (value) => {
+    const heights = (side) => [...side.bars].map((c) => parseInt(c, 36));
+    const WIDE = 320, HIGH = 78;
+    const step = WIDE / value.reference.bars.length;
+    const up = (height) => HIGH - (height / 35) * (HIGH - 4);
+    const filled = heights(value.reference).map((h, i) => `<rect class="reference" x="${(i * step).toFixed(1)}" y="${up(h).toFixed(1)}" width="${step.toFixed(1)}" height="${(HIGH - up(h)).toFixed(1)}"/>`);
+    const outline = heights(value.file).map((h, i) => `${(i * step).toFixed(1)},${up(h).toFixed(1)}L${((i + 1) * step).toFixed(1)},${up(h).toFixed(1)}`);
+    const row = (name, side) => `<tr><th scope="row">${name}</th>${[side.min, side.mean, side.max].map((v) => `<td class="n">${number(v)}</td>`).join("")}</tr>`;
+    const strange = value.file.strange + value.reference.strange;
+    return `<svg class="spread" viewBox="0 0 ${WIDE} 94" role="img" aria-label="Histogram of ${escape(value.name)}, counts on a logarithmic scale, the reference and the file; the table has their ends">` +
+      `${filled.join("")}<path class="file" d="M${outline.join("L")}"/><line x1="0" x2="${WIDE}" y1="${HIGH}" y2="${HIGH}"/><text x="0" y="91">${number(value.low)}</text><text x="${WIDE}" y="91" text-anchor="end">${number(value.high)}</text></svg>` +
+      `<table><tr><th scope="col"></th><th scope="col" class="n">min</th><th scope="col" class="n">mean</th><th scope="col" class="n">max</th></tr>` +
+      row(`<span class="swatch" style="background:var(--bar)"></span>reference`, value.reference) + row(`<span class="swatch" style="border:2px solid var(--file)"></span>file`, value.file) + `</table>` +
+      (strange ? `<p class="bad">NaN or Inf: ${value.reference.strange} in the reference, ${value.file.strange} in the file</p>` : "");
   };
+  const decibels = (ratio) => (ratio === null ? "–" : typeof ratio === "string" ? ratio : ratio.toFixed(1)) + " dB";
+  const share = (part, what) => (part ? `${(100 * part).toPrecision(2)} % ${what}` : "");
+  const loss = (found) => `<p>signal to noise ${decibels(found.here)} here, ${decibels(found.own)} by itself, ${decibels(found.costs)} at the outputs when only this is reduced; largest ${number(found.largest)}` +
+    ["overflow", "underflow", "clipped"].map((what) => share(found[what], what)).filter(Boolean).map((text) => `; <strong>${text}</strong>`).join("") + "</p>";
+
   const describe = (key) => {
     const panel = byId("chosen");
     if (typeof key === "number") {
       const node = nodes[key];
       const facts = [];
       if (node.status) facts.push(`${node.status}${node.error !== null ? `, max rel ${number(node.error)}` : ""}`);
-      if (node.wrong) facts.push("the file is wrong here");
+      if (node.wrong && node.status !== "wrong here") facts.push("the file is wrong here");
       if (node.seconds) facts.push(`${number(node.seconds * 1e6)} µs`);
       const told = node.rewrites.map((i) => data.rewrites[i]);
       panel.innerHTML = `<h3>${escape(node.op)}</h3><p class="mono">${escape(node.name)}</p>` +
-        (facts.length ? `<p>${escape(facts.join("; "))}</p>` : "") + list("Comes from", node.from) + list("Reads", node.reads) + list("Gives", node.gives) +
+        (facts.length ? `<p>${escape(facts.join("; "))}</p>` : "") + list("Comes from", node.from) +
+        (node.lines.length ? `<h4>Code</h4><pre class="code">${node.lines.map(escape).join("\n")}</pre>` : "") +
+        (node.values.length ? `<h4>Values</h4>${node.values.map(spread).join("")}` : "") + (node.loss ? `<h4>Fewer digits</h4>${loss(node.loss)}` : "") +
+        list("Reads", node.reads) + list("Gives", node.gives) +
         (node.attributes ? `<h4>Attributes</h4><p class="mono">${escape(node.attributes)}</p>` : "") +
         (told.length ? `<h4>Passes that touched it</h4>` + told.map((r) => `<p>${escape(r.pass_name)}${r.rule ? ` (${escape(r.rule)})` : ""}, rewrite ${r.number}</p><pre>${r.before.map((l) => `<del>- ${escape(l)}</del>\n`).join("")}${r.after.map((l) => `<ins>+ ${escape(l)}</ins>\n`).join("")}</pre>`).join("") : "") +
         parents(key).slice(-1).map((k) => `<p><button type="button" data-fold="${escape(k)}">Fold ${escape(k.split(SEP).join("."))}</button></p>`).join("");
@@ -231,21 +261,45 @@
     const item = event.target.closest(".item.group");
     if (item) unfold(keyOf(item));
   });
+  // Along the data: the first box that reads what this one makes, or that makes what it reads
+  const along = (key, forward) => {
+    const here = new Set(items.get(key).indices);
+    if (!forward) {
+      const before = [...here].flatMap((index) => nodes[index].in).filter((index) => !here.has(index));
+      return before.length ? shownAs(Math.max(...before)) : null;
+    }
+    const after = nodes.findIndex((node, index) => !here.has(index) && node.in.some((one) => here.has(one)));
+    return after < 0 ? null : shownAs(after);
+  };
+  const go = (key) => { if (key !== null && key !== undefined) { choose(key, true); centre(items.get(key)); } };
+  const letGo = () => {
+    selected = null;
+    mark();
+    byId("chosen").innerHTML = `<p class="soft">Choose a node to see where it comes from.</p>`;
+  };
   svg.addEventListener("keydown", (event) => {
-    const steps = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
-    const all = [...svg.querySelectorAll(".item")];
-    const place = all.indexOf(document.activeElement);
-    if (event.key in steps && place >= 0) {
-      const next = all[(place + steps[event.key] + all.length) % all.length];
-      choose(keyOf(next), true);
-      centre(items.get(keyOf(next)));
-    } else if ((event.key === "Enter" || event.key === " ") && place >= 0) {
-      const key = keyOf(all[place]);
-      if (typeof key === "string") unfold(key); else choose(key, true);
-    } else if (event.key === "+" || event.key === "=") zoom(0.8);
+    const element = document.activeElement.closest?.(".item");
+    const key = element ? keyOf(element) : null;
+    const all = [...items.keys()];
+    const place = all.indexOf(key);
+    if (event.key === "ArrowDown" && place >= 0) go(along(key, true));
+    else if (event.key === "ArrowUp" && place >= 0) go(along(key, false));
+    else if (event.key === "ArrowRight" && place >= 0) go(all[(place + 1) % all.length]);
+    else if (event.key === "ArrowLeft" && place >= 0) go(all[(place - 1 + all.length) % all.length]);
+    else if (event.key === "Home" && place >= 0) go(all[0]);
+    else if (event.key === "End" && place >= 0) go(all[all.length - 1]);
+    else if ((event.key === "Enter" || event.key === " ") && place >= 0) { if (typeof key === "string") unfold(key); else choose(key, true); }
+    else if (event.key === "Escape") letGo();
+    else if (event.key === "+" || event.key === "=") zoom(0.8);
     else if (event.key === "-") zoom(1.25);
     else return;
     event.preventDefault();
+  });
+  // From the panel back to the node that it is about
+  byId("chosen").addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    svg.querySelector(".item.selected")?.focus({ preventScroll: true });
+    letGo();
   });
   svg.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
@@ -280,7 +334,11 @@
   document.querySelectorAll("input[name=colour]").forEach((input) => {
     input.checked = input.value === mode;
     input.disabled = (input.value === "error" && !nodes.some((n) => n.error !== null)) || (input.value === "time" && !slowest);
-    input.addEventListener("change", () => { mode = input.value; draw(true); });
+    input.addEventListener("change", () => {
+      mode = input.value;
+      svg.querySelectorAll(".item").forEach((one) => one.querySelector("rect").setAttribute("fill", colour(items.get(keyOf(one)).indices)));
+      byId("legend").innerHTML = legend();
+    });
   });
   const search = byId("search");
   search.addEventListener("input", () => {
@@ -289,6 +347,14 @@
     byId("hits").innerHTML = hits.slice(0, 40).map(([n, i]) => `<li><button type="button" data-node="${i}">${escape(n.op)} <span class="mono">${escape(n.name)}</span></button></li>`).join("");
     byId("told").textContent = text ? `${hits.length} found${hits.length > 40 ? ", 40 shown" : ""}` : "";
   });
+  const forget = (event) => {
+    if (event.key !== "Escape") return;
+    search.value = "";
+    search.dispatchEvent(new Event("input"));
+    search.focus();
+  };
+  search.addEventListener("keydown", forget);
+  byId("hits").addEventListener("keydown", forget);
   byId("hits").addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button) reveal(Number(button.dataset.node));
@@ -307,14 +373,19 @@
       const at = 14 + ((high - power) / (high - low)) * 180;
       lines.push(`<line x1="52" x2="888" y1="${at}" y2="${at}" class="grid"/>` + (power % 3 === 0 ? `<text x="46" y="${at + 4}" text-anchor="end">1e${power}</text>` : ""));
     }
-    const colours = { equal: "point", "wrong here": "point bad", inherited: "point bad", departs: "point bad" };
+    const colours = { equal: "point", "wrong here": "point bad here", inherited: "point bad", departs: "point bad" };
     plot.innerHTML = lines.join("") + `<path class="curve" d="M${depth.map((row, i) => `${x(i).toFixed(1)},${y(row.error).toFixed(1)}`).join("L")}"/>` +
-      depth.map((row, i) => `<circle class="${colours[row.status] || "point"}" data-node="${row.node ?? ""}" cx="${x(i).toFixed(1)}" cy="${y(row.error).toFixed(1)}" r="3.5"><title>${escape(`${row.name}: ${number(row.error)}, ${row.status}, ${row.source}`)}</title></circle>`).join("");
+      depth.map((row, i) => `<circle class="${colours[row.status] || "point"}" data-node="${row.node ?? ""}" cx="${x(i).toFixed(1)}" cy="${y(row.error).toFixed(1)}" r="${row.status === "equal" ? 3.5 : 5}"><title>${escape(`${row.name}: ${number(row.error)}, ${row.status}, ${row.source}`)}</title></circle>`).join("");
     plot.addEventListener("click", (event) => {
       const index = event.target.dataset.node;
       if (index) { reveal(Number(index)); svg.scrollIntoView({ block: "center" }); }
     });
   }
+  // On paper everything that is folded away is open
+  const closed = new Set();
+  window.addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((one) => { closed.add(one); one.open = true; }));
+  window.addEventListener("afterprint", () => { closed.forEach((one) => { one.open = false; }); closed.clear(); });
+
   draw(false);
   const culprit = nodes.findIndex((node) => node.wrong);
   if (culprit >= 0) reveal(culprit);

@@ -27,7 +27,9 @@ def write_report(
     diff: Shown | None = None,
     rewrites: Sequence[Mapping[str, Any]] = (),
     seconds: Mapping[str, float] | None = None,
-    pictures: Sequence[tuple[str, bytes]] = (),
+    spreads: Mapping[str, Mapping[str, Any]] | None = None,
+    pictures: Sequence[tuple[str, str, bytes]] = (),
+    picture_notes: Sequence[str] = (),
 ) -> Path:
     """Write ``report.html`` into the bundle (or elsewhere).
 
@@ -37,7 +39,9 @@ def write_report(
         diff: layer-wise diff to show as well.
         rewrites: what passes did, as ``graph_data`` takes it.
         seconds: time of each node, by its name.
-        pictures: results drawn: what each shows, and the PNG.
+        spreads: how the elements of values are spread, as ``graph_data`` takes it.
+        pictures: results drawn: what each shows, ``png`` or ``jpeg``, and the file.
+        picture_notes: what is to be known of them.
 
     Returns:
         The file written.
@@ -52,8 +56,9 @@ def write_report(
         manifest,
         opset=_opset(folder, manifest),
         diff=plain,
-        graph=_graph(folder, manifest, plain, rewrites, seconds),
+        graph=_graph(folder, manifest, plain, rewrites, seconds, spreads),
         pictures=pictures,
+        picture_notes=picture_notes,
         folder=folder,
     )
     target = folder / "report.html" if output is None else Path(output)
@@ -66,7 +71,8 @@ def render_report(
     opset: Mapping[str, Any] | None = None,
     diff: Mapping[str, Any] | None = None,
     graph: Mapping[str, Any] | None = None,
-    pictures: Sequence[tuple[str, bytes]] = (),
+    pictures: Sequence[tuple[str, str, bytes]] = (),
+    picture_notes: Sequence[str] = (),
     folder: Path | None = None,
 ) -> str:
     """The page for a manifest; ``opset``, ``diff`` and ``graph`` are in the form of plain data."""
@@ -85,7 +91,13 @@ def render_report(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        shape=_shape, number=_number, milliseconds=_milliseconds, share=_share, source=short_source
+        shape=_shape,
+        number=_number,
+        milliseconds=_milliseconds,
+        share=_share,
+        source=short_source,
+        decibels=_decibels,
+        lost=_lost,
     )
     passes = manifest.get("passes", [])
     steps = manifest.get("steps", [])
@@ -117,7 +129,9 @@ def render_report(
         layout_engine=Markup(_beside("vendor/dagre.min.js")) if graph else "",
         script=Markup(_beside("page.js")) if graph else "",
         licence=_beside("vendor/dagre.LICENSE") if graph else "",
-        pictures=[(title, base64.b64encode(content).decode()) for title, content in pictures],
+        pictures=[(title, kind, base64.b64encode(content).decode()) for title, kind, content in pictures],
+        picture_notes=picture_notes,
+        foreign=_foreign(passes, graph),
         commands=commands_of(manifest, folder),
     )
 
@@ -132,13 +146,22 @@ def _graph(
     diff: Mapping[str, Any] | None,
     rewrites: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float] | None,
+    spreads: Mapping[str, Mapping[str, Any]] | None,
 ) -> dict[str, Any] | None:
     """The graph of the bundle's ONNX file; None where there is none."""
     from graphforge.page.graph import graph_data
 
     names = [*manifest.get("files", ()), "model.unverified.onnx"]
     path = next((folder / name for name in names if name.endswith(".onnx") and (folder / name).is_file()), None)
-    return None if path is None else graph_data(path, diff=diff, rewrites=rewrites, seconds=seconds)
+    if path is None:
+        return None
+    return graph_data(path, diff=diff, rewrites=rewrites, seconds=seconds, spreads=spreads)
+
+
+def _foreign(passes: Sequence[Mapping[str, Any]], graph: Mapping[str, Any] | None) -> list[str]:
+    """Passes of the user's own that changed something, and whose rewrites the page does not have."""
+    told = {rewrite["pass_name"] for rewrite in (graph or {}).get("rewrites", ())}
+    return [one["name"] for one in passes if one.get("source") and one["changes"] and one["name"] not in told]
 
 
 def _opset(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -159,7 +182,9 @@ def _verdict(verification: Mapping[str, Any], diff: Mapping[str, Any] | None) ->
     """(class, sentence); what the diff found in the file as it is now goes before what was recorded."""
     passed = verification.get("passed")
     if passed and diff is not None and not diff.get("agrees", True):
-        return "failed", "departs from the model, although it agreed when it was compiled: the file is another now"
+        place = _place(diff).removeprefix(": ")
+        told = "departs from the model, although it agreed when it was compiled: the file is another now"
+        return "failed", f"{told}, {place}" if place else told
     if passed is None:
         return "unknown", f"not verified: {verification.get('skipped', 'no reason recorded')}"
     if passed:
@@ -170,7 +195,18 @@ def _verdict(verification: Mapping[str, Any], diff: Mapping[str, Any] | None) ->
         )
     if verification.get("verdict") == "undecided":
         return "unknown", f"undecided: {(verification.get('failures') or ['no reason recorded'])[0]}"
-    return "failed", f"does not agree with {verification['reference']}"
+    return "failed", f"does not agree with {verification['reference']}{_place(diff)}"
+
+
+def _place(diff: Mapping[str, Any] | None) -> str:
+    """Where a diff found it to be wrong, for the verdict."""
+    cause = next(iter((diff or {}).get("causes", ())), None)
+    if cause is None:
+        return ""
+    from graphforge.shown import short_source
+
+    where = [cause["module"] or "the model", short_source(cause["source"]), cause["node"]]
+    return f": wrong at {', '.join(part for part in where if part)}"
 
 
 def _shape(dims: Any) -> str:
@@ -191,3 +227,21 @@ def _milliseconds(seconds: float) -> str:
 
 def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f}" if whole else "0"
+
+
+# A layer that leaves the outputs right to this many decibels costs nothing that anybody would see.
+_NOTHING_LOST = 100.0
+
+
+def _decibels(ratio: Any) -> str:
+    """A ratio in decibels, as JSON has it: infinite ones are text."""
+    if ratio is None:
+        return "–"
+    return {"inf": "∞", "-inf": "−∞"}.get(str(ratio), f"{float(ratio):.1f}")
+
+
+def _lost(ratio: Any) -> str:
+    """How much of ``_NOTHING_LOST`` is gone, in per cent."""
+    if ratio is None:
+        return "0"
+    return f"{100 * min(max(1 - float(ratio) / _NOTHING_LOST, 0.0), 1.0):.1f}"

@@ -14,7 +14,7 @@ from graphforge.runtime.detections import Array, Detections, name_of
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-__all__ = ["LEAST_KEYPOINT_SCORE", "LEAST_SIDE", "drawn", "side_by_side"]
+__all__ = ["LEAST_KEYPOINT_SCORE", "LEAST_SIDE", "colour_of", "drawn", "side_by_side"]
 
 Box = tuple[float, float, float, float]
 
@@ -54,7 +54,7 @@ def drawn(
     font = ImageFont.load_default(size=max(11, round(max(size) / 40)))
     pen = ImageDraw.Draw(canvas)
     for index in reversed(range(len(found))):  # the best last, on top
-        colour = _colour(int(found.labels[index]), dataset.class_colours)
+        colour = colour_of(int(found.labels[index]), dataset.class_colours)
         pen.rectangle(_upright(found.boxes[index]), outline=colour, width=line)
         if found.keypoints is not None:
             _draw_pose(pen, found, index, line, dataset)
@@ -66,7 +66,7 @@ def drawn(
         width, height = pen.textbbox((0, 0), text, font=font, anchor="la")[2:]
         plate = _free_place(_upright(found.boxes[index]), (width + 2 * line, height + 2), size, taken)
         taken.append(plate)
-        pen.rectangle(plate, fill=_colour(label, dataset.class_colours))
+        pen.rectangle(plate, fill=colour_of(label, dataset.class_colours))
         pen.text((plate[0] + line, plate[1] + 1), text, font=font, anchor="la", fill="black")
     return canvas
 
@@ -75,7 +75,7 @@ def _draw_pose(pen: ImageDraw.ImageDraw, found: Detections, index: int, line: in
     """The skeleton's lines between keypoints that are seen, then the keypoints."""
     assert found.keypoints is not None
     points = found.keypoints[index]
-    own = _colour(int(found.labels[index]), dataset.class_colours)
+    own = colour_of(int(found.labels[index]), dataset.class_colours)
     seen = [_is_seen(found, index, number) for number in range(len(points))]
     if len(dataset.keypoints) == len(points):
         for number, (one, other) in enumerate(dataset.skeleton):
@@ -144,11 +144,12 @@ def _with_masks(canvas: Image.Image, found: Detections) -> Image.Image:
     for index in reversed(range(len(found))):
         mask = Image.fromarray(np.asarray(found.masks[index], np.float32)).resize(canvas.size)
         share = Image.fromarray(np.where(np.asarray(mask) > 0.5, 110, 0).astype(np.uint8))
-        canvas.paste(_colour(int(found.labels[index])), (0, 0), share)
+        canvas.paste(colour_of(int(found.labels[index])), (0, 0), share)
     return canvas
 
 
-def _colour(label: int, given: Sequence[tuple[int, int, int]] = ()) -> tuple[int, int, int]:
+def colour_of(label: int, given: Sequence[tuple[int, int, int]] = ()) -> tuple[int, int, int]:
+    """The given colour of a label, or one of its own."""
     if 0 <= label < len(given):
         return given[label]
     red, green, blue = colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.75, 1.0)

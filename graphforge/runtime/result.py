@@ -14,9 +14,10 @@ import numpy as np
 
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runtime.dataset import Dataset
-from graphforge.runtime.detections import Detections, detections_of
+from graphforge.runtime.detections import Detections, detections_of, name_of
 from graphforge.runtime.draw import NOTHING_KNOWN, drawn, side_by_side
 from graphforge.runtime.files import Array
+from graphforge.runtime.heat import heated, heatmaps_among
 from graphforge.shown import Shown
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Call", "RunReport", "call_of", "drawing_path"]
 
 DRAWN_AS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# So many detections are told in words beside a drawing.
+_TOLD = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,24 +138,42 @@ class RunReport(Shown, Mapping[str, Array]):
         }
 
     def picture(self) -> Image.Image:
-        """The pictures with their detections drawn, side by side.
+        """The pictures with their detections drawn, or their heatmaps, side by side.
 
         Raises:
-            GraphForgeError: the outputs are no detections, or there is no picture to draw on.
+            GraphForgeError: the outputs are neither, or there is no picture to draw on.
         """
-        found = self.detections
-        pages = [page for call in self.calls for page in call.pages]
+        found = self.drawings()
+        if found:
+            return side_by_side([picture for _, picture in found])
         outputs = ", ".join(dict.fromkeys(name for call in self.calls for name in call.outputs))
-        if not found:
-            raise GraphForgeError(
-                "the outputs are no detections, so there is nothing to draw",
-                f"detections are known by their names, boxes, scores, labels, and these are: {outputs}",
-            )
-        if len(pages) != len(found):
+        if self.detections:
             raise GraphForgeError("there is no picture to draw on", f"give {argument('inputs')} a picture")
-        return side_by_side(
-            [drawn(page.picture, one, self.labels, self.dataset) for page, one in zip(pages, found, strict=True)]
+        raise GraphForgeError(
+            "the outputs are no detections, so there is nothing to draw",
+            f"detections are known by their names, boxes, scores, labels, and these are: {outputs}",
         )
+
+    def drawings(self) -> list[tuple[str, Image.Image]]:
+        """Each picture with what was found on it drawn, and what it shows in words; none where nothing can be drawn."""
+        pages = [page for call in self.calls for page in call.pages]
+        found = self.detections
+        if found:
+            return [
+                (_in_words(page.title, one, self.labels), drawn(page.picture, one, self.labels, self.dataset))
+                for page, one in zip(pages if len(pages) == len(found) else (), found, strict=False)
+            ]
+        drawings = []
+        for call in self.calls:
+            if len(sizes := {page.input_size for page in call.pages}) != 1:
+                continue
+            maps = heatmaps_among(call.outputs, sizes.pop(), len(call.pages))
+            for number, page in enumerate(call.pages):
+                for name, array in maps.items():
+                    told = f"{page.title}: {name}, the highest of {array.shape[1]} maps"
+                    picture = heated(page.picture, array[number], page.placement, page.input_size)
+                    drawings.append((told, picture))
+        return drawings
 
     def save_picture(self, path: Path) -> None:
         """Write ``picture()`` to a file: aside, then renamed, so that a failure leaves what was there before.
@@ -180,11 +201,11 @@ class RunReport(Shown, Mapping[str, Array]):
 
     def pictures(self) -> Sequence[bytes]:
         """The drawing as a PNG file, where there is one."""
-        pages = sum(len(call.pages) for call in self.calls)
-        if not self.detections or pages != len(self.detections):
+        found = self.drawings()
+        if not found:
             return ()
         file = io.BytesIO()
-        self.picture().save(file, format="png")
+        side_by_side([picture for _, picture in found]).save(file, format="png")
         return (file.getvalue(),)
 
     def render(self, console: Console) -> None:
@@ -245,6 +266,16 @@ def drawing_path(text: str | os.PathLike[str]) -> Path:
     if not path.parent.is_dir():
         raise GraphForgeError(f"cannot write {str(text)!r}: there is no folder {str(path.parent)!r}", "make it", other)
     return path
+
+
+def _in_words(title: str, found: Detections, names: Sequence[str]) -> str:
+    """``street.jpg: 2 detections, person 0.98, dog 0.71``."""
+    told = [
+        f"{name_of(int(label), names)} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)
+    ]
+    count = f"{len(told)} detection{'s' * (len(told) != 1)}"
+    more = ["..."] if len(told) > _TOLD else []
+    return f"{title}: {', '.join([count, *told[:_TOLD], *more])}"
 
 
 def _facts(name: str, array: Array) -> dict[str, Any]:

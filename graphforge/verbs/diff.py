@@ -37,6 +37,7 @@ def diff(
     substitutes: Sequence[GivenSubstitution] = (),
     custom_ops: Sequence[GivenOperator] = (),
     seed: int = 0,
+    watch: Callable[[str, Any, Any], None] | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Compare every value of a model with what was compiled from it, and name the node and line that is wrong.
@@ -50,6 +51,8 @@ def diff(
         memory: bytes of values held at once, a number or text such as ``"1GB"``; what is over it goes to disk.
         substitutes, custom_ops: your own declarations for this call, as ``graphforge.compile`` takes them.
         seed: of random inputs.
+        watch: called with the name of each value of the file that is compared, the reference's array and the file's,
+            which must not be kept: for measures of your own.
         progress: called with the name of each step as it begins.
 
     Returns:
@@ -98,6 +101,7 @@ def diff(
                 layers=layers,
                 weights=weights,
                 notes=prepared.notes,
+                watch=watch,
             )
             _check_pattern(layers, {row.entry.call.path for row in report.rows})
             again = _drawn_anew(prepared) if report.has_other_weights else ""
