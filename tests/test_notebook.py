@@ -17,7 +17,10 @@ pytest.importorskip("ipykernel", reason="installed with the extra dev")
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "tour.ipynb"
-FUNCTIONS = ("bisect", "compile", "diff", "inspect", "lint", "opset", "optimize", "profile", "report", "run")
+FUNCTIONS = (
+    *("bisect", "compile", "diff", "evaluate", "explain", "inspect", "lint", "opset", "optimize", "pipeline"),
+    *("profile", "reduce", "report", "run"),
+)
 
 
 def _code_cells(notebook: Any) -> list[Any]:

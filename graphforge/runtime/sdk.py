@@ -145,13 +145,15 @@ def sdk_files(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 "task": word,
                 "codebase": facts["codebase"],
                 "version": facts["versions"].get(facts["codebase"], ""),
-                "pth": manifest["model"].get("checkpoint") or "",
+                "pth": _checkpoint(manifest["model"]),
                 "config": facts["config"],
             },
             "codebase_config": {"type": facts["codebase"], "task": word, "model_type": "end2end"},
             "onnx_config": {
                 "type": "onnx",
-                "opset_version": manifest["target"].get("opset"),
+                "export_params": True,
+                "keep_initializers_as_inputs": False,
+                "opset_version": manifest["target"].get("opset") or manifest.get("artifact", {}).get("opset"),
                 "save_file": _net(manifest),
                 "input_names": [one["name"] for one in manifest["inputs"]],
                 "output_names": [one["name"] for one in manifest["outputs"]],
@@ -259,6 +261,11 @@ def steps_of_pipeline(path: Path) -> list[dict[str, Any]]:
         elif kind not in ("LoadImageFromFile", "ImageToTensor", "DefaultFormatBundle", "Collect"):
             raise GraphForgeError(f"{str(path)!r}: step {kind!r} is not known here")
     return steps if turned else [{"step": "colour", "order": "bgr"}, *steps]
+
+
+def _checkpoint(model: Mapping[str, Any]) -> str:
+    """Given by itself, or behind the config in the model's spec."""
+    return str(model.get("checkpoint") or str(model.get("spec") or "").partition(",")[2])
 
 
 def _net(manifest: Mapping[str, Any]) -> str:

@@ -79,7 +79,9 @@ class PipelineReport(Shown, Sequence[Seen]):
     def summary(self) -> str:
         """``30 frames, 58 poses, 24.1 frames/s``."""
         poses = sum(len(seen.found) for seen in self.frames)
-        return f"{len(self.frames)} frames, {poses} poses, {self.rate:.1f} frames/s"
+        frames = f"{len(self.frames)} frame{'s' * (len(self.frames) != 1)}"
+        rate = f"{self.rate:.1f}" if self.rate >= 1 else f"{self.rate:.2g}"
+        return f"{frames}, {poses} pose{'s' * (poses != 1)}, {rate} frames/s"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""

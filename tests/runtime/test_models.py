@@ -310,7 +310,7 @@ def test_a_folder_is_drawn_into_a_folder(bundles: Path, folder: Path, capsys: py
 
 def test_one_picture_is_printed(bundles: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(_pipeline(bundles, "frames/0.png", "--draw", "seen.png")) == 0
-    assert "1 frames, 2 poses" in capsys.readouterr().out
+    assert "1 frame, 2 poses" in capsys.readouterr().out
     assert Image.open("seen.png").size == (640, 384)
 
 

@@ -81,6 +81,11 @@ def test_what_the_files_say_of_a_pose_model() -> None:
     assert net["is_batched"] is True
     assert (decode["component"], decode["params"]["simcc_split_ratio"]) == ("SimCCLabelDecode", 2.0)
     assert files["detail.json"]["codebase"]["pth"] == "w.pth"
+    # neither asked for by itself: the checkpoint in the spec, the opset that was delivered
+    target = {**manifest()["target"], "opset": None}
+    spec = {"spec": "mmpose:rtmpose-t,v.pth"}
+    detail = sdk_files(manifest(model=spec, target=target, artifact={"opset": 23}))["detail.json"]
+    assert (detail["codebase"]["pth"], detail["onnx_config"]["opset_version"]) == ("v.pth", 23)
 
 
 @pytest.mark.parametrize("of", [manifest, detector], ids=["pose", "detector"])
