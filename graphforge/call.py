@@ -20,7 +20,9 @@ __all__ = [
     "CallInputs",
     "input_tree",
     "key_text",
+    "name_of_path",
     "output_names",
+    "output_paths",
     "register_dataclasses",
     "script_arguments",
 ]
@@ -158,13 +160,7 @@ def input_tree(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
 
 def output_names(spec: _pytree.TreeSpec) -> list[str]:
     """Stable names for output leaves: ``output`` alone, ``output_0`` in a tuple, the key in a dict or dataclass."""
-    names: list[str] = []
-    for parts in _paths(spec):
-        if not parts:
-            names.append("output")
-            continue
-        text = "_".join(parts)
-        names.append(f"output_{text}" if parts[0].isdigit() else text)
+    names = [name_of_path(parts) for parts in output_paths(spec)]
     taken: dict[str, int] = {}
     unique = []
     for name in names:
@@ -174,13 +170,19 @@ def output_names(spec: _pytree.TreeSpec) -> list[str]:
     return unique
 
 
-def _paths(spec: _pytree.TreeSpec) -> list[tuple[str, ...]]:
+def name_of_path(parts: Sequence[str]) -> str:
+    """The name of an output that stands in a structure; ``*`` is a number."""
+    text = "_".join(parts)
+    return f"output_{text}" if parts and (parts[0].isdigit() or parts[0] == "*") else text or "output"
+
+
+def output_paths(spec: _pytree.TreeSpec) -> list[tuple[str, ...]]:
     """Where each leaf stands, read from the structure: a class may refuse to be made of anything but tensors."""
     if spec.type is None:
         return [()]
     children = spec.children()
     keys = _keys(spec, len(children))
-    return [(key, *path) for key, child in zip(keys, children, strict=True) for path in _paths(child)]
+    return [(key, *path) for key, child in zip(keys, children, strict=True) for path in output_paths(child)]
 
 
 def _keys(spec: _pytree.TreeSpec, count: int) -> list[str]:

@@ -119,10 +119,10 @@ class _Cause:
 _NO_FAKE = re.compile(
     r"no fake impl registered for <?(?:CustomOpDef\()?([\w:.]+)|UnsupportedOperatorException: ([\w:.]+)|fake kernel"
 )
-# The last is what torch says of going through a tensor row by row (unbind, `for row in x`) along a dim that varies.
+# What torch says of going through a tensor row by row (unbind, `for row in x`) along a dim that varies.
+_ROW_BY_ROW = re.compile(r"number of sections must be larger than 0, got s\d")
 _BAKED = re.compile(
-    r"Constraints violated|specialized it to be a constant|not all values of|as the number"
-    r"|number of sections must be larger than 0, got s\d"
+    r"Constraints violated|specialized it to be a constant|not all values of|as the number|" + _ROW_BY_ROW.pattern
 )
 _NUMPY = re.compile(r"\.numpy\(\)|numpy\.ndarray|TracerWarning|not support.*numpy", re.IGNORECASE)
 _NOT_SYMBOLIC = re.compile(r"(\w+)\(\).*must be .*(?:not|got|but found) .*(?:SymInt|torch\.SymInt)|(\w+)\(\).*SymInt")
@@ -210,7 +210,7 @@ def _about_a_number(reason: str, place: str, fixed: Mapping[int, str]) -> _Cause
     name = next((one for one in dim.groups() if one), "") if dim is not None else ""
     size = f"dim {name}" if name and "," not in name else "a size"
     out = f"or leave that dim out of {argument('dynamic_shapes')}"
-    if _LOOP.search(place):
+    if _LOOP.search(place) or (_ROW_BY_ROW.search(reason) and " for " in place):
         return _Cause(
             f"loops in Python over {size}, which was promised to vary",
             "a loop in Python is written down round by round, for one size: compute all rounds at once with tensor "

@@ -20,6 +20,7 @@ from graphforge.frontend.aliasing import is_mutation
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.decisions import Decisions, deciding
 from graphforge.frontend.fixed_sizes import noticing_fixed_sizes
+from graphforge.frontend.image_by_image import images_of, one_image
 from graphforge.frontend.piece_shapes import piece_shapes
 from graphforge.frontend.pool_shapes import pool_shapes
 from graphforge.frontend.promises import (
@@ -61,6 +62,8 @@ _one_at_a_time = threading.RLock()
 
 # Captures at other sizes, after one that holds at few sizes but the example's.
 _OTHER_SIZES = 2
+# Sizes of a batch whose images are captured one by one, at most, that are handed to verification.
+_OF_IMAGES = 8
 
 METHODS = ("export", "export-strict", "fx", "trace")
 
@@ -93,6 +96,38 @@ def capture(
     if isinstance(model, torch.jit.ScriptModule):
         methods = ("trace",)
     load_substitutes()
+    try:
+        return _whole(model, widened, shapes, methods, target)
+    except CaptureError:
+        images = images_of(model, widened, shapes, lambda sizes: _resized(widened, shapes, sizes))
+        if images is None:
+            raise
+    captured = capture(model, *one_image(widened, shapes, images), method=method, target=target)
+    captured.images = images
+    captured.to_try = [
+        *({images.dim: size} for size in shapes.dims[images.dim].sizes(limit=_OF_IMAGES)),
+        *captured.to_try,
+    ]
+    rows = max(1, images.sizes[0])
+    captured.feeds_to_try = [
+        {name: torch.cat([one] * rows) if name in images.inputs else one for name, one in feeds.items()}
+        for feeds in captured.feeds_to_try
+    ]
+    captured.notes.append(
+        f"the model returns a list with an entry for each image of the batch ({images.dim}): one image was captured, "
+        "and runs in a loop over them (in PyTorch an image alone gives the same)"
+    )
+    return captured
+
+
+def _whole(
+    model: torch.nn.Module, widened: CallInputs, shapes: ShapeSpec, methods: Sequence[str], target: str | None
+) -> Captured:
+    """The model as it is called, captured by the first method that can.
+
+    Raises:
+        CaptureError: none can.
+    """
     substitutions = declared_substitutions(target)
     failures = Failures()
     idle: dict[str, str] = {}
@@ -408,9 +443,10 @@ def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, st
         return captured
 
     try:
-        captured = read(exported())
+        with met_conditions() as met:
+            captured = read(exported())
         # the solver proves what it met of single dims; a branch that compares two of them it takes for granted
-        conditions = list(guarded(_shape_environment(captured), captured.symbols)) if captured.symbols else []
+        conditions = list(guarded(_shape_environment(captured), captured.symbols, met)) if captured.symbols else []
         captured.to_try += check_promises(captured, [one for one in conditions if one.place])
         captured.to_try += check_promises(captured, [one for one in conditions if not one.place], accepted=True)
         return captured
@@ -423,16 +459,17 @@ def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, st
     try:
         with met_conditions() as met:
             captured = read(exported(deferred=True))
-        captured.to_try += check_promises(captured, list(asserted(captured)))
+        captured.to_try += check_promises(captured, list(asserted(captured, met)))
         captured.to_try += check_promises(captured, met, accepted=True)  # not all of them become assertions
         return captured
     except Exception as error:
         if not _is_about_sizes(error):
             raise
     forget_calls()
-    captured = read(exported(bounded=False))
+    with met_conditions() as met:
+        captured = read(exported(bounded=False))
     captured.to_try += check_promises(
-        captured, [*asserted(captured), *guarded(_shape_environment(captured), captured.symbols)]
+        captured, [*asserted(captured, met), *guarded(_shape_environment(captured), captured.symbols, met)]
     )
     return captured
 
@@ -613,7 +650,7 @@ def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Cap
     traced = make_fx(
         call, tracing_mode="real", pre_dispatch=False, _allow_non_fake_inputs=True, record_stack_traces=True
     )
-    with torch.backends.mkldnn.flags(enabled=False):  # whose own LSTM has no other form
+    with met_conditions() as met, torch.backends.mkldnn.flags(enabled=False):  # whose own LSTM has no other form
         module = traced(*fakes)
     for tensor_spec, fake in zip(shapes.inputs, fakes, strict=True):
         for axis, dim in tensor_spec.dims.items():
@@ -621,7 +658,7 @@ def _trace(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec) -> Cap
                 raise ValueError(
                     f"the model reads dim {dim.name!r} of input {tensor_spec.name!r} as the number {fake.shape[axis]}"
                 )
-    conditions = list(guarded(mode.shape_env, symbols))
+    conditions = list(guarded(mode.shape_env, symbols, met))
     for name, fake in zip(inputs.tensors, fakes, strict=True):
         number = fake.item_memo  # what stands for the one element of an integer input, where it was asked for
         if isinstance(number, torch.SymInt) and number.node.expr.is_Integer:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from graphforge.ir.images import Images
 from graphforge.spec import ShapeSpec
 
 __all__ = ["SIZES_TO_TRY", "Captured"]
@@ -38,6 +39,7 @@ class Captured:
         doubts: what it took for granted of sizes and is false at a few promised ones, where program and model are to be
             compared (errors that say so).
         feeds_to_try: tensors by input name where the same is true, and agrees in PyTorch.
+        images: the batch of which the program computes one image; None where it computes what the model does.
     """
 
     graph_module: torch.fx.GraphModule
@@ -55,3 +57,4 @@ class Captured:
     to_try: list[dict[str, int]] = field(default_factory=list)
     doubts: list[Any] = field(default_factory=list)
     feeds_to_try: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    images: Images | None = None

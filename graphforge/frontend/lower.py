@@ -51,6 +51,7 @@ from graphforge.frontend.rules import lowering_for
 from graphforge.frontend.symbolic import dim_sources, from_expression, lower_symbolic
 from graphforge.frontend.user_stacks import frames_in, is_vendor_file
 from graphforge.ir import HOME_OPSET, Origin, bodies_of
+from graphforge.ir.images import IMAGE_BY_IMAGE
 from graphforge.ir.names import make_names_unique
 from graphforge.ir.sizes import PROMISED_SIZES
 from graphforge.user_code import shown_path
@@ -137,6 +138,8 @@ class _Lowering:
             make_names_unique(self.model)
         self.lowered.notes += sorted(self.op.notes | self.op.rounded)
         self.model.meta[SIZES_TO_TRY] = self.captured.to_try
+        if self.captured.images is not None:
+            self.model.meta[IMAGE_BY_IMAGE] = self.captured.images
         self.model.meta[PROMISED_SIZES] = {
             name: range(-(-dim.low // dim.step) * dim.step, dim.high + 1, dim.step)
             for name, dim in self.captured.shapes.dims.items()

@@ -10,6 +10,8 @@ nothing about the model; the sizes where they are false are handed to verificati
 
 Others are false at a few sizes that can all be run (the layout that torch's own code asks about before it flattens,
 an end of a slice that a short input does not reach).  These are doubts: `sizes_run.py` runs program and model there.
+So is a condition of the first kind that a line of the user's asks (`if n % 3 == 0`, `if a == b`), at some of the sizes
+where it is false: nearly every branch is right there as well, and where it is not the line is named.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import torch
 from graphforge.errors import CaptureError
 from graphforge.frontend.captured import Captured
 from graphforge.spec import DimRange, ShapeSpec
-from graphforge.user_code import shown_path
+from graphforge.user_code import place_here, shown_path
 
 __all__ = [
     "BrokenPromise",
@@ -49,6 +51,8 @@ _TRIED = 12
 # A range of up to so many sizes is run whole where the capture recorded a single run of the model; as many sizes at
 # which a condition is false are run before the model is refused for them.
 _SMALL = 64
+# Sizes at which a line of the user's goes the other way that are run before the capture is taken.
+_OTHER_WAY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,13 @@ class Condition:
 
     Attributes:
         expression: a sympy expression over the symbols of sizes.
-        place: where in the user's code, "" where that is not known.
+        place: where in the user's code it is asked, "" where another's code asks, or that is not known.
+        led_from: the line of the user's that led there.
     """
 
     expression: Any
     place: str = ""
+    led_from: str = ""
 
 
 class BrokenPromise(CaptureError):
@@ -71,11 +77,13 @@ class BrokenPromise(CaptureError):
         failing: promised sizes at which it is false.
         words: the condition.
         program: the capture, where it gives what the model gives although its sizes are described otherwise.
+        sampled: whether ``failing`` is a choice of them, where the capture is likely right.
     """
 
     failing: Sequence[dict[str, int]] = ()
     words: str = ""
     program: Captured | None = None
+    sampled: bool = False
 
     @classmethod
     def at(cls, failing: Sequence[dict[str, int]], words: str, place: str) -> BrokenPromise:
@@ -91,23 +99,26 @@ class BrokenPromise(CaptureError):
         return error
 
 
-def asserted(captured: Captured) -> Iterator[Condition]:
-    """The conditions that stand in the program as assertions."""
+def asserted(captured: Captured, met: Sequence[Condition] = ()) -> Iterator[Condition]:
+    """The conditions that stand in the program as assertions, with the places at which they were met."""
+    known = {one.expression: one for one in met}
     for node in captured.graph_module.graph.nodes:
         if str(node.target) != "aten._assert_scalar.default":
             continue
         condition = node.args[0].meta.get("val") if isinstance(node.args[0], torch.fx.Node) else None
         if isinstance(condition, torch.SymBool):
-            yield Condition(condition.node.expr)
+            expression = condition.node.expr
+            yield known.get(expression, Condition(expression))
 
 
-def guarded(environment: Any, symbols: Mapping[Any, str]) -> Iterator[Condition]:
+def guarded(environment: Any, symbols: Mapping[Any, str], met: Sequence[Condition] = ()) -> Iterator[Condition]:
     """The guards of a shape environment, and the ranges that it narrowed for lack of a better word for a guard."""
     import sympy
     from torch.utils._sympy.numbers import int_oo
 
+    led_from = {one.expression: one.led_from for one in met}
     for guard in environment.guards:
-        yield Condition(guard.expr, _place(guard.sloc))
+        yield Condition(guard.expr, _place(guard.sloc), led_from.get(guard.expr, ""))
     for symbol in symbols:
         known = environment.var_to_range.get(symbol)
         if known is None:
@@ -127,11 +138,19 @@ def met_conditions() -> Iterator[list[Condition]]:
     environment: Any = ShapeEnv
     evaluate = environment.evaluate_expr
     met: list[Condition] = []
+    seen: set[Any] = set()
 
     def evaluate_expr(self: Any, expression: Any, *args: Any, **kwargs: Any) -> Any:
         answer = evaluate(self, expression, *args, **kwargs)
-        if answer in (sympy.true, sympy.false) and getattr(expression, "free_symbols", None):
-            met.append(Condition(expression if answer == sympy.true else sympy.Not(expression)))
+        if expression not in seen and getattr(expression, "free_symbols", None):
+            seen.add(expression)
+            if answer in (sympy.true, sympy.false):
+                asked = expression if answer == sympy.true else sympy.Not(expression)
+            elif getattr(answer, "is_Integer", False):  # a size that becomes a number
+                asked = sympy.Eq(expression, answer)
+            else:
+                return answer
+            met.append(Condition(asked, _place(self._get_sloc()), place_here().removeprefix("raised at ")))
         return answer
 
     environment.evaluate_expr = evaluate_expr
@@ -172,13 +191,20 @@ def check_promises(
         if not symbols or not all(symbol in names for symbol in symbols):
             continue  # about sizes that depend on data: those are not promised
         divided = {symbol: _divided(names[symbol], dims) for symbol in symbols}
-        failing = _failing(condition.expression, divided, dims)
-        if accepted or _is_about_edges(condition.expression):
-            tried += _spread(list(itertools.islice(failing, _EVERY)))
+        false = list(itertools.islice(_failing(condition.expression, divided, dims), _EVERY))
+        if not false:
             continue
-        false = list(itertools.islice(failing, _EVERY))
-        if false:
-            broken = BrokenPromise.at(false, _in_words(condition.expression, names), condition.place)
+        likely = accepted or _is_about_edges(condition.expression)
+        if likely:
+            tried += _spread(false, _TRIED)
+        if not likely or condition.place:
+            chosen = _spread(false, _OTHER_WAY) if likely else false
+            place = condition.led_from or condition.place
+            broken = BrokenPromise.at(chosen, _in_words(condition.expression, names), place)
+            broken.sampled = likely
+            if likely:
+                captured.doubts.append(broken)
+                continue
             if len(false) > _SMALL or not _all_listed(divided, dims):
                 raise broken
             captured.doubts.append(broken)
@@ -317,8 +343,8 @@ def _combinations(ranges: Sequence[range], numbers: Sequence[int]) -> Iterator[t
         yield tuple(draw.choice(values) for values in ranges)
 
 
-def _spread(sizes: Sequence[dict[str, int]]) -> list[dict[str, int]]:
-    """At most ``_TRIED`` of them, evenly, both ends among them."""
-    if len(sizes) <= _TRIED:
+def _spread(sizes: Sequence[dict[str, int]], most: int) -> list[dict[str, int]]:
+    """At most so many of them, evenly, both ends among them."""
+    if len(sizes) <= most:
         return list(sizes)
-    return [sizes[round(place * (len(sizes) - 1) / (_TRIED - 1))] for place in range(_TRIED)]
+    return [sizes[round(place * (len(sizes) - 1) / (most - 1))] for place in range(most)]

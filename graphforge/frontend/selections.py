@@ -20,7 +20,7 @@ from graphforge.frontend.captured import Captured
 from graphforge.frontend.decisions import ASSUMED, COUNTED, Assumption
 from graphforge.module_state import ModuleState
 
-__all__ = ["Watched", "agree", "check_assumptions", "eager"]
+__all__ = ["Watched", "agree", "check_assumptions", "eager", "result_of"]
 
 _SEED = 20
 # The same kernels in another order: what they may differ by, as a share of the largest magnitude.
@@ -112,11 +112,17 @@ def _draws(inputs: CallInputs) -> Iterator[dict[str, torch.Tensor]]:
 
 def eager(model: torch.nn.Module, inputs: CallInputs, tensors: Mapping[str, torch.Tensor]) -> list[Any] | None:
     """What the model gives for tensors of the same names, leaf by leaf; None where it rejects them."""
+    result = result_of(model, inputs, tensors)
+    return None if result is None else _pytree.tree_leaves(result)
+
+
+def result_of(model: torch.nn.Module, inputs: CallInputs, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """What the model returns for tensors of the same names; None where it rejects them."""
     state = ModuleState(model)
     args, kwargs = inputs.map_leaves(lambda name, leaf: tensors[name].clone() if name in tensors else leaf)
     try:
         with torch.no_grad():
-            return _pytree.tree_leaves(model(*args, **kwargs))
+            return model(*args, **kwargs)
     except MemoryError:
         raise
     except Exception:  # whatever the user's forward raises

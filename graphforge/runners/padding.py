@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +51,8 @@ def unpadded(outputs: Mapping[str, Array], recipe: Sequence[Mapping[str, Any]]) 
     Args:
         outputs: what the artifact returned.
         recipe: the manifest's ``padding``: the output that each entry ``restores``, the ``output`` and ``image`` that
-            hold it, the ``axis`` that is padded and the output with its ``count``.
+            hold it, the ``axis`` that is padded and the output with its ``count`` ("": nothing is padded).  A name with
+            a ``*`` stands for that of every image: the output has a first axis of images.
 
     Returns:
         The original outputs, the others as they are; without the counts.
@@ -61,11 +62,18 @@ def unpadded(outputs: Mapping[str, Array], recipe: Sequence[Mapping[str, Any]]) 
     """
     held = {str(one[key]) for one in recipe for key in ("output", "count")}
     restored: dict[str, Array] = {}
-    for one in recipe:
+    for one in _image_by_image(outputs, recipe):
         image = one["image"] or 0
         padded = outputs[one["output"]]
-        padded = padded if one["image"] is None else padded[image]
+        padded = padded if one["image"] is None else np.atleast_1d(padded)[image]
+        if not one["count"]:
+            restored[one["restores"]] = padded
+            continue
         count, axis = int(np.reshape(outputs[one["count"]], -1)[image]), int(one["axis"])
+        if axis >= padded.ndim:
+            raise GraphForgeError(
+                f"output {one['output']!r} has the shape {padded.shape}, without the padded axis {axis}"
+            )
         if not 0 <= count <= padded.shape[axis]:
             raise GraphForgeError(f"output {one['count']!r} says {count} rows, there are {padded.shape[axis]}")
         valid, rest = np.split(padded, [count], axis=axis)
@@ -75,3 +83,13 @@ def unpadded(outputs: Mapping[str, Array], recipe: Sequence[Mapping[str, Any]]) 
         restored[one["restores"]] = valid
     others = {name: value for name, value in outputs.items() if name not in held}
     return {**restored, **others}
+
+
+def _image_by_image(outputs: Mapping[str, Array], recipe: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The entries of the recipe, those of every image once for each."""
+    for_each = [one for one in recipe if one["image"] is None and "*" in one["restores"]]
+    yield from (one for one in recipe if one not in for_each)
+    images = min((len(np.atleast_1d(outputs[one["output"]])) for one in for_each), default=0)
+    for image in range(images):
+        for one in for_each:
+            yield {**one, "restores": str(one["restores"]).replace("*", str(image), 1), "image": image}

@@ -156,9 +156,9 @@ class PictureModel:
         else:
             fed = np.ascontiguousarray(np.stack([*arrays, *[arrays[-1]] * (batch - len(arrays))]))
         outputs = self._runner.run({self.tensor.name: fed})
-        counts = {one["count"] for one in self._padding}
+        padded = {one["output"] for one in self._padding}
         # what runs the model itself has no padding
-        return unpadded(outputs, self._padding) if counts and counts <= outputs.keys() else dict(outputs)
+        return unpadded(outputs, self._padding) if padded and padded <= outputs.keys() else dict(outputs)
 
     def runs(self, rows: Sequence[Row]) -> Iterator[tuple[Sequence[Row], dict[str, Array]]]:
         """Rows in their order, in as few runs as their sizes and the bundle's batch allow."""

@@ -36,6 +36,7 @@ def semantic_passes(
         UsageError: a form is unknown.
     """
     from graphforge.passes.bound_dynamic_shapes import BoundDynamicShapes
+    from graphforge.passes.loop_over_images import LoopOverImages
     from graphforge.passes.lower_nms import LowerNms
     from graphforge.passes.lower_semantic_ops import LowerSemanticOps
     from graphforge.passes.replace_batched_nms import ReplaceBatchedNMS
@@ -51,4 +52,5 @@ def semantic_passes(
         *([BoundDynamicShapes(), ReplaceBatchedNMS()] if padded else []),
         LowerSemanticOps(fixed_shapes=padded, roi_align=roi_align),
         LowerNms(form=suppression, fixed_shapes=fixed_shapes and suppression == "portable"),
+        LoopOverImages(),
     ]

@@ -411,6 +411,21 @@ class Rewriter:
             self._created(inner)
         return results
 
+    def move_in(self, body: ir.Graph) -> list[ir.Value]:
+        """Move all nodes of the main graph into a body, which somebody is about to put into a node.
+
+        Returns:
+            What the main graph handed out; it hands out nothing afterwards.
+        """
+        results, nodes = list(self.graph.outputs), list(self.graph)
+        self.graph.outputs.clear()
+        self.graph.remove(nodes)
+        body.extend(nodes)
+        for node in nodes:
+            self._created(node)
+        self._graph_changed("outputs")
+        return results
+
     def take_over(self, other: ir.Graph) -> None:
         """Let the main graph hold what another graph holds, which is empty afterwards.
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphforge.errors import GraphForgeError, argument
+from graphforge.ir.images import IMAGE_BY_IMAGE
 from graphforge.runners.arrays import Array
+from graphforge.runners.image_by_image import ImageByImageRunner
 from graphforge.runners.inputs import feeds_for
 from graphforge.runners.padding import UnpaddedRunner
 from graphforge.verify.tolerance import Tolerances, for_model
@@ -18,6 +20,7 @@ from graphforge.verify.verify import compare_outputs
 
 if TYPE_CHECKING:
     from graphforge.ir import Model
+    from graphforge.runners.runner import Runner
     from graphforge.transform import Pass, PassRecord
 
 __all__ = ["NumericCheck", "feeds_for", "run_as_written"]
@@ -96,7 +99,8 @@ def run_as_written(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]
 
     What it has no kernels for is cast around, as in what is delivered; our own operators, and those that are declared
     with a function, are computed by their functions until a pass has lowered them.  Outputs that a pass has padded to
-    fixed shapes are cut to their counts, so that they can be compared with what there was before it.
+    fixed shapes are cut to their counts, so that they can be compared with what there was before it; the graph of one
+    image of a batch runs on each of them.
 
     Raises:
         GraphForgeError: ONNX Runtime does not load or run it.
@@ -105,6 +109,7 @@ def run_as_written(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]
     from graphforge.passes.compute_where_kernels_are import runnable
     from graphforge.runners.custom_ops import runner_before_lowering
 
-    padding = model.meta.get(PADDED_OUTPUTS, ())
-    with runner_before_lowering(runnable(model), optimize=False) as runner:
-        return (UnpaddedRunner(runner, padding) if padding else runner).run(feeds)
+    padding, images = model.meta.get(PADDED_OUTPUTS, ()), model.meta.get(IMAGE_BY_IMAGE)
+    with runner_before_lowering(runnable(model), optimize=False) as of_graph:
+        runner: Runner = UnpaddedRunner(of_graph, padding) if padding else of_graph
+        return (ImageByImageRunner(runner, images) if images else runner).run(feeds)

@@ -13,6 +13,7 @@ from graphforge.call import input_tree
 from graphforge.errors import CaptureError
 from graphforge.frontend.capture import capture
 from graphforge.frontend.captured import Captured
+from graphforge.frontend.promises import BrokenPromise
 from graphforge.spec import DimRange
 from tests.frontend.helpers import lower_and_compare
 
@@ -140,10 +141,45 @@ def test_an_example_that_comes_out_even_is_captured_at_another_size() -> None:
     lower_and_compare(_Windows(), (torch.randn(2, 12, 3),), dynamic={"x": {0: (1, 4), 1: (4, 30)}}, other_inputs=others)
 
 
+_LONG = {0: DimRange("rows", 4, 4000)}
+
+
 @pytest.mark.parametrize("method", ["export", "trace"])
-def test_a_condition_that_torch_cannot_solve_is_run_where_it_fails(method: str) -> None:
-    """`rows % 7 != 0` is refused by torch at first, and then becomes no assertion of the program."""
+@pytest.mark.parametrize("rows", [8, 14])
+def test_a_branch_on_a_remainder_is_named_whichever_side_the_example_takes(method: str, rows: int) -> None:
+    """torch refuses `rows % 7` at first, and then it becomes no assertion of the program."""
+    with pytest.raises(BrokenPromise) as refused:
+        _captured(lambda x: x * 3 if x.shape[0] % 7 == 0 else x, torch.rand(rows, 2), _LONG, method=method)
+    assert any("Mod(rows, 7)" in note and "test_promises.py:" in note for note in refused.value.notes)
+
+
+def test_a_branch_on_a_remainder_whose_sides_agree_is_captured() -> None:
     captured = _captured(
-        lambda x: x * 3 if x.shape[0] % 7 == 0 else x, torch.rand(8, 2), {0: DimRange("rows", 4, 64)}, method=method
+        lambda x: x * 2 if x.shape[0] % 7 == 0 else x + x, torch.rand(8, 2), {0: DimRange("rows", 4, 64)}
     )
     assert {size["rows"] for size in captured.to_try} >= set(range(7, 64, 7))
+
+
+def test_a_branch_on_two_sizes_that_are_equal_is_named() -> None:
+    class Two(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            if x.shape[0] == y.shape[0]:
+                return x.sum() * y
+            return x.mean() + y
+
+    inputs = input_tree(Two(), (torch.rand(8, 2), torch.rand(9, 2)), {})
+    shapes = inputs.spec().with_dynamic({"x": _LONG, "y": {0: DimRange("others", 4, 4000)}})
+    with pytest.raises(BrokenPromise) as refused:
+        capture(Two(), inputs, shapes)
+    assert any("if x.shape[0] == y.shape[0]" in note for note in refused.value.notes)
+
+
+def test_pieces_whose_number_varies_are_named_with_their_line() -> None:
+    """Two pieces of half the length, and a third one where the length is odd: no program has a varying number."""
+    with pytest.raises(BrokenPromise) as refused:
+        _captured(
+            lambda x: torch.stack([one.sum(0) for one in x.split(x.shape[0] // 2)[:2]]),
+            torch.rand(8, 2),
+            {0: DimRange("rows", 4, 64)},
+        )
+    assert any("x.split(x.shape[0] // 2)" in note for note in refused.value.notes)
