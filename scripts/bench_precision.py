@@ -2,6 +2,9 @@
 
     scripts/bench precision
     scripts/bench precision --match digits --canvases 120
+    scripts/bench precision --zoo                # float16 and bfloat16 of many models, see precision_zoo.py
+    scripts/bench precision --zoo --match timm/  # those only; rows of earlier runs are kept, --fresh measures again
+    scripts/bench precision --zoo --table        # only the table of what was measured
 
 The digit detector of the gallery (COCO's mAP on canvases that nobody trained on), a small CNN and a small ViT trained
 here on scikit-learn's digits (top-1 of the test half), and MTCNN's O-Net where facenet-pytorch is installed (distance
@@ -28,6 +31,7 @@ from torch import nn
 
 import graphforge
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from scripts import precision_zoo
 from scripts.gallery import digits
 
 __all__ = ["Case", "cases", "main"]
@@ -239,10 +243,20 @@ def _shares(files: Sequence[Path], case: Case, rounds: int = 5) -> list[float]:
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--match", default="", help="only cases whose name has this in it")
     parser.add_argument("--canvases", type=int, default=120, help="of the digit detector")
+    parser.add_argument("--zoo", action="store_true", help="float16 and bfloat16 of the zoo, the gallery and others")
+    parser.add_argument("--table", action="store_true", help="only the table of what --zoo measured before")
+    parser.add_argument("--fresh", action="store_true", help="measure again what --zoo measured before")
+    parser.add_argument("--seconds", type=float, default=1800.0, help="that a model of --zoo may take")
+    parser.add_argument("--worker", nargs=2, metavar=("MODEL", "OUT"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.worker:
+        precision_zoo.worker(asked.worker[0], Path(asked.worker[1]))
+        return 0
+    if asked.zoo:
+        return precision_zoo.run(asked.match, table=asked.table, fresh=asked.fresh, seconds=asked.seconds)
     torch.set_num_threads(1)
     print("| model | file | metric | size | time | |\n|---|---|---|---|---|---|")
     for name, make in cases(asked.canvases):
