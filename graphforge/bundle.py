@@ -291,7 +291,7 @@ def make_manifest(
     records: Sequence[PassRecord],
     report: Mapping[str, Any],
     journal: Journal,
-    of_pictures: Mapping[str, Any],
+    further: Mapping[str, Any],
 ) -> dict[str, Any]:
     from collections import Counter
 
@@ -348,7 +348,7 @@ def make_manifest(
         "operators": dict(sorted(operators.items())),
         "steps": journal.steps,
         "verification": dict(report),
-        **of_pictures,
+        **further,
         "notes": journal.notes,
         "versions": _versions(),
         **{key: fact for key, fact in prepared.loaded.facts.items() if key not in _OF_PICTURES},

@@ -27,7 +27,7 @@ from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
 from graphforge.prepare import Prepared, check_canonical, count_nodes, example_feeds, prepare, reference_runner, to_ir
 from graphforge.ranges.metric import metric_of
-from graphforge.ranges.samples import METRIC, SAMPLES, Samples, samples_for
+from graphforge.ranges.samples import METRIC, PROGRESS, SAMPLES, Samples, samples_for
 from graphforge.reproducer import leave_reproducer
 from graphforge.targets.contract import asking
 
@@ -230,6 +230,8 @@ def _compile(
         building.enter_context(paused_collector())
         lowered, facts = to_ir(prepared, capture=options.capture, target=planned.target.name, journal=journal)
         lowered.meta[SAMPLES] = _samples(prepared, options)
+        if journal.progress is not None:
+            lowered.meta[PROGRESS] = journal.progress
         if options.metric is not None:
             lowered.meta[METRIC] = metric_of(options.metric)
         records = _run_passes(lowered, planned, prepared, options, journal)
@@ -238,6 +240,7 @@ def _compile(
                 emitted = planned.target.emit(lowered, staged, planned.options, prepared.shapes)
                 step["nodes"] = count_nodes(lowered)
             journal.notes += emitted.notes
+            sensitivity = _write_sensitivity(staged, lowered, journal)
             _check_files(staged, emitted, journal)
             building.close()  # verification runs the user's model, whose garbage may be large
             report = _verify(lowered, prepared, planned.target, staged, options, journal) if options.verify else None
@@ -252,7 +255,7 @@ def _compile(
                 records,
                 outcome,
                 journal,
-                of_pictures,
+                {**of_pictures, **sensitivity},
             )
             if report is not None and report.verdict == "failed":
                 kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""
@@ -347,6 +350,21 @@ def _run_passes(
         raise
     journal.notes += idle_notes(records)
     return records
+
+
+def _write_sensitivity(folder: Path, model: ir.Model, journal: Journal) -> dict[str, Any]:
+    """What each layer costs alone in int8, where that was measured, written as data and as a picture."""
+    from graphforge.passes.qdq import QUANTISED, SENSITIVITY_FILES
+
+    quantised = model.meta.get(QUANTISED)
+    if quantised is None or quantised.sensitivity is None:
+        return {}
+    data, picture = SENSITIVITY_FILES
+    record: dict[str, Any] = quantised.sensitivity.to_dict()
+    write_json(folder / data, record)
+    (folder / picture).write_text(quantised.sensitivity.to_svg(), encoding="utf-8")
+    journal.notes.append(f"what each layer costs alone in int8 is in {data}, and drawn in {picture}")
+    return {"sensitivity": record}
 
 
 def _check_files(folder: Path, emitted: EmitResult, journal: Journal) -> None:

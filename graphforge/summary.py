@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["closeness", "print_summary", "verdict_of"]
 
+# Rows of the table of what layers cost in int8.
+_LAYERS = 12
+
 
 def verdict_of(manifest: Mapping[str, Any]) -> str:
     """``verified``, ``not verified``, ``undecided`` or ``failed``."""
@@ -41,6 +44,8 @@ def print_summary(console: Console, path: Path, manifest: Mapping[str, Any]) -> 
         console.print(_outputs_table(verification))
         tried = (_inputs_of(trial) for trial in verification["trials"])
         console.print(f"inputs tried: {escape(' | '.join(dict.fromkeys(tried)))}", soft_wrap=True)
+    if manifest.get("sensitivity"):
+        console.print(_sensitivity_table(manifest["sensitivity"]))
     for one in manifest["capture"]["substitutions"]:
         times = "once" if one["calls"] == 1 else f"{one['calls']} times"
         console.print(f"[dim]substituted[/dim] {escape(one['function'])} {times}", soft_wrap=True)
@@ -76,6 +81,30 @@ def _steps_table(manifest: Mapping[str, Any]) -> Table:
         table.add_row(escape(step["name"]), f"{step['seconds']:.2f}", str(step.get("nodes", "")))
     table.add_section()
     table.add_row("all", f"{sum(step['seconds'] for step in manifest['steps']):.2f}", str(manifest["nodes"]))
+    return table
+
+
+def _sensitivity_table(sensitivity: Mapping[str, Any]) -> Table:
+    """The layers that cost most when they alone are in int8; all of them are in the bundle."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    layers = sensitivity["layers"]
+    title = f"alone in int8, {sensitivity['evaluations']} evaluations in {sensitivity['seconds']:.1f} s"
+    table = Table(title=title, title_justify="left")
+    table.add_column("layer")
+    table.add_column("line")
+    table.add_column("noise", justify="right")
+    table.add_column("drop", justify="right")
+    table.add_column("kept")
+    for layer in layers[:_LAYERS]:
+        drop = "" if layer["drop"] is None else f"{layer['drop']:.3g}"
+        kept = "float32" if layer["kept"] else ""
+        where = layer["source"].rpartition("/")[2]
+        named = f"{layer['operator']} {layer['module'] or layer['name']}"
+        table.add_row(escape(named), escape(where), f"{100 * layer['noise']:.2g} %", drop, kept)
+    if len(layers) > _LAYERS:
+        table.add_row(f"and {len(layers) - _LAYERS} more", "", "", "", "")
     return table
 
 

@@ -20,7 +20,7 @@ from graphforge.passes.convert_float16 import ConvertFloat16
 from graphforge.passes.half.decide import watched
 from graphforge.passes.quantize import Quantize
 from graphforge.passes.sink_dequantize import SinkDequantize
-from graphforge.ranges import METRIC, SAMPLES, Samples, samples_of
+from graphforge.ranges import METRIC, PROGRESS, SAMPLES, Samples, samples_of
 from graphforge.ranges.difference import Difference
 from graphforge.ranges.values import values_in
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
@@ -68,8 +68,8 @@ class ChoosePrecision(Pass):
     candidates: tuple[str, ...] = ("fp32", "fp16", "int8")
     max_drop: float = 1.0
     keep_io: bool = True
-    method: str = "mse"
-    weights: str = "int7"
+    method: str = "best"
+    weights: str = "portable"
 
     def __post_init__(self) -> None:
         unknown = set(self.candidates) - {"fp32", "bf16", "fp16", "int8"}
@@ -120,6 +120,8 @@ class ChoosePrecision(Pass):
     def _made(self, model: ir.Model, samples: Samples, name: str) -> tuple[ir.Model, int]:
         candidate = model.clone()
         candidate.meta[SAMPLES] = samples
+        if PROGRESS in model.meta:
+            candidate.meta[PROGRESS] = model.meta[PROGRESS]
         if METRIC in model.meta:
             candidate.meta[METRIC] = model.meta[METRIC]
         inside = replace(self, keep_io=True)  # what is timed is fed with float32

@@ -13,7 +13,7 @@ from graphforge.errors import UsageError
 from graphforge.ir import Graph
 from graphforge.passes.qdq import Settings, quantise
 from graphforge.passes.qdq.insert import Placement
-from graphforge.passes.qdq.scales import METHODS
+from graphforge.passes.qdq.scales import METHODS, WEIGHTS
 from graphforge.transform import Pass, Rewriter
 
 __all__ = ["Quantize"]
@@ -25,31 +25,36 @@ class Quantize(Pass):
 
     Attributes:
         activations: ``uint8`` with a zero of their own, or ``int8``, symmetric.
-        method: ``minmax``, ``percentile`` (99.99 %) or ``mse`` (the ends that lose least).
+        method: ``minmax``, ``percentile`` (99.99 %), ``mse`` (the ends that lose least), ``entropy`` (Kullback and
+            Leibler's), or ``best``: of the first three the one that the whole comes out best with.
         operators: types of the nodes to quantise.
         results: the results of convolutions are quantised, too.
         biases: biases are int32; else they stay float32.
-        weights: ``int8``, ``int7`` (int8 that uses half of its range: products with uint8 then fit the 16 bits that
-            processors without VNNI add pairs of them in) or ``uint8`` (the same numbers around 128).
+        weights: ``int8``, ``portable`` (int8 with steps so large that the products of two weights with uint8 fit the 16
+            bits that processors without VNNI add them in) or ``uint8`` (int8 around 128).
+        correct: biases take back what rounding does to the mean of each channel.
         max_drop: what the score may lose: the user's metric, or per cent of the signal; None quantises everything.
+        sensitivity: measure what each node costs alone even where the bound holds with all of them.
     """
 
     name: ClassVar[str] = "quantize"
     activations: str = "uint8"
-    method: str = "mse"
+    method: str = "best"
     operators: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
     results: bool = True
     biases: bool = True
-    weights: str = "int7"
+    weights: str = "portable"
+    correct: bool = True
     max_drop: float | None = None
+    sensitivity: bool = False
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"quantize: unknown method {self.method!r}", f"known: {', '.join(METHODS)}")
+        if self.method not in ("best", *METHODS):
+            raise UsageError(f"quantize: unknown method {self.method!r}", f"known: best, {', '.join(METHODS)}")
         if self.activations not in ("uint8", "int8"):
             raise UsageError(f"quantize: activations are uint8 or int8, not {self.activations!r}")
-        if self.weights not in ("int8", "int7", "uint8"):
-            raise UsageError(f"quantize: weights are int8, int7 or uint8, not {self.weights!r}")
+        if self.weights not in WEIGHTS:
+            raise UsageError(f"quantize: weights are {', '.join(WEIGHTS)}, not {self.weights!r}")
         if self.max_drop is not None and self.max_drop < 0:
             raise UsageError(f"quantize: max_drop is at least 0, got {self.max_drop}")
 
@@ -61,7 +66,9 @@ class Quantize(Pass):
                 signed=self.activations == "int8",
                 method=self.method,
                 operators=tuple(self.operators),
+                correct=self.correct,
                 placement=Placement(results=self.results, biases=self.biases, weights=self.weights),
                 max_drop=self.max_drop,
+                sensitivity=self.sensitivity,
             ),
         )

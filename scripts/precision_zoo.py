@@ -249,7 +249,7 @@ def _built(name: str) -> tuple[Any, tuple[Any, ...], dict[str, Any], dict[str, A
         from tests.e2e import nets
 
         torch.manual_seed(0)
-        net = nets.calm(nets.RTMPose(17, (256, 192), 96, 256))
+        net: Any = nets.calm(nets.RTMPose(17, (256, 192), 96, 256))
         if short == "loud_rtmpose":
             with torch.no_grad():  # as training makes them: features in the hundreds, attention that is squared
                 net.maps.weight.mul_(2000)

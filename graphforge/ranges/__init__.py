@@ -2,6 +2,16 @@
 
 from graphforge.ranges.histogram import Histogram
 from graphforge.ranges.measure import Measured, Ranges, measure
-from graphforge.ranges.samples import METRIC, SAMPLES, Samples, samples_of
+from graphforge.ranges.samples import METRIC, PROGRESS, SAMPLES, Samples, samples_of
 
-__all__ = ["METRIC", "SAMPLES", "Histogram", "Measured", "Ranges", "Samples", "measure", "samples_of"]
+__all__ = [
+    "METRIC",
+    "PROGRESS",
+    "SAMPLES",
+    "Histogram",
+    "Measured",
+    "Ranges",
+    "Samples",
+    "measure",
+    "samples_of",
+]

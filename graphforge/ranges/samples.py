@@ -15,12 +15,14 @@ from graphforge.spec import ShapeSpec
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["METRIC", "SAMPLES", "Samples", "samples_for", "samples_of"]
+__all__ = ["METRIC", "PROGRESS", "SAMPLES", "Samples", "samples_for", "samples_of"]
 
 # In a model's meta: the inputs that its ranges are measured on, or a function that gives them, asked once.
 SAMPLES = "graphforge.samples"
 # In a model's meta: what says how good a model is, larger is better: a function of a function that runs it.
 METRIC = "graphforge.metric"
+# In a model's meta: called with a line before each step of what takes long.
+PROGRESS = "graphforge.progress"
 # Random feeds beside the example's, where the user gives no data of the model's kind.
 _RANDOM = 3
 # Fewer feeds than this are worth a word.

@@ -29,7 +29,14 @@ class ReducedOptions:
         "as_typed", values={"as_typed": "every tensor in the type that the model has", **REDUCED}, help="arithmetic"
     )
     keep_io: bool = option(True, help="inputs and outputs stay float32 where the rest is in half precision")
-    ranges: Literal["mse", "minmax", "percentile"] = option("mse", help="how int8 makes scales of measured ranges")
+    ranges: Literal["best", "mse", "minmax", "percentile", "entropy"] = option(
+        "best", help="how int8 makes scales of measured ranges; best tries mse, minmax and percentile on the whole"
+    )
+    sensitivity: bool = option(
+        False,
+        help="write what each layer costs when it alone is in int8, as a table and a picture, even where max_drop "
+        "holds with all of them",
+    )
     max_drop: float | None = option(
         None,
         help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
@@ -62,5 +69,8 @@ def precision_passes(options: TargetOptions, runtime: str, **settings: Any) -> l
         chooser = ChoosePrecision(keep_io=own.keep_io, method=own.ranges, **settings, **bound)
         return [chooser, SinkDequantize(), ComputeWhereKernelsAre(runtime)]
     if options.precision == "int8":
-        return [Quantize(max_drop=own.max_drop, method=own.ranges, **settings), SinkDequantize()]
+        return [
+            Quantize(max_drop=own.max_drop, method=own.ranges, sensitivity=own.sensitivity, **settings),
+            SinkDequantize(),
+        ]
     return []

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from graphforge.passes.qdq.quantise import QUANTISED, Quantised, Settings, quantise
+from graphforge.passes.qdq.sensitivity import SENSITIVITY_FILES
 
-__all__ = ["QUANTISED", "Quantised", "Settings", "quantise"]
+__all__ = ["QUANTISED", "SENSITIVITY_FILES", "Quantised", "Settings", "quantise"]

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from graphforge.ir import origins_of
 from graphforge.ir.infer import constant_of
-from graphforge.passes.qdq.scales import Grid, weight_scales
+from graphforge.passes.qdq.forms import quick_forms
+from graphforge.passes.qdq.scales import Grid, weight_integers
 from graphforge.transform import Rewriter
 
-__all__ = ["Placement", "insert", "quantisable", "values_of"]
+__all__ = ["Placement", "channels_of", "insert", "quantisable", "values_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,12 @@ class Placement:
     Attributes:
         results: the result of a convolution is quantised, too: ONNX Runtime's kernel has integers on either side.
         biases: biases are int32; else they stay float32, as TensorRT has them.
-        weights: ``int8``, ``int7`` (int8 that uses half of its range) or ``uint8`` (the same around 128).
+        weights: ``portable``, ``int8`` or ``uint8``, see ``weight_integers``.
     """
 
     results: bool = True
     biases: bool = True
-    weights: str = "int7"
+    weights: str = "portable"
 
 
 def quantisable(node: ir.Node) -> bool:
@@ -61,7 +63,13 @@ def values_of(node: ir.Node, placement: Placement) -> Iterator[ir.Value]:
         yield _result(node)
 
 
-def insert(rewriter: Rewriter, chosen: Collection[ir.Node], grids: Mapping[str, Grid], placement: Placement) -> None:
+def insert(
+    rewriter: Rewriter,
+    chosen: Collection[ir.Node],
+    grids: Mapping[str, Grid],
+    placement: Placement,
+    corrections: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Quantise these nodes of the main graph.
 
     Args:
@@ -69,6 +77,7 @@ def insert(rewriter: Rewriter, chosen: Collection[ir.Node], grids: Mapping[str, 
         chosen: nodes that are ``quantisable``.
         grids: the grid of each of their values, by name.
         placement: what the runtime wants.
+        corrections: name of a node's result -> what is added to its bias, a number for each channel.
     """
     nodes = list(rewriter.graph)
     following = dict(zip(nodes, [*nodes[1:], None], strict=True))
@@ -79,7 +88,11 @@ def insert(rewriter: Rewriter, chosen: Collection[ir.Node], grids: Mapping[str, 
             operand = node.inputs[0]
             assert operand is not None
             operands.setdefault(operand, []).append(node)
-    weights = _Weights(rewriter)
+    weights = _Weights(rewriter, corrections or {})
+    quantised = {*operands, *results}
+    grids = {**grids, **{str(value.name): grids[str(_moved(value, results).name)] for value in operands}}
+    sums = {node for node in nodes if placement.results and _is_sum(node, quantised)}
+    pairs: list[ir.Value] = []
     for value in dict.fromkeys((*operands, *(_result(n) for n in nodes if n in chosen and _result(n) in results))):
         grid = grids[str(value.name)]
         producer = value.producer()
@@ -89,8 +102,9 @@ def insert(rewriter: Rewriter, chosen: Collection[ir.Node], grids: Mapping[str, 
         scale, zero = op.constant(np.asarray(grid.scale, np.float32)), op.constant(np.asarray(grid.zero, grid.dtype))
         pair = op.DequantizeLinear(op.QuantizeLinear(value, scale, zero), scale, zero)
         rewriter.forget_fresh()
+        pairs.append(pair)
         for reader, position in readers:
-            if value in results or (position == 0 and reader in operands.get(value, ())):
+            if value in results or reader in sums or (position == 0 and reader in operands.get(value, ())):
                 rewriter.set_input(reader, position, pair)
         if handed_out and value in results:
             outputs = [(str(one.name), pair if one is value else one) for one in rewriter.graph.outputs]
@@ -98,13 +112,36 @@ def insert(rewriter: Rewriter, chosen: Collection[ir.Node], grids: Mapping[str, 
     for node in nodes:
         if node in chosen:
             weights.quantise(node, grids, placement, names=operands)
+    if placement.results:
+        quick_forms(rewriter, pairs)
+
+
+def _moved(value: ir.Value, results: Collection[ir.Value]) -> ir.Value:
+    """The quantised result that only moves to become this value: with its grid nothing is rounded twice."""
+    source = value
+    while (producer := source.producer()) is not None and producer.op_type in _MOVERS and producer.domain == "":
+        before = producer.inputs[0]
+        if before is None or before.producer() is None:
+            break
+        source = before
+        if source in results:
+            return source
+    return value
+
+
+def _is_sum(node: ir.Node, quantised: Collection[ir.Value]) -> bool:
+    """Whether it adds two quantised values to a third: runtimes have a kernel of integers for that."""
+    if node.op_type != "Add" or node.domain != "" or _result(node) not in quantised:
+        return False
+    return all(value is not None and value in quantised for value in node.inputs)
 
 
 class _Weights:
     """Constants as integers, each made once."""
 
-    def __init__(self, rewriter: Rewriter) -> None:
+    def __init__(self, rewriter: Rewriter, corrections: Mapping[str, np.ndarray]) -> None:
         self.rewriter = rewriter
+        self.corrections = corrections
         self._made: dict[tuple[ir.Value, int | None], tuple[ir.Value, np.ndarray]] = {}
 
     def quantise(
@@ -114,18 +151,13 @@ class _Weights:
         source = next(value for value, readers in names.items() if node in readers)
         weight = node.inputs[1]
         assert weight is not None
-        axis = _channels(node) if self.rewriter.opset >= 13 else None  # a scale for each channel came with 13
+        axis = channels_of(node) if self.rewriter.opset >= 13 else None  # a scale for each channel came with 13
         key = (weight, axis)
         if key not in self._made:
             assert weight.const_value is not None
             array = weight.const_value.numpy().astype(np.float32)
-            most = 63 if placement.weights == "int7" else 127
-            scales = weight_scales(array, axis, most)
-            spread = scales if axis is None else scales.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-            integers = np.clip(np.round(array / spread), -most, most).astype(np.int8)
-            if placement.weights == "uint8":
-                integers = (integers.astype(np.int16) + 128).astype(np.uint8)
-            op = self.rewriter.builder(self._first())
+            integers, scales = weight_integers(array, axis, placement.weights)
+            op = self.rewriter.builder(self._first(), origins=origins_of(node))
             zeros = np.full(scales.shape, 128 if placement.weights == "uint8" else 0, integers.dtype)
             operands = [self.rewriter.constant(ir.Tensor(integers), name=weight.name), scales, zeros]
             attributes = {} if axis is None else {"axis": axis}
@@ -135,13 +167,23 @@ class _Weights:
         self.rewriter.set_input(node, 1, made)
         reader, position = _bias(node)
         bias = reader.inputs[position] if position < len(reader.inputs) else None
-        if not placement.biases or bias is None or bias.const_value is None or bias.dtype != ir.DataType.FLOAT:
+        if bias is not None and (bias.const_value is None or bias.dtype != ir.DataType.FLOAT):
+            return
+        correction = self.corrections.get(str(node.outputs[0].name))
+        if bias is None and (correction is None or node.op_type == "MatMul"):
+            return
+        numbers = np.zeros(1) if bias is None or bias.const_value is None else bias.const_value.numpy()
+        numbers = numbers.astype(np.float64) + (0.0 if correction is None else correction)
+        if not placement.biases:
+            if correction is not None:
+                made = self.rewriter.constant(numbers.astype(np.float32), name=None if bias is None else bias.name)
+                self.rewriter.set_input(reader, position, made)
             return
         steps = np.asarray(np.float32(grids[str(source.name)].scale) * scales, np.float32)
-        numbers = bias.const_value.numpy().astype(np.float64)
         integers = np.clip(np.round(numbers / steps), -(2**31) + 1, 2**31 - 1)
-        op = self.rewriter.builder(self._first())
-        operands = [self.rewriter.constant(ir.Tensor(integers.astype(np.int32)), name=bias.name), steps]
+        op = self.rewriter.builder(self._first(), origins=origins_of(node))
+        name = None if bias is None else bias.name
+        operands = [self.rewriter.constant(ir.Tensor(integers.astype(np.int32)), name=name), steps]
         attributes = {"axis": 0} if steps.ndim else {}
         self.rewriter.set_input(reader, position, op.DequantizeLinear(*operands, **attributes))
         self.rewriter.forget_fresh()
@@ -150,7 +192,11 @@ class _Weights:
         return next(iter(self.rewriter.graph))
 
 
-def _channels(node: ir.Node) -> int:
+# Results are elements of the operand, each as it was.
+_MOVERS = frozenset("Flatten MaxPool Reshape Slice Squeeze Transpose Unsqueeze".split())
+
+
+def channels_of(node: ir.Node) -> int:
     """The axis of the weights along which the results lie."""
     if node.op_type == "Conv":
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,10 +12,12 @@ import onnx_ir as ir
 from graphforge.ir.describe import describe
 from graphforge.passes.compute_where_kernels_are import runnable
 from graphforge.passes.half.decide import watched
+from graphforge.passes.qdq.correct import corrected
 from graphforge.passes.qdq.insert import Placement, insert, quantisable, values_of
-from graphforge.passes.qdq.scales import Grid, grid_of
+from graphforge.passes.qdq.scales import TRIED, Grid, grid_of
+from graphforge.passes.qdq.sensitivity import Layer, Sensitivity
 from graphforge.passes.sink_dequantize import SinkDequantize
-from graphforge.ranges import METRIC, Samples, measure, samples_of
+from graphforge.ranges import METRIC, PROGRESS, Measured, Samples, measure, samples_of
 from graphforge.ranges.difference import Difference
 from graphforge.ranges.values import values_in
 from graphforge.runners.arrays import Array
@@ -27,6 +30,8 @@ __all__ = ["QUANTISED", "Quantised", "Settings", "quantise"]
 QUANTISED = "graphforge.quantised"
 # Feeds on which single nodes are tried; the whole is judged on all of them.
 _FEW = 4
+# Nodes whose drop of the user's metric is measured alone; the metric may take long.
+_SCORED = 12
 # Kept nodes that are tried once more when the bound holds.
 _BACKTRACKED = 8
 _PLACES = 5
@@ -41,14 +46,18 @@ class Settings:
         method: how ranges become scales.
         operators: types of the nodes to quantise.
         placement: which pairs the runtime makes integer kernels of.
+        correct: biases take back what rounding does to the mean of each channel.
         max_drop: what the score may lose; None quantises everything.
+        sensitivity: measure what each node costs alone even where the bound holds with all of them.
     """
 
     signed: bool
     method: str
     operators: tuple[str, ...]
     placement: Placement
+    correct: bool
     max_drop: float | None
+    sensitivity: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Quantised:
         worst: the largest difference of each, as a share of its largest magnitude.
         score: of the model before, and of the quantised one.
         kept: names of the nodes that could have been quantised and stay in float32.
+        sensitivity: what each node costs alone; None where that was not measured.
     """
 
     before: ir.Model
@@ -70,6 +80,7 @@ class Quantised:
     worst: Mapping[str, float]
     score: tuple[float, float]
     kept: tuple[str, ...] = field(default=())
+    sensitivity: Sensitivity | None = None
 
 
 def quantise(rewriter: Rewriter, settings: Settings) -> None:
@@ -82,27 +93,44 @@ def quantise(rewriter: Rewriter, settings: Settings) -> None:
     samples = samples_of(model)
     before = model.clone()
     names = {str(value.name) for node in able for value in values_of(node, settings.placement)}
+    started = time.perf_counter()
+    say = model.meta.get(PROGRESS) or _nothing
+    say("int8: ranges")
     ranges = measure(runnable(before), samples, histograms=settings.method != "minmax", only=names)
     unseen = {name for name in names if name not in ranges or not ranges[name].count or ranges[name].strange}
     able = [n for n in able if not unseen & {str(v.name) for v in values_of(n, settings.placement)}]
-    grids = {n: grid_of(ranges[n], settings.method, signed=settings.signed) for n in names - unseen}
-    judge = _Judge(before, samples, grids, settings, [nodes.index(node) for node in able], model.meta.get(METRIC))
+    places = [nodes.index(node) for node in able]
+    judge = _Judge(before, samples, settings, places, model.meta.get(METRIC), say)
+    method = judge.choose({name: ranges[name] for name in names - unseen})
     chosen = list(range(len(able)))
     sensitivity: dict[int, float] = {}
-    if settings.max_drop is not None and judge.drop(chosen) > settings.max_drop:
-        sensitivity = {number: judge.noise([number]) for number in chosen}
+    exceeded = settings.max_drop is not None and judge.drop(chosen) > settings.max_drop
+    if exceeded or settings.sensitivity:
+        sensitivity = {number: judge.alone(number) for number in chosen}
+    if exceeded and settings.max_drop is not None:
         chosen = _within(judge, sensitivity, settings.max_drop)
-    insert(rewriter, [able[number] for number in chosen], grids, settings.placement)
+    insert(rewriter, [able[number] for number in chosen], judge.grids, settings.placement, judge.corrections)
     kept = [number for number in range(len(able)) if number not in chosen]
+    told = [describe(node) for node in able]
+    rows = sensitivity and judge.rows(sensitivity, chosen)
     model.meta[QUANTISED] = Quantised(
         before,
         samples,
         judge.errors(chosen),
         judge.worst(chosen),
         (judge.full, judge.score(chosen)),
-        tuple(describe(able[number]) for number in kept),
+        tuple(told[number] for number in kept),
+        Sensitivity(
+            tuple(rows), judge.trials, time.perf_counter() - started, judge.full, judge.score(chosen), settings.max_drop
+        )
+        if rows
+        else None,
     )
-    _tell(rewriter, able, chosen, sensitivity, judge, unseen)
+    _tell(rewriter, able, chosen, sensitivity, judge, unseen, method)
+
+
+def _nothing(line: str) -> None:
+    """Nobody watches."""
 
 
 def _within(judge: _Judge, sensitivity: Mapping[int, float], bound: float) -> list[int]:
@@ -134,14 +162,16 @@ class _Judge:
         self,
         before: ir.Model,
         samples: Samples,
-        grids: Mapping[str, Grid],
         settings: Settings,
         places: Sequence[int],
         metric: Callable[[Callable[[Mapping[str, Array]], dict[str, Array]]], float] | None,
+        say: Callable[[str], None],
     ) -> None:
         self.before = before
         self.samples = samples
-        self.grids = grids
+        self.grids: Mapping[str, Grid] = {}
+        self.corrections: Mapping[str, Array] = {}
+        self.say = say
         self.settings = settings
         self.places = places
         self.trials = 0
@@ -150,6 +180,45 @@ class _Judge:
         self._right = [values_in(runnable(before), feeds, self.watched) for feeds in samples.feeds]
         self._known: dict[tuple[int, ...], tuple[float, dict[str, Difference]]] = {}
         self.full = 100.0 if self.metric is None else self._measured(runnable(before))
+
+    def choose(self, ranges: Mapping[str, Measured]) -> str:
+        """Make the grids by the method that is asked for, or that the whole comes out best with, and say which."""
+        settings = self.settings
+        methods = TRIED if settings.method == "best" else (settings.method,)
+        whole = range(len(self.places))
+        found = []
+        for method in methods:
+            self.grids = {n: grid_of(one, method, signed=settings.signed) for n, one in ranges.items()}
+            self.corrections = {}
+            if settings.correct:
+                self.say(f"int8: means of the channels ({method})")
+                self.corrections = corrected(self.before, self.places, self.grids, settings.placement, self.samples)
+            self._known = {}
+            if len(methods) > 1:
+                score, errors = self._tried(whole)
+                found.append((score, -_largest(errors), method, self.grids, self.corrections, self._known))
+        if found:
+            *_, method, self.grids, self.corrections, self._known = max(found, key=lambda one: one[:2])
+        return method
+
+    def alone(self, number: int) -> float:
+        """What one node does to what is watched, on a few feeds."""
+        self.say(f"int8: layer {number + 1} of {len(self.places)} alone")
+        self.trials += 1
+        return _largest(self._errors(self._model([number]), _FEW))
+
+    def rows(self, sensitivity: Mapping[int, float], chosen: Collection[int]) -> list[Layer]:
+        """The nodes, the most sensitive first; what the metric loses by one alone is measured for the first ones."""
+        nodes = list(self.before.graph)
+        order = sorted(sensitivity, key=lambda number: -sensitivity[number])
+        found = []
+        for rank, number in enumerate(order):
+            drop = None
+            if self.metric is not None and rank < _SCORED:
+                self.say(f"int8: the metric with layer {number + 1} alone")
+                drop = self.drop([number])
+            found.append(Layer.of(nodes[self.places[number]], sensitivity[number], drop, kept=number not in chosen))
+        return found
 
     def score(self, chosen: Collection[int]) -> float:
         """The user's metric; without one, how much of the signal is right, in per cent."""
@@ -167,15 +236,11 @@ class _Judge:
         """The largest difference of each, as a share of its largest magnitude."""
         return {name: difference.share for name, difference in self._tried(chosen)[1].items()}
 
-    def noise(self, chosen: Collection[int]) -> float:
-        """What a set of nodes does to what is watched, on a few feeds."""
-        self.trials += 1
-        return _largest(self._errors(self._model(chosen), _FEW))
-
     def _tried(self, chosen: Collection[int]) -> tuple[float, dict[str, Difference]]:
         key = tuple(sorted(chosen))
         if key not in self._known:
             self.trials += 1
+            self.say(f"int8: evaluation {self.trials}, {len(key)} of {len(self.places)} layers")
             candidate = self._model(chosen)
             errors = self._errors(candidate, len(self._right))
             score = 100.0 * (1 - _largest(errors)) if self.metric is None else self._measured(candidate)
@@ -190,6 +255,7 @@ class _Judge:
             [nodes[self.places[number]] for number in chosen],
             self.grids,
             self.settings.placement,
+            self.corrections,
         )
         Pipeline([SinkDequantize()]).run(candidate)  # as in what is delivered: the runtime loads it so
         return runnable(candidate)
@@ -226,6 +292,7 @@ def _tell(
     sensitivity: Mapping[int, float],
     judge: _Judge,
     unseen: Collection[str],
+    method: str,
 ) -> None:
     counts: dict[str, int] = {}
     for number in chosen:
@@ -250,7 +317,7 @@ def _tell(
     if judge.metric is not None:
         rewriter.note(f"the metric is {judge.score(chosen):.6g}, in float32 {judge.full:.6g}")
     rewriter.note(
-        f"{judge.trials} evaluation{'s' * (judge.trials != 1)}, ranges from {judge.samples.source}"
+        f"{judge.trials} evaluation{'s' * (judge.trials != 1)}, ranges ({method}) from {judge.samples.source}"
         + ("" if judge.samples.given else ": give calibration data for int8 that is to be used")
     )
     for line in judge.samples.notes:

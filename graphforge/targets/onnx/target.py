@@ -40,10 +40,10 @@ class OnnxOptions(ReducedOptions):
         },
         help="arithmetic of the file",
     )
-    weights: Literal["int7", "int8"] = option(
-        "int7",
-        help="weights under int8: all of their range, or half of it, which every processor multiplies without loss; "
-        "int8 is for those with VNNI",
+    weights: Literal["portable", "int8"] = option(
+        "portable",
+        help="weights under int8: all of their range, for processors with VNNI, or as much of it as every processor "
+        "multiplies without loss",
     )
 
 
@@ -106,7 +106,7 @@ class OnnxTarget:
         kernels = () if self.keep_names else (ComputeWhereKernelsAre(RUNTIME),)
         loads = () if self.keep_names else (SinkDequantize(),)
         safe = () if self.keep_names else (MoveTransposeBehindMatmul(),)
-        precise = precision_passes(options, RUNTIME, weights=getattr(options.own, "weights", "int7"))
+        precise = precision_passes(options, RUNTIME, weights=getattr(options.own, "weights", "portable"))
         return [
             *semantic_passes(options),
             *loads,
