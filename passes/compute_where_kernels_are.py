@@ -6,7 +6,9 @@ operators (Tan by Sin and Cos).  Elsewhere digits are lost: a note says so, once
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import onnx_ir as ir
@@ -14,12 +16,12 @@ import onnx_ir as ir
 from graphforge.ir import Builder, Graph, nodes_of
 from graphforge.ir.detour import Rounding, cast_to, compute_in, decides
 from graphforge.ir.dtypes import HALVES, dtype_name, holds
-from graphforge.ir.infer import schema_of
+from graphforge.ir.infer import infer_node, schema_of
 from graphforge.passes._double_forms import DOUBLE_FORMS
 from graphforge.targets.tables import Kernels, facts_of
 from graphforge.transform import Pass, Pipeline, Rewriter
 
-__all__ = ["ComputeWhereKernelsAre", "runnable"]
+__all__ = ["ComputeWhereKernelsAre", "runnable", "runnable_file"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,24 @@ def runnable(model: ir.Model, runtime: str = "onnxruntime") -> ir.Model:
     copy = model.clone()
     Pipeline([ComputeWhereKernelsAre(runtime)]).run(copy)
     return copy
+
+
+def runnable_file(file: Path, runtime: str = "onnxruntime") -> Path | ir.Model:
+    """The file, or a copy of its model that the runtime can run where that has no kernels for all of it.
+
+    A file that was made for another runtime may have halves that this one lacks.
+    """
+    written = ir.load(file)
+    if not any(value.dtype in HALVES for node in nodes_of(written.graph) for value in _typed(node)):
+        return file
+    for node in nodes_of(written.graph):
+        infer_node(node, written.opset_imports.get("", 0))
+    model = runnable(written, runtime)
+    return file if model is written else model
+
+
+def _typed(node: ir.Node) -> Iterator[ir.Value]:
+    yield from (value for value in (*node.inputs, *node.outputs) if value is not None)
 
 
 def _detour(node: ir.Node, kernels: Kernels, opset: int) -> tuple[ir.DataType, ir.DataType] | None:

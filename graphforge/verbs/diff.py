@@ -199,9 +199,11 @@ def _runner_of(file: Path) -> Any:
     """How to run it; operators of the user's own by their libraries."""
     from graphforge.runners.custom_ops import runner_for
     from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+    from graphforge.verify.running import runner_of_file
 
     runner = runner_for(file)
-    return runner if isinstance(runner, OnnxRuntimeRunner) else OnnxRuntimeRunner(file)
+    configure = runner.configure if isinstance(runner, OnnxRuntimeRunner) else None
+    return runner_of_file(file, configure=configure)
 
 
 def manifest_beside(file: Path) -> dict[str, Any]:

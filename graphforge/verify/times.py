@@ -30,7 +30,7 @@ def node_seconds(
         warmup: runs before.
         threads: threads within an operator; None takes every usable CPU.
     """
-    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+    from graphforge.verify.running import runner_of_file
 
     with tempfile.TemporaryDirectory(prefix="graphforge-profile-") as folder:
 
@@ -38,7 +38,7 @@ def node_seconds(
             options.enable_profiling = True  # type: ignore[attr-defined]
             options.profile_file_prefix = str(Path(folder) / "profile")  # type: ignore[attr-defined]
 
-        with OnnxRuntimeRunner(path, configure=configure, threads=threads) as runner:
+        with runner_of_file(path, configure=configure, threads=threads) as runner:
             for _ in range(warmup + runs):
                 runner.run(feeds)
             events = json.loads(Path(runner.session.end_profiling()).read_text(encoding="utf-8"))

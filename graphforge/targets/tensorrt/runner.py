@@ -88,14 +88,11 @@ def onnx_of_plan(onnx_file: Path) -> OnnxRuntimeRunner:
 
     Where it has no kernels for halves that TensorRT has, a copy runs, with casts around those nodes.
     """
-    import onnx_ir as ir
-
-    from graphforge.passes.compute_where_kernels_are import runnable
+    from graphforge.passes.compute_where_kernels_are import runnable_file
     from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 
-    written = ir.load(onnx_file)
-    model = runnable(written)
-    if model is written:
+    model = runnable_file(onnx_file)
+    if model == onnx_file:
         return OnnxRuntimeRunner(onnx_file, name="ONNX Runtime on the plan's model.onnx")
     return OnnxRuntimeRunner(model, name="ONNX Runtime on a copy of the plan's model.onnx, halves cast")
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 
+import graphforge
 from graphforge.cli.main import run
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import Origin
@@ -271,6 +274,29 @@ def test_the_optimum_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
             emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, optimum=optimum)
     with pytest.raises(GraphForgeError, match="size 'few' of dim 'batch' cannot be read"):
         emit(conv_net(OPSET, batch="batch"), tmp_path, shapes, optimum="batch=few")
+
+
+def test_a_plan_in_bfloat16_has_no_casts_and_its_file_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    """ONNX Runtime has no such Conv: what checks, times and compares the file runs a copy with casts."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.SiLU(), torch.nn.ConvTranspose2d(8, 2, 3)).eval()
+    inputs = (torch.randn(1, 3, 8, 8),)
+    bundle = graphforge.compile(
+        net,
+        inputs,
+        target="tensorrt",
+        precision="bf16",
+        target_options={"flavour": "tensorrt_rtx", "compute_capabilities": "SM86"},
+        output=tmp_path / "plan",
+    )
+    assert bundle.manifest["verification"]["passed"] is True
+    assert "a copy of the plan's model.onnx" in bundle.manifest["verification"]["artifact"]
+    nodes = onnx.load(tmp_path / "plan/model.onnx").graph.node
+    # in, out, and around the transposed convolution (its weight too), of which TensorRT has none in bfloat16
+    assert [node.op_type for node in nodes].count("Cast") == 5
+    assert list(bundle.manifest["artifact"]["matrix_work"]) == ["BF16", "FLOAT"]
+    assert graphforge.profile(bundle, runs=1, warmup=0, threads=1).rows[0].name == "onnxruntime"
+    assert graphforge.diff(net, bundle, inputs).agrees
 
 
 def test_several_profiles_in_one_plan(tmp_path: Path) -> None:
