@@ -125,12 +125,14 @@ def _travel(node: Node, rewriter: Rewriter) -> None:
     if isinstance(edits, str):
         rewriter.declined(edits, node)
         return
+    rewriter.rule_starts("TravellingFactor", [node])  # one rewrite: in its middle the factor is there twice
     for edit in edits:
         edit()
     scaled = node.inputs[position]  # a new value where the weight's own node was rebuilt
     assert scaled is not None
     rewriter.forget_fresh()
     rewriter.replace(node, scaled)
+    rewriter.rule_ends(True)
 
 
 def _scalar_factor(node: Node) -> tuple[int, float | None]:

@@ -82,7 +82,7 @@ def measured(name: str, *, spoiled: bool, memory: int) -> str:
         tape, twin = reference_values(prepared, read_manifest(bundle.path), feeds, memory // 3)
         taped = time.process_time() - start
         artifact = Artifact(OnnxRuntimeRunner(bundle.path / "model.onnx"))
-        report = diagnose(tape, artifact, feeds, memory=memory // 4, twin=twin)
+        report = diagnose(tape, artifact, feeds, memory=memory // 3, twin=twin)
         spent = time.process_time() - start
         spilled = tape.values.spilled
         tape.close()

@@ -32,7 +32,7 @@ import onnx
 import onnx_ir as ir
 
 import graphforge
-from graphforge.diagnosis import MEMORY, Artifact, Diagnosis, diagnose
+from graphforge.diagnosis import MEMORY, Artifact, Diagnosis, diagnose, tape_of_file
 from graphforge.errors import GraphForgeError
 from graphforge.ir.origin import Origin, origins_of
 from graphforge.onnx_io.origins import read_origins
@@ -78,7 +78,12 @@ CONTROLS = (
     "ONNX Runtime's optimizer",
     "stock",
     "stock, onnxsim",
+    # the other way round: that file is the reference, and ours is held against it
+    "stock as the reference",
+    "stock, onnxsim as the reference",
+    "onnxslim as the reference",
 )
+_REVERSED = " as the reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +135,19 @@ def judged(name: str, *, faults: int, seed: int = 0, controls: Sequence[str] = C
             padding = manifest["padding"] if "num_dets" in artifact.outputs else ()  # others write ragged outputs
             return diagnose(tape, artifact, feeds, padding=padding, twin=twin)
 
+        def asked_in_reverse(file: onnx.ModelProto) -> Diagnosis:
+            other = tape_of_file(Artifact(OnnxRuntimeRunner(file, threads=1)), feeds, memory=MEMORY)
+            ours = Artifact(OnnxRuntimeRunner(proto, threads=1))
+            try:
+                return diagnose(other, ours, feeds, padding=manifest["padding"])
+            finally:
+                other.close()
+
         for control in controls:
-            changed = controlled(control, proto, Path(place), module, inputs)
+            changed = controlled(control.removesuffix(_REVERSED), proto, Path(place), module, inputs)
             if changed is not None:
-                yield _judged_control(name, control, changed, asked)
+                how = asked_in_reverse if control.endswith(_REVERSED) else asked
+                yield _judged_control(name, control, changed, how)
         sets = [feeds]
         before = _run(proto, sets)
         tried = 0

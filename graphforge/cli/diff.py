@@ -12,7 +12,9 @@ __all__ = ["command"]
 
 @click.command("diff")
 @model_options
-@click.option("--against", required=True, metavar="BUNDLE|FILE.onnx", help="What was compiled.")
+@click.option(
+    "--against", required=True, metavar="BUNDLE|FILE.onnx|MODEL", help="What was compiled, or another PyTorch model."
+)
 @click.option(
     "--layers",
     default="modules",
@@ -31,10 +33,13 @@ def command(request: ModelRequest, against: str, layers: str, memory: str | None
     file.  A node that departs is run alone on the model's own values: what departs then is wrong here, what agrees was
     only handed on.  Ends with exit code 1 when an output differs or could not be compared.
 
+    A bundle runs in its own runtime where this machine has it: OpenVINO hands out every value, TensorRT its outputs.
+
     \b
     Examples:
       graphforge diff net.py:build --input 'x:1x3x64x64' --against out/net
       graphforge diff net.py:build --input-file photo.jpg --against edited.onnx --layers 'head.*' --json
+      graphforge diff net.py:build --against net.py:rewritten
     """
     from graphforge.verbs.diff import diff
 

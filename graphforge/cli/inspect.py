@@ -6,8 +6,6 @@ import click
 
 from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
-from graphforge.errors import UsageError
-from graphforge.spec import ShapeSpec
 
 __all__ = ["command"]
 
@@ -59,8 +57,6 @@ def command(
     """
     from graphforge.verbs.inspect import inspect, inspect_plan
 
-    if depth is not None and not summary:
-        raise UsageError("--depth is about modules", "add --summary")
     if request.model.endswith(".plan"):
         plan = inspect_plan(request.model)
         if as_json:
@@ -74,19 +70,17 @@ def command(
             **request.model_and_inputs(needed=False),
             level=level,
             node=node,
+            summary=summary,
+            depth=depth,
             target=target,
             opset=opset,
             capture=capture,
             progress=begin,
         )
-    if summary:
-        costs = found.costs(depth=depth, sizes=_sizes(request))
-        if as_json:
-            print_json(costs.to_dict())
-        else:
-            costs.render(stdout())
-    elif as_json:
+    if as_json:
         print_json(found.to_dict())
+    elif summary:
+        found.render(stdout())
     elif full and node is None:
         click.echo(found.text())
     else:
@@ -94,10 +88,3 @@ def command(
         colour = console.is_terminal and not console.no_color
         for line in found.lines(coloured=colour, width=console.width if console.is_terminal else None):
             click.echo(line, color=colour)
-
-
-def _sizes(request: ModelRequest) -> dict[str, int]:
-    """What the example makes of named dims."""
-    names = [spec.name for spec in request.inputs]
-    dims = {name: axes for name, axes in request.dynamic.items() if name in names}
-    return dict(ShapeSpec(request.inputs).with_dynamic(dims).example_sizes())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +18,15 @@ from graphforge.ir.origin import Origin, origins_of
 from graphforge.onnx_io.origins import read_origins
 from graphforge.runners.arrays import Array, dtype_name
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.runners.runner import Runner
 
 __all__ = ["Alone", "Artifact", "ArtifactNode"]
 
 # External tensors of at most this many bytes are taken into the model that is run.
 _SMALL_TENSOR = 1 << 12
+# Tensors of at least so many bytes are handed to each session as they lie in memory, and not written into its model.
+_LARGE_TENSOR = 1 << 16
+_HELD_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +86,22 @@ class Artifact:
     """The main graph of an ONNX file.
 
     Args:
-        source: how to run it: its model, threads and configuration.
+        source: how to run it in ONNX Runtime: its model, threads and configuration.
+        graph_runner: what runs a graph, weights in it, in another runtime; None takes ONNX Runtime.
 
     Raises:
         GraphForgeError: it is not an ONNX file, or its external data cannot be read.
     """
 
-    def __init__(self, source: OnnxRuntimeRunner) -> None:
+    def __init__(self, source: OnnxRuntimeRunner, graph_runner: Callable[[bytes], Runner] | None = None) -> None:
         self.source = source
+        self.graph_runner = graph_runner
         self.proto, self.folder = _proto_of(source)
+        self._held: dict[str, tuple[Array, Any]] = {}
+        if graph_runner is not None and self.folder is not None:
+            onnx.load_external_data_for_model(self.proto, str(self.folder))
+        elif not isinstance(source.model, onnx.ModelProto):  # that one is the caller's
+            self._held = _taken_out(self.proto)
         self.constants = {tensor.name for tensor in self.proto.graph.initializer}
         self.constants |= {tensor.values.name for tensor in self.proto.graph.sparse_initializer}
         self.inputs = tuple(one.name for one in self.proto.graph.input if one.name not in self.constants)
@@ -133,29 +145,40 @@ class Artifact:
 
     def constant(self, name: str) -> Array | None:
         """The elements of an initializer; None where there is none of that name."""
-        for tensor in self.proto.graph.initializer:
-            if tensor.name == name:
-                found: Array = onnx.numpy_helper.to_array(tensor, str(self.folder or ""))
-                return found
-        return None
+        found = (self.elements_of(tensor) for tensor in self.proto.graph.initializer if tensor.name == name)
+        return next(found, None)
 
     def arrays(self) -> dict[str, Array]:
         """All initializers by name."""
-        folder = str(self.folder or "")
-        return {tensor.name: onnx.numpy_helper.to_array(tensor, folder) for tensor in self.proto.graph.initializer}
+        return {tensor.name: self.elements_of(tensor) for tensor in self.proto.graph.initializer}
+
+    def elements_of(self, tensor: onnx.TensorProto) -> Array:
+        """The elements of one of the initializers."""
+        if tensor.name in self._held:
+            return self._held[tensor.name][0]
+        found: Array = onnx.numpy_helper.to_array(tensor, str(self.folder or ""))
+        return found
 
     def feeds(self, given: Mapping[str, Array]) -> dict[str, Array]:
         """The given inputs under the file's names: by name, or by position where the names are others.
 
         Raises:
-            GraphForgeError: there are fewer than the file takes.
+            GraphForgeError: there are fewer than the file takes, or one has another size or element type.
         """
-        if set(self.inputs) <= set(given):
-            return {name: given[name] for name in self.inputs}
+        by_name = set(self.inputs) <= set(given)
+        other = (
+            f"the file takes {', '.join(self.inputs)}, the model {', '.join(given)}: was it compiled from this model?"
+        )
         if len(given) < len(self.inputs):
-            theirs, mine = ", ".join(self.inputs), ", ".join(given)
-            raise GraphForgeError(f"the file takes {theirs}, the model {mine}: was it compiled from this model?")
-        return dict(zip(self.inputs, given.values(), strict=False))
+            raise GraphForgeError(other)
+        placed = given if by_name else dict(zip(self.inputs, given.values(), strict=False))
+        mine = {name: placed[name] for name in self.inputs}
+        for value in self.proto.graph.input:
+            misfit = _misfit(value, mine[value.name]) if value.name in mine else ""
+            if misfit:
+                way_out = "give inputs of the file's size, or compile the model for a range of sizes"
+                raise GraphForgeError(misfit, way_out if by_name else other)
+        return mine
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +195,35 @@ class Artifact:
         Raises:
             GraphForgeError: ONNX Runtime does not run it.
         """
-        replaced = replaced or {}
+        found, model = self._handing_out(wanted, feeds, replaced or {})
+        if not model.graph.output:
+            return found
+        with closing(self._runner(model)) as session:
+            return {**found, **session.run({**feeds, **(replaced or {})})}
+
+    def each(self, wanted: Collection[str], feeds: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+        """The wanted values of one run, one by one, so that they are held once only; what is not a tensor is left out.
+
+        Args:
+            wanted: names of values.
+            feeds: inputs under the file's names.
+
+        Raises:
+            GraphForgeError: ONNX Runtime does not run it.
+        """
+        found, model = self._handing_out(wanted, feeds, {})
+        yield from found.items()
+        if model.graph.output:
+            with closing(self._runner(model)) as session:
+                if isinstance(session, OnnxRuntimeRunner):
+                    yield from session.run_each(feeds)
+                else:
+                    yield from session.run(feeds).items()
+
+    def _handing_out(
+        self, wanted: Collection[str], feeds: Mapping[str, Array], replaced: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], onnx.ModelProto]:
+        """What needs no run, and the model whose outputs are the rest."""
         model = onnx.ModelProto()
         model.CopyFrom(self.proto)
         del model.graph.output[:]
@@ -187,11 +238,7 @@ class Artifact:
             typed[name] if name in typed else onnx.ValueInfoProto(name=name) for name in names if name not in replaced
         )
         found = {name: replaced[name] for name in names if name in replaced}
-        found |= {name: feeds[name] for name in wanted if name in feeds}
-        if not model.graph.output:
-            return found
-        with self._runner(model) as session:
-            return {**found, **session.run({**feeds, **replaced})}
+        return found | {name: feeds[name] for name in wanted if name in feeds}, model
 
     def run_each(self, parts: Sequence[Alone], feeds: Mapping[str, Array]) -> list[dict[str, Array] | None]:
         """As ``run_alone``, with None for a part that does not even run on what it is given."""
@@ -243,14 +290,22 @@ class Artifact:
         model = onnx.ModelProto(ir_version=self.proto.ir_version, graph=graph)
         model.opset_import.extend(self.proto.opset_import)
         model.functions.extend(self.proto.functions)
-        with self._runner(model) as session:
+        with closing(self._runner(model)) as session:
             found = session.run(given)
         return [{name: found[full] for name, full in names.items()} for names in wanted]
 
-    def _runner(self, model: onnx.ModelProto) -> OnnxRuntimeRunner:
+    def _runner(self, model: onnx.ModelProto) -> Runner:
+        if self.graph_runner is not None:
+            return self.graph_runner(model.SerializeToString())
+        held = {one.name: self._held[one.name][1] for one in model.graph.initializer if one.name in self._held}
+
         def configure(options: Any) -> None:
             if self.source.configure is not None:
                 self.source.configure(options)
+            # One run and no other: an arena would take memory in steps that double.
+            options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+            if held:
+                options.add_external_initializers(list(held), list(held.values()))
             if self.folder is not None:
                 key = "session.model_external_initializers_file_folder_path"
                 options.add_session_config_entry(key, str(self.folder))
@@ -281,6 +336,22 @@ class Artifact:
                 elif name in self.producer:
                     waiting.append(self.producer[name])
         return tuple(sorted(nodes)), read
+
+
+def _misfit(value: onnx.ValueInfoProto, array: Array) -> str:
+    """How an input has another size or element type than the file's, "" where it has not."""
+    kind = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
+        return ""
+    expected = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else ""
+    if expected and expected not in (dtype_name(array), "object"):
+        return f"input {value.name!r}: the file takes {expected}, and {dtype_name(array)} is given"
+    dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim]
+    fixed = [(dim, size) for dim, size in zip(dims, array.shape, strict=False) if isinstance(dim, int)]
+    if len(dims) == array.ndim and all(dim == size for dim, size in fixed):
+        return ""
+    taken, given = ("x".join(map(str, sizes)) or "a single number" for sizes in (dims, array.shape))
+    return f"input {value.name!r}: the file takes {taken}, and {given} is given"
 
 
 def _declared(name: str, array: Array) -> onnx.ValueInfoProto:
@@ -347,6 +418,29 @@ def _proto_of(runner: OnnxRuntimeRunner) -> tuple[onnx.ModelProto, Path | None]:
     if isinstance(model, onnx.ModelProto):
         return model, None
     return ir.to_proto(model), None
+
+
+def _taken_out(proto: onnx.ModelProto) -> dict[str, tuple[Array, Any]]:
+    """Large tensors with their data in the model: their elements, and these as the runtime takes them.
+
+    Written into each model that is run they would be copied three times over.  One that nothing reads stays: the
+    runtime drops it, and then refuses to be given it.
+    """
+    from onnxruntime import OrtValue
+
+    read = {name for node in proto.graph.node for name in _read_by(node)}
+    handed_out = {value.name for value in [*proto.graph.output, *proto.graph.input]}
+    held: dict[str, tuple[Array, Any]] = {}
+    for tensor in proto.graph.initializer:
+        large = len(tensor.raw_data) >= _LARGE_TENSOR and tensor.data_type in _HELD_TYPES
+        if not large or tensor.name not in read or tensor.name in handed_out:
+            continue
+        array = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor))
+        held[tensor.name] = array, OrtValue.ortvalue_from_numpy(array)
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="handed over in memory")
+    return held
 
 
 def _load_small_tensors(proto: onnx.ModelProto, folder: Path) -> None:

@@ -17,6 +17,7 @@ from graphforge.diagnosis.narrowing import Narrowed, narrowed
 from graphforge.diagnosis.outputs import Outputs
 from graphforge.diagnosis.precision import LayerPrecision, Quality, layers_of, quality, reduced_to
 from graphforge.diagnosis.report import Cause, Diagnosis, Row
+from graphforge.diagnosis.store import give_back
 from graphforge.diagnosis.structure import places_by_structure
 from graphforge.diagnosis.tape import Entry, Key, Tape
 from graphforge.diagnosis.weights import Weights, weights_of
@@ -71,11 +72,13 @@ class _Search:
     tolerances: Tolerances
     memory: int
     twin: Callable[[], Artifact | None] | None
+    own: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None
     level: str = ""
     matches: dict[str, Match] = field(default_factory=dict)
     qualities: dict[str, Quality] = field(default_factory=dict)
     handed_on: dict[str, str] = field(default_factory=dict)
     compared: tuple[OutputComparison, ...] = ()
+    measured: tuple[Quality | None, ...] = ()
     looked_at: bool = False
     notes: list[str] = field(default_factory=list)
     watch: Callable[[str, Array, Array], None] | None = None
@@ -97,11 +100,7 @@ class _Search:
             )
         found_outputs: dict[str, Array] = {}
         for piece in self._pieces(dict.fromkeys([*wanted, *self.artifact.outputs]), claims):
-            values = self.artifact.run(piece, self.feeds)
-            for name in piece:
-                array = values.get(name)
-                if array is None or not isinstance(array, np.ndarray):
-                    continue
+            for name, array in self.artifact.each(piece, self.feeds):
                 if name in self.artifact.outputs:
                     found_outputs[name] = array
                 if name in self.handed_on:
@@ -115,9 +114,14 @@ class _Search:
                     self._measure(match, array)
                     if self.watch is not None:
                         self.watch(name, self.tape.values[match.key], array)
+            give_back()
         self._see_each_once()
-        plain = self.artifact.run(self.artifact.outputs, self.feeds)
+        if self.own is None:
+            plain: Mapping[str, Array] = self.artifact.run(self.artifact.outputs, self.feeds)
+        else:
+            plain = self.own(self.feeds)
         self.compared = tuple(self.outputs.compare(plain))
+        self.measured = tuple(self.outputs.measure(plain))
         self.looked_at = self.outputs.agree(found_outputs)
         if self.level:
             self.notes += _lost_by_fusions(self.outputs, plain, found_outputs)
@@ -412,6 +416,7 @@ def diagnose(
     full: Callable[[], Artifact | None] | None = None,
     layers: str = "modules",
     weights: Weights | None = None,
+    own: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None,
     notes: Sequence[str] = (),
     watch: Callable[[str, Array, Array], None] | None = None,
 ) -> Diagnosis:
@@ -428,6 +433,7 @@ def diagnose(
         full: compiles the model anew in full precision, for a file in fewer digits.
         layers: what is printed of the rows.
         weights: what differs among the weights.
+        own: runs what the file became, where that is what is asked about: the outputs are then its outputs.
         notes: what limits the answer.
         watch: called with the name of each value of the file, the reference's array for it and its own.
 
@@ -441,7 +447,7 @@ def diagnose(
     outputs = Outputs(tape.outputs, padding, given)
     told = [*tape.notes, *notes, *given.loosened]
     seen = artifact.feeds(feeds)
-    search = _Search(tape, artifact, seen, outputs, given, memory, twin, level, notes=told, watch=watch)
+    search = _Search(tape, artifact, seen, outputs, given, memory, twin, own, level, notes=told, watch=watch)
     try:
         search.compare_all()
     except GraphForgeError as error:
@@ -492,6 +498,7 @@ def diagnose(
         weights.are_others and not agrees,
         level,
         precision,
+        search.measured,
         layers,
     )
 
@@ -543,6 +550,8 @@ def _lost_by_fusions(outputs: Outputs, plain: Mapping[str, Array], looked_at: Ma
 
 
 def _without_a_cause(search: _Search) -> str:
+    if search.differs_by_fusions and search.own is not None:
+        return "every value agrees where values can be looked at: what differs is the runtime's own arithmetic"
     if search.differs_by_fusions:
         return "the outputs agree when every value is handed out: what differs comes from nodes that the runtime fuses"
     departing = [one for one in search.matches.values() if not one.equal]

@@ -37,12 +37,9 @@ def tape_of_file(
     found: dict[Key, Array] = {}
     outputs = file.run(file.outputs, given)  # as the file runs, with whatever the runtime fuses
     for piece in _pieces(file, memory):
-        values = file.run(piece, given)
-        for name in piece:
-            array = values.get(name)
-            if isinstance(array, np.ndarray):
-                store.put(keys[name], array)
-                found[keys[name]] = store[keys[name]]
+        for name, array in file.each(piece, given):
+            store.put(keys[name], array)
+            found[keys[name]] = store[keys[name]]
     entries: dict[Key, Entry] = {}
     by_name: dict[str, list[Key]] = {}
     for node in file.nodes:

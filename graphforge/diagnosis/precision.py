@@ -42,6 +42,10 @@ class Quality:
         max_abs: largest difference.
         max_rel: as a share of the largest magnitude.
         ulp: largest difference in units in the last place of the reference's own format.
+        top1: share of the rows (along the last axis) whose largest element stands at the same place; None where rows
+            are shorter than three.
+        top5: share of the reference's five largest elements of each row that are among the five largest; None where
+            rows are no longer than five.
     """
 
     snr: float
@@ -49,10 +53,15 @@ class Quality:
     max_abs: float
     max_rel: float
     ulp: float
+    top1: float | None = None
+    top5: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
-        return {name: _plain(getattr(self, name)) for name in ("snr", "cosine", "max_abs", "max_rel", "ulp")}
+        return {name: _plain(getattr(self, name)) for name in ("snr", "cosine", "max_abs", "max_rel", "ulp")} | {
+            "top1": self.top1,
+            "top5": self.top5,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +129,8 @@ def reduced_to(artifact: Artifact, tape: Tape) -> str:
     return "float16" if 10 in elements | casts else "bfloat16" if 16 in elements | casts else ""
 
 
-def quality(reference: Array, found: Array) -> Quality:
-    """The measures, over the elements that are finite on both sides."""
+def quality(reference: Array, found: Array, *, tops: bool = False) -> Quality:
+    """The measures, over the elements that are finite on both sides; ``tops`` adds ``top1`` and ``top5``."""
     r, a = (array.astype(np.float64).reshape(-1) for array in (reference, found))
     finite = np.isfinite(r) & np.isfinite(a)
     broken = bool((np.isfinite(r) & ~np.isfinite(a)).any())
@@ -140,7 +149,24 @@ def quality(reference: Array, found: Array) -> Quality:
         max_abs=worst,
         max_rel=worst / largest if largest else 0.0 if worst == 0 else math.inf,
         ulp=math.inf if broken else float((np.abs(error) / scale).max(initial=0.0)),
+        top1=_top(reference, found, 1) if tops else None,
+        top5=_top(reference, found, 5) if tops else None,
     )
+
+
+def _top(reference: Array, found: Array, count: int) -> float | None:
+    """The share of the largest elements of each row that both have."""
+    length = reference.shape[-1] if reference.ndim else 0
+    if length <= max(count, 2) or not reference.size or reference.shape != found.shape:
+        return None
+    if count == 1:  # several may be the largest
+        rows = reference.reshape(-1, length).astype(np.float64)
+        chosen = found.reshape(-1, length).astype(np.float64).argmax(axis=1)
+        return float((np.take_along_axis(rows, chosen[:, None], 1)[:, 0] == rows.max(axis=1)).mean())
+    best = [
+        np.argpartition(-one.reshape(-1, length).astype(np.float64), count)[:, :count] for one in (reference, found)
+    ]
+    return float((best[0][:, :, None] == best[1][:, None, :]).any(axis=2).mean())
 
 
 def layers_of(

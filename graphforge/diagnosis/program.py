@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
 import re
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree
 
-from graphforge.diagnosis.store import Store
+from graphforge.diagnosis.store import Store, give_back
 from graphforge.diagnosis.tape import Entry, Key, ModuleCall, Tape
 from graphforge.errors import GraphForgeError
 from graphforge.frontend.aliasing import is_mutation
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from graphforge.frontend.captured import Captured
     from graphforge.runners.eager import EagerRunner
 
-__all__ = ["tape_of_program"]
+__all__ = ["counterparts", "tape_of_program"]
 
 
 def tape_of_program(captured: Captured, reference: EagerRunner, feeds: Mapping[str, Array], *, memory: int) -> Tape:
@@ -46,8 +47,34 @@ def tape_of_program(captured: Captured, reference: EagerRunner, feeds: Mapping[s
         raise
     except Exception as error:  # an operator of the model's, of any kind
         raise user_error("the captured program does not run on these inputs", error) from error
+    give_back()
     inputs = {name: node for node, name in captured.input_names.items()}
     return Tape(reference.name, recorder.entries, recorder.store, recorder.by_name, outputs, inputs)
+
+
+def counterparts(program: Captured, reference: Captured) -> dict[str, str]:
+    """Names of a program's values -> those of the values of another that stand at the same place.
+
+    The same operator in the same call of a module of the same path, in the same order: what one of the two has and the
+    other has not is passed over.  One operator in the place of another, in the same call, stands for that.
+    """
+    mine, theirs = _places(program), _places(reference)
+    matcher = difflib.SequenceMatcher(None, [place for _, place in mine], [place for _, place in theirs], False)
+    found = {}
+    for kind, start, end, first, last in matcher.get_opcodes():
+        for (name, place), (other, there) in zip(mine[start:end], theirs[first:last], strict=False):
+            if kind == "equal" or (kind == "replace" and end - start == last - first and place[:2] == there[:2]):
+                found[name] = other
+    return found
+
+
+def _places(program: Captured) -> list[tuple[str, tuple[str, int, str]]]:
+    found = []
+    for node in program.graph_module.graph.nodes:
+        if node.op == "call_function" and node.target is not operator.getitem:
+            call = next(iter(_calls_of(node)[-1:]), ModuleCall("", ""))
+            found.append((node.name, (call.path, call.call, str(node.target))))
+    return found
 
 
 class _Recorder(torch.fx.Interpreter):

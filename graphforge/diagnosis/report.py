@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from graphforge.diagnosis.precision import LayerPrecision
+from graphforge.diagnosis.precision import LayerPrecision, Quality
 from graphforge.diagnosis.tape import Entry, ModuleCall
 from graphforge.shown import Shown, short_source
 from graphforge.verify.compare import OutputComparison
@@ -131,6 +132,7 @@ class Diagnosis(Shown):
         has_other_weights: most weights differ, so that no place is wrong by itself.
         level: what the file computes in, ``float16``, ``bfloat16`` or ``int8``, where the reference does not.
         precision: what each layer loses by that.
+        measured: how close each of ``outputs`` is in other measures; None where it is not of floats, or of other shape.
         layers: what is printed of the rows: ``modules``, ``all`` or a pattern of module paths.
     """
 
@@ -144,6 +146,7 @@ class Diagnosis(Shown):
     has_other_weights: bool = False
     level: str = ""
     precision: tuple[LayerPrecision, ...] = ()
+    measured: tuple[Quality | None, ...] = ()
     layers: str = field(default="modules", compare=False)
 
     @property
@@ -212,7 +215,10 @@ class Diagnosis(Shown):
             "verdict": self.verdict,
             "first_departure": None if first is None else first.to_dict(),
             "causes": [cause.to_dict() for cause in self.causes],
-            "outputs": [one.to_dict() for one in self.outputs],
+            "outputs": [
+                {**one.to_dict(), "measured": None if measured is None else measured.to_dict()}
+                for one, measured in itertools.zip_longest(self.outputs, self.measured)
+            ],
             "not_compared": list(self.not_compared),
             "weights": list(self.weights),
             "values": [row.to_dict() for row in self.rows],
@@ -269,6 +275,7 @@ class Diagnosis(Shown):
         if hidden:
             they = "value is" if hidden == 1 else "values are"
             say(f"{hidden} {they} computed together with later ones, and not shown")
+        self._render_outputs(console)
         for line in self.weights:
             say(line)
         for one in self.outputs:
@@ -282,6 +289,29 @@ class Diagnosis(Shown):
             self._render_cause(cause, say)
         if self.agrees or not self.causes:
             say(self.summary())
+
+    def _render_outputs(self, console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title="outputs", title_justify="left")
+        for name in ("output", "SNR, dB", "cosine", "max abs", "max rel", "ulp", "top 1", "top 5"):
+            table.add_column(name, justify="left" if name == "output" else "right", overflow="fold")
+        for one, measured in zip(self.outputs, self.measured, strict=False):
+            if measured is None:
+                continue
+            table.add_row(
+                escape(one.name),
+                _decibels(measured.snr),
+                f"{measured.cosine:.7f}",
+                f"{measured.max_abs:.3g}",
+                f"{measured.max_rel:.2g}",
+                f"{measured.ulp:.3g}",
+                "-" if measured.top1 is None else f"{measured.top1:.1%}",
+                "-" if measured.top5 is None else f"{measured.top5:.1%}",
+            )
+        if table.row_count:
+            console.print(table)
 
     def _render_precision(self, console: Console) -> None:
         from rich.markup import escape

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import tempfile
 from collections.abc import Hashable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from graphforge.runners.arrays import Array
 
-__all__ = ["Store"]
+__all__ = ["Store", "give_back"]
 
 K = TypeVar("K", bound=Hashable)
 # Smaller arrays are not worth a file.
@@ -82,3 +84,9 @@ class Store(Generic[K]):
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+
+def give_back() -> None:
+    """Hand memory that was let go of back to the system; the C library keeps blocks of up to 32 MB for later."""
+    with suppress(OSError, AttributeError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)

@@ -15,6 +15,7 @@ __all__ = ["Weights", "weights_of"]
 
 # A single number is a bound or a factor.
 _SMALL = 2
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 # What a fold into a weight may round.
 _ROUNDING = 1e-5
 # Above this share another model is meant, not a fault in a place.
@@ -54,9 +55,9 @@ def weights_of(artifact: Artifact, reference: Mapping[str, Array]) -> Weights:
             continue
         if int(np.prod(tensor.dims, dtype=np.int64)) < _SMALL:
             continue
-        mine: Array = onnx.numpy_helper.to_array(tensor, str(artifact.folder or ""))
-        if mine.dtype.kind not in "f":
+        if tensor.data_type not in _FLOATS:
             continue
+        mine = artifact.elements_of(tensor)
         theirs = reference.get(tensor.name)
         if theirs is None:
             theirs = reference[tensor.name.removesuffix("_transposed")].T

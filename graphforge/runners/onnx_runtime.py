@@ -91,14 +91,7 @@ class OnnxRuntimeRunner:
         Raises:
             GraphForgeError: an input is missing, or the runtime failed; names the node and where it came from.
         """
-        missing = [name for name in self.input_names if name not in feeds]
-        if missing:
-            raise GraphForgeError(
-                f"{self.name}: no data for input {', '.join(missing)}",
-                f"the data given is for: {', '.join(feeds) or 'nothing'}",
-            )
-        mine = {name: feeds[name] for name in self.input_names}
-        entering("onnxruntime", f"run {'a model' if self.path is None else self.path.name}", self.path)
+        mine = self._mine(feeds)
         try:
             if self._has_types_without_numpy:
                 return self._run_by_values(mine)
@@ -109,6 +102,26 @@ class OnnxRuntimeRunner:
         if strange:
             raise GraphForgeError(f"{self.name}: output {strange[0]} is not a tensor; only tensors can be compared")
         return outputs
+
+    def run_each(self, feeds: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+        """As ``run``, one output after the other, so that they are held once only; what is not a tensor is left out.
+
+        Raises:
+            GraphForgeError: as ``run``.
+        """
+        if any("string" in value.type for value in [*self.session.get_inputs(), *self.session.get_outputs()]):
+            yield from self.run(feeds).items()
+            return
+        mine = self._mine(feeds)
+        try:
+            found = self._values(mine)
+        except Exception as error:  # as in run
+            raise self._failure("failed to run", error) from error
+        found.reverse()
+        for name in self.output_names:
+            value = found.pop()
+            if value.is_tensor():
+                yield name, _array_of_ort_value(value)
 
     def close(self) -> None:
         """End the session and remove temporary files."""
@@ -122,6 +135,21 @@ class OnnxRuntimeRunner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _mine(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """What the file has an input for.
+
+        Raises:
+            GraphForgeError: an input is missing.
+        """
+        missing = [name for name in self.input_names if name not in feeds]
+        if missing:
+            raise GraphForgeError(
+                f"{self.name}: no data for input {', '.join(missing)}",
+                f"the data given is for: {', '.join(feeds) or 'nothing'}",
+            )
+        entering("onnxruntime", f"run {'a model' if self.path is None else self.path.name}", self.path)
+        return {name: feeds[name] for name in self.input_names}
 
     def _run_by_polygraphy(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
         from polygraphy.backend.onnxrt import OnnxrtRunner
@@ -155,6 +183,10 @@ class OnnxRuntimeRunner:
         return any(value.type in _WITHOUT_NUMPY for value in values)
 
     def _run_by_values(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        found = self._values(feeds)
+        return {name: _array_of_ort_value(value) for name, value in zip(self.output_names, found, strict=True)}
+
+    def _values(self, feeds: Mapping[str, Array]) -> list[Any]:
         """numpy has no bfloat16 and float8: bytes go in and out through OrtValues, as ml_dtypes arrays on our side."""
         import onnxruntime
 
@@ -168,8 +200,7 @@ class OnnxRuntimeRunner:
             else:
                 value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
             values[info.name] = value
-        found = self.session.run_with_ort_values(None, values)
-        return {name: _array_of_ort_value(value) for name, value in zip(self.output_names, found, strict=True)}
+        return list(self.session.run_with_ort_values(None, values))
 
     def _failure(self, what: str, error: Exception) -> GraphForgeError:
         text = " ".join(str(error).split())

@@ -14,9 +14,12 @@ from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.prepare import ModelLike, Prepared, example_feeds, load, prepare, reference_runner, to_canonical, to_ir
 from graphforge.runners.recorded import locate_artifact, read_manifest
+from graphforge.shown import short_source
+from graphforge.verbs.other_model import model_among, other_model
+from graphforge.verbs.own_runtime import OwnRuntime, own_runtime_of
 
 if TYPE_CHECKING:
-    from graphforge.diagnosis import Artifact, Diagnosis, Tape
+    from graphforge.diagnosis import Artifact, Cause, Diagnosis, Tape
     from graphforge.journal import Progress
 
 __all__ = ["diff", "reference_values"]
@@ -26,7 +29,7 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, 
 
 def diff(
     model: ModelLike,
-    against: str | os.PathLike[str],
+    against: ModelLike,
     inputs: Any = None,
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -44,7 +47,8 @@ def diff(
 
     Args:
         model: the reference: a PyTorch model as ``graphforge.compile`` takes it, a ``.pt2``, an ONNX file or a bundle.
-        against: the bundle (a ``Bundle`` or its folder), or an ONNX file, that is held against it.
+        against: what is held against it: the bundle (a ``Bundle`` or its folder), an ONNX file, or another PyTorch
+            model that takes the same inputs.
         inputs, kwargs, dynamic_shapes: the example call, as ``graphforge.compile`` takes it.
         layers: what is printed: ``modules``, ``all`` values, or those of modules whose path fits a pattern.
         tolerances: what counts as equal, as ``graphforge.compile`` takes it.
@@ -62,26 +66,17 @@ def diff(
         UsageError: there is no such file.
         GraphForgeError: one of the two does not run, or has nothing to run.
     """
-    from graphforge.diagnosis import Artifact, diagnose, weights_of
+    from graphforge.diagnosis import diagnose, weights_of
     from graphforge.verify.tolerance import as_tolerances
 
-    if not isinstance(against, str | os.PathLike):
-        raise UsageError(
-            f"against: expected a bundle or a path, got {type(against).__name__}",
-            "the order is diff(model, bundle, inputs)",
-        )
     allowed, budget = as_tolerances(tolerances), _bytes(memory)
     with declarations(substitutes, custom_ops):
-        if not Path(against).exists():
-            raise UsageError(
-                f"file {os.fspath(against)!r} does not exist",
-                f"{argument('against')} names a bundle, or the compiled .onnx file",
-            )
-        file, manifest = locate_artifact(Path(against))  # told before the model is loaded
-        manifest = manifest or manifest_beside(file)
-        artifact = Artifact(_runner_of(file))
+        loaded = model_among(against)
+        file = _file_against(against) if loaded is None else None  # told before the model is loaded
         prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
         feeds = example_feeds(prepared)
+        given = {"kwargs": kwargs, "dynamic_shapes": dynamic_shapes, "seed": seed}
+        own, artifact, manifest = file or _model_against(loaded, prepared, inputs, given)
         weights = weights_of(artifact, weights_by_name(prepared))
         if progress is not None:
             progress("reference")
@@ -95,19 +90,66 @@ def diff(
                 feeds,
                 tolerances=allowed,
                 padding=manifest.get("padding", ()),
-                memory=budget // 4,  # ONNX Runtime holds its values once more while they are handed over
+                memory=budget // 3,  # the last third is for the values that are being compared
                 twin=twin,
                 full=lambda: _in_full(prepared, manifest),
                 layers=layers,
                 weights=weights,
-                notes=prepared.notes,
                 watch=watch,
+                own=None if own.runner is None else own.runner.run,
+                notes=[*own.notes, *prepared.notes],
             )
             _check_pattern(layers, {row.entry.call.path for row in report.rows})
+            if loaded is not None:
+                report = replace(report, causes=tuple(_with_its_line(cause, artifact) for cause in report.causes))
             again = _drawn_anew(prepared) if report.has_other_weights else ""
             return replace(report, notes=(*report.notes, again)) if again else report
         finally:
             tape.close()
+            if own.runner is not None:
+                own.runner.close()
+
+
+def _file_against(against: Any) -> tuple[OwnRuntime, Artifact, dict[str, Any]]:
+    """A bundle or an ONNX file, what runs it, and its manifest."""
+    from graphforge.diagnosis import Artifact
+
+    if not isinstance(against, str | os.PathLike):
+        raise UsageError(
+            f"against: expected a bundle, a path or a model, got {type(against).__name__}",
+            "the order is diff(model, bundle, inputs)",
+        )
+    if not Path(against).exists():
+        raise UsageError(
+            f"file {os.fspath(against)!r} does not exist",
+            f"{argument('against')} names a bundle, the compiled .onnx file, or another model",
+        )
+    file, manifest = locate_artifact(Path(against))
+    own = own_runtime_of(Path(against), manifest)
+    return own, Artifact(_runner_of(file), own.graph_runner), manifest or manifest_beside(file)
+
+
+def _model_against(
+    loaded: ModelLike | None, reference: Prepared, inputs: Any, given: Mapping[str, Any]
+) -> tuple[OwnRuntime, Artifact, dict[str, Any]]:
+    """Another PyTorch model: a graph of its program, and PyTorch for its outputs."""
+    assert loaded is not None
+    if reference.loaded.onnx_path is None:
+        to_ir(reference)
+    other = other_model(loaded, reference, inputs, **given)
+    graph, manifest = other.graph(reference)
+    artifact = _compiled(graph, manifest)
+    if artifact is None:
+        raise GraphForgeError(f"{other.name} does not become a graph that ONNX Runtime runs")
+    note = f"the outputs are those of {other.name} in PyTorch; its values are those of its program in ONNX Runtime"
+    return OwnRuntime(other, notes=(note,)), artifact, manifest
+
+
+def _with_its_line(cause: Cause, artifact: Artifact) -> Cause:
+    """A place in another PyTorch model, with the line there."""
+    sources = [one.origins[0].source for one in artifact.nodes if one.name in cause.nodes and one.origins]
+    line = f"there it is {short_source(sources[-1])}" if sources and sources[-1] else ""
+    return replace(cause, note="; ".join(filter(None, (cause.note, line))))
 
 
 def _check_pattern(layers: str, paths: set[str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
-from graphforge.errors import GraphForgeError, UsageError
+from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.prepare import ModelLike, Prepared, count_nodes, load, prepare, to_canonical, to_ir
 from graphforge.shown import Shown
 
@@ -37,21 +37,27 @@ class Inspection(Shown):
         model: the graph.
         level: ``captured``, ``canonical`` or ``legal``.
         node: the one node asked for; None is all of them.
+        modules: what each module costs, where that was asked for: it is shown in place of the graph.
     """
 
     model: ir.Model
     level: str
     node: ir.Node | None = None
+    modules: ModuleCosts | None = None
 
     def summary(self) -> str:
         """``resnet, canonical, 49 nodes``."""
+        if self.modules is not None:
+            return self.modules.summary()
         if self.node is not None:
             return f"node {self.node.name}, {self.node.op_type}, {self.level}"
         name = self.model.graph.name
         return f"{name + ', ' if name else ''}{self.level}, {count_nodes(self.model)} nodes"
 
     def __str__(self) -> str:
-        """The whole graph, one node a line."""
+        """The whole graph, one node a line; or the table of modules."""
+        if self.modules is not None:
+            return str(self.modules)
         return "\n".join(self.lines(coloured=False))
 
     def text(self) -> str:
@@ -87,7 +93,10 @@ class Inspection(Shown):
             yield line.coloured() if coloured else str(line)
 
     def render(self, console: Console) -> None:
-        """Print the graph, at most a thousand lines of it."""
+        """Print the graph, at most a thousand lines of it, or the table of modules."""
+        if self.modules is not None:
+            self.modules.render(console)
+            return
         from rich.text import Text
 
         lines = list(self.lines(coloured=console.color_system is not None, width=console.width))
@@ -98,6 +107,8 @@ class Inspection(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
+        if self.modules is not None:
+            return self.modules.to_dict()
         nodes = self.model.graph.all_nodes() if self.node is None else [self.node]
         return {"level": self.level, "nodes": [_described(node) for node in nodes]}
 
@@ -179,6 +190,8 @@ def inspect(
     dynamic_shapes: Any = None,
     level: str | None = None,
     node: str | None = None,
+    summary: bool = False,
+    depth: int | None = None,
     target: str | Target = "onnx",
     opset: int | None = None,
     capture: str = "auto",
@@ -195,6 +208,8 @@ def inspect(
         level: ``captured`` (or read), ``canonical`` (after the default passes), ``legal`` (as the target gets it);
             None is canonical, captured for an ONNX file.
         node: name of a node, or of what it computes: only this one.
+        summary: show nodes, parameters, arithmetic and memory, module by module, in place of the graph.
+        depth: for the summary: modules are cut to so many parts of their path.
         target: the target of level ``legal``.
         opset: the opset of level ``legal``.
         capture: how the program is read from the module, as ``graphforge.compile`` takes it.
@@ -212,6 +227,12 @@ def inspect(
     from graphforge.targets import get_target, options_for
     from graphforge.transform import Pipeline, check_level
 
+    if summary and node is not None:
+        raise UsageError(f"{argument('node', node)}: the summary is about modules, not about one node", _EITHER)
+    if depth is not None and not summary:
+        raise UsageError(f"{argument('depth', depth)} is about modules", f"ask for them: {argument('summary', True)}")
+    if depth is not None and depth < 1:
+        raise UsageError(f"{argument('depth', depth)}: a module's path has at least one part")
     with declarations(substitutes, custom_ops), blaming(model):
         if level is not None and level not in LEVELS:
             raise UsageError(f"there is no level {level!r}", f"the levels are: {', '.join(LEVELS)}")
@@ -233,7 +254,13 @@ def inspect(
             begin("legalise")
             Pipeline(legalising).run(graph)
             check_level(graph, Level.LEGAL, f"the passes of target {chosen.name}", owner=chosen)
-        return Inspection(graph, level, None if node is None else _find(graph, node))
+        found = Inspection(graph, level, None if node is None else _find(graph, node))
+        if not summary:
+            return found
+        return replace(found, modules=found.costs(depth=depth, sizes=prepared.shapes.example_sizes()))
+
+
+_EITHER = "leave one of the two out"
 
 
 def _say_nothing(step: str) -> None:

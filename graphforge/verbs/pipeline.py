@@ -162,6 +162,16 @@ def pipeline(
     from graphforge.runtime.video import frames_of
 
     begin = progress or (lambda step: None)
+    for name, given, what in (
+        ("detector", detector, "the bundle of a detector"),
+        ("pose", pose, "the bundle of a pose estimator"),
+        ("source", source, "a picture, a video, or a folder of pictures"),
+    ):
+        if not isinstance(given, str | os.PathLike):
+            raise UsageError(
+                f"{argument(name)}: expected {what}, got {type(given).__name__}",
+                "the order is pipeline(detector, pose, source)",
+            )
     frames = frames_of(source)
     destination = None if draw is None else _destination(Path(draw), frames)
     begin("load")

@@ -236,6 +236,24 @@ class _Search:
         allowed = for_model(self.tolerances, runnable(model))
         return Probe(count, tuple(compare_outputs(self.expected, outputs, allowed)))
 
+    def _first_departure(self, before: ir.Model, after: ir.Model) -> tuple[str, str]:
+        """The first value in the order of the second graph that the first one has otherwise under the same name."""
+        from graphforge.verify.compare import compare_arrays
+
+        try:
+            expected, found = (run_as_written(_all_handed_out(one), self.feeds) for one in (before, after))
+        except GraphForgeError:
+            return "", ""
+        for node in after.graph:
+            for value in node.outputs:
+                one, other = expected.get(value.name or ""), found.get(value.name or "")
+                if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
+                    continue  # a value in another form has another meaning
+                compared = compare_arrays(str(value.name), one, other, self.tolerances.of("", str(one.dtype.name)))
+                if not compared.passed:
+                    return str(value.name), f"value {value.name}: {compared.reason}"
+        return "", ""
+
     def first_that_runs(self) -> int:
         """0, or how many passes it takes until the runtime knows every operator (ours are lowered by passes)."""
         for count in range(len(self.passes) + 1):
@@ -277,10 +295,18 @@ class _Search:
             return found.agrees, found.describe(), not found.error
 
         try:
-            rewrite = find_rewrite(pass_, model, judge)
+            rewrite = find_rewrite(pass_, model, judge, self._first_departure)
         except GraphForgeError as error:  # the pass fails, or what it leaves is not valid: that is the finding
             notes.append(f"its rewrites cannot be told apart: {error.message}")
             return None
         if rewrite is None:
             notes.append(f"{pass_.name} edits the graph without the rewriter, so its edits cannot be told apart")
         return rewrite
+
+
+def _all_handed_out(model: ir.Model) -> ir.Model:
+    """A copy with every value of the main graph among its outputs."""
+    copy = model.clone()
+    for node in copy.graph:
+        copy.graph.outputs.extend(value for value in node.outputs if value.name and not value.is_graph_output())
+    return copy

@@ -23,6 +23,8 @@ _MOST_RUNS = 60
 
 # What became of a graph: agrees, departs, or does not run; and how it departs.
 Judge = Callable[["ir.Model"], tuple[bool, str, bool]]
+# The first value that departs between two graphs, and how.
+FirstDeparture = Callable[["ir.Model", "ir.Model"], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class GuiltyRewrite:
         runs: how many times the pass was run to find it.
         exact: the graph before this rewrite was seen to agree; False where it did not run there, so that an earlier
             one may have had a part in it.
+        by_value: the first value that departs between the graphs in front of the pass and behind it, where the rewrite
+            was found by that: the graph does not run between its rewrites.
     """
 
     rewrite: Rewrite
@@ -43,10 +47,13 @@ class GuiltyRewrite:
     departs: str
     runs: int
     exact: bool
+    by_value: str = ""
 
     def describe(self) -> str:
         """The rewrite, in one line."""
         found = f"{self.rewrite.describe()} (of {self.total}): {self.departs}"
+        if self.by_value:
+            return f"{found}; found by value {self.by_value!r}, since the graph does not run between the rewrites"
         return found if self.exact else f"{found}; the graph does not run between it and the one that still agreed"
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,16 +64,21 @@ class GuiltyRewrite:
             "departs": self.departs,
             "runs": self.runs,
             "exact": self.exact,
+            "by_value": self.by_value,
         }
 
 
-def find_rewrite(pass_: Pass, model: ir.Model, judge: Judge) -> GuiltyRewrite | None:
+def find_rewrite(
+    pass_: Pass, model: ir.Model, judge: Judge, first_departure: FirstDeparture | None = None
+) -> GuiltyRewrite | None:
     """The first rewrite of a pass behind which the graph departs; None where the pass edits the graph behind our back.
 
     Args:
         pass_: the pass.
         model: the graph before it, which agrees; left as it is.
         judge: says of a graph whether it agrees, how it departs, and whether it runs at all.
+        first_departure: given the graphs in front of the pass and behind it, the first value of one name that departs,
+            and how; asked where the graph does not run in between.
     """
     from graphforge.transform import Pipeline
     from graphforge.transform.rewrites import RewriteLog
@@ -80,6 +92,11 @@ def find_rewrite(pass_: Pass, model: ir.Model, judge: Judge) -> GuiltyRewrite | 
         return None
     place, exact = replay.first_bad([one.last for one in log.rewrites])
     found = log.rewrites[place]
+    if not exact and first_departure is not None:
+        value, how = first_departure(model, whole)
+        by_value = [one for one in log.rewrites if value and value in one.names]
+        if by_value:
+            return GuiltyRewrite(by_value[-1], len(log.rewrites), how, replay.runs, exact, value)
     return GuiltyRewrite(found, len(log.rewrites), replay.found.get(found.last, departs), replay.runs, exact)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import graphforge
+from graphforge.errors import GraphForgeError
 from tests.diagnosis.test_diagnose import cause_of, change_constant, node_of, says, set_attribute
 
 INPUT = "input:2x3x12x12"
@@ -74,6 +75,61 @@ def test_the_constant_that_differs_is_named_first(folder: Path, tmp_path: Path) 
     report = graphforge.diff(folder / "net.pt2", tmp_path / "bad.onnx")
     assert report.weights == (f"weights differ in 1 of 4 tensors: {name}",)
     assert cause_of(report).node.startswith("Conv node")
+
+
+class Gated(nn.Module):
+    """Two layers with a choice of what stands between them, and a clamp that may be there."""
+
+    def __init__(self, gate: nn.Module, *, clamped: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.gate, self.second = nn.Linear(6, 8), gate, nn.Linear(8, 5)
+        self.clamped = clamped
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.gate(self.first(x)) * 2
+        if self.clamped:
+            y = y.clamp(max=0.3)
+        out: torch.Tensor = self.second(y) + 1
+        return out
+
+
+def test_another_model_in_pytorch_is_held_against_it() -> None:
+    model, x = Gated(nn.SiLU()), (torch.randn(3, 6),)
+    same = graphforge.diff(model, Gated(nn.SiLU()), x)
+    assert same.agrees
+    assert {row.status for row in same.rows} <= {"equal", "merged"}
+    assert "in PyTorch" in says(same)
+    (measured,) = same.measured
+    assert measured is not None
+    assert measured.top1 == 1.0
+    assert measured.top5 is None  # of five, all are among the five largest
+
+    other = cause_of(graphforge.diff(model, Gated(nn.GELU()), x))
+    assert other.entry is not None
+    assert (other.entry.call.path, other.shown) == ("gate", True)
+
+    longer = graphforge.diff(model, Gated(nn.SiLU(), clamped=True), x)
+    assert longer.verdict == "departs"
+    assert all(cause.entry is None or cause.entry.call.path not in ("first", "gate") for cause in longer.causes)
+
+    heavier = Gated(nn.SiLU())
+    with torch.no_grad():
+        heavier.second.weight.mul_(1.5)
+    report = graphforge.diff(model, heavier, x)
+    assert report.weights == ("weights differ in 1 of 4 tensors: second.weight",)
+    assert cause_of(report).note.startswith("there it is ") or "; there it is " in cause_of(report).note
+    measured = report.measured[0]
+    assert measured is not None
+    assert measured.snr < 60
+
+
+def test_inputs_that_do_not_fit_the_file_are_told_in_our_words(folder: Path) -> None:
+    with pytest.raises(GraphForgeError) as failure:
+        graphforge.diff(network(), folder / "bundle", (torch.randn(2, 3, 14, 12),))
+    assert failure.value.message == "input 'input': the file takes 2x3x12x12, and 2x3x14x12 is given"
+    with pytest.raises(GraphForgeError, match="the file takes float32, and float64 is given"):
+        graphforge.diff(network().double(), folder / "bundle", (torch.randn(2, 3, 12, 12, dtype=torch.float64),))
 
 
 DRAWN = """

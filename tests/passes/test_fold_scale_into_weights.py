@@ -112,3 +112,18 @@ def test_constants_that_do_not_fold(body: str, weights: dict[str, np.ndarray], r
         numbers="Div" not in body,
     )
     assert reason in outcome.reasons
+
+
+def test_a_factor_that_travels_is_one_rewrite() -> None:
+    """In its middle it stands in the weight and in its old place: a search for a wrong rewrite must not stop there."""
+    from graphforge.transform.rewrites import RewriteLog
+
+    model = parse(
+        "g (float[2,3,4] x) => (float[2,6,3] y) <float k = {0.5}> "
+        "{ c = MatMul(x, w) t = Transpose<perm = [0, 2, 1]>(c) y = Mul(t, k) }",
+        {"w": floats(4, 6)},
+    )
+    log = RewriteLog()
+    Pipeline([FoldScaleIntoWeights()]).run(model, [log])
+    assert [rewrite.rule for rewrite in log.rewrites] == ["TravellingFactor"]
+    assert [node.op_type for node in model.graph] == ["MatMul", "Transpose"]

@@ -169,6 +169,17 @@ def test_inspect_answers_for_a_node_and_refuses_strange_names(folder: Path) -> N
         graphforge.inspect(file, level="lowered")
 
 
+def test_inspect_shows_modules_from_python_as_on_the_command_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = f"{folder}/out/model.onnx"
+    found = graphforge.inspect(file, summary=True, depth=1)
+    assert found.modules is not None
+    assert {"conv", "head"} <= {row.module for row in found.modules.rows}
+    assert "by module" in found._repr_html_()
+    assert _said(capsys, "inspect", file, "--summary", "--depth", "1") == json.loads(json.dumps(found.to_dict()))
+
+
 def test_profile_measures_the_model_only_where_it_is_given(tmp_path: Path) -> None:
     model, x = torch.nn.Linear(4, 2), torch.ones(1, 4)
     bundle = graphforge.compile(model, x, output=tmp_path / "out")
@@ -297,8 +308,23 @@ WRONG: dict[str, tuple[Callable[[str, Any], Any], str, str]] = {
     ),
     "inputs before the bundle": (
         lambda model, bundle: untyped.diff(model, np.ones(3), bundle),
-        "against: expected a bundle or a path, got ndarray",
+        "against: expected a bundle, a path or a model, got ndarray",
         "the order is diff(model, bundle, inputs)",
+    ),
+    "a number for a picture": (
+        lambda *_: untyped.pipeline("a", "b", 5),
+        "source: expected a picture, a video, or a folder of pictures, got int",
+        "the order is pipeline(detector, pose, source)",
+    ),
+    "a summary of one node": (
+        lambda model, _: untyped.inspect(model, INPUT, node="conv", summary=True),
+        "node='conv': the summary is about modules, not about one node",
+        "leave one of the two out",
+    ),
+    "the depth of a graph": (
+        lambda model, _: untyped.inspect(model, INPUT, depth=1),
+        "depth=1 is about modules",
+        "ask for them: summary=True",
     ),
     "no runs": (lambda _, bundle: untyped.profile(bundle, runs=0), "runs=0", "at least one timed run"),
     "a word for a switch": (

@@ -99,6 +99,22 @@ class Halfway(Pass):
         rewriter.set_constant(last.inputs[1], ir.tensor(np.array(2.0, np.float32)))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Legalised(Pass):
+    """Its graph runs at its end only, as one whose opset changes does."""
+
+    name: ClassVar[str] = "legalised"
+    wrong: int = 0
+
+    def run(self, graph: ir.Graph, rewriter: Rewriter) -> None:
+        """Rewrite every Add under an opset that nothing reads."""
+        graph.opset_imports[""] = 99
+        rewriter.apply(TurnAdd(self.wrong), graph)
+        graph.opset_imports[""] = 20
+        last = next(node for node in graph if node.op_type == "LeakyRelu")
+        rewriter.set_attribute(last, "alpha", 0.5 + 1e-7)
+
+
 def found(pass_: Pass) -> BisectReport:
     report = bisect_passes(model(), [pass_], FEEDS)
     assert report.guilty == 0
@@ -139,6 +155,16 @@ def test_a_graph_that_does_not_run_in_between_is_passed_over() -> None:
     assert guilty is not None
     assert not guilty.exact
     assert "does not run between" in guilty.describe()
+
+
+@pytest.mark.parametrize("wrong", [0, 6])
+def test_where_no_graph_in_between_runs_the_first_value_that_departs_tells(wrong: int) -> None:
+    guilty = found(Legalised(wrong)).rewrite
+    assert guilty is not None
+    assert guilty.by_value == f"a{wrong}"
+    assert f"a{wrong}" in guilty.rewrite.names
+    assert any("Sub" in line for line in guilty.rewrite.after)
+    assert "found by value" in guilty.describe()
 
 
 def test_the_report_tells_the_rewrite() -> None:

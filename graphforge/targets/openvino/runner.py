@@ -16,7 +16,7 @@ from graphforge.targets.openvino.blame import places
 from graphforge.targets.openvino.manifest import config_of, read_sidecar
 from graphforge.targets.openvino.vendor import PACKAGE, core, load, told
 
-__all__ = ["OpenVINORunner"]
+__all__ = ["OpenVINOGraphRunner", "OpenVINORunner"]
 
 # Element types that numpy has no name for: OpenVINO lends their memory as another type of the same width.
 _WITHOUT_NUMPY = {"bf16": "bfloat16", "f8e4m3": "float8_e4m3fn", "f8e5m2": "float8_e5m2"}
@@ -76,16 +76,44 @@ class OpenVINORunner:
                 "ENABLE_CPU_PINNING": False,  # pinned threads of two processes would share a processor
             }
             try:
-                self._compiled = runtime.compile_model(runtime.read_model(str(self.file)), "CPU", config)
+                self._compiled = runtime.compile_model(self._read(runtime), "CPU", config)
                 self._request = self._compiled.create_infer_request()
             except RuntimeError as error:
                 raise self._failure("cannot load the model", error) from error
         return self._request
 
+    def _read(self, runtime: Any) -> Any:
+        return runtime.read_model(str(self.file))
+
     def _failure(self, what: str, error: Exception) -> GraphForgeError:
         return GraphForgeError(
             f"{self.name} {what}: {told(error)}", *places(str(error), self.file.with_suffix(".onnx"))
         )
+
+
+class OpenVINOGraphRunner(OpenVINORunner):
+    """Executes an ONNX graph in memory as OpenVINO executes a bundle's model: a part of it, or with other outputs.
+
+    Args:
+        folder: the bundle, whose openvino.json says with what precision.
+        model: the graph, with its weights in it.
+    """
+
+    def __init__(self, folder: Path, model: bytes) -> None:
+        import onnx
+
+        super().__init__(folder)
+        graph = onnx.load_from_string(model).graph
+        weights = {tensor.name for tensor in graph.initializer}
+        self._model = model
+        self._sidecar = {
+            **self._sidecar,
+            "inputs": [value.name for value in graph.input if value.name not in weights],
+            "outputs": [value.name for value in graph.output],
+        }
+
+    def _read(self, runtime: Any) -> Any:
+        return runtime.read_model(self._model)
 
 
 def _own_name(port: Any, known: list[str]) -> str:

@@ -99,6 +99,12 @@ class OpenVINOTarget:
         runner: Runner = OpenVINORunner(folder)
         return runner
 
+    def graph_runner(self, folder: Path, model: bytes) -> Runner:
+        """OpenVINO on an ONNX graph, as it runs the model of the bundle: for a look at the values inside."""
+        from graphforge.targets.openvino.runner import OpenVINOGraphRunner
+
+        return OpenVINOGraphRunner(folder, model)
+
     def runs_here(self, folder: Path | None = None) -> str | None:
         """None where the package is installed: it brings a plugin for every processor."""
         return self.available()

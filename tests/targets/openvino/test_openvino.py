@@ -267,3 +267,22 @@ def test_lower_precision_is_written_into_the_graph_and_runs_in_openvino(tmp_path
     whole = compiled(model, (torch.randn(1, 3, 8, 8),), tmp_path / "whole")
     size, all_of_it = ((path / "model.bin").stat().st_size for path in (bundle.path, whole.path))
     assert size < (0.4 if precision == "int8" else 0.6) * all_of_it
+
+
+def test_diff_looks_at_values_in_openvino_itself(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = Net().eval(), (torch.randn(2, 3, 8, 8),)
+    bundle = graphforge.compile(model, inputs, target="openvino", verify=False, output=tmp_path / "out")
+    report = graphforge.diff(model, bundle, inputs)
+    assert report.agrees
+    assert sum(row.status == "equal" for row in report.rows) >= 4
+    assert any(note.startswith("outputs and values are OpenVINO") for note in report.notes)
+
+    # what OpenVINO executes is model.xml, and a fault in that alone is seen
+    wrong = Net().eval()
+    spoilt = graphforge.compile(wrong, inputs, target="openvino", verify=False, output=tmp_path / "wrong")
+    for name in ("model.xml", "model.bin"):
+        (bundle.path / name).write_bytes((spoilt.path / name).read_bytes())
+    report = graphforge.diff(model, bundle, inputs)
+    assert not report.agrees
+    assert not report.causes
