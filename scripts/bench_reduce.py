@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -55,7 +56,7 @@ class Case:
     reference: bool = False
 
 
-def _node(kind: str, inputs: str, outputs: str, **attributes: object) -> onnx.NodeProto:
+def _node(kind: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, inputs.split(), outputs.split(), name=f"planted_{kind}", **attributes)
 
 
