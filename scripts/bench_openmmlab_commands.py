@@ -130,9 +130,9 @@ def _cpu() -> float:
 
 def _came(command: str, code: int, text: str) -> str:
     """A few words of what a command left or printed."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if re.match(r"\w", line) and not line.startswith("note")]
     if code:
-        return next((line for line in lines if "error:" in line), lines[-1] if lines else "")[:160].replace("|", "/")
+        return next((line for line in text.splitlines() if "error:" in line), "")[:160].replace("|", "/")
     output = re.search(r"-o (\S+)", command)
     if output is None or not (Path(output[1]) / "manifest.json").exists():
         return (lines[-1] if lines else "")[:100].replace("|", "/")
@@ -140,12 +140,15 @@ def _came(command: str, code: int, text: str) -> str:
     verification = manifest["verification"]
     names = ", ".join(one["name"] for one in manifest["outputs"])
     target = manifest["target"]
-    asked = " ".join(str(target[key]) for key in ("name", "precision") if target.get(key))
+    precision = target.get("precision") or ""
+    asked = f"{target['name']} {precision}".removesuffix(" as_typed").strip()
+    opset = target["opset"] or manifest.get("artifact", {}).get("opset")
+    asked += f", opset {opset}" if opset else ""
     words = verification.get("verdict") or f"not run: {verification.get('skipped', '')}"
-    off = verification.get("max_rel")
-    apart = f", {off:.0e} off" if isinstance(off, float) and off else ""
     trials = len(verification.get("trials", ()))
-    return f"{asked}, opset {target['opset']}: {words} in {trials} trials{apart}; {manifest['nodes']} nodes; {names}"
+    varies = [f"{one['name']} {axis}" for one in manifest["inputs"] for axis in one["dynamic"]]
+    sizes = f"; varies: {', '.join(varies)}" if varies else ""
+    return f"{asked}: {words} in {trials} trials; {manifest['nodes']} nodes; {names}{sizes}"
 
 
 # -- what the commands take --------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class PictureModel:
     Attributes:
         dataset: names, skeleton and colours.
         steps: what becomes of a picture.
+        codec: how keypoints are written in the outputs, where they are MMPose's and not decoded.
 
     Raises:
         GraphForgeError: it is not such a bundle, or nothing says what becomes of a picture.
@@ -85,6 +86,7 @@ class PictureModel:
             )
         self.folder = Path(bundle)
         self.dataset: Dataset = dataset_of(manifest)
+        self.codec: dict[str, Any] = (manifest.get("openmmlab") or {}).get("codec") or {}
         self.steps = self._steps(manifest, preprocess)
         spec = spec_of_manifest(manifest)
         takers = [one for one in spec.inputs if takes_pictures(one, self.steps)]

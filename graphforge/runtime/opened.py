@@ -10,7 +10,7 @@ from graphforge.runners.recorded import locate_artifact, manifest_fault, spec_of
 from graphforge.runners.session import new_session
 from graphforge.runtime.feeds import takes_pictures
 from graphforge.runtime.preprocess import completed, record_of, steps_of
-from graphforge.runtime.sdk import read_sdk_file, steps_of_pipeline
+from graphforge.runtime.sdk import codec_of_pipeline, read_sdk_file, steps_of_pipeline
 
 __all__ = ["holds_sdk_files", "opened", "read_opened"]
 
@@ -61,6 +61,7 @@ def opened(folder: Path) -> tuple[Path, dict[str, Any]]:
         "files": [net["net"]],
         "inputs": _inputs(file, steps),
         "preprocess": steps,
+        "openmmlab": {"codec": codec_of_pipeline(folder / "pipeline.json")},
     }
     bad = manifest_fault(manifest)
     if bad:

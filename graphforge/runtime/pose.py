@@ -9,6 +9,7 @@ import numpy as np
 from graphforge.errors import GraphForgeError
 from graphforge.runtime.detections import Array, Detections, detections_of
 from graphforge.runtime.detector import nothing
+from graphforge.runtime.heatmaps import poses_of_heatmaps
 from graphforge.runtime.model import Picture, PictureModel
 
 __all__ = ["PoseDetector"]
@@ -17,7 +18,8 @@ __all__ = ["PoseDetector"]
 class PoseDetector(PictureModel):
     """A bundle that finds the keypoints of what is in a box (top-down), or of the whole picture.
 
-    Its outputs are ``keypoints`` [B, P, 2 or 3] with ``keypoint_scores`` [B, P], or ``simcc_x`` and ``simcc_y``.
+    Its outputs are ``keypoints`` [B, P, 2 or 3] with ``keypoint_scores`` [B, P], or ``simcc_x`` and ``simcc_y``, or
+    MMPose's undecoded heatmaps under the name ``output``.
     """
 
     def __call__(self, picture: Picture, boxes: Array | Sequence[Sequence[float]] | None = None) -> Detections:
@@ -47,6 +49,9 @@ class PoseDetector(PictureModel):
         points: list[Array] = []
         sure: list[Array] = []
         for some, outputs in self.runs(rows):
+            maps = outputs.get("output")  # the SDK's name of undecoded heatmaps
+            if self.codec and maps is not None and maps.ndim == 4:
+                outputs = poses_of_heatmaps(maps, some[0].size, self.codec)
             images = detections_of(outputs, some[0].size)
             poses = [] if images is None else [one for one in images if one.keypoints is not None and len(one) == 1]
             if len(poses) < len(some):

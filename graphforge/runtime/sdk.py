@@ -16,7 +16,15 @@ from typing import Any
 from graphforge.errors import GraphForgeError, argument
 from graphforge.schema import ANYTHING, COUNT, FLAG, TEXT, Named, Record, Several, read_json
 
-__all__ = ["SDK_FILES", "check_sdk", "read_sdk_file", "sdk_files", "steps_of_pipeline", "write_sdk_files"]
+__all__ = [
+    "SDK_FILES",
+    "check_sdk",
+    "codec_of_pipeline",
+    "read_sdk_file",
+    "sdk_files",
+    "steps_of_pipeline",
+    "write_sdk_files",
+]
 
 SDK_FILES = ("deploy.json", "pipeline.json", "detail.json")
 _VERSION = "1.3.1"  # the release of MMDeploy whose fields these are
@@ -266,6 +274,17 @@ def steps_of_pipeline(path: Path) -> list[dict[str, Any]]:
 def _checkpoint(model: Mapping[str, Any]) -> str:
     """Given by itself, or behind the config in the model's spec."""
     return str(model.get("checkpoint") or str(model.get("spec") or "").partition(",")[2])
+
+
+def codec_of_pipeline(path: Path) -> dict[str, Any]:
+    """What a ``pipeline.json`` says of decoding: the parameters of its last task; empty for a detector.
+
+    Raises:
+        GraphForgeError: it cannot be read.
+    """
+    tasks = read_sdk_file(path)["pipeline"]["tasks"]
+    parameters: dict[str, Any] = next((one.get("params", {}) for one in tasks if one["name"] == "postprocess"), {})
+    return parameters
 
 
 def _net(manifest: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graphforge.frontend.openmmlab.stubs import stand_in_for_compiled_operators
 from graphforge.frontend.substitutes.mmpose_codecs import DECODERS
+from graphforge.runtime.heatmaps import poses_of_heatmaps
 
 pytest.importorskip("mmpose", reason="needs mmpose: scripts/openmmlab.sh makes the environment, scripts/test runs this")
 stand_in_for_compiled_operators()
@@ -123,3 +124,12 @@ def test_coordinates(depth: int) -> None:
         codecs.IntegralRegressionLabel(input_size=SIZE, heatmap_size=SMALL, sigma=2),
     ):
         agree(codec, noise((3, 1, KEYPOINTS, depth), 5), within=1e-4)
+
+
+def test_the_runtime_reads_heatmaps_of_the_sdk_the_same() -> None:
+    codec = codecs.MSRAHeatmap(SIZE, SMALL, sigma=2.0)
+    for maps in (peaks(5), noise((2, KEYPOINTS, SMALL[1], SMALL[0]), 6)):
+        keypoints, scores = stock(codec, maps)
+        found = poses_of_heatmaps(maps, SIZE, {"type": "MSRAHeatmap"})
+        np.testing.assert_allclose(found["keypoints"], keypoints, atol=1e-4)
+        np.testing.assert_array_equal(found["keypoint_scores"], scores)
