@@ -30,6 +30,7 @@ from graphforge.page.spread import BARS, spread_of
 from graphforge.prepare import prepare, to_ir
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify import verify
+from scripts.bench_page import large_page
 from tests.verify import small
 
 VOID = {"meta", "br", "link", "img", "input"}
@@ -202,6 +203,14 @@ def test_a_file_that_was_changed_later_does_not_pass_for_verified(tmp_path: Path
     assert "the file is another now" in page
 
 
+def test_a_model_with_other_weights_blames_no_file(tmp_path: Path) -> None:
+    manifest, diff = bundle(tmp_path)
+    other = {**diff.to_dict(), "agrees": False, "causes": [], "weights": ["weights differ in 3 of 4 tensors"]}
+    page = render_report(manifest, diff=other)
+    assert 'class="verdict unknown">' in page
+    assert "the model given now is another: weights differ in 3 of 4 tensors" in page
+
+
 def test_a_wrong_value_has_its_error_in_the_graph(tmp_path: Path) -> None:
     _, diff = bundle(tmp_path, spoiled=True)
     graph = data_of(write_report(tmp_path, diff=diff).read_text())
@@ -252,7 +261,8 @@ def test_code_is_read_from_programs_only(tmp_path: Path) -> None:
     model = helper.make_model(helper.make_graph([node], "one", ends[:1], ends[1:]))
     for number, file in enumerate(("secret.txt", "code.py")):
         held = ir.Node("", "Relu", [])
-        set_origins(held, [Origin("m", "M", "aten.relu", str(tmp_path / file), 1 + number)])
+        called = (f"{tmp_path / 'code.py'}:1",) if number else ()
+        set_origins(held, [Origin("m", "M", "aten.relu", str(tmp_path / file), 1 + number, callers=called)])
         write_origin_metadata(held)
         del model.graph.node[0].metadata_props[:]
         for key, value in held.metadata_props.items():
@@ -260,7 +270,7 @@ def test_code_is_read_from_programs_only(tmp_path: Path) -> None:
         onnx.save(model, tmp_path / "one.onnx")
         (found,) = graph_data(tmp_path / "one.onnx")["nodes"]
         assert file in found["from"][0]
-        assert found["lines"] == ([] if file == "secret.txt" else ["code.py:2: y = x + 1"])
+        assert found["lines"] == (["code.py:2: y = x + 1", "code.py:1: x = 1"] if number else [])
 
 
 def test_inputs_and_outputs_stand_in_the_picture(tmp_path: Path) -> None:
@@ -347,6 +357,12 @@ def test_long_runs_are_folded(tmp_path: Path) -> None:
     assert len(tops) == 13
     assert max(tops.values()) == 40
     assert data["nodes"][0]["gives"] == ["v1: float[2]"]
+
+
+def test_a_large_network_is_a_small_page(tmp_path: Path) -> None:
+    page = large_page(tmp_path, blocks=6)
+    assert len(data_of(page.read_text())["nodes"]) == 600
+    assert page.stat().st_size < 600_000  # ResNet-50 has 122 nodes
 
 
 NET = """

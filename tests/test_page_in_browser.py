@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
-from graphforge.page import write_report
+from graphforge.page import render_report, write_report
+from graphforge.page.graph import graph_data
 from scripts.browser import Browser, Tab, installed_browser
 from tests.test_page import bundle
 
@@ -80,10 +83,31 @@ def test_dark_narrow_and_printed_forms(browser: Browser, page: Path) -> None:
     assert tab.run("document.documentElement.scrollWidth") <= 400
     red, *_ = str(tab.run("getComputedStyle(document.body).backgroundColor")).removeprefix("rgb(").split(",")
     assert int(red) < 60
+    seen = tab.run("document.querySelector('#picture').getAttribute('viewBox')")
     closed = tab.run("document.querySelectorAll('details:not([open])').length")
     assert closed > 0
     tab.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert str(tab.run("document.querySelector('#picture').getAttribute('viewBox')")).startswith("0 0 ")
     assert tab.run("document.querySelectorAll('details:not([open])').length") == 0
     tab.run("window.dispatchEvent(new Event('afterprint'))")
     assert tab.run("document.querySelectorAll('details:not([open])').length") == closed
+    assert tab.run("document.querySelector('#picture').getAttribute('viewBox')") == seen
+    assert tab.troubles() == []
+
+
+def test_a_module_that_is_called_in_several_places_stays_unfolded(browser: Browser, tmp_path: Path) -> None:
+    names = ("act/a", "layer.0/b", "layer.0/c", "act/d", "layer.1/e", "layer.1/f")
+    nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"], name=name) for i, name in enumerate(names)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("v0", "v6")]
+    graph = helper.make_graph(nodes, "shared", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "shared.onnx")
+    page = tmp_path / "page.html"
+    page.write_text(render_report({}, graph=graph_data(tmp_path / "shared.onnx")))
+    tab = browser.open(page)
+    tab.click("#fold-all")
+    titles = "[...document.querySelectorAll('.item .title')].map((one) => one.textContent)"
+    assert tab.run(titles) == ["Relu", "▸ layer", "Relu"]
+    tab.run("document.querySelector('.item.group').focus()")
+    tab.press("Enter")
+    assert tab.run(titles) == ["Relu", "▸ layer.0", "Relu", "▸ layer.1"]
     assert tab.troubles() == []

@@ -19,6 +19,8 @@ __all__ = ["graph_data"]
 _MOST_CHILDREN, _RUN = 90, 40
 _MOST_REWRITES = 400
 _LETTERS = 300
+# So many of the lines that led to a line are shown with it.
+_CALLERS = 2
 
 
 def graph_data(
@@ -175,11 +177,11 @@ def _lines(properties: Mapping[str, str]) -> list[str]:
 
     lines = {}
     for origin in origins_from_metadata(dict(properties)):
-        # a bundle may come from anybody, and names files as it likes: only programs are read for it
-        if origin.file and origin.line and origin.file.endswith(".py"):
-            lines[f"{Path(origin.file).name}:{origin.line}"] = linecache.getline(origin.file, origin.line).strip()[
-                :_LETTERS
-            ]
+        for place in (origin.source, *origin.callers[:_CALLERS]):
+            file, _, number = place.rpartition(":")
+            # a bundle may come from anybody, and names files as it likes: only programs are read for it
+            if file.endswith(".py") and number.isdecimal():
+                lines[f"{Path(file).name}:{number}"] = linecache.getline(file, int(number)).strip()[:_LETTERS]
     return [f"{source}: {line}" for source, line in lines.items() if line]
 
 

@@ -11,6 +11,7 @@
   let mode = nodes.some((n) => n.error !== null) ? "error" : nodes.some((n) => n.seconds) ? "time" : "dtype";
   let selected = null;
   let view = null;
+  let whole = {};
   let items = new Map();
 
   // The modules: key of a path -> its nodes
@@ -20,16 +21,24 @@
     if (!groups.has(key)) groups.set(key, []);
     groups.get(key).push(index);
   }));
+  // A module that is called in several places, a ReLU, folds into a box through which everything seems to run: it does not fold
+  const scattered = new Set([...groups].filter(([key, indices]) => {
+    const inside = new Set(indices);
+    const leaf = indices.every((index) => keysOf[index].at(-1) === key);
+    const run = /\d+ to \d+$/.test(key);
+    return leaf && !run && indices.every((index) => !nodes[index].in.some((maker) => inside.has(maker)));
+  }).map(([key]) => key));
+  const folds = (key) => groups.get(key).length > 1 && !scattered.has(key);
   const idOf = (key) => (typeof key === "number" ? `n${key}` : `g${key}`);
   const keyOf = (element) => (element.dataset.key[0] === "n" ? Number(element.dataset.key.slice(1)) : element.dataset.key.slice(1));
   const shownAs = (index) => {
-    for (const key of keysOf[index]) if (!open.has(key) && groups.get(key).length > 1) return key;
+    for (const key of keysOf[index]) if (!open.has(key) && folds(key)) return key;
     return index;
   };
   const countShown = () => new Set(nodes.map((_, index) => shownAs(index))).size;
   // Unfold from the outside in, while all of it can still be taken in at a glance
   for (let depth = 1; depth < 9; depth++) {
-    const keys = [...groups.keys()].filter((key) => key.split(SEP).length === depth && groups.get(key).length > 1);
+    const keys = [...groups.keys()].filter((key) => key.split(SEP).length === depth && folds(key));
     if (!keys.length) break;
     keys.forEach((key) => open.add(key));
     if (countShown() > 60) { keys.forEach((key) => open.delete(key)); break; }
@@ -73,6 +82,13 @@
   };
   const TITLE = "600 13px", BELOW = "11px", WIDEST = 230;
 
+  // A number says nothing by itself: `layer3.1`, not `1`
+  const nameOf = (key) => {
+    const parts = key.split(SEP);
+    const first = parts.findLastIndex((part) => !/^\d+$/.test(part));
+    return parts.slice(Math.max(first, 0)).join(".");
+  };
+
   const layout = () => {
     const graph = new dagre.graphlib.Graph();
     graph.setGraph({ rankdir: "TB", nodesep: 14, ranksep: 26, marginx: 12, marginy: 12 });
@@ -86,7 +102,7 @@
     for (const item of items.values()) {
       const single = typeof item.key === "number";
       const node = nodes[item.indices[0]];
-      item.title = single ? node.op : item.key.split(SEP).pop();
+      item.title = single ? node.op : nameOf(item.key);
       item.below = single ? node.path.slice(-2).join(".") : `${item.indices.length} nodes`;
       item.width = Math.min(Math.max(wide((single ? "" : "▸ ") + item.title, TITLE), wide(item.below, BELOW)) + 20, WIDEST);
       graph.setNode(idOf(item.key), { width: item.width, height: 38 });
@@ -104,7 +120,7 @@
       const id = `${side}${place}`;
       const at = new Set(value.nodes.map((index) => idOf(shownAs(index))));
       if (!at.size) return;
-      graph.setNode(id, { width: Math.min(wide(value.told, BELOW) * 1.15 + 24, 2 * WIDEST), height: 24, told: value.told });
+      graph.setNode(id, { width: Math.min(wide(value.told, BELOW) + 24, 2 * WIDEST), height: 24, told: value.told });
       at.forEach((one) => (side === "inputs" ? graph.setEdge(id, one) : graph.setEdge(one, id)));
     }));
     dagre.layout(graph);
@@ -118,6 +134,7 @@
   const draw = (keep) => {
     const graph = layout();
     const box = graph.graph();
+    whole = box;
     const edges = graph.edges().map((edge) => {
       const points = graph.edge(edge).points;
       return `<path class="edge" d="M${points.map((p) => `${p.x.toFixed(1)},${p.y.toFixed(1)}`).join("L")}"/>`;
@@ -135,7 +152,7 @@
         `<text x="9" y="16" class="title">${escape(title)}</text> <text x="9" y="31">${escape(below)}</text></g>`;
     });
     const ends = graph.nodes().map((id) => graph.node(id)).filter((one) => one.told).map((one) =>
-      `<g class="end" transform="translate(${(one.x - one.width / 2).toFixed(1)},${(one.y - 12).toFixed(1)})"><rect width="${one.width.toFixed(1)}" height="24" rx="12"/><text x="12" y="16">${escape(short(one.told, one.width * 0.87, BELOW))}</text></g>`);
+      `<g class="end" transform="translate(${(one.x - one.width / 2).toFixed(1)},${(one.y - 12).toFixed(1)})"><rect width="${one.width.toFixed(1)}" height="24" rx="12"/><text x="12" y="16">${escape(short(one.told, one.width - 8, BELOW))}</text></g>`);
     svg.innerHTML = `<g>${edges.join("")}</g><g>${ends.join("")}</g><g>${boxes.join("")}</g>`;
     if (!keep || !view) view = { x: 0, y: 0, w: box.width || 100, h: box.height || 100 };
     if (!keep) fit(box);
@@ -168,7 +185,7 @@
     (current || all[0])?.setAttribute("tabindex", "0");
   };
   const list = (title, texts) => texts.length ? `<h4>${escape(title)}</h4><ul>${texts.map((t) => `<li class="mono">${escape(t)}</li>`).join("")}</ul>` : "";
-  const parents = (index) => keysOf[index].filter((key) => groups.get(key).length > 1);
+  const parents = (index) => keysOf[index].filter(folds);
   // Two spreads over the same bars: the reference filled, the file as an outline
   const spread = (value) => {
     const heights = (side) => [...side.bars].map((c) => parseInt(c, 36));
@@ -381,8 +398,10 @@
       if (index) { reveal(Number(index)); svg.scrollIntoView({ block: "center" }); }
     });
   }
-  // On paper everything that is folded away is open
+  // On paper the graph is whole, and what is folded away is open
   const closed = new Set();
+  window.addEventListener("beforeprint", () => svg.setAttribute("viewBox", `0 0 ${whole.width || 100} ${whole.height || 100}`));
+  window.addEventListener("afterprint", look);
   window.addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((one) => { closed.add(one); one.open = true; }));
   window.addEventListener("afterprint", () => { closed.forEach((one) => { one.open = false; }); closed.clear(); });
 

@@ -182,6 +182,8 @@ def _verdict(verification: Mapping[str, Any], diff: Mapping[str, Any] | None) ->
     """(class, sentence); what the diff found in the file as it is now goes before what was recorded."""
     passed = verification.get("passed")
     if passed and diff is not None and not diff.get("agrees", True):
+        if diff.get("weights") and not diff.get("causes"):
+            return "unknown", f"agreed when it was compiled; the model given now is another: {diff['weights'][0]}"
         place = _place(diff).removeprefix(": ")
         told = "departs from the model, although it agreed when it was compiled: the file is another now"
         return "failed", f"{told}, {place}" if place else told

@@ -55,9 +55,10 @@ class Page(Shown):
         return str(self.path)
 
     def _repr_html_(self) -> str:
-        """The page itself, in a frame of its own, so that its style and the notebook's do not meet."""
+        """The page itself, in a frame of its own: its style, its scripts and the notebook's do not meet."""
         page = escape(self.path.read_text(encoding="utf-8"))
-        return f'<iframe sandbox srcdoc="{page}" style="width:100%;height:36em;border:1px solid #8888"></iframe>'
+        style = 'style="width:100%;height:36em;border:1px solid #8888"'
+        return f'<iframe sandbox="allow-scripts" title="report" srcdoc="{page}" {style}></iframe>'
 
 
 def report(
