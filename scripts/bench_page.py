@@ -39,7 +39,7 @@ _DEEDS = {
     "zoom": "document.querySelector('#zoom-in').click()",
     "colour by dtype": "document.querySelector('input[value=dtype]').click()",
     "search": _SEARCH,
-    "go to the 30th found": "document.querySelectorAll('#hits button')[30].click()",
+    "go to the last found": "[...document.querySelectorAll('#hits button')].at(-1)?.click()",
     "fold all": "document.querySelector('#fold-all').click()",
 }
 
@@ -89,7 +89,7 @@ def costs(tab: Tab) -> list[tuple[str, float, str]]:
             if one["name"] == "TaskDuration"
         )
 
-    painted = "performance.getEntriesByType('paint').at(-1).startTime / 1000"
+    painted = "(performance.getEntriesByType('paint').at(-1)?.startTime ?? performance.now()) / 1000"
     rows = [("first paint (seconds by the clock)", float(tab.run(painted)), tab.text("#counted"))]
     tab.send("Performance.enable", timeDomain="threadTicks")
     before = spent()
@@ -146,6 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _by_axe(tab: Tab, axe: Path | None) -> list[str]:
     if axe is None:
         return []
+    # with a node opened and all that is folded away
+    tab.run(
+        "document.querySelectorAll('details').forEach((one) => { one.open = true; });"
+        "document.querySelector('.item:not(.group)')?.dispatchEvent(new MouseEvent('click', {bubbles: true})); 0"
+    )
     tab.run(f"{axe.read_text(encoding='utf-8')}; 0")
     rules = f"{{runOnly: {_RULES}}}"
     told = "`${one.id}, ${one.nodes.length} times: ${one.nodes[0].html.slice(0, 120)}`"

@@ -198,7 +198,7 @@
     const strange = value.file.strange + value.reference.strange;
     return `<svg class="spread" viewBox="0 0 ${WIDE} 94" role="img" aria-label="Histogram of ${escape(value.name)}, counts on a logarithmic scale, the reference and the file; the table has their ends">` +
       `${filled.join("")}<path class="file" d="M${outline.join("L")}"/><line x1="0" x2="${WIDE}" y1="${HIGH}" y2="${HIGH}"/><text x="0" y="91">${number(value.low)}</text><text x="${WIDE}" y="91" text-anchor="end">${number(value.high)}</text></svg>` +
-      `<table><tr><th scope="col"></th><th scope="col" class="n">min</th><th scope="col" class="n">mean</th><th scope="col" class="n">max</th></tr>` +
+      `<table><tr><td></td><th scope="col" class="n">min</th><th scope="col" class="n">mean</th><th scope="col" class="n">max</th></tr>` +
       row(`<span class="swatch" style="background:var(--bar)"></span>reference`, value.reference) + row(`<span class="swatch" style="border:2px solid var(--file)"></span>file`, value.file) + `</table>` +
       (strange ? `<p class="bad">NaN or Inf: ${value.reference.strange} in the reference, ${value.file.strange} in the file</p>` : "");
   };

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from graphforge.errors import GraphForgeError
+from graphforge.runners.arrays import Array
 from graphforge.runtime.feeds import Page
 from graphforge.runtime.heat import heated, heatmaps_among
 from graphforge.runtime.placement import Placement
@@ -37,7 +38,7 @@ def test_a_peak_is_at_its_place_in_the_picture_and_channels_have_colours_of_thei
 
 
 def test_what_is_a_map_of_the_picture() -> None:
-    outputs = {
+    outputs: dict[str, Array] = {
         "heatmaps": np.ones((1, 17, 64, 48), np.float32),
         "features": np.ones((1, 17, 64, 64), np.float32),
         "larger": np.ones((1, 3, 256, 192), np.float32),
