@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
@@ -98,6 +99,11 @@ def table(tally: Tally, limit: int | None) -> Iterable[str]:
     inside = sum(tally.statuses[status] for status in ("passed", "exempt", "wrong", "broken", "refused"))
     share = tally.statuses["exempt"] / max(inside, 1)
     yield "# OpInfo coverage"
+    yield ""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=TABLE.parent, capture_output=True, text=True, check=False
+    )
+    yield f"Made at commit {commit.stdout.strip() or '?'}; lowerings that came later are not in this table."
     yield ""
     drawn = "all samples" if limit is None else f"at most {limit} samples, drawn with a fixed seed,"
     yield (

@@ -65,6 +65,8 @@ _STEP = 0.75
 _POOL = 1 << 20
 # Tensors of fewer elements are not looked through for equal ones.
 _FEW = 64
+# Rows and columns that are looked at to see whether they hold equal numbers.
+_LINES = 8
 # Odd, and its bits are mixed: close numbers get signs of their own.
 _MIXING = 2654435761
 # Records of decisions that are kept, in elements.
@@ -216,10 +218,12 @@ class Moved(TorchDispatchMode):
     def _signs(self, value: torch.Tensor) -> torch.Tensor:
         count = value.numel()
         start = self._random.randrange(_POOL)
-        if _repeats(value):
+        if _repeats(value) or _repeats_in_lines(value, -1):
             bits = value.contiguous().view(torch.int32 if value.dtype == torch.float32 else torch.int64).long()
             places = ((bits * _MIXING + (bits >> 29)) >> 16).add_(start) % _POOL
-            return self._pool.to(value.device)[places].to(value.dtype)
+            pool = self._pool.to(value.device)
+            # half a step or one and a half: what all elements do alike would else cancel at once in the next operator
+            return (pool[places] * (1 + pool[(places + 17) % _POOL] / 2)).to(value.dtype)
         times = -(-(start + count) // _POOL)
         pool = self._pool if times == 1 else self._pool.repeat(times)
         signs = pool[start : start + count].view(value.shape).to(value.device, value.dtype)
@@ -344,8 +348,27 @@ def _sums(name: str, args: Sequence[Any], result: Any) -> float:
 
 
 def _of_equal_terms(name: str, args: Sequence[Any]) -> bool:
+    """Whether the products that are added up to one element are equal numbers, whatever stands in other rows."""
     factors = args[1:3] if name in ("addmm", "baddbmm", "addmv") else args[:2]
-    return name in CONTRACTIONS and all(isinstance(one, torch.Tensor) and _repeats(one) for one in factors)
+    if name not in CONTRACTIONS or not all(isinstance(one, torch.Tensor) for one in factors):
+        return False
+    if "conv" in name:
+        return all(_repeats(one) for one in factors)
+    rows, others = factors
+    along = -1 if name == "linear" or others.dim() < 2 else -2
+    return _repeats_in_lines(rows, -1) and _repeats_in_lines(others, along)
+
+
+def _repeats_in_lines(value: torch.Tensor, axis: int) -> bool:
+    """Whether in most of a few lines along an axis most elements stand many times."""
+    if not value.dim() or value.shape[axis] < _FEW:
+        return False
+    if value.dim() > 2:
+        value = value.reshape(-1, *value.shape[-2:])
+        value = value[:: max(1, len(value) // _LINES)][:_LINES]
+    lines = value.movedim(axis, -1).reshape(-1, value.shape[axis])
+    sample = lines[:: max(1, len(lines) // _LINES)][:_LINES]
+    return sum(map(_repeats, sample)) * 2 > len(sample)
 
 
 def _repeats(value: torch.Tensor) -> bool:

@@ -14,6 +14,7 @@ import graphforge
 from graphforge.prepare import example_feeds, prepare, reference_runner
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.verify import verify
+from graphforge.verify.rounding import _of_equal_terms
 from graphforge.verify.tolerance import for_model
 
 
@@ -92,3 +93,25 @@ def test_sums_of_equal_numbers_round_all_the_same_way(shape: tuple[int, int], tm
     torch.manual_seed(0)
     bundle = graphforge.compile(_SumsOfEqualNumbers(), (torch.randn(shape),), output=tmp_path / "bundle")
     assert bundle.manifest["verification"]["verdict"] == "passed"
+
+
+class _MeanOfEachRow(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n = x.shape[-1]
+        return torch.tanh(x @ torch.ones(n, n) / 600)
+
+
+def test_rows_of_equal_numbers_that_differ_from_row_to_row(tmp_path: Path) -> None:
+    """Of the tensor as a whole hardly any number stands twice."""
+    rows = torch.randn(600, 1, generator=torch.Generator().manual_seed(0)).expand(600, 600).contiguous()
+    bundle = graphforge.compile(_MeanOfEachRow(), (rows,), output=tmp_path / "bundle")
+    assert bundle.manifest["verification"]["verdict"] == "passed"
+
+
+def test_equal_numbers_are_looked_for_along_the_sum() -> None:
+    ramp, same = torch.rand(80, 1).expand(80, 128), torch.ones(128, 80)
+    assert _of_equal_terms("mm", [ramp, same])
+    assert _of_equal_terms("bmm", [ramp.expand(3, 80, 128), same.expand(3, 128, 80)])
+    assert _of_equal_terms("linear", [ramp, same.T])
+    assert not _of_equal_terms("mm", [torch.rand(80, 128), same])
+    assert not _of_equal_terms("mm", [ramp, torch.rand(128, 80)])
