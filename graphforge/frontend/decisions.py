@@ -1,8 +1,9 @@
 """While capturing: Python's decisions over values (`if y.numel() > 0`, `if not mask.any()`, `if self.sizes[0] == 0`).
 
-A capture has no values, so torch refuses them all.  Two kinds can be decided:
+A capture has no values, so torch refuses them all.  Three kinds can be decided:
 
 - What follows from weights, buffers and constants alone is computed from them: it is the same at every call.
+- What an assertion asks is answered by yes, since the model does not run otherwise, and an artifact asserts nothing.
 - What asks whether data selected anything, or more than so many, is answered as if it had selected a great many.  That
   branch is the general one: code for many rows is nearly always right for none, and not the other way round.  What was
   taken for granted so is an `Assumption`; `selections.py` holds the program to the model where it is false.
@@ -12,11 +13,14 @@ Whatever else hangs on a value stays refused.
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
+import linecache
 import operator
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,6 +44,12 @@ _MANY = (1_000_003, 1_000_004, 1_000_005, 1_000_006, 1_000_008, 1_000_010)
 _LARGE = object()
 # Nodes that a value may hang on, at most, to be computed from weights and constants.
 _MOST_NODES = 200
+# Modules whose frames only carry a question on.
+_NOT_ASKING = ("torch", "graphforge", "sympy", "contextlib", "functools")
+# Lines of a statement that are looked at.
+_LONGEST_STATEMENT = 20
+# What lets an assertion hold although a part of it does not.
+_TURNING = (ast.Not, ast.Or, ast.NotEq, ast.NotIn, ast.In, ast.Is, ast.IsNot, ast.IfExp, ast.BitXor, ast.Invert)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +249,8 @@ class _Deciding:
             if known is not None:
                 return known
             if name in _DECIDES and value.dtype is torch.bool and value.numel() == 1:
+                if _in_an_assertion():
+                    return True
                 answer = self.general(value, node)
                 if answer is not None:
                     return answer
@@ -422,16 +434,44 @@ def _is_of_bools(node: torch.fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype is torch.bool
 
 
+def _in_an_assertion() -> bool:
+    """Whether an `assert` asks, of which every question has to be answered by yes: the model fails with any other."""
+    frame: Any = sys._getframe(2)
+    while frame is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] in _NOT_ASKING:
+        frame = frame.f_back
+    if frame is None:
+        return False
+    at = frame.f_code.co_filename, frame.f_lineno
+    return _is_plain_assertion(*at)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_plain_assertion(file: str, line: int) -> bool:
+    """Whether the statement at a line is an assertion without `not`, `or`, `!=` and the like."""
+    for start in range(line, max(0, line - _LONGEST_STATEMENT), -1):
+        if not linecache.getline(file, start).lstrip().startswith("assert"):
+            continue
+        text = ""
+        for number in range(start, start + _LONGEST_STATEMENT):
+            text += linecache.getline(file, number)
+            try:
+                (statement,) = ast.parse(textwrap.dedent(text)).body
+            except (SyntaxError, ValueError):
+                continue
+            parts = [*ast.walk(statement.test)] if isinstance(statement, ast.Assert) else [ast.Not()]
+            return number >= line and not any(isinstance(part, _TURNING) for part in parts)
+        return False
+    return False
+
+
 def _asked_at() -> tuple[str, str]:
     """The line of the user's that asks, and where it stands: the innermost frame that is neither ours nor installed."""
-    import linecache
-
     frame: Any = sys._getframe(1)
     others = ("", "")
     while frame is not None:
         file, name = frame.f_code.co_filename, str(frame.f_globals.get("__name__", ""))
         top = name.split(".")[0]
-        if top not in ("torch", "graphforge", "sympy", "contextlib", "functools") and not file.startswith("<"):
+        if top not in _NOT_ASKING and not file.startswith("<"):
             found = linecache.getline(file, frame.f_lineno).strip(), f"{shown_path(file)}:{frame.f_lineno}"
             if not is_installed(file):
                 return found
