@@ -34,7 +34,7 @@ def pytest_configure() -> None:
         make(self, *told)
         _made.append(self)
 
-    GraphForgeError.__init__ = made  # type: ignore[method-assign]
+    setattr(GraphForgeError, "__init__", made)
 
 
 @pytest.hookimpl(wrapper=True)
