@@ -28,13 +28,14 @@ _made: list[GraphForgeError] = []
 
 def pytest_configure() -> None:
     """Keep every error that is made."""
-    make: Any = GraphForgeError.__init__
+    error: Any = GraphForgeError
+    make = error.__init__
 
     def made(self: GraphForgeError, *told: str) -> None:
         make(self, *told)
         _made.append(self)
 
-    setattr(GraphForgeError, "__init__", made)
+    error.__init__ = made
 
 
 @pytest.hookimpl(wrapper=True)
