@@ -15,6 +15,8 @@ __all__ = ["Shown", "short_source"]
 
 # As wide as a notebook's cell is on a laptop.
 _WIDTH = 118
+# Lines that a notebook shows without scrolling.
+_SEEN = 40
 _TEXT = (
     '<pre style="white-space:pre;overflow:auto;max-height:40em;line-height:1.15;font-size:0.85em;margin:0;'
     "font-family:Menlo,'DejaVu Sans Mono',Consolas,'Courier New',monospace\">{code}</pre>"
@@ -69,6 +71,11 @@ class Shown:
     def _repr_html_(self) -> str:
         recorder = _recorder(_WIDTH, colours=True)
         recorder.print(self)
+        if recorder.export_text(clear=False).count("\n") > _SEEN:  # what a long table comes to stands above it as well
+            recorder = _recorder(_WIDTH, colours=True)
+            recorder.print(self.summary(), style="bold", markup=False, soft_wrap=True)
+            recorder.print()
+            recorder.print(self)
         text = recorder.export_html(inline_styles=True, code_format=_TEXT)
         pictures = (_PICTURE.format(data=base64.b64encode(one).decode(), alt="picture") for one in self.pictures())
         return "".join([text, *pictures])

@@ -56,3 +56,18 @@ def test_terminal_and_notebook_keep_colours_apart() -> None:
     Console(width=40, file=written, color_system=None).print(Hostile("fine"))
     assert written.getvalue() == "ok fine\n"
     assert 'style="color: #' in Hostile("fine")._repr_html_()
+
+
+def test_a_notebook_has_the_summary_above_what_has_to_be_scrolled() -> None:
+    @dataclass(frozen=True, slots=True, repr=False)
+    class Long(Hostile):
+        lines: int = 0
+
+        def render(self, console: Console) -> None:
+            """As many lines."""
+            for number in range(self.lines):
+                console.print(f"line {number}")
+
+    long, short = (Long("[bold]wrong[/bold] here", lines)._repr_html_() for lines in (60, 20))
+    assert 0 < long.index("[bold]wrong[/bold] here") < long.index("line 0")
+    assert "here" not in short
