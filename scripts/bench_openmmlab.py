@@ -16,119 +16,141 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "out" / "bench" / "openmmlab"
 PYTHON = ROOT / ".venv-openmmlab" / "bin" / "python"
 
-BATCH = "input:0=1..4"
 # dense models are compiled at this size, whatever their config's
-SMALL = "size=160"
-# config, dynamic dims or a size, forms of the outputs
-MODELS: list[tuple[str, str, tuple[str, ...]]] = [
-    ("mmpose:rtmpose-t_8xb256-420e_coco-256x192", BATCH, ("ragged",)),
-    ("mmpose:rtmpose-s_8xb256-420e_coco-256x192", BATCH, ("ragged",)),
-    ("mmpose:rtmpose-m_8xb256-420e_coco-256x192", BATCH, ("ragged",)),
-    ("mmpose:rtmpose-l_8xb256-420e_coco-256x192", BATCH, ("ragged",)),
-    ("mmpose:rtmpose-m_8xb64-270e_coco-wholebody-256x192", BATCH, ("ragged",)),
-    ("mmpose:rtmpose-m_8xb64-210e_ap10k-256x256", BATCH, ("ragged",)),
-    ("mmdet:rtmdet_nano_320-8xb32_coco-person", SMALL, ("ragged", "padded")),
-    ("mmdet:rtmdet_m_640-8xb32_coco-person", SMALL, ("ragged", "padded")),
-    ("mmpose:yoloxpose_s_8xb32-300e_coco-640", SMALL, ("ragged", "padded")),
-    ("mmpose:rtmo-s_8xb32-600e_coco-640x640", SMALL, ("ragged", "padded")),
-    ("mmpose:td-hm_hrnet-w32_8xb64-210e_coco-256x192", BATCH, ("ragged",)),
-    ("mmpose:ae_hrnet-w32_8xb24-300e_coco-512x512", SMALL, ("ragged",)),
-    ("mmpose:ae_res50_512x512", SMALL, ("ragged",)),
-    ("mmpose:ae_mobilenetv2_512x512", SMALL, ("ragged",)),
-    ("mmpose:td-hm_mspn50_8xb32-210e_coco-256x192", BATCH, ("ragged",)),
-    ("mmpose:td-hm_litehrnet-18_8xb64-210e_coco-256x192", BATCH, ("ragged",)),
-    ("mmpose:td-hm_hourglass52_8xb32-210e_coco-256x256", BATCH, ("ragged",)),
-    ("mmpose:simcc_res50_8xb64-210e_coco-256x192", BATCH, ("ragged",)),
+SIDE = 160
+# how a model is compiled; with a dynamic batch, what is found on each picture comes as padded rows
+RAGGED, PADDED, BATCH = "ragged", "padded", "batch 1..4"
+TOP_DOWN, DENSE, GROUPED = (BATCH,), (RAGGED, PADDED, BATCH), (BATCH,)
+Row: TypeAlias = tuple[str, str]
+MODELS: list[tuple[str, tuple[str, ...]]] = [
+    ("mmpose:rtmpose-t_8xb256-420e_coco-256x192", TOP_DOWN),
+    ("mmpose:rtmpose-s_8xb256-420e_coco-256x192", TOP_DOWN),
+    ("mmpose:rtmpose-m_8xb256-420e_coco-256x192", TOP_DOWN),
+    ("mmpose:rtmpose-l_8xb256-420e_coco-256x192", TOP_DOWN),
+    ("mmpose:rtmpose-m_8xb64-270e_coco-wholebody-256x192", TOP_DOWN),
+    ("mmpose:rtmpose-m_8xb64-210e_ap10k-256x256", TOP_DOWN),
+    ("mmdet:rtmdet_nano_320-8xb32_coco-person", DENSE),
+    ("mmdet:rtmdet_m_640-8xb32_coco-person", DENSE),
+    ("mmpose:yoloxpose_s_8xb32-300e_coco-640", DENSE),
+    ("mmpose:rtmo-s_8xb32-600e_coco-640x640", DENSE),
+    ("mmpose:td-hm_hrnet-w32_8xb64-210e_coco-256x192", TOP_DOWN),
+    ("mmpose:ae_hrnet-w32_8xb24-300e_coco-512x512", GROUPED),
+    ("mmpose:ae_res50_512x512", GROUPED),
+    ("mmpose:ae_mobilenetv2_512x512", GROUPED),
+    ("mmpose:td-hm_mspn50_8xb32-210e_coco-256x192", TOP_DOWN),
+    ("mmpose:td-hm_litehrnet-18_8xb64-210e_coco-256x192", TOP_DOWN),
+    ("mmpose:td-hm_hourglass52_8xb32-210e_coco-256x256", TOP_DOWN),
+    ("mmpose:simcc_res50_8xb64-210e_coco-256x192", TOP_DOWN),
 ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="models whose config's name contains this text")
-    parser.add_argument("--form", default="", help="only this form of the outputs")
+    parser.add_argument("--form", default="", help="only forms whose name contains this text")
     parser.add_argument("--fresh", action="store_true", help="do again what was done before")
     parser.add_argument("--table", action="store_true", help="print the table of earlier results and stop")
     parser.add_argument("--timeout", type=int, default=1200, help="seconds that a model may take")
-    parser.add_argument("--worker", nargs=4, metavar=("SPEC", "DYNAMIC", "FORM", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        spec, dynamic, form, out = options.worker
-        _worker(spec, dynamic, form, Path(out))
+        _work_through(json.loads(options.worker), options.timeout)
         return
     if not PYTHON.exists():
         sys.exit("bench: scripts/openmmlab.sh makes the environment that this needs, .venv-openmmlab")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    wanted = [
-        (spec, dynamic, form)
-        for spec, dynamic, forms in MODELS
-        for form in forms
-        if options.only in spec and options.form in form
-    ]
-    for spec, dynamic, form in [] if options.table else wanted:
-        out = _result_of(spec, form)
-        if not out.exists() or options.fresh:
-            _run(spec, dynamic, form, out, options.timeout)
-            print(spec, form, json.loads(out.read_text())["verdict"], flush=True)
-    _table([json.loads(out.read_text()) for spec, _, form in wanted if (out := _result_of(spec, form)).exists()])
+    wanted = [(spec, form) for spec, forms in MODELS for form in forms if options.only in spec and options.form in form]
+    todo = [row for row in wanted if options.fresh or not _result_of(*row).exists()]
+    if todo and not options.table:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [str(PYTHON), __file__, "--worker", json.dumps(todo), "--timeout", str(options.timeout)]
+        subprocess.run(command, env=environment, cwd=ROOT, check=True)
+    _table([json.loads(out.read_text()) for row in wanted if (out := _result_of(*row)).exists()])
 
 
 def _result_of(spec: str, form: str) -> Path:
-    return RESULTS / f"{spec.replace(':', '__')}__{form}.json"
+    return RESULTS / f"{spec.replace(':', '__')}__{form.replace(' ', '_')}.json"
 
 
-def _run(spec: str, dynamic: str, form: str, out: Path, timeout: int) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [str(PYTHON), __file__, "--worker", spec, dynamic, form, str(out)]
-    out.unlink(missing_ok=True)
-    ending = ""
-    try:
-        done = subprocess.run(
-            command, env=environment, cwd=ROOT, timeout=timeout, check=False, capture_output=True, text=True
-        )
-        ending = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
-    except subprocess.TimeoutExpired:
-        ending = f"more than {timeout} s"
-    if not out.exists():
-        out.write_text(json.dumps({"spec": spec, "form": form, "verdict": "broke", "reason": ending[:300]}))
+def _work_through(rows: Sequence[Row], timeout: int) -> None:
+    """Each row in a process of its own that is split off here, so that the framework is imported once."""
+    from graphforge.frontend.openmmlab.load import import_codebase
+
+    for codebase in sorted({spec.partition(":")[0] for spec, _ in rows}):
+        import_codebase(codebase)
+    for spec, form in rows:
+        out = _result_of(spec, form)
+        out.unlink(missing_ok=True)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                _compiled(spec, form, out)
+                code = 0
+            except Exception as error:
+                _write(out, spec, form, "broke", f"{type(error).__name__}: {error}")
+            finally:
+                os._exit(code)
+        ended = _waited(child, timeout)
+        if not out.exists():
+            _write(out, spec, form, "broke", ended)
+        print(spec, form, json.loads(out.read_text())["verdict"], flush=True)
 
 
-def _worker(spec: str, dynamic: str, form: str, out: Path) -> None:
+def _waited(child: int, timeout: int) -> str:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return f"the process ended with {os.waitstatus_to_exitcode(status)}"
+        time.sleep(0.2)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return f"more than {timeout} s"
+
+
+def _write(out: Path, spec: str, form: str, verdict: str, reason: str) -> None:
+    out.write_text(json.dumps({"spec": spec, "form": form, "verdict": verdict, "reason": reason[:2000]}))
+
+
+def _compiled(spec: str, form: str, out: Path) -> None:
     import torch
 
     import graphforge
 
     torch.set_num_threads(1)
-    loaded = graphforge.load_model(spec)
+    forms = dict(MODELS)[spec]
+    loaded = graphforge.load_model(spec, decode="batch" if form == BATCH else None)
     begun, used = time.perf_counter(), _cpu()
-    found: dict[str, Any] = {"spec": spec, "form": form, "reason": ""}
-    folder = RESULTS / "bundles" / out.stem
+    inputs = None if forms is TOP_DOWN else f"input:{2 if form == BATCH else 1}x3x{SIDE}x{SIDE}"
     try:
-        sized = dynamic.startswith("size=")
-        side = dynamic.removeprefix("size=")
         bundle = graphforge.compile(
             loaded,
-            f"input:1x3x{side}x{side}" if sized else None,
-            dynamic_shapes=None if sized else dynamic,
-            outputs=form,
-            output=folder,
+            inputs,
+            dynamic_shapes="input:0=1..4" if form == BATCH else None,
+            outputs=PADDED if form == PADDED else RAGGED,
+            output=RESULTS / "bundles" / out.stem,
             accept_undecided=True,
         )
     except graphforge.GraphForgeError as error:
-        found |= {"verdict": "refused", "reason": str(error)[:2000], "cpu": _cpu() - used}
-        out.write_text(json.dumps(found))
+        _write(out, spec, form, "refused", str(error))
         return
     steps = {step["name"]: step["seconds"] for step in bundle.manifest["steps"]}
-    found |= {
+    found = {
+        "spec": spec,
+        "form": form,
         "verdict": bundle.manifest["verification"]["verdict"],
         "seconds": time.perf_counter() - begun,
         "capture": steps["capture"],
@@ -136,7 +158,7 @@ def _worker(spec: str, dynamic: str, form: str, out: Path) -> None:
         "cpu": _cpu() - used,
         "nodes": bundle.manifest["nodes"],
     }
-    found["pixels"], found["rows"] = _pixels(loaded, bundle)
+    found["pixels"], found["rows"] = _pixels(loaded, bundle, 3 if form == BATCH else 1)
     out.write_text(json.dumps(found))
 
 
@@ -144,35 +166,44 @@ def _cpu() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime + resource.getrusage(resource.RUSAGE_SELF).ru_stime
 
 
-def _pixels(loaded: Any, bundle: Any) -> tuple[float, int]:
-    """The largest difference of places over three inputs, and how many rows were compared."""
+def _pixels(loaded: Any, bundle: Any, batch: int) -> tuple[float, int]:
+    """The largest difference of places over three pictures, and how many rows were compared."""
     import numpy as np
     import torch
 
     worst, rows = 0.0, 0
-    shape = [1, *bundle.manifest["inputs"][0]["shape"][1:]]
-    for seed in range(3):
+    shape = [batch, *bundle.manifest["inputs"][0]["shape"][1:]]
+    for seed in range(3 // batch):
         given = torch.randn(shape, generator=torch.Generator().manual_seed(10 + seed))
         with torch.no_grad():
             eager = {name: one.numpy() for name, one in loaded.module(given).items()}
         came = bundle.run({"input": given.numpy()}).outputs
-        name = next(one for one in ("boxes", "keypoints", "candidates") if one in eager)
-        expected, own = (one[name].astype(np.float64) for one in (eager, came))
-        if name == "boxes":
-            own = own.reshape(-1, 4)
-            if "num_dets" in came:
-                own = own[: int(np.ravel(came["num_dets"])[0])]
+        if "boxes" not in eager:
+            name = "keypoints" if "keypoints" in eager else "candidates"
+            off = np.abs(eager[name].astype(np.float64) - came[name]).max(axis=-1).ravel()
+            if name == "candidates":  # places of what suppression left at nought are arbitrary
+                off = off[eager["candidate_scores"].ravel() > 0]
+            worst, rows = max(worst, float(off.max())), rows + len(off)
+            continue
+        for expected, own in zip(_rows(eager), _rows(came), strict=True):
             if len(own) != len(expected):
                 return float("inf"), rows
             # equal scores may stand in either order: each row against the nearest of the other side's
-            apart = np.abs(expected[:, None] - own[None]).max(axis=-1)
-            off = apart.min(axis=1) if len(expected) else np.zeros(1)
-        else:
-            off = np.abs(expected - own).max(axis=-1).ravel()
-            if name == "candidates":  # places of what suppression left at nought are arbitrary
-                off = off[eager["candidate_scores"].ravel() > 0]
-        worst, rows = max(worst, float(off.max())), rows + len(off)
+            apart = np.abs(expected[:, None].astype(np.float64) - own[None]).max(axis=-1)
+            worst, rows = max([worst, *map(float, apart.min(axis=1, initial=np.inf))]), rows + len(own)
     return worst, rows
+
+
+def _rows(outputs: Any) -> list[Any]:
+    """Boxes of each picture, its keypoints beside them, without what is padding."""
+    import numpy as np
+
+    boxes = outputs["boxes"]
+    pictures = boxes if boxes.ndim == 3 else boxes[None]
+    points = outputs["keypoints"].reshape(*pictures.shape[:2], -1) if "keypoints" in outputs else pictures[..., :0]
+    counts = np.ravel(outputs["num_dets"]) if "num_dets" in outputs else [pictures.shape[1]] * len(pictures)
+    together = np.concatenate([pictures, points], axis=-1)
+    return [rows[:count] for rows, count in zip(together, counts, strict=True)]
 
 
 def _table(found: list[dict[str, Any]]) -> None:

@@ -76,9 +76,9 @@ _MODEL_OPTIONS = (
     click.option("--kwargs", metavar="JSON", help="Arguments of the callable that builds the model."),
     click.option(
         "--decode",
-        type=click.Choice(["full", "none", "sdk"]),
-        help="mmpose:, mmdet: what the framework's predict returns, what the head returns, or what MMDeploy's SDK "
-        "takes.  [default: full]",
+        type=click.Choice(["full", "batch", "none", "sdk"]),
+        help="mmpose:, mmdet: what the framework's predict returns, the same in padded rows for any batch, what the "
+        "head returns, or what MMDeploy's SDK takes.  [default: full]",
     ),
     click.option(
         "--trust-pickle", is_flag=True, help="Allow a checkpoint, .pt2 or .pt file that runs code when it is read."

@@ -66,6 +66,9 @@ class _Patch:
     users: int = 0
 
 
+# Modules of ours whose functions are part of the model.
+_OURS_AND_CAPTURED = ("graphforge.frontend.openmmlab.batched",)
+
 _lock = threading.RLock()
 _patches: dict[int, _Patch] = {}
 # In this thread, by the original's id: what is called instead.
@@ -283,7 +286,9 @@ def _holders(originals: dict[int, Any]) -> dict[int, list[tuple[Any, str]]]:
     seen: set[int] = set()
     for module in {id(module): module for module in list(sys.modules.values())}.values():  # some have two names
         names = getattr(module, "__dict__", None)
-        if not isinstance(module, ModuleType) or names is None or is_ours(module.__name__):
+        if not isinstance(module, ModuleType) or names is None:
+            continue
+        if is_ours(module.__name__) and module.__name__ not in _OURS_AND_CAPTURED:
             continue  # our own modules mean what they say
         for name, held in list(names.items()):
             if id(held) in places and originals[id(held)] is held:

@@ -80,7 +80,7 @@ class Detections:
         """
         return replace(
             self,
-            boxes=placement.boxes_to_picture(self.boxes),
+            boxes=placement.boxes_to_picture(self.boxes, picture),
             keypoints=None if self.keypoints is None else placement.points_to_picture(self.keypoints),
             masks=None if self.masks is None else placement.masks_to_picture(self.masks, picture, size),
         )

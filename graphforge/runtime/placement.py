@@ -18,10 +18,12 @@ class Placement:
     Attributes:
         scale: of x and of y.
         shift: of x and of y, in pixels of the input.
+        cut: boxes that reach beyond the picture, into what was filled in, are cut to it.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
     shift: tuple[float, float] = (0.0, 0.0)
+    cut: bool = False
 
     @classmethod
     def stretched(cls, picture: tuple[int, int], size: tuple[int, int]) -> Placement:
@@ -33,6 +35,7 @@ class Placement:
         return Placement(
             (self.scale[0] * scale[0], self.scale[1] * scale[1]),
             (self.shift[0] * scale[0] + shift[0], self.shift[1] * scale[1] + shift[1]),
+            self.cut,
         )
 
     def points_to_picture(self, points: Array) -> Array:
@@ -47,9 +50,15 @@ class Placement:
         moved[..., :2] = moved[..., :2] * self.scale + self.shift
         return moved
 
-    def boxes_to_picture(self, boxes: Array) -> Array:
-        """[..., 4], xyxy."""
-        return (np.asarray(boxes, np.float64) - (*self.shift, *self.shift)) / (*self.scale, *self.scale)
+    def boxes_to_picture(self, boxes: Array, picture: tuple[int, int]) -> Array:
+        """[..., 4], xyxy.
+
+        Args:
+            boxes: in the input.
+            picture: width and height of the picture.
+        """
+        moved = (np.asarray(boxes, np.float64) - (*self.shift, *self.shift)) / (*self.scale, *self.scale)
+        return np.clip(moved, 0, (*picture, *picture)) if self.cut else moved
 
     def boxes_to_input(self, boxes: Array) -> Array:
         """The way there."""

@@ -148,6 +148,7 @@ class Pad(Step):
         divisor: instead of a size: up to the next multiple of it.
         value: of the new pixels.
         where: the picture stays at the ``corner`` (top left) or goes to the ``centre``.
+        cut: boxes that reach into what is filled in are cut to the picture.
     """
 
     name: ClassVar[str] = "pad"
@@ -155,6 +156,7 @@ class Pad(Step):
     divisor: int | None = _key(_SIDE, None)
     value: float | tuple[float, ...] = _key(_VALUES, 0)
     where: str = _key(_word("corner", "centre"), "corner")
+    cut: bool = _key(FLAG, False)
 
     def apply(self, seen: Seen) -> Seen:
         """As every step."""
@@ -174,7 +176,8 @@ class Pad(Step):
         pixels = np.empty(shape, seen.pixels.dtype)
         pixels[...] = _values(self, self.value, seen.pixels)
         pixels[top : top + own[1], left : left + own[0]] = seen.pixels
-        return replace(seen, pixels=pixels, placement=seen.placement.then((1.0, 1.0), (left, top)))
+        placement = seen.placement.then((1.0, 1.0), (left, top))
+        return replace(seen, pixels=pixels, placement=replace(placement, cut=placement.cut or self.cut))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +187,13 @@ class Letterbox(Step):
     Attributes:
         size: width and height; left out, the size of the bundle's input.
         value: of the pixels that the picture does not reach.
+        cut: boxes that reach into these are cut to the picture.
     """
 
     name: ClassVar[str] = "letterbox"
     size: Size | None = _key(_SIZE, None)
     value: float | tuple[float, ...] = _key(_VALUES, 0)
+    cut: bool = _key(FLAG, False)
 
     def apply(self, seen: Seen) -> Seen:
         """As every step."""
@@ -200,7 +205,8 @@ class Letterbox(Step):
         centre = np.float32(seen.size[0] / 2), np.float32(seen.size[1] / 2)
         where, results = _window(centre, scale, (wide, high))
         pixels = warped(seen.pixels, where, (wide, high), _values(self, self.value, seen.pixels))
-        return replace(seen, pixels=pixels, placement=seen.placement.then(results.scale, results.shift))
+        placement = seen.placement.then(results.scale, results.shift)
+        return replace(seen, pixels=pixels, placement=replace(placement, cut=placement.cut or self.cut))
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,21 @@ def test_as_the_framework_does_it(codebase: str, name: str) -> None:
     assert float((off > step / 100).mean()) < 0.02
 
 
+@pytest.mark.parametrize(
+    ("codebase", "name", "cut"),
+    [
+        ("mmdet", "retinanet_r18_fpn_1x_coco", True),  # img_shape is the picture's, and the preprocessor pads
+        ("mmdet", "rtmdet_nano_320-8xb32_coco-person", False),  # img_shape is that of the padded picture
+        ("mmpose", "yoloxpose_tiny_4xb64-300e_coco-416", False),  # cut to the input, whatever was filled in
+    ],
+)
+def test_boxes_are_cut_to_the_picture_where_the_framework_does_it(codebase: str, name: str, cut: bool) -> None:
+    import_codebase(codebase)
+    steps = steps_of(steps_of_config(read_config(find_config(codebase, name))))
+    _, placement = prepared(steps, picture(200, 77))
+    assert placement.cut is cut
+
+
 def test_an_unknown_step_is_named_and_nothing_is_kept(tmp_path: Path) -> None:
     config = tmp_path / "mine.py"
     config.write_text(

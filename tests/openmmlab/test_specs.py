@@ -15,6 +15,7 @@ pytest.importorskip("mmpose", reason="needs mmpose: scripts/openmmlab.sh makes t
 import graphforge
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.frontend.load import LoadedModel
+from graphforge.frontend.openmmlab.load import import_codebase
 
 TINY = "mmpose:rtmpose-t_8xb256-420e_coco-256x192"
 NANO = "mmdet:rtmdet_nano_320-8xb32_coco-person"
@@ -99,9 +100,38 @@ def test_a_typo_is_told_with_what_is_near() -> None:
 
 
 def test_a_package_that_is_missing_is_told_in_a_sentence() -> None:
-    with pytest.raises(GraphForgeError, match="mmseg is not installed") as told:
-        graphforge.load_model("mmseg:fcn_r50-d8_4xb2-40k_cityscapes-512x1024")
-    assert "scripts/openmmlab.sh" in str(told.value)
+    with pytest.raises(GraphForgeError, match="mmagic is not installed") as told:
+        graphforge.load_model("mmagic:srcnn_x4k915_1xb16-1000k_div2k")
+    assert "pip install --no-deps mmagic" in str(told.value)
+
+
+def test_what_a_package_needs_and_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'diffusers'", name="diffusers.models")
+
+    monkeypatch.setattr("graphforge.frontend.openmmlab.load.importlib.import_module", broken)
+    with pytest.raises(GraphForgeError, match="mmagic cannot be imported: No module named 'diffusers'") as told:
+        import_codebase("mmagic")
+    assert "pip install --no-deps diffusers" in str(told.value)
+    with pytest.raises(GraphForgeError, match=r"mmpose cannot be imported(.|\n)*scripts/openmmlab\.sh"):
+        import_codebase("mmpose")
+
+
+def test_a_classifier_and_a_segmenter_by_the_same_code() -> None:
+    pytest.importorskip("mmpretrain")
+    pytest.importorskip("mmseg")
+    picture = torch.randn([2, 3, 64, 64], generator=torch.Generator().manual_seed(3))
+    classifier: Any = graphforge.load_model("mmpretrain:resnet18_8xb32_in1k")
+    segmenter: Any = graphforge.load_model("mmseg:fcn_r18-d8_4xb2-80k_cityscapes-512x1024")
+    with torch.no_grad():
+        scores = classifier.module(picture)["scores"]
+        expected = torch.stack([one.pred_score for one in classifier.module.model.predict(picture)])
+        torch.testing.assert_close(scores, expected)
+        classes = segmenter.module(picture)["classes"]
+        expected = torch.stack([one.pred_sem_seg.data[0] for one in segmenter.module.model.predict(picture)])
+        assert classes.equal(expected)
+    assert classifier.facts["preprocess"][-1]["step"] == "normalise"
+    assert len(segmenter.facts["dataset"]["classes"]) == 19
 
 
 def test_a_type_that_nobody_registered_is_named(tmp_path: Path) -> None:
@@ -118,6 +148,19 @@ def test_a_config_that_fails_is_told_with_its_line(tmp_path: Path) -> None:
         graphforge.load_model(f"mmpose:{config}")
     config.write_text("width = 3\n")
     with pytest.raises(GraphForgeError, match="describes no model"):
+        graphforge.load_model(f"mmpose:{config}")
+
+
+def test_a_package_that_a_config_needs_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "mine.py"
+    config.write_text(
+        "custom_imports = dict(imports=['nobodys_heads.of_theirs'], allow_failed_imports=False)\n"
+        "model = dict(type='TopdownPoseEstimator')\n"
+    )
+    with pytest.raises(GraphForgeError, match="imports 'nobodys_heads', which is not installed"):
+        graphforge.load_model(f"mmpose:{config}")
+    config.write_text("model = dict(type='TopdownPoseEstimator', backbone=dict(type='mmagic.MSRResNet'))\n")
+    with pytest.raises(GraphForgeError, match=r"needs mmagic, which is not installed: it names mmagic\.MSRResNet"):
         graphforge.load_model(f"mmpose:{config}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from graphforge.errors import GraphForgeError
 from graphforge.runtime import steps as every_step
 from graphforge.runtime import warping
+from graphforge.runtime.detections import Detections
 from graphforge.runtime.placement import Placement
 from graphforge.runtime.preprocess import check_steps, completed, prepared, read_preprocess, record_of, steps_of
 from graphforge.runtime.steps import (
@@ -169,8 +171,18 @@ def test_a_bright_spot_comes_back_to_where_it_was(
     pixel = 1 / min(placement.scale)
     np.testing.assert_allclose(placement.points_to_picture(spot), [50, 70], atol=0.6 * pixel)
     box = np.array([[3.0, 4.0, 50.0, 60.0]])
-    np.testing.assert_allclose(placement.boxes_to_picture(placement.boxes_to_input(box)), box)
+    np.testing.assert_allclose(placement.boxes_to_picture(placement.boxes_to_input(box), own[::-1]), box)
     np.testing.assert_allclose(placement.points_to_picture(placement.points_to_input(box[:, :2])), box[:, :2])
+
+
+@pytest.mark.parametrize("fill", [Pad((64, 64)), Pad((64, 64), where="centre"), Letterbox((64, 64))])
+def test_boxes_that_reach_into_what_was_filled_in_are_cut_where_that_is_asked(fill: Pad | Letterbox) -> None:
+    reaching = np.array([[-4.0, -2.0, 70.0, 66.0], [10.0, 30.0, 20.0, 36.0]])  # of a picture 64 wide, 20 high
+    for cut in (False, True):
+        _, placement = prepared([replace(fill, cut=cut)], np.zeros((20, 64, 3), np.uint8))
+        found = Detections(placement.boxes_to_input(reaching), np.ones(2), np.zeros(2, np.int64))
+        boxes = found.on_picture(placement, (64, 20), (64, 64)).boxes
+        np.testing.assert_allclose(boxes, [[0, 0, 64, 20], [10, 20, 20, 20]] if cut else reaching, atol=1e-5)
 
 
 def test_the_crop_of_a_box_is_that_of_mmpose() -> None:

@@ -29,19 +29,18 @@ _PICTURES = 4
 _SCORES = (-3.0, 1.5)
 
 
-def calibrate(built: Built) -> None:
-    """Set statistics and last layers of a model with random weights, in place; always the same ones."""
-    from graphforge.frontend.openmmlab.wrapped import input_size
+def calibrate(built: Built, pictures: Tensor | None = None) -> None:
+    """Set statistics and last layers of a model with random weights, in place; always the same ones.
 
+    Args:
+        built: the model.
+        pictures: what its results are to spread on, a batch as its backbone takes it; None is noise.  Photos look
+            different from noise: on them, scores that are apart on noise may all be 1.
+    """
     model: Any = built.model
-    try:
-        height, width = input_size(built)
-    except GraphForgeError:
+    noise = _noise(built) if pictures is None else pictures
+    if noise is None:
         return
-    if max(height, width) > _LONGEST and not _fixed(model):
-        height = width = _LONGEST
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.randn([_PICTURES, 3, height, width], generator=generator)
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.momentum, norm.training = None, True
@@ -51,11 +50,31 @@ def calibrate(built: Built) -> None:
     for norm in norms:
         norm.momentum, norm.training = 0.1, False
         _keep_the_mean(norm)
-    head = getattr(model, "bbox_head", None) or getattr(model, "head", None)
-    if not isinstance(head, nn.Module):
+    head = _head_of(model)
+    if head is None:
         return
+    with torch.no_grad():
+        feats = model.extract_feat(noise)  # once: of what is scaled, none stands before the head
     for name, layer in _last_layers(head):
-        _spread(model, layer, noise, *((_SCORES) if _scores(name) else (0.0, _DEVIATION)))
+        _spread(head, layer, feats, *((_SCORES) if _scores(name) else (0.0, _DEVIATION)))
+
+
+def _noise(built: Built) -> Tensor | None:
+    """Noise of the config's size; None where the config does not say the size."""
+    from graphforge.frontend.openmmlab.wrapped import input_size
+
+    try:
+        height, width = input_size(built)
+    except GraphForgeError:
+        return None
+    if max(height, width) > _LONGEST and not _fixed(built.model):
+        height = width = _LONGEST
+    return torch.randn([_PICTURES, 3, height, width], generator=torch.Generator().manual_seed(1))
+
+
+def _head_of(model: Any) -> nn.Module | None:
+    head = getattr(model, "bbox_head", None) or getattr(model, "head", None)
+    return head if isinstance(head, nn.Module) else None
 
 
 def _keep_the_mean(norm: Any) -> None:
@@ -75,8 +94,8 @@ def _fixed(model: Any) -> bool:
 
 def _run(model: Any, noise: Tensor) -> Any:
     feats = model.extract_feat(noise)
-    head = getattr(model, "bbox_head", None) or getattr(model, "head", None)
-    return head(feats) if isinstance(head, nn.Module) else feats
+    head = _head_of(model)
+    return feats if head is None else head(feats)
 
 
 def _last_layers(head: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -93,13 +112,13 @@ def _scores(name: str) -> bool:
     return any(word in name for word in ("cls", "obj", "vis")) and not name.endswith(("cls_x", "cls_y"))
 
 
-def _spread(model: Any, layer: nn.Module, noise: Tensor, mean: float, deviation: float) -> None:
-    """Scale a layer so that what it gives for noise has a mean and a deviation."""
+def _spread(head: nn.Module, layer: nn.Module, feats: Any, mean: float, deviation: float) -> None:
+    """Scale a layer so that what it gives for the features of noise has a mean and a deviation."""
     seen: list[Tensor] = []
     handle = layer.register_forward_hook(lambda _module, _given, result: seen.append(copy.copy(result.detach())))
     try:
         with torch.no_grad():
-            _run(model, noise)
+            head(feats)
     finally:
         handle.remove()
     if not seen:

@@ -7,10 +7,12 @@ from importlib import metadata
 
 from graphforge.errors import GraphForgeError
 
-__all__ = ["CODEBASES", "codebase_of", "need"]
+__all__ = ["CODEBASES", "codebase_of", "need", "way_to_have"]
 
 # What a spec begins with -> the package that it names.
 CODEBASES = ("mmpose", "mmdet", "mmpretrain", "mmseg", "mmagic")
+# Those that scripts/openmmlab.sh installs with all that they need; mmagic needs diffusers and a dozen more.
+_SET_UP = ("mmpose", "mmdet", "mmpretrain", "mmseg")
 
 
 def codebase_of(spec: str) -> str:
@@ -29,14 +31,22 @@ def need(package: str) -> None:
         if importlib.util.find_spec(name) is None:
             raise GraphForgeError(
                 f"{package} is not installed" if name == package else f"{package} needs {name}, which is not installed",
-                "scripts/openmmlab.sh makes an environment that has mmpose and mmdet, .venv-openmmlab; run graphforge "
-                "from there",
+                way_to_have(package, package if name == package else "onedl-mmengine"),
             )
+
+
+def way_to_have(codebase: str, missing: str) -> str:
+    """How to get what a codebase lacks."""
+    if codebase in _SET_UP:
+        known = f"{', '.join(_SET_UP[:-1])} and {_SET_UP[-1]}"
+        return f"scripts/openmmlab.sh makes an environment that has {known}, .venv-openmmlab; run graphforge from there"
+    return f"install it beside GraphForge: pip install --no-deps {missing}"
 
 
 def version_of(package: str) -> str:
     """The installed version of a package; "" where there is none."""
-    for name in (package, f"onedl-{package}"):
+    called = "mmsegmentation" if package == "mmseg" else package
+    for name in (called, f"onedl-{called}"):
         try:
             return metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graphforge.errors import GraphForgeError
-from graphforge.user_code import user_error
+from graphforge.user_code import described, user_error
 
 __all__ = ["find_config", "read_config", "stock_configs"]
 
@@ -67,6 +67,15 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Any:
         config = Config.fromfile(str(path), import_custom_modules=True)
     except GraphForgeError:
         raise
+    except ImportError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        missing = (cause.name or "").partition(".")[0]
+        if not missing:
+            raise user_error(f"reading config {str(path)!r} failed", error) from error
+        raise GraphForgeError(
+            f"config {str(path)!r} imports {missing!r}, which is not installed: {described(cause)}",
+            f"install it beside GraphForge, or put its folder on the path: PYTHONPATH=FOLDER_OF_{missing}",
+        ) from error
     except Exception as error:  # a config is code of the user's
         raise user_error(f"reading config {str(path)!r} failed", error) from error
     if overrides:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument
-from graphforge.frontend.openmmlab.codebases import CODEBASES, codebase_of, need, version_of
+from graphforge.frontend.openmmlab.codebases import CODEBASES, codebase_of, need, version_of, way_to_have
 from graphforge.frontend.openmmlab.configs import find_config, read_config
 from graphforge.hushed import hushed
 from graphforge.user_code import user_error
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Built", "build_model", "import_codebase", "load_openmmlab"]
 
-DECODINGS = ("full", "none", "sdk")
+DECODINGS = ("full", "batch", "none", "sdk")
 _WEIGHTS = ("auto", "ema", "plain")
 # Keys of `kwargs` that are ours; those with a dot are overrides of the config.
 _OWN = ("decode", "weights")
@@ -65,7 +66,8 @@ def load_openmmlab(
     Args:
         spec: ``mmpose:CONFIG[,CHECKPOINT]`` or another codebase's.
         checkpoint: the checkpoint, where the spec names none.
-        kwargs: ``decode`` (``full``: what the framework's predict returns; ``none``: what the head returns),
+        kwargs: ``decode`` (``full``: what the framework's predict returns; ``batch``: the same for any batch of
+            pictures, in padded rows; ``none``: what the head returns),
             ``weights`` (``ema`` or ``plain``), and values of the config by dotted key,
             ``{"model.test_cfg.flip_test": False}``.
         trust_pickle: whether the checkpoint may run code when it is read.
@@ -168,7 +170,8 @@ def import_codebase(codebase: str) -> None:
         missing = getattr(error, "name", None) or str(error)
         raise GraphForgeError(
             f"{codebase} cannot be imported: {str(error).splitlines()[0]}",
-            f"it needs {missing!r}: scripts/openmmlab.sh makes an environment that has all of it",
+            f"it needs {missing!r}",
+            way_to_have(codebase, missing.partition(".")[0]),
         ) from None
     except Exception as error:  # a package that does not go with what is installed may raise anything
         raise user_error(f"importing {codebase} failed", error) from error
@@ -186,6 +189,12 @@ def _build(config: Any, file: Path) -> torch.nn.Module:
         raise
     except KeyError as error:
         text = str(error.args[0]) if error.args else str(error)
+        other = text.partition(".")[0]
+        if other in CODEBASES and importlib.util.find_spec(other) is None:
+            raise GraphForgeError(
+                f"config {file.name} needs {other}, which is not installed: it names {text.split()[0]}",
+                way_to_have(other, other),
+            ) from None
         raise GraphForgeError(
             f"building the model of {file.name} failed: {' '.join(text.split())[:300]}",
             "a type that is not registered comes from a package or file that the config imports (custom_imports), or "

@@ -75,7 +75,9 @@ def steps_of_config(config: Any) -> list[Step]:
             steps.append(_pad(given, steps, turned))
         elif name not in _NO_PIXELS:
             raise Unknown(f"step {name!r} of the test pipeline is not known")
-    return [*steps, *_of_preprocessor(preprocessor)]
+    # MMDetection's heads cut boxes to img_shape, which what its preprocessor fills in is no part of
+    cut = "DetDataPreprocessor" in str(preprocessor.get("type")) and not any(one["step"] == "pad" for one in steps)
+    return [*steps, *_of_preprocessor(preprocessor, cut)]
 
 
 def _resize(given: Mapping[str, Any]) -> Step:
@@ -109,13 +111,13 @@ def _pad(given: Mapping[str, Any], before: Sequence[Step], turned: bool) -> Step
     raise Unknown("step 'Pad' of the test pipeline without a size")
 
 
-def _of_preprocessor(given: Mapping[str, Any]) -> list[Step]:
+def _of_preprocessor(given: Mapping[str, Any], cut: bool) -> list[Step]:
     steps: list[Step] = []
     if given.get("mean") is not None:
         steps.append({"step": "normalise", "mean": _numbers(given["mean"]), "std": _numbers(given.get("std", 1))})
     divisor = int(given.get("pad_size_divisor", 1) or 1)
     if divisor > 1:
-        steps.append({"step": "pad", "divisor": divisor, "value": float(given.get("pad_value", 0))})
+        steps.append({"step": "pad", "divisor": divisor, "value": float(given.get("pad_value", 0)), "cut": cut})
     return steps
 
 

@@ -1,10 +1,10 @@
 """An OpenMMLab model as a module of one tensor: in, a normalised batch; out, named tensors.
 
 ``decode="full"`` calls the framework's own ``predict``, in pixels of the model's input; it is the reference of the
-verification, and what is captured of it goes through `substitutes/mm*.py`.  ``decode="none"`` calls the head's
-``forward``.  ``decode="sdk"`` gives what MMDeploy's SDK takes: of a top-down pose model what the head returns
-(``simcc_x`` and ``simcc_y``, ``output``), of a detector ``dets`` and ``labels``, of a one-stage pose model ``dets`` and
-``keypoints``.
+verification, and what is captured of it goes through `substitutes/mm*.py`.  ``decode="batch"`` gives what is found on
+each picture of any batch in padded rows.  ``decode="none"`` calls the head's ``forward``.  ``decode="sdk"`` gives what
+MMDeploy's SDK takes: of a top-down pose model what the head returns (``simcc_x`` and ``simcc_y``, ``output``), of a
+detector ``dets`` and ``labels``, of a one-stage pose model ``dets`` and ``keypoints``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from graphforge.errors import GraphForgeError, argument
+from graphforge.frontend.openmmlab.batched import Batched
 from graphforge.frontend.openmmlab.configs import pipeline_of, step_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def wrap(built: Built, decode: str) -> nn.Module:
         return Raw(built.model, built.codebase).eval()
     if decode == "sdk":
         return ForSdk(wrap(built, "full")).eval()
+    if decode == "batch" and _finds_boxes(built):
+        return Batched(wrap(built, "full")).eval()
     if built.codebase == "mmpose":
         if _groups(built.model):
             return Candidates(built.model, built.meta, input_size(built)).eval()
@@ -121,6 +124,15 @@ def _named(instances: list[Any], like: Tensor) -> dict[str, Tensor]:
     return named
 
 
+def _see_that_fixed(input: Tensor) -> None:
+    """Results picture by picture are as many as there are pictures."""
+    if type(input.shape[0]) is not int:
+        raise GraphForgeError(
+            "what is found on each picture of a batch comes out by itself, so the batch cannot be dynamic",
+            f"all pictures in one set of tensors, rows padded: {argument('decode', 'batch')}",
+        )
+
+
 def _typed(value: Any, like: Tensor) -> Tensor:
     """A result in the model's own element type: numpy makes float64 of what it scales by whole numbers."""
     tensor = torch.as_tensor(value)
@@ -138,6 +150,8 @@ class Poses(nn.Module):
         self._dense = "Bottomup" in type(model).__name__
 
     def forward(self, input: Tensor) -> dict[str, Tensor]:
+        if self._dense:
+            _see_that_fixed(input)
         results = self.model.predict(input, self._samples(input))
         instances = [one.pred_instances for one in results]
         if self._dense:
@@ -230,6 +244,7 @@ class Detections(nn.Module):
     def forward(self, input: Tensor) -> dict[str, Tensor]:
         from mmdet.structures import DetDataSample
 
+        _see_that_fixed(input)
         shape = (input.shape[2], input.shape[3])
         samples = []
         for _ in range(input.shape[0]):

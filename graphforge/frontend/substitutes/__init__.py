@@ -16,3 +16,5 @@ def load_substitutes() -> None:
     for package in _PACKAGES:
         if package in sys.modules:
             importlib.import_module(f"graphforge.frontend.substitutes.{package}")
+    if "graphforge.frontend.openmmlab.batched" in sys.modules:  # ours, in use where a batch is decoded as one
+        importlib.import_module("graphforge.frontend.substitutes.openmmlab_rows")
