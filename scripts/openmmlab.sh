@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv-openmmlab: MMPose, MMDetection, MMPreTrain and MMSegmentation beside what .venv holds, for the model specs
-# mmpose:, mmdet:, mmpretrain: and mmseg:.
+# Make .venv-openmmlab: MMPose, MMDetection and MMSegmentation beside what .venv holds, for the model specs mmpose:, mmdet:
+# and mmseg:.
 # torch, numpy and onnx are .venv's own, found through a line in a .pth file, so that nothing large is installed twice;
 # nothing of this is needed by GraphForge itself.  A minute, and quick when nothing is to be done.
 #   scripts/openmmlab.sh              makes it, and .venv before it
@@ -13,12 +13,12 @@ say() { echo "openmmlab: $*" >&2; }
 
 # mmdet 3.3.0 refuses mmcv 2.2; the lite build of mmcv has no compiled operators, and GraphForge stands in for them.
 # onedl-mmengine is the maintained mmengine.  All run on numpy 2.4 and torch 2.13.
-packages="onedl-mmengine==0.10.12 mmcv-lite==2.1.0 mmdet==3.3.0 mmpose==1.3.2 mmpretrain==1.2.0 mmsegmentation==1.2.2"
+packages="onedl-mmengine==0.10.12 mmcv-lite==2.1.0 mmdet==3.3.0 mmpose==1.3.2 mmsegmentation==1.2.2"
 # what these import, and .venv may lack
 beside="addict==2.4.0 termcolor==3.3.0 yapf==0.43.0 opencv-python-headless==5.0.0.93 munkres==3.0.0 json-tricks==3.17.3
     terminaltables==3.1.10 shapely==2.2.0 matplotlib==3.11.2 contourpy==1.3.3 cycler==0.12.1 fonttools==4.68.0
-    kiwisolver==1.5.1 pyparsing==3.3.3 six==1.17.0 tqdm>=4 platformdirs>=4 importlib-metadata==8.7.0 zipp>=3.20
-    modelindex==0.0.2 einops==0.8.2 mat4py==0.6.0 ftfy==6.3.1 wcwidth>=0.2"
+    kiwisolver==1.5.1 pyparsing==3.3.3 six==1.17.0 tqdm>=4 platformdirs>=4 ftfy==6.3.1
+    wcwidth>=0.2"
 # its wheel is built for numpy 1, so it is built here, which takes Python's headers and a C compiler
 xtcocotools="xtcocotools==1.14.3"
 

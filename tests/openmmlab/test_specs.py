@@ -117,21 +117,25 @@ def test_what_a_package_needs_and_does_not_have_is_named(monkeypatch: pytest.Mon
         import_codebase("mmpose")
 
 
-def test_a_classifier_and_a_segmenter_by_the_same_code() -> None:
-    pytest.importorskip("mmpretrain")
+def test_a_segmenter_by_the_same_code() -> None:
     pytest.importorskip("mmseg")
     picture = torch.randn([2, 3, 64, 64], generator=torch.Generator().manual_seed(3))
-    classifier: Any = graphforge.load_model("mmpretrain:resnet18_8xb32_in1k")
-    segmenter: Any = graphforge.load_model("mmseg:fcn_r18-d8_4xb2-80k_cityscapes-512x1024")
+    loaded: Any = graphforge.load_model("mmseg:fcn_r18-d8_4xb2-80k_cityscapes-512x1024")
     with torch.no_grad():
-        scores = classifier.module(picture)["scores"]
-        expected = torch.stack([one.pred_score for one in classifier.module.model.predict(picture)])
-        torch.testing.assert_close(scores, expected)
-        classes = segmenter.module(picture)["classes"]
-        expected = torch.stack([one.pred_sem_seg.data[0] for one in segmenter.module.model.predict(picture)])
-        assert classes.equal(expected)
-    assert classifier.facts["preprocess"][-1]["step"] == "normalise"
-    assert len(segmenter.facts["dataset"]["classes"]) == 19
+        classes = loaded.module(picture)["classes"]
+        expected = torch.stack([one.pred_sem_seg.data[0] for one in loaded.module.model.predict(picture)])
+    assert classes.equal(expected)
+    assert classes.unique().numel() > 1
+    assert len(loaded.facts["dataset"]["classes"]) == 19
+
+
+def test_a_classifier_by_the_same_code() -> None:
+    pytest.importorskip("mmpretrain", reason="needs mmpretrain, which scripts/openmmlab.sh does not install")
+    picture = torch.randn([2, 3, 64, 64], generator=torch.Generator().manual_seed(3))
+    loaded: Any = graphforge.load_model("mmpretrain:resnet18_8xb32_in1k")
+    with torch.no_grad():
+        expected = torch.stack([one.pred_score for one in loaded.module.model.predict(picture)])
+        torch.testing.assert_close(loaded.module(picture)["scores"], expected)
 
 
 def test_a_type_that_nobody_registered_is_named(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ __all__ = ["CODEBASES", "codebase_of", "need", "way_to_have"]
 
 # What a spec begins with -> the package that it names.
 CODEBASES = ("mmpose", "mmdet", "mmpretrain", "mmseg", "mmagic")
-# Those that scripts/openmmlab.sh installs with all that they need; mmagic needs diffusers and a dozen more.
-_SET_UP = ("mmpose", "mmdet", "mmpretrain", "mmseg")
+# Those that scripts/openmmlab.sh installs.  MMDetection imports mmpretrain where it is there, which is slow; mmagic needs
+# diffusers and a dozen more.
+_SET_UP = ("mmpose", "mmdet", "mmseg")
 
 
 def codebase_of(spec: str) -> str:

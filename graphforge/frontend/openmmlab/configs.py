@@ -68,10 +68,12 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Any:
     except GraphForgeError:
         raise
     except ImportError as error:
-        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
-        missing = (cause.name or "").partition(".")[0]
-        if not missing:
+        cause: BaseException | None = error  # mmengine raises others instead, which name no module
+        while cause is not None and not (isinstance(cause, ImportError) and cause.name):
+            cause = cause.__cause__ or cause.__context__
+        if not isinstance(cause, ImportError):
             raise user_error(f"reading config {str(path)!r} failed", error) from error
+        missing = str(cause.name).partition(".")[0]
         raise GraphForgeError(
             f"config {str(path)!r} imports {missing!r}, which is not installed: {described(cause)}",
             f"install it beside GraphForge, or put its folder on the path: PYTHONPATH=FOLDER_OF_{missing}",

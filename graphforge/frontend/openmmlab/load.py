@@ -153,12 +153,13 @@ def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def import_codebase(codebase: str) -> None:
     """The package with all that registers models, pre-processing steps and datasets."""
-    from graphforge.frontend.openmmlab.stubs import stand_in_for_compiled_operators
+    from graphforge.frontend.openmmlab.stubs import leave_out_what_is_too_old, stand_in_for_compiled_operators
     from graphforge.frontend.torchvision_fix import ensure_torchvision
 
     ensure_torchvision()
     stand_in_for_compiled_operators()
     try:
+        leave_out_what_is_too_old()
         for module in ("models", "datasets"):
             importlib.import_module(f"{codebase}.{module}")
         from mmengine.registry import init_default_scope

@@ -7,15 +7,17 @@ that inference calls; it is there, by torchvision's kernel.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
+from importlib import metadata
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 from graphforge.errors import GraphForgeError
 
-__all__ = ["stand_in_for_compiled_operators"]
+__all__ = ["leave_out_what_is_too_old", "stand_in_for_compiled_operators"]
 
 
 class _Operators(ModuleType):
@@ -47,6 +49,23 @@ def stand_in_for_compiled_operators() -> bool:
     stub.nms = _nms  # type: ignore[attr-defined]
     sys.modules["mmcv._ext"] = stub
     return True
+
+
+def leave_out_what_is_too_old() -> None:
+    """Let MMPreTrain be imported beside transformers 5, whose names its models of text and pictures do not know.
+
+    They are left out as MMPreTrain itself leaves them out where transformers is missing: who builds one is told.
+    MMDetection imports MMPreTrain, too, where it is installed.
+    """
+    if importlib.util.find_spec("mmpretrain") is None:
+        return
+    try:
+        known = int(metadata.version("transformers").partition(".")[0]) < 5
+    except (metadata.PackageNotFoundError, ValueError):
+        return
+    if not known:
+        dependency: Any = importlib.import_module("mmpretrain.utils.dependency")
+        dependency.WITH_MULTIMODAL = False
 
 
 def _nms(boxes: Any, scores: Any, iou_threshold: float, offset: int) -> Any:

@@ -20,7 +20,7 @@ from graphforge.frontend.openmmlab.batched import FIELDS
 from graphforge.frontend.substitution import substitute
 from graphforge.ops import multiclass_nms as _multiclass_nms
 
-__all__: list[str] = []
+__all__ = ["rows_of_each"]
 
 assert _multiclass_nms  # it defines torch.ops.graphforge.multiclass_nms
 
@@ -142,7 +142,7 @@ def _of_dense_head(model: Any, head: Any, input: Tensor) -> _Candidates:
     if least >= 0:
         sides = boxes[..., 2:] - boxes[..., :2]
         valid = valid & (sides > least).all(dim=-1)
-    return _Candidates(boxes, scores, labels, valid, *_suppression(config.nms))
+    return _Candidates(boxes, scores, labels, valid, *_suppression(config["nms"]))
 
 
 def _of_level(
@@ -185,7 +185,7 @@ def _of_yolox(model: Any, head: Any, input: Tensor) -> _Candidates:
     boxes = head._bbox_decode(torch.cat(made), deltas)
     best, labels = classes.sigmoid().max(dim=2)
     scores = objects.sigmoid()[..., 0] * best
-    return _Candidates(boxes, scores, labels, scores >= config.score_thr, *_suppression(config.nms))
+    return _Candidates(boxes, scores, labels, scores >= config["score_thr"], *_suppression(config["nms"]))
 
 
 def _suppression(given: Any) -> tuple[float, bool]:
