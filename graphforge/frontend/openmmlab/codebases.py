@@ -11,7 +11,7 @@ __all__ = ["CODEBASES", "codebase_of", "need", "way_to_have"]
 
 # What a spec begins with -> the package that it names.
 CODEBASES = ("mmpose", "mmdet", "mmpretrain", "mmseg", "mmagic")
-# Those that scripts/openmmlab.sh installs.  MMDetection imports mmpretrain where it is there, which is slow; mmagic needs
+# Those that scripts/openmmlab.sh installs. MMDetection imports mmpretrain where it finds it, and slowly; mmagic needs
 # diffusers and a dozen more.
 _SET_UP = ("mmpose", "mmdet", "mmseg")
 

@@ -75,7 +75,7 @@ def steps_of_config(config: Any) -> list[Step]:
             steps.append(_pad(given, steps, turned))
         elif name not in _NO_PIXELS:
             raise Unknown(f"step {name!r} of the test pipeline is not known")
-    # MMDetection's heads cut boxes to img_shape, which what its preprocessor fills in is no part of
+    # MMDetection's heads cut boxes to img_shape, which leaves out what its preprocessor fills in
     cut = "DetDataPreprocessor" in str(preprocessor.get("type")) and not any(one["step"] == "pad" for one in steps)
     return [*steps, *_of_preprocessor(preprocessor, cut)]
 
