@@ -171,4 +171,5 @@ def _spent(runners: Mapping[str, OnnxRuntimeRunner], feeds: Sequence[Mapping[str
 
 
 def _size(model: ir.Model) -> int:
-    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    constants = [value for value in model.graph.initializers.values() if value.uses()]
+    return sum(value.const_value.nbytes for value in constants if value.const_value is not None)

@@ -27,7 +27,7 @@ class Quantize(Pass):
         activations: ``uint8`` with a zero of their own, or ``int8``, symmetric.
         method: ``minmax``, ``percentile`` (99.99 %), ``mse`` (the ends that lose least), ``entropy`` (Kullback and
             Leibler's), or ``best``: of the first three the one that the whole comes out best with.
-        operators: types of the nodes to quantise.
+        operators: types of the nodes to quantise; of LSTM, GRU and RNN the weights only.
         results: the results of convolutions are quantised, too.
         biases: biases are int32; else they stay float32.
         weights: ``int8``, ``portable`` (int8 with steps so large that the products of two weights with uint8 fit the 16
@@ -40,7 +40,7 @@ class Quantize(Pass):
     name: ClassVar[str] = "quantize"
     activations: str = "uint8"
     method: str = "best"
-    operators: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
+    operators: tuple[str, ...] = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
     results: bool = True
     biases: bool = True
     weights: str = "portable"

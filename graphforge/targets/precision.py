@@ -11,8 +11,10 @@ from graphforge.targets.target import TargetOptions
 if TYPE_CHECKING:
     from graphforge.transform import Pass
 
-__all__ = ["REDUCED", "ReducedOptions", "precision_passes"]
+__all__ = ["PRODUCTS", "REDUCED", "ReducedOptions", "precision_passes"]
 
+# What int8 takes on every runtime; ONNX Runtime also takes weights of networks over time.
+PRODUCTS = ("Conv", "Gemm", "MatMul")
 # The reduced precisions that are passes, with their help.
 REDUCED = {
     "fp16": "float16 where ranges and errors that are measured allow it, float32 elsewhere",

@@ -62,21 +62,27 @@ def by_meaning(nodes: Sequence[ir.Node], forms: Mapping[ir.Node, Form]) -> dict[
     return kept
 
 
-def watched(model: ir.Model) -> list[str]:
+def watched(model: ir.Model, *, chosen_from: bool = False) -> list[str]:
     """The values that say whether a conversion holds: outputs, and what is chosen or compared in place of what follows.
 
     Behind a choice rows may stand in another order, and what they differ by says nothing.
+
+    Args:
+        model: in float32.
+        chosen_from: also what is read from in front of a choice behind it: the boxes beside the scores.
     """
     found: dict[str, None] = {}
     behind: set[ir.Node] = set()
     for node in model.graph:
-        follows = any(value is not None and value.producer() in behind for value in node.inputs)
-        if follows or (decides := _decides(node)):
-            behind.add(node)
-        if not follows and decides:
+        read = [value for value in node.inputs if value is not None and value.producer() is not None]
+        follows = any(value.producer() in behind for value in read)
+        decides = not follows and _decides(node)
+        if decides or (follows and chosen_from):
             found.update(
-                {str(v.name): None for v in node.inputs if v is not None and v.dtype in _FLOATS and v.producer()}
+                {str(value.name): None for value in read if value.dtype in _FLOATS and value.producer() not in behind}
             )
+        if decides or follows:
+            behind.add(node)
     for value in model.graph.outputs:
         if value.dtype in _FLOATS and value.producer() is not None and value.producer() not in behind:
             found[str(value.name)] = None

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphforge.passes.compute_where_kernels_are import runnable
-from graphforge.passes.qdq.insert import Placement, channels_of
+from graphforge.passes.qdq.insert import Placement, channels_of, is_recurrent
 from graphforge.passes.qdq.scales import Grid, weight_integers
 from graphforge.ranges import Samples
 from graphforge.ranges.values import in_pieces
@@ -40,6 +40,8 @@ def corrected(
     pairs: dict[str, tuple[str, int]] = {}
     for place in places:
         node = nodes[place]
+        if is_recurrent(node):
+            continue
         operand, weight = node.inputs[0], node.inputs[1]
         assert operand is not None
         assert weight is not None

@@ -14,7 +14,7 @@ from graphforge.passes.qdq.forms import quick_forms
 from graphforge.passes.qdq.scales import Grid, weight_integers
 from graphforge.transform import Rewriter
 
-__all__ = ["Placement", "channels_of", "insert", "quantisable", "values_of"]
+__all__ = ["Placement", "channels_of", "insert", "is_recurrent", "quantisable", "values_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,16 @@ class Placement:
     weights: str = "portable"
 
 
+def is_recurrent(node: ir.Node) -> bool:
+    """Whether it is a network over time, whose weights alone become integers: there are no kernels for the rest."""
+    return node.domain == "" and node.op_type in ("LSTM", "GRU", "RNN")
+
+
 def quantisable(node: ir.Node) -> bool:
     """Whether the node is a sum of products of a value with constant weights, in float32."""
+    if is_recurrent(node):
+        weights = node.inputs[1:3]
+        return all(w is not None and w.const_value is not None and w.dtype == ir.DataType.FLOAT for w in weights)
     if node.domain != "" or node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
         return False
     x, w = node.inputs[0], node.inputs[1]
@@ -56,6 +64,8 @@ def quantisable(node: ir.Node) -> bool:
 
 def values_of(node: ir.Node, placement: Placement) -> Iterator[ir.Value]:
     """The values that are quantised with the node: its operand, and its result where the runtime wants that."""
+    if is_recurrent(node):
+        return
     operand = node.inputs[0]
     assert operand is not None
     yield operand
@@ -84,7 +94,7 @@ def insert(
     results = {_result(node) for node in chosen if placement.results and node.op_type == "Conv"}
     operands: dict[ir.Value, list[ir.Node]] = {}
     for node in nodes:
-        if node in chosen:
+        if node in chosen and not is_recurrent(node):
             operand = node.inputs[0]
             assert operand is not None
             operands.setdefault(operand, []).append(node)
@@ -110,7 +120,9 @@ def insert(
             outputs = [(str(one.name), pair if one is value else one) for one in rewriter.graph.outputs]
             rewriter.set_outputs(outputs)
     for node in nodes:
-        if node in chosen:
+        if node in chosen and is_recurrent(node):
+            weights.store(node)
+        elif node in chosen:
             weights.quantise(node, grids, placement, names=operands)
     if placement.results:
         quick_forms(rewriter, pairs)
@@ -143,6 +155,20 @@ class _Weights:
         self.rewriter = rewriter
         self.corrections = corrections
         self._made: dict[tuple[ir.Value, int | None], tuple[ir.Value, np.ndarray]] = {}
+
+    def store(self, node: ir.Node) -> None:
+        """Let a node read its weights from integers, and compute with them in float32: the file is smaller."""
+        axis = 1 if self.rewriter.opset >= 13 else None  # [directions, gates * hidden, operands]
+        for position in (1, 2):
+            weight = node.inputs[position]
+            assert weight is not None
+            assert weight.const_value is not None
+            integers, scales = weight_integers(weight.const_value.numpy().astype(np.float32), axis)
+            op = self.rewriter.builder(self._first(), origins=origins_of(node))
+            operands = [self.rewriter.constant(ir.Tensor(integers), name=weight.name), scales]
+            attributes = {} if axis is None else {"axis": axis}
+            self.rewriter.set_input(node, position, op.DequantizeLinear(*operands, **attributes))
+            self.rewriter.forget_fresh()
 
     def quantise(
         self, node: ir.Node, grids: Mapping[str, Grid], placement: Placement, *, names: Mapping[ir.Value, list[ir.Node]]

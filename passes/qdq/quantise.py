@@ -30,7 +30,9 @@ __all__ = ["QUANTISED", "Quantised", "Settings", "quantise"]
 QUANTISED = "graphforge.quantised"
 # Feeds on which single nodes are tried; the whole is judged on all of them.
 _FEW = 4
-# Nodes whose drop of the user's metric is measured alone; the metric may take long.
+# The user's metric may take long: what single nodes cost of it is measured for as many as fit into these seconds, at
+# least for some.
+_AFFORDED = 120.0
 _SCORED = 12
 # Kept nodes that are tried once more when the bound holds.
 _BACKTRACKED = 8
@@ -104,15 +106,17 @@ def quantise(rewriter: Rewriter, settings: Settings) -> None:
     method = judge.choose({name: ranges[name] for name in names - unseen})
     chosen = list(range(len(able)))
     sensitivity: dict[int, float] = {}
+    drops: dict[int, float] = {}
     exceeded = settings.max_drop is not None and judge.drop(chosen) > settings.max_drop
     if exceeded or settings.sensitivity:
         sensitivity = {number: judge.alone(number) for number in chosen}
+        drops = judge.drops(sensitivity)
     if exceeded and settings.max_drop is not None:
-        chosen = _within(judge, sensitivity, settings.max_drop)
+        chosen = _within(judge, sensitivity, drops, settings.max_drop)
     insert(rewriter, [able[number] for number in chosen], judge.grids, settings.placement, judge.corrections)
     kept = [number for number in range(len(able)) if number not in chosen]
     told = [describe(node) for node in able]
-    rows = sensitivity and judge.rows(sensitivity, chosen)
+    rows = [judge.row(n, sensitivity[n], drops.get(n), chosen) for n in _order(sensitivity, drops)]
     model.meta[QUANTISED] = Quantised(
         before,
         samples,
@@ -133,9 +137,17 @@ def _nothing(line: str) -> None:
     """Nobody watches."""
 
 
-def _within(judge: _Judge, sensitivity: Mapping[int, float], bound: float) -> list[int]:
+def _order(sensitivity: Mapping[int, float], drops: Mapping[int, float]) -> list[int]:
+    """The most sensitive first: by what the metric loses, where that is known and more than nothing, then by noise.
+
+    A metric of few samples gains as often as it loses by what hardly matters.
+    """
+    return sorted(sensitivity, key=lambda number: (-max(drops.get(number, 0.0), 0.0), -sensitivity[number]))
+
+
+def _within(judge: _Judge, sensitivity: Mapping[int, float], drops: Mapping[int, float], bound: float) -> list[int]:
     """The most nodes that keep the bound: the most sensitive go first, then some are tried once more."""
-    order = sorted(sensitivity, key=lambda number: sensitivity[number])  # least sensitive first
+    order = _order(sensitivity, drops)[::-1]  # least sensitive first
     low, high = 0, len(order)  # quantising the first `low` holds, the first `high` does not
     while high - low > 1:
         middle = (low + high) // 2
@@ -155,6 +167,7 @@ class _Judge:
 
     Attributes:
         full: the score of the model as it is.
+        cost: seconds that the metric takes.
         trials: how many were made.
     """
 
@@ -176,10 +189,12 @@ class _Judge:
         self.places = places
         self.trials = 0
         self.metric = metric
-        self.watched = watched(before)
+        self.watched = watched(before, chosen_from=True)
         self._right = [values_in(runnable(before), feeds, self.watched) for feeds in samples.feeds]
         self._known: dict[tuple[int, ...], tuple[float, dict[str, Difference]]] = {}
+        begun = time.perf_counter()
         self.full = 100.0 if self.metric is None else self._measured(runnable(before))
+        self.cost = time.perf_counter() - begun
 
     def choose(self, ranges: Mapping[str, Measured]) -> str:
         """Make the grids by the method that is asked for, or that the whole comes out best with, and say which."""
@@ -207,18 +222,20 @@ class _Judge:
         self.trials += 1
         return _largest(self._errors(self._model([number]), _FEW))
 
-    def rows(self, sensitivity: Mapping[int, float], chosen: Collection[int]) -> list[Layer]:
-        """The nodes, the most sensitive first; what the metric loses by one alone is measured for the first ones."""
-        nodes = list(self.before.graph)
-        order = sorted(sensitivity, key=lambda number: -sensitivity[number])
-        found = []
-        for rank, number in enumerate(order):
-            drop = None
-            if self.metric is not None and rank < _SCORED:
-                self.say(f"int8: the metric with layer {number + 1} alone")
-                drop = self.drop([number])
-            found.append(Layer.of(nodes[self.places[number]], sensitivity[number], drop, kept=number not in chosen))
+    def drops(self, sensitivity: Mapping[int, float]) -> dict[int, float]:
+        """What the user's metric loses by each node alone: of all where that is affordable, else of the noisiest."""
+        if self.metric is None:
+            return {}
+        count = max(_SCORED, int(_AFFORDED / max(self.cost, 1e-6)))
+        found = {}
+        for number in sorted(sensitivity, key=lambda number: -sensitivity[number])[:count]:
+            self.say(f"int8: the metric with layer {number + 1} of {len(self.places)} alone")
+            found[number] = self.drop([number])
         return found
+
+    def row(self, number: int, noise: float, drop: float | None, chosen: Collection[int]) -> Layer:
+        """One line of the table."""
+        return Layer.of(list(self.before.graph)[self.places[number]], noise, drop, kept=number not in chosen)
 
     def score(self, chosen: Collection[int]) -> float:
         """The user's metric; without one, how much of the signal is right, in per cent."""
@@ -297,6 +314,9 @@ def _tell(
     counts: dict[str, int] = {}
     for number in chosen:
         counts[able[number].op_type] = counts.get(able[number].op_type, 0) + 1
+    for name in ("LSTM", "GRU", "RNN"):
+        if name in counts:
+            counts[f"{name} (weights only)"] = counts.pop(name)
     listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     rewriter.note(f"{len(chosen)} of {len(able)} sums of products compute in int8{f': {listed}' if listed else ''}")
     kept = sorted(set(range(len(able))) - set(chosen), key=lambda number: -sensitivity.get(number, 0.0))

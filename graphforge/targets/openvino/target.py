@@ -46,13 +46,13 @@ class OpenVINOTarget:
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
-        from graphforge.targets.precision import precision_passes
+        from graphforge.targets.precision import PRODUCTS, precision_passes
         from graphforge.targets.semantic import semantic_passes
 
         kernels = ComputeWhereKernelsAre(RUNTIME)
         legalise = LegaliseOpset(opset=opset_for(options), runtime=RUNTIME)
         # twice: the older form of an operator may compute in types that the newer one does not
-        precise = precision_passes(options, RUNTIME)
+        precise = precision_passes(options, RUNTIME, operators=PRODUCTS)
         return [*semantic_passes(options), kernels, legalise, kernels, FoldConstants(), *precise, EliminateDeadCode()]
 
     def emit(self, model: ir.Model, folder: Path, options: TargetOptions, shapes: ShapeSpec) -> EmitResult:

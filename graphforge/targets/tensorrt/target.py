@@ -51,7 +51,7 @@ class TensorRTTarget:
         from graphforge.passes.reduce_bools_as_integers import ReduceBoolsAsIntegers
         from graphforge.passes.split_top_k import SplitTopK
         from graphforge.targets.onnx.target import RUNTIME
-        from graphforge.targets.precision import precision_passes
+        from graphforge.targets.precision import PRODUCTS, precision_passes
         from graphforge.targets.semantic import semantic_passes
 
         wanted = read_options(options)
@@ -69,7 +69,9 @@ class TensorRTTarget:
             SplitTopK(),
             FoldConstants(),
             # its integers are symmetric, and it adds biases in float
-            *precision_passes(options, self.name, activations="int8", weights="int8", results=False, biases=False),
+            *precision_passes(
+                options, self.name, operators=PRODUCTS, activations="int8", weights="int8", results=False, biases=False
+            ),
             MoveTransposeBehindMatmul(),
             EliminateDeadCode(),
         ]
