@@ -205,6 +205,8 @@ def _stock(module: Any, inputs: tuple[Any, ...], path: Path) -> onnx.ModelProto:
     """What torch's own exporter writes."""
     import torch
 
+    if path.is_file():
+        return onnx.load(path)
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
