@@ -4,16 +4,13 @@
     scripts/bench reduced --only digits_cnn
 
 `graphforge diff` names the layer to keep.  The check makes the file anew with one layer kept, for every layer, and
-measures the outputs: the layer named should be the one, or next to it, that gains most.  A layer is a node in int8, and
-all nodes of a module in float16.  Since these networks lose nothing in float16, they get a module in their middle that
-does: the root of a sum of squares of large numbers, as norms have it.
+measures the outputs: the layer named should be the one, or next to it, that gains most.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import io
 import logging
 import sys
@@ -26,11 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import onnx
-import torch
-from torch import Tensor, nn
 
 import graphforge
-from graphforge.diagnosis import Artifact
 from graphforge.diagnosis.precision import quality
 from graphforge.prepare import example_feeds, prepare, reference_runner
 from graphforge.runners.arrays import Array
@@ -45,41 +39,9 @@ LEVELS = ("float16", "int8")
 _LAYERS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "LayerNormalization", "Gelu", "Softmax")
 
 
-class _Magnitude(nn.Module):
-    """A layer and the magnitude of its channels: squares of hundreds are beyond float16."""
-
-    def __init__(self, layer: nn.Module, axis: int) -> None:
-        super().__init__()
-        self.layer, self.axis = layer, axis
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.layer(x)
-        large = y * 300
-        out: Tensor = y / (torch.sqrt(torch.square(large).sum(self.axis, keepdim=True) + 1) / 300)
-        return out
-
-
-def _widened(module: nn.Module) -> nn.Module:
-    """The network with the layer in its middle made one of those."""
-    module = copy.deepcopy(module)
-    whole = (nn.TransformerEncoderLayer, nn.MultiheadAttention)  # they read the weights of what is in them
-    apart = [path for path, one in module.named_modules() if isinstance(one, whole)]
-    layers = [
-        (path, one)
-        for path, one in module.named_modules()
-        if isinstance(one, nn.Conv2d | nn.Linear) and not any(path.startswith(f"{other}.") for other in apart)
-    ]
-    path, layer = layers[len(layers) // 2]
-    parent, _, name = path.rpartition(".")
-    setattr(module.get_submodule(parent), name, _Magnitude(layer, 1 if isinstance(layer, nn.Conv2d) else -1))
-    return module.eval()
-
-
 def judged(name: str, level: str) -> str:
     """One row of the table."""
     module, inputs = built(name)
-    if level == "float16":
-        module = _widened(module)
     prepared = prepare(module, inputs)
     feeds = example_feeds(prepared)
     expected = reference_runner(prepared).run(feeds)
@@ -87,12 +49,7 @@ def judged(name: str, level: str) -> str:
         folder = Path(place)
         graphforge.compile(module, inputs, verify=False, output=folder / "bundle")
         source = folder / "bundle/model.onnx"
-        nodes = onnx.load(source).graph.node
-        layers = {node.name: [node.name] for node in nodes if node.op_type in _LAYERS}
-        if level == "float16":
-            layers = {}
-            for node in nodes:
-                layers.setdefault(node.name.rpartition("/")[0] or "(model)", []).append(node.name)
+        layers = [node.name for node in onnx.load(source).graph.node if node.op_type in _LAYERS]
         sizes = prepared.shapes.example_sizes()
         calibration = [feeds, *(random_feeds(prepared.shapes, sizes, feeds, seed=seed) for seed in (1, 2))]
         make = _half if level == "float16" else _int8
@@ -101,22 +58,15 @@ def judged(name: str, level: str) -> str:
             target = folder / "reduced.onnx"
             with contextlib.redirect_stderr(io.StringIO()):
                 make(source, target, kept, calibration)
-            if level == "float16":  # as a device computes it: the processor's runtime keeps more digits between nodes
-                artifact = Artifact(OnnxRuntimeRunner(target, threads=1, optimize=False))
-                names = [value for node in artifact.nodes for value in node.outputs]
-                found = dict(artifact.each(names, artifact.feeds(feeds)))
-            else:
-                with OnnxRuntimeRunner(target, threads=1) as runner:
-                    found = runner.run(feeds)
-            floats = [one for one in expected if expected[one].dtype.kind == "f"]
-            return max(min(quality(expected[one], found[one]).snr for one in floats), 0.0)
+            with OnnxRuntimeRunner(target, threads=1, optimize=level == "int8") as runner:
+                found = runner.run(feeds)
+            return min(quality(expected[one], found[one]).snr for one in expected if expected[one].dtype.kind == "f")
 
         plain = snr([])
         report = graphforge.diff(module, folder / "reduced.onnx", inputs)
-        gains = {layer: snr(kept) - plain for layer, kept in layers.items()}
+        gains = {layer: snr([layer]) - plain for layer in layers}
     best = sorted(gains, key=lambda layer: -gains[layer])
-    worst = [node for row in report.worth_keeping for node in row.nodes]
-    named = [layer for node in worst for layer, kept in layers.items() if node in kept]
+    named = [layer for row in report.worth_keeping for layer in row.nodes if layer in gains]
     first = named[0] if named else "-"
     rank = best.index(first) + 1 if named else 0
     return (
@@ -149,13 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="networks, separated by commas; all of them otherwise")
-    parser.add_argument("--level", choices=LEVELS, help="one of the two; both otherwise")
     chosen = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
     print("| network | file | outputs | named | when kept | best of all layers | when kept | place of the named |")
     print("|---|---|---|---|---|---|---|---|")
     for name in chosen.only.split(",") if chosen.only else NETWORKS:
-        for level in [chosen.level] if chosen.level else LEVELS:
+        for level in LEVELS:
             print(judged(name, level), flush=True)
     return 0
 
