@@ -43,7 +43,7 @@ TARGETS = [
     "--target openvino",
     "--target magicmind --precision force_float32",
     "--target magicmind --precision force_float16",
-    "--target magicmind --precision qint8_mixed_float16",
+    "--target magicmind --precision qint8_mixed_float16 --calibration CALIBRATION",
 ]
 
 
@@ -54,11 +54,13 @@ def commands_of_document(text: str) -> list[str]:
 
 def commands_for_targets() -> list[str]:
     """Both models for every target; sizes of the detector vary where its target is MagicMind or ONNX Runtime."""
-    found = [f"graphforge compile {POSE} {BATCH} {asked} -o targets/pose-{at}" for at, asked in enumerate(TARGETS)]
-    for at, asked in enumerate(TARGETS):
-        sides = SIDES if "magicmind" in asked else ""
-        found.append(f"graphforge compile {DETECTOR} {sides} {asked} -o targets/detector-{at}")
-    return [" ".join(one.split()) for one in found]
+    found = []
+    for name, spec in (("pose", POSE), ("detector", DETECTOR)):
+        for at, asked in enumerate(TARGETS):
+            varies = BATCH if name == "pose" else SIDES if "magicmind" in asked else ""
+            own = asked.replace("CALIBRATION", f"{name}.npz")
+            found.append(" ".join(f"graphforge compile {spec} {varies} {own} -o targets/{name}-{at}".split()))
+    return found
 
 
 def main() -> None:
@@ -198,7 +200,33 @@ def _prepare() -> None:
         "onnx_config = dict(output_names=['simcc_x', 'simcc_y'],\n"
         "    dynamic_axes=dict(input={0: 'batch'}, simcc_x={0: 'batch'}, simcc_y={0: 'batch'}))\n"
     )
+    _calibrate(photos)
     _annotate({name: (pixels.shape[1], pixels.shape[0]) for name, pixels in photos.items()})
+
+
+def _calibrate(photos: dict[str, Any]) -> None:
+    """The photos as each model takes them."""
+    import numpy as np
+
+    from graphforge.frontend.openmmlab.configs import find_config, read_config
+    from graphforge.frontend.openmmlab.preprocess import steps_of_config
+    from graphforge.runtime.preprocess import completed, prepared, steps_of
+    from graphforge.spec import TensorSpec
+
+    for spec, shape, file in (
+        (POSE, (1, 3, 256, 192), "pose.npz"),
+        (DETECTOR, (1, 3, 320, 320), "detector.npz"),
+        ("", (1, 3, 512, 512), "calibration.npz"),
+    ):
+        codebase, _, name = spec.partition(":")
+        if spec:
+            plain = steps_of_config(read_config(find_config(codebase, name)))
+        else:  # MMPose's bottom-up models, whose own resizing has no counterpart here
+            scaled = {"step": "normalise", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+            plain = [{"step": "letterbox"}, scaled]
+        steps = completed(steps_of(plain), TensorSpec("input", shape, "float32"))
+        seen = [prepared(steps, one)[0] for pixels in photos.values() for one in (pixels, pixels[:, ::-1])]
+        np.savez(file, input=np.stack(seen))
 
 
 def _annotate(sizes: dict[str, tuple[int, int]]) -> None:

@@ -85,7 +85,9 @@ def _gather_nd(walk: Walk, node: ir.Node) -> None:
         raise Refusal("GatherND at places whose number does not depend on data")
     if source is not None and (source.axis != 0 or not source.rows.is_prefix):
         raise Refusal("GatherND along an axis whose size depends on data")
-    result = walk.op.GatherND(walk.dense(data), walk.dense(indices))
+    # places that do not count may lie beyond the sizes that it has now
+    dense = walk.bounded(walk.dense(data), tuple(range(walk.shape(indices)[-1])))
+    result = walk.op.GatherND(dense, walk.dense(indices))
     walk.set(node.outputs[0], result, picks.axis, picks.rows)
 
 

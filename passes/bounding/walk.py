@@ -39,7 +39,7 @@ class Walk:
     extents: dict[ir.Value, Extents] = field(default_factory=dict)
     renewed: dict[ir.Value, ir.Value] = field(default_factory=dict)
     rows: RowsTable = field(default_factory=RowsTable)
-    _bounded: dict[tuple[ir.Value, int | None], ir.Value] = field(default_factory=dict)
+    _bounded: dict[tuple[ir.Value, int | tuple[int, ...] | None], ir.Value] = field(default_factory=dict)
     op: Builder = field(default=None)  # type: ignore[assignment]  # set before the first node
 
     def visit(self, node: ir.Node, op: Builder) -> bool:
@@ -122,11 +122,12 @@ class Walk:
             raise Refusal(f"the size {size} has no fixed bound")
         return most
 
-    def bounded(self, value: ir.Value, axis: int | None = None) -> ir.Value:
-        """A tensor with zeros behind an axis (or all) of dynamic size, up to the most that was promised."""
+    def bounded(self, value: ir.Value, axis: int | tuple[int, ...] | None = None) -> ir.Value:
+        """A tensor with zeros behind an axis, some or all (None) of dynamic size, up to the most that was promised."""
         assert value.shape is not None
         dims = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
-        moving = [at for at, dim in enumerate(dims) if not isinstance(dim, int) and axis in (None, at)]
+        axes = range(len(dims)) if axis is None else (axis,) if isinstance(axis, int) else axis
+        moving = [at for at, dim in enumerate(dims) if not isinstance(dim, int) and at in axes]
         if not moving:
             return value
         known = self._bounded.get((value, axis))

@@ -334,7 +334,8 @@ def test_bounds_are_those_of_the_largest_promised_sizes(tmp_path: Path) -> None:
             rows = torch.stack([scores, scores * 2], 1)
             strong = scores > 0
             places = torch.nonzero(x[0] > 0.5)
-            return rows[strong], scores[strong][:4], places, (x[0] > 0.5).sum()
+            picked = x[0][tuple(places.unbind(1))]  # of an axis that is shorter than what was promised
+            return rows[strong], scores[strong][:4], places, (x[0] > 0.5).sum(), picked
 
     x = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0))
     sizes = {"x": {1: (2, 8, 2), 2: (3, 9)}}

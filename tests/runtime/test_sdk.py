@@ -18,6 +18,7 @@ from graphforge.runtime import Detector, Pipeline, PoseDetector
 from graphforge.runtime.preprocess import prepared, steps_of
 from graphforge.runtime.sdk import SDK_FILES, check_sdk, read_sdk_file, sdk_files, steps_of_pipeline, write_sdk_files
 from scripts.gallery.figures import Figure, picture
+from scripts.gallery.one_stage import save_pictures
 
 GALLERY = Path(__file__).resolve().parents[2] / "scripts" / "gallery"
 TWO: list[Figure] = [(70, 80, 1.0), (230, 110, 0.9)]
@@ -185,6 +186,12 @@ def test_verbs_take_the_files_alone(sdk: Path, capsys: pytest.CaptureFixture[str
     assert len(json.loads(capsys.readouterr().out)["frames"][0]["poses"]) == 2
     assert run_command(["run", str(sdk / "sdk-detector"), "--input", str(sdk / "two.png"), "--json"]) == 0
     assert "boxes" in capsys.readouterr().out
+    save_pictures(sdk, 2)
+    data = ["--data", str(sdk / "figures.json"), "--images", str(sdk / "pictures"), "--metric", "bbox", "--json"]
+    assert run_command(["evaluate", str(sdk / "sdk-detector"), "--also", str(sdk / "detector"), *data]) == 0
+    alone, bundle = json.loads(capsys.readouterr().out)["sides"]
+    assert alone["figures"] == bundle["figures"]
+    assert alone["figures"]["AP50"] > 0.5
 
 
 @pytest.mark.parametrize(
