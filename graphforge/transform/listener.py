@@ -25,6 +25,9 @@ class RewriteListener:
     def node_replacing(self, nodes: Sequence[ir.Node]) -> None:
         """Other values are about to take the place of what the first of the nodes computes; all may be erased."""
 
+    def node_editing(self, node: ir.Node) -> None:
+        """An input or an attribute of a node is about to change, or the node is about to be taken out."""
+
     def node_created(self, node: ir.Node) -> None:
         """A node was built and stands in its graph."""
 

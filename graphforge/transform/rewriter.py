@@ -231,9 +231,12 @@ class Rewriter:
         if index >= len(node.inputs):
             if value is None:
                 return
+            self._editing(node)
             node.resize_inputs(index + 1)
         elif node.inputs[index] is value:
             return
+        else:
+            self._editing(node)
         node.replace_input_with(index, value)
         self._input_changed(node, index)
 
@@ -247,6 +250,7 @@ class Rewriter:
         """Set an attribute; None removes it."""
         if value is None:
             if name in node.attributes:
+                self._editing(node)
                 del node.attributes[name]
                 self._attribute_changed(node, name)
             return
@@ -254,6 +258,7 @@ class Rewriter:
         known = node.attributes.get(name)
         if known is not None and known.type == attribute.type and known.value == attribute.value:
             return
+        self._editing(node)
         node.attributes[name] = attribute
         self._attribute_changed(node, name)
 
@@ -318,6 +323,7 @@ class Rewriter:
         for node in nodes:
             if node.graph is not None:
                 by_graph.setdefault(node.graph, []).append(node)
+                self._editing(node)
             _detach(node)
         for graph, doomed in by_graph.items():
             graph.remove(doomed)
@@ -518,6 +524,10 @@ class Rewriter:
         if self._names is None:
             self._names = NameTable(self.model)
         return self._names
+
+    def _editing(self, node: ir.Node) -> None:
+        for listener in self._listeners:
+            listener.node_editing(node)
 
     def _created(self, node: ir.Node) -> None:
         for listener in self._listeners:

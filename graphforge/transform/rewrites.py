@@ -144,6 +144,7 @@ class RewriteLog(RewriteListener):
         self._number = 0
         self._unit: _Unit | None = None
         self._in_rule = False
+        self._was: dict[ir.Node, tuple[str, ...]] = {}
 
     # An instrument
 
@@ -153,6 +154,7 @@ class RewriteLog(RewriteListener):
         self._position += 1
         self._edits = self._number = 0
         self._unit = None
+        self._was.clear()
 
     def after(self, pass_: Pass, model: ir.Model, record: PassRecord) -> None:
         """A pass ends; what it built and put in nobody's place is told too."""
@@ -182,6 +184,11 @@ class RewriteLog(RewriteListener):
         self._unit = self._about(nodes, "")
         self._unit.made, self._unit.first = made, first
 
+    def node_editing(self, node: ir.Node) -> None:
+        """What an edit of its own begins with; of a longer rewrite the first counts."""
+        if self.texts and self._unit is None:
+            self._was[node] = _lines([node])
+
     def node_replaced(self, node: ir.Node, made: Sequence[ir.Node]) -> None:
         """A replacement is over."""
         self._edit()
@@ -199,7 +206,7 @@ class RewriteLog(RewriteListener):
     def node_erased(self, node: ir.Node) -> None:
         """Part of a rewrite, or one of its own."""
         if self._unit is None:
-            unit = _Unit(self._edits + 1, node=describe(node), origin=origin_text(node), names=_names(node))
+            unit = self._alone(node)
             self._edit()
             self._write(unit, "erased")
             return
@@ -244,10 +251,15 @@ class RewriteLog(RewriteListener):
         if self._unit is not None:
             self._edit()
             return
-        unit = _Unit(self._edits + 1, node=describe(node), origin=origin_text(node), names=_names(node))
+        unit = self._alone(node)
         unit.made[node] = None
         self._edit()
         self._write(unit, what)
+
+    def _alone(self, node: ir.Node) -> _Unit:
+        """A rewrite that is this one edit."""
+        before = self._was.pop(node, ())
+        return _Unit(self._edits + 1, "", describe(node), origin_text(node), before, _names(node))
 
     def _edit(self) -> None:
         self._edits += 1

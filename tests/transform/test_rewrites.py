@@ -65,7 +65,10 @@ def test_passes_are_told_apart_by_their_place() -> None:
 def test_edits_that_replace_nothing_are_told_one_by_one() -> None:
     attribute, wire = run(Loose()).rewrites
     assert (attribute.what, wire.what) == ("attribute alpha", "input 0")
+    assert "0.25" not in attribute.before[0]
     assert "0.25" in attribute.after[0]
+    assert len(wire.before) == 1
+    assert wire.before != wire.after
     assert "z" in attribute.names
 
 
