@@ -70,7 +70,11 @@ def place_here() -> str:
     of an installed package that theirs led to is added.
     """
     frames = []
-    frame = inspect.currentframe()
+    # Not this frame itself: a list that holds its own frame lives until the garbage is collected, and all frames with
+    # it.  torch.export takes the tensors in them for the model's.
+    here = inspect.currentframe()
+    frame = None if here is None else here.f_back
+    del here
     while frame is not None:
         frames.append((frame, frame.f_lineno))
         frame = frame.f_back

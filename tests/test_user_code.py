@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shlex
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from graphforge.cli.main import run
 from graphforge.errors import GraphForgeError, UserCodeError, VerificationError
 from graphforge.ir import from_text
 from graphforge.transform import Pipeline, load_pass_from_file
-from graphforge.user_code import place_of
+from graphforge.user_code import place_here, place_of
 
 PASS = """
 from dataclasses import dataclass
@@ -318,3 +320,20 @@ def test_the_line_of_a_package_that_the_users_line_led_to(tmp_path: Path, monkey
     assert "test_user_code.py:" in place
     assert re.search(r"; within .*gf_bought.py:2, in decide: if x.sum\(\) > 0:$", place)
     assert any("torch._check(x.sum() > 0)" in note for note in refused.value.notes)
+
+
+def test_asking_which_line_runs_keeps_nothing_alive() -> None:
+    """A frame that outlives its call keeps its tensors: torch.export then took a constant of llama's for a fake one."""
+
+    def asked() -> weakref.ref[torch.Tensor]:
+        local = torch.ones(1)
+        place_here()
+        return weakref.ref(local)
+
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        assert asked()() is None
+    finally:
+        if enabled:
+            gc.enable()
