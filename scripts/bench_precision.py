@@ -195,6 +195,9 @@ _WORDS = (
 
 
 def _reader() -> Case:
+    from graphforge.frontend.torchvision_fix import ensure_torchvision
+
+    ensure_torchvision()
     from nano_ocr.ocr import NanoOCR  # type: ignore[import-not-found]
     from PIL import Image, ImageDraw, ImageFont
 
