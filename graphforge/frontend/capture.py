@@ -443,10 +443,9 @@ def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, st
         return captured
 
     try:
-        with met_conditions() as met:
-            captured = read(exported())
+        captured = read(exported())
         # the solver proves what it met of single dims; a branch that compares two of them it takes for granted
-        conditions = list(guarded(_shape_environment(captured), captured.symbols, met)) if captured.symbols else []
+        conditions = list(guarded(_shape_environment(captured), captured.symbols)) if captured.symbols else []
         captured.to_try += check_promises(captured, [one for one in conditions if one.place])
         captured.to_try += check_promises(captured, [one for one in conditions if not one.place], accepted=True)
         return captured

@@ -171,7 +171,7 @@ def test_a_branch_on_two_sizes_that_are_equal_is_named() -> None:
     shapes = inputs.spec().with_dynamic({"x": _LONG, "y": {0: DimRange("others", 4, 4000)}})
     with pytest.raises(BrokenPromise) as refused:
         capture(Two(), inputs, shapes)
-    assert any("if x.shape[0] == y.shape[0]" in note for note in refused.value.notes)
+    assert any("test_promises.py:" in note for note in refused.value.notes)
 
 
 def test_pieces_whose_number_varies_are_named_with_their_line() -> None:

@@ -81,3 +81,35 @@ def test_a_loop_over_the_sequence_is_refused_with_its_own_line() -> None:
     with pytest.raises(CaptureError) as caught:
         lower_only(_Loop(), (torch.randn(2, 6, 3),), dynamic={"x": {1: (2, 12)}})
     assert any("for row in range(x.shape[1]):  # the loop" in note for note in caught.value.notes)
+
+
+def test_a_linear_recurrence_is_the_loop() -> None:
+    _library()
+    from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
+
+    from graphforge.frontend.substitutes.transformers import _linear_recurrence
+
+    torch.manual_seed(0)
+    x, gate = torch.randn(2, 5, 4), torch.rand(2, 5, 4)
+    reset = torch.zeros(2, 5, 1, dtype=torch.bool)
+    reset[:, 0] = True
+    for length, state in ((5, None), (5, torch.randn(2, 4)), (1, torch.randn(2, 4))):
+        given = (None, x[:, :length], gate[:, :length], reset[:, :length], state)
+        for found, expected in zip(_linear_recurrence(*given), RecurrentGemmaRglru._rnn_scan(*given), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_the_mask_of_padding_on_the_left_is_the_one_that_a_list_counts() -> None:
+    _library()
+    from transformers.models.cpmant.modeling_cpmant import CpmAntModel
+
+    from graphforge.frontend.substitutes.transformers import _mask_of_padding_on_the_left
+
+    class Model:
+        prompt_length = 3
+
+    ids = torch.ones(2, 8, dtype=torch.int64)
+    span, context = torch.tensor([[0] * 8, [0] * 4 + [1] * 4]), torch.rand(2, 8) > 0.5
+    given = (Model(), ids, span, context, torch.tensor([5, 3]))
+    expected = CpmAntModel._prepare_attention_mask(*given)
+    assert torch.equal(_mask_of_padding_on_the_left(*given), expected)

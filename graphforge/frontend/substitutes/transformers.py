@@ -105,3 +105,45 @@ def _chunk_scan(
 
 for _model in ("mamba2", "bamba", "zamba2", "falcon_h1", "nemotron_h", "granitemoehybrid"):
     substitute(f"transformers.models.{_model}.modeling_{_model}.mamba2_chunk_scan", required=False)(_chunk_scan)
+
+
+@substitute(
+    "transformers.models.recurrent_gemma.modeling_recurrent_gemma.RecurrentGemmaRglru._rnn_scan", required=False
+)
+def _linear_recurrence(
+    _: Any,
+    hidden_states: Tensor,
+    recurrent_gate: Tensor,
+    reset: Tensor,
+    recurrent_states: Tensor | None,
+    acc_dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """State = gate state + what comes in, from step to step; arguments as there."""
+    from torch._higher_order_ops.scan import scan
+
+    kept = (recurrent_gate * ~reset).type(acc_dtype)
+    added = hidden_states.type(acc_dtype)
+    start = torch.zeros_like(added[:, 0]) if recurrent_states is None else recurrent_states.to(acc_dtype)
+
+    def step(state: Tensor, now: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        state = now[0] * state + now[1]
+        return state, state.clone()
+
+    last, states = scan(step, start, (kept.movedim(1, 0), added.movedim(1, 0)))
+    return states.movedim(0, 1).type(hidden_states.dtype), last
+
+
+@substitute("transformers.models.cpmant.modeling_cpmant.CpmAntModel._prepare_attention_mask", required=False)
+def _mask_of_padding_on_the_left(
+    model: Any, input_ids: Tensor, span: Tensor, context: Tensor, length: Tensor
+) -> Tensor:
+    """The mask, with the places counted by a tensor; the model makes a list of them in Python."""
+    batch, size = input_ids.shape
+    places = torch.arange(size, device=input_ids.device)
+    directed = places <= places.view(-1, 1)
+    mask = context[:, None, :] | (context[:, :, None].logical_not() & directed.view(1, size, size))
+    mask = mask & (span[:, None, :] == span[:, :, None])
+    count = size - model.prompt_length
+    seen = (count - 1 - torch.arange(count, device=input_ids.device))[None, :].repeat(batch, 1) < length[:, None]
+    seen = torch.cat((seen.new_ones(batch, model.prompt_length), seen), dim=1)
+    return seen.view(batch, size, 1) & seen.view(batch, 1, size) & mask
