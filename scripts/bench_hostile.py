@@ -1,11 +1,14 @@
 """Damaged files, absurd arguments, signals at random moments and little memory, all through the command line.
 
-scripts/bench hostile [--files N] [--arguments N] [--kills N] [--seconds S] [--seed S] [--keep FOLDER]
+scripts/bench hostile [--files N] [--arguments N] [--kills N] [--seconds S] [--seed S] [--keep FOLDER] [--json FILE]
+scripts/bench hostile --sum FILE...     the table of several runs' numbers, added up
 
-Everything runs as the installed command does, in a fork of a process that has imported what it needs, so that a case
-costs a fraction of a second.  What counts as a fault: a traceback, an end by a signal, no end within 60 s, an exit code
-that is not 0, 1, 2 or that of the signal sent, a file that was half-written, leftovers.  Ends with exit code 1 when
-there is one; each is kept with the command that repeats it.
+Everything runs as the installed command does, in forks of a process that has imported what it needs.  A fork serves
+some dozens of cases, one after the other; a case that ends it, or that has a fault, runs again in a fork of its own,
+and what comes of that counts.  Signals and little memory have forks of their own anyway.  What counts as a fault: a
+traceback, an end by a signal, no end within 60 s of the CPU, an exit code that is not 0, 1, 2 or that of the signal
+sent, a file that was half-written, leftovers.  Ends with exit code 1 when there is one; each is kept with the command
+that repeats it.  The numbers are written each minute.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import mmap
 import os
 import random
 import resource
+import select
 import shutil
 import signal
 import sys
@@ -24,16 +29,20 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.hostile_damage import damaged
 from scripts.hostile_seeds import write_seeds
 
-_HANG = 60
+_HANG = 60  # seconds of the CPU, so that a busy machine hangs nothing
+_WAITED = 900  # for one that waits without end
+_SERVED = 40  # cases by one fork
 _TURNS = {"onnx files": 10, "manifest files": 3, "argument lists": 3, "pt2 files": 2}  # before the next kind's
 _LITTLE = 3 << 30  # bytes of memory for every tenth case
 _TEXTS = ("", "x", "-1", "0", "1e999", "nan", "9" * 40, "{", "[bold]", "\x1b[31m", "../..", "a=b", "x:2x3", "x:0=1..4")
@@ -78,6 +87,7 @@ class Tally:
     """What came of the cases of one kind."""
 
     cases: int = 0
+    alone: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     told: int = 0
@@ -94,7 +104,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop beginning new cases after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for what made a fault  [default: a new temporary one]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the numbers, written each minute")
+    parser.add_argument("--sum", type=Path, nargs="+", metavar="FILE", help="add up what --json wrote, and run nothing")
     options = parser.parse_args()
+    if options.sum:
+        _print(_added([json.loads(file.read_text()) for file in options.sum]))
+        return 0
     warnings.simplefilter("ignore")
     keep = options.keep or Path(tempfile.mkdtemp(prefix="graphforge-hostile-"))
     keep.mkdir(parents=True, exist_ok=True)
@@ -108,7 +123,7 @@ def main() -> int:
             "argument lists": lambda: _arguments(Path(work), keep, options),
             "signals": lambda: _kills(Path(work), keep, options),
         }
-        tallies = _in_turn(kinds, end)
+        tallies = _in_turn(kinds, end, options.json)
     _print(tallies)
     faults = [fault for tally in tallies.values() for fault in tally.faults]
     for fault in faults[:40]:
@@ -117,11 +132,15 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def _in_turn(kinds: dict[str, Callable[[], Iterator[Tally]]], end: float) -> dict[str, Tally]:
+def _in_turn(kinds: dict[str, Callable[[], Iterator[Tally]]], end: float, numbers: Path | None) -> dict[str, Tally]:
     """Some cases of each kind after the other, so that little time means few of all."""
     running = {name: make() for name, make in kinds.items()}
     tallies: dict[str, Tally] = {}
+    written = time.monotonic()
     while running and time.monotonic() < end:
+        if numbers is not None and time.monotonic() > written + 60:
+            _write(numbers, tallies)
+            written = time.monotonic()
         for name, cases in list(running.items()):
             for _ in range(_TURNS.get(name, 1)):
                 try:
@@ -129,7 +148,30 @@ def _in_turn(kinds: dict[str, Callable[[], Iterator[Tally]]], end: float) -> dic
                 except StopIteration:
                     del running[name]
                     break
+    for cases in running.values():
+        cases.close()  # type: ignore[attr-defined]  # they are generators, with forks to end
+    if numbers is not None:
+        _write(numbers, tallies)
     return tallies
+
+
+def _write(numbers: Path, tallies: dict[str, Tally]) -> None:
+    staged = numbers.with_name(numbers.name + ".new")
+    staged.write_text(json.dumps({name: asdict(tally) for name, tally in tallies.items()}, indent=1) + "\n")
+    staged.replace(numbers)
+
+
+def _added(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, Tally]:
+    """The numbers of several runs as those of one."""
+    whole: dict[str, Tally] = {}
+    for run in runs:
+        for name, numbers in run.items():
+            one = Tally(**{**numbers, "ends": Counter(numbers["ends"])})
+            tally = whole.setdefault(name, Tally())
+            for what in ("cases", "alone", "ends", "faults", "told", "seconds"):
+                setattr(tally, what, getattr(tally, what) + getattr(one, what))
+            tally.longest, tally.peak = max(tally.longest, one.longest), max(tally.peak, one.peak)
+    return whole
 
 
 def _seeds_in_a_child(folder: Path) -> dict[str, list[Path]]:
@@ -185,10 +227,13 @@ def _warm_up(seeds: Path) -> None:
 
 @dataclass(frozen=True)
 class _End:
+    """How one ended: its status (None: it did not), what it said, seconds of the CPU, the most memory it held."""
+
     status: int | None
     text: str
     seconds: float
     peak: int
+    waited: float = 0.0
 
 
 def _run(
@@ -202,7 +247,7 @@ def _run(
         _become_the_command(arguments, folder, output, little)
     status = None
     usage = None
-    while time.monotonic() - started < _HANG:
+    while time.monotonic() - started < _WAITED:
         if kill is not None and time.monotonic() - started >= kill[1]:
             os.kill(child, kill[0])
             kill = None
@@ -214,9 +259,12 @@ def _run(
     else:
         os.kill(child, signal.SIGKILL)
         _, _, usage = os.wait4(child, 0)
-    peak = 0 if usage is None else usage.ru_maxrss
+    peak, seconds = (0, 0.0) if usage is None else (usage.ru_maxrss, usage.ru_utime + usage.ru_stime)
     text = output.read_text(errors="replace") if output.exists() else ""
-    return _End(status, text, time.monotonic() - started, peak)
+    hangs = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+    return _End(
+        None if hangs or "ended by SIGXCPU" in text else status, text, seconds, peak, time.monotonic() - started
+    )
 
 
 def _become_the_command(arguments: Sequence[str], folder: Path, output: Path, little: bool) -> None:
@@ -233,6 +281,7 @@ def _become_the_command(arguments: Sequence[str], folder: Path, output: Path, li
         sys.stderr = os.fdopen(2, "w", errors="backslashreplace")
         if little:
             resource.setrlimit(resource.RLIMIT_DATA, (_LITTLE, _LITTLE))
+        resource.setrlimit(resource.RLIMIT_CPU, (_HANG, _HANG + 10))
         from graphforge.cli.main import run
         from graphforge.cli.supervisor import supervised
 
@@ -244,6 +293,92 @@ def _become_the_command(arguments: Sequence[str], folder: Path, output: Path, li
         os._exit(code)
 
 
+class _Server:
+    """A fork that runs command lines one after the other, which saves what a fork of so large a process costs."""
+
+    def __init__(self) -> None:
+        self._child = 0
+        self._left = 0
+
+    def run(self, arguments: Sequence[str], folder: Path) -> _End | None:
+        """One command line; None when that ended the fork, or takes longer than it may."""
+        if self._left == 0:
+            self.close()
+            self._start()
+        self._left -= 1
+        self._asks.write(json.dumps({"arguments": list(arguments), "folder": str(folder)}).encode() + b"\n")
+        self._asks.flush()
+        told = b""
+        if select.select([self._hears], [], [], _WAITED)[0]:
+            told = self._hears.readline()
+        if not told:
+            self.close()
+            return None
+        answer = json.loads(told)
+        text = (folder / "output.txt").read_text(errors="replace")
+        return _End(answer["code"] << 8, text, answer["seconds"], answer["peak"])
+
+    def close(self) -> None:
+        """End the fork."""
+        self._left = 0
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+            self._child = 0
+            with suppress(BrokenPipeError):
+                self._asks.close()
+            self._hears.close()
+
+    def _start(self) -> None:
+        theirs, asks = os.pipe()
+        hears, mine = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            os.close(asks)
+            os.close(hears)
+            _serve(theirs, mine)
+        os.close(theirs)
+        os.close(mine)
+        self._asks, self._hears = os.fdopen(asks, "wb"), os.fdopen(hears, "rb")
+        self._left = _SERVED
+
+
+def _serve(asks: int, tells: int) -> None:
+    """In the fork; never returns.  It counts as watched, so that foreign code runs in it as it does in a command."""
+    from graphforge import last_step
+    from graphforge.cli.main import run
+
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        last_step.share(mmap.mmap(-1, last_step.PAGE_BYTES))
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        used = time.process_time()
+        with open(asks, "rb") as jobs, open(tells, "wb") as answers:
+            for line in jobs:
+                job = json.loads(line)
+                os.chdir(job["folder"])
+                to = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(to, 1)
+                os.dup2(to, 2)
+                os.close(to)
+                sys.stdout = os.fdopen(1, "w", errors="backslashreplace", closefd=False)
+                sys.stderr = os.fdopen(2, "w", errors="backslashreplace", closefd=False)
+                resource.setrlimit(resource.RLIMIT_CPU, (int(used) + _HANG, resource.RLIM_INFINITY))
+                code = run(job["arguments"])
+                sys.stdout.flush()
+                sys.stderr.flush()
+                before, used = used, time.process_time()
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                answers.write(json.dumps({"code": code, "seconds": used - before, "peak": peak}).encode() + b"\n")
+                answers.flush()
+    finally:
+        os._exit(3)
+
+
+def _is_fault(end: _End) -> bool:
+    return os.WEXITSTATUS(end.status or 0) not in (0, 1, 2) or "Traceback (most recent call last)" in end.text
+
+
 def _judge(tally: Tally, end: _End, allowed: Sequence[int] = (0, 1, 2)) -> str:
     """Count a case; what is wrong with how it ended, "" when nothing is."""
     tally.cases += 1
@@ -253,7 +388,7 @@ def _judge(tally: Tally, end: _End, allowed: Sequence[int] = (0, 1, 2)) -> str:
     tally.told += " died (SIG" in end.text or "was ended by SIG" in end.text
     if end.status is None:
         tally.ends["hang"] += 1
-        return f"no end in {_HANG} s"
+        return f"no end in {_HANG} s of the CPU"
     if os.WIFSIGNALED(end.status):
         number = os.WTERMSIG(end.status)
         tally.ends[signal.Signals(number).name] += 1
@@ -278,20 +413,30 @@ def _files(
     tally = Tally()
     folder = work / kind
     source = seeds[kind][0].parent
-    for number in range(round(options.files * weight)):
+    server = _Server()
+
+    def fill(name: str, content: bytes) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         if kind == "manifest":
             shutil.copytree(source, folder / "bundle")
-        for name in ("net.py", "x.npy"):
-            origin = source / name if kind != "manifest" else source.parent / name
-            shutil.copy(origin, folder / name)
+        for other in ("net.py", "x.npy"):
+            shutil.copy((source if kind != "manifest" else source.parent) / other, folder / other)
+        (folder / name).write_bytes(content)
+
+    for number in _counted(round(options.files * weight), server):
         seed = draw.choice(seeds[kind])
-        place = folder / ("bundle/manifest.json" if kind == "manifest" else f"m{seed.suffix}")
-        place.write_bytes(damaged(seed.read_bytes(), kind, draw))
+        name = "bundle/manifest.json" if kind == "manifest" else f"m{seed.suffix}"
+        content = damaged(seed.read_bytes(), kind, draw)
+        arguments = _command(kind, Path(name).name, draw)
+        little = draw.random() < 0.1
+        fill(name, content)
         before = sorted(entry.name for entry in folder.iterdir())
-        arguments = _command(kind, place.name, draw)
-        end = _run(arguments, folder, little=draw.random() < 0.1)
+        end = None if little else server.run(arguments, folder)
+        if end is None or _is_fault(end):
+            fill(name, content)
+            end = _run(arguments, folder, little=little)
+            tally.alone += 1
         wrong = _judge(tally, end)
         if not wrong:
             left = [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]
@@ -301,6 +446,14 @@ def _files(
             shutil.copytree(folder, kept, dirs_exist_ok=True)
             tally.faults.append(f"{kept}: graphforge {' '.join(arguments)}: {wrong} (of {', '.join(before)})")
         yield tally
+
+
+def _counted(count: int, server: _Server) -> Iterator[int]:
+    """The numbers up to a count; after the last one, or where no more are asked for, the server ends."""
+    try:
+        yield from range(count)
+    finally:
+        server.close()
 
 
 def _command(kind: str, name: str, draw: random.Random) -> list[str]:
@@ -343,9 +496,13 @@ def _arguments(work: Path, keep: Path, options: argparse.Namespace) -> Iterator[
         "os:system",
         "torchvision:nothing",
     )
-    for _ in range(options.arguments):
+    server = _Server()
+
+    def fill() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source, folder)
+
+    for _ in _counted(options.arguments, server):
         arguments = list(draw.choice(_WHOLE))
         for _ in range(draw.choice((1, 1, 2, 3))):
             flag = draw.choice(_FLAGS)
@@ -357,7 +514,12 @@ def _arguments(work: Path, keep: Path, options: argparse.Namespace) -> Iterator[
         if draw.random() < 0.2:
             arguments.append("--json")
         arguments = [argument.replace("\0", "") for argument in arguments]
-        end = _run(arguments, folder)
+        fill()
+        end = server.run(arguments, folder)
+        if end is None or _is_fault(end):
+            fill()
+            end = _run(arguments, folder)
+            tally.alone += 1
         wrong = _judge(tally, end)
         if wrong:
             tally.faults.append(f"graphforge {arguments}: {wrong}")
@@ -375,7 +537,7 @@ def _kills(work: Path, keep: Path, options: argparse.Namespace) -> Iterator[Tall
     length = 0.0
     for one in arguments:
         end = _run(one, folder)
-        length = max(length, end.seconds)
+        length = max(length, end.waited)
         whole.add(_contents(folder / "out"))
     assert "" not in whole, end.text
     for number in range(options.kills):
@@ -409,12 +571,13 @@ def _contents(bundle: Path) -> str:
 
 
 def _print(tallies: dict[str, Tally]) -> None:
-    print("| kind | cases | ends (exit code or signal) | crashes told | faults | s a case | longest s | peak MB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| kind | cases | in a fork alone | ends (exit code or signal) | crashes told | faults ", end="")
+    print("| CPU s a case | longest CPU s | peak MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, tally in tallies.items():
         ends = ", ".join(f"{end}: {count}" for end, count in sorted(tally.ends.items()))
         print(
-            f"| {name} | {tally.cases} | {ends} | {tally.told} | {len(tally.faults)} "
+            f"| {name} | {tally.cases} | {tally.alone} | {ends} | {tally.told} | {len(tally.faults)} "
             f"| {tally.seconds / max(tally.cases, 1):.2f} | {tally.longest:.1f} | {tally.peak / 1024:.0f} |"
         )
 
