@@ -3,7 +3,7 @@
 A child that dies takes nothing with it, and its death becomes a message.  It is a fork where only Python and onnx are
 at work, which costs some milliseconds; ONNX Runtime, whose threads do not survive a fork, gets a new Python
 (`runners/survey.py`, half a second).  A command is such a child as a whole (`cli/supervisor.py`), so within it nothing
-is done twice.
+is done twice, but for what it can do without.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from graphforge.errors import GraphForgeError
-from graphforge.last_step import is_watched, version_of
+from graphforge.last_step import entering, is_watched, version_of
 
 __all__ = ["ForeignError", "apart", "limit_memory", "signal_name"]
 
@@ -29,7 +29,9 @@ class ForeignError(Exception):
     """What native code raised in the child."""
 
 
-def apart(vendor: str, what: str, function: Callable[[], bytes], *, file: Path | None = None) -> bytes:
+def apart(
+    vendor: str, what: str, function: Callable[[], bytes], *, file: Path | None = None, always: bool = False
+) -> bytes:
     """Run a function that calls a vendor's native code on something that is not ours; its result.
 
     Args:
@@ -37,13 +39,15 @@ def apart(vendor: str, what: str, function: Callable[[], bytes], *, file: Path |
         what: what it does, ``infer the shapes of model.onnx``.
         function: calls it; must not need threads.
         file: what it is given, for the message.
+        always: in a child of its own within a command, too, which then can go on without the answer.
 
     Raises:
         ForeignError: the function raised; with its text.
         GraphForgeError: the native code died, or did not end in time.
         MemoryError: there is not enough of it; the file need not be at fault.
     """
-    if is_watched() or not hasattr(os, "fork"):
+    if (is_watched() and not always) or not hasattr(os, "fork"):
+        entering(vendor, what, file)
         try:
             return function()
         except (GraphForgeError, MemoryError):

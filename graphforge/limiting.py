@@ -30,8 +30,8 @@ def limits(**numbers: int) -> Iterator[None]:
 
     Args:
         numbers: ``nodes`` of a graph with its functions inlined, ``nesting`` of bodies and functions,
-            ``constant_bytes`` of what a file repeats or leaves out (functions, sparse tensors), ``input_elements`` of
-            one input.
+            ``constant_bytes`` of what a file repeats or leaves out (functions, sparse tensors, what it makes out of
+            constants), ``input_elements`` of one input.
 
     Raises:
         UsageError: there is no such limit, or it is not a whole number above 0.

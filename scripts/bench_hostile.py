@@ -30,7 +30,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ def _in_turn(kinds: dict[str, Callable[[], Iterator[Tally]]], end: float, number
 
 def _write(numbers: Path, tallies: dict[str, Tally]) -> None:
     staged = numbers.with_name(numbers.name + ".new")
-    staged.write_text(json.dumps({name: asdict(tally) for name, tally in tallies.items()}, indent=1) + "\n")
+    staged.write_text(json.dumps({name: vars(tally) for name, tally in tallies.items()}, indent=1) + "\n")
     staged.replace(numbers)
 
 
@@ -346,11 +346,13 @@ class _Server:
 def _serve(asks: int, tells: int) -> None:
     """In the fork; never returns.  It counts as watched, so that foreign code runs in it as it does in a command."""
     from graphforge import last_step
+    from graphforge.apart import limit_memory
     from graphforge.cli.main import run
 
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         last_step.share(mmap.mmap(-1, last_step.PAGE_BYTES))
+        limit_memory()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         used = time.process_time()
         with open(asks, "rb") as jobs, open(tells, "wb") as answers:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -439,6 +439,7 @@ def infer_node(node: ir.Node, opset: int) -> None:
         ):
             inferred = rule(node)
             if inferred is not None:
+                _refuse_negative(node, inferred[1])
                 _apply(node.outputs[0], inferred)
                 if inferred[1] is not None:
                     return
@@ -464,6 +465,19 @@ def _apply(value: ir.Value, inferred: Inferred) -> None:
         value.type = ir.TensorType(dtype)
     if value.shape is None and dims is not None and not any(isinstance(dim, int) and dim < 0 for dim in dims):
         value.shape = ir.Shape(dims)
+
+
+def _refuse_negative(node: ir.Node, dims: Iterable[Any] | None) -> None:
+    """A size below zero ends some runtimes, not only with an error; of Expand, -1 is read as "as it is" by some."""
+    if dims is None or node.op_type == "Expand":
+        return
+    shown = [dim if isinstance(dim, int) else "?" for dim in dims]
+    below = next((axis for axis, dim in enumerate(shown) if isinstance(dim, int) and dim < 0), None)
+    if below is not None:
+        shape = "x".join(map(str, shown))
+        raise GraphForgeError(
+            f"{describe(node)}: its output would have {shown[below]} elements on axis {below} ({shape})"
+        )
 
 
 # Attributes by which ONNX's own inference divides.
@@ -531,4 +545,5 @@ def _infer_by_onnx(node: ir.Node, opset: int) -> None:
             value.type = both
         if value.shape is None:
             shape = ir.serde.deserialize_type_proto_for_shape(found)
+            _refuse_negative(node, shape)
             value.shape = None if shape is None else shape.copy()  # onnx_ir hands out frozen shapes

@@ -95,7 +95,6 @@ def complaint_about(path: Path, *, lenient: bool = False) -> Complaint | None:
         stated = [one for one in model.graph.output if one.type.tensor_type.HasField("shape")]
         del model.graph.output[:]
         model.graph.output.extend(stated)
-    entering("onnx", f"check {path.name}", path)
 
     def check() -> bytes:
         onnx.checker.check_model(model, full_check=True)
@@ -105,6 +104,7 @@ def complaint_about(path: Path, *, lenient: bool = False) -> Complaint | None:
         if lenient:  # somebody else's file
             apart("onnx", f"check {path.name}", check, file=path)
         else:
+            entering("onnx", f"check {path.name}", path)
             check()
     except ForeignError as error:
         return _complaint(model, str(error))

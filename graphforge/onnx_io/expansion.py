@@ -1,20 +1,23 @@
-"""What a model comes to once its functions are written out where they are called, counted before that is done.
+"""What a file comes to, counted before any of it is made.
 
-Thirty functions of which each calls the next one twice are two kilobytes and a billion nodes.
+Thirty functions of which each calls the next one twice are two kilobytes and a billion nodes; one ConstantOfShape is a
+hundred bytes and as much memory as its shape says.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.ir import bodies_of
+from graphforge.ir import HOME_OPSET, bodies_of, constant_of, infer_node
+from graphforge.ir.describe import describe
 from graphforge.limiting import check_limit
 
-__all__ = ["called_by", "count_expansion"]
+__all__ = ["called_by", "count_constants", "count_expansion"]
 
 # Once a count is beyond every limit its exact value says nothing; numbers of a thousand digits are slow.
 _ENDLESS = 1 << 200
@@ -41,6 +44,41 @@ def count_expansion(model: ir.Model, label: str) -> Collection[ir.OperatorIdenti
     check_limit("nodes", whole.nodes, f"{label}: nodes, with its functions inlined")
     check_limit("constant_bytes", whole.constant_bytes, f"{label}: bytes of constants in its functions, inlined")
     return sizes.keys()
+
+
+# These repeat or fill to a size that is written down, whatever they are given.
+_REPEATING = frozenset(("Expand", "Tile"))
+
+
+def count_constants(graph: ir.Graph, label: str) -> None:
+    """Hold the bytes of what the graph makes out of constants alone, or repeats of its inputs, against the limit.
+
+    Whoever loads the file computes these at once: our folding within its own bounds, a runtime without any.
+
+    Raises:
+        GraphForgeError: one of them is beyond it, or has no shape at all.
+    """
+    constant: set[ir.Value] = set(graph.initializers.values())
+    for node in graph:
+        given = [value for value in node.inputs if value is not None]
+        alone = all(value in constant for value in given) and not any(bodies_of(node))
+        repeats = node.op_type in _REPEATING and len(given) > 1 and constant_of(given[1]) is not None
+        if not (alone or repeats) or node.domain not in ("", "ai.onnx"):
+            continue
+        infer_node(node, HOME_OPSET)
+        for value in node.outputs:
+            size = _static_bytes(value)
+            if size is not None:
+                made = "out of constants" if alone else "by repeating"
+                check_limit("constant_bytes", size, f"{label}: bytes that {describe(node)} makes {made}")
+        if alone:
+            constant.update(node.outputs)
+
+
+def _static_bytes(value: ir.Value) -> int | None:
+    if value.shape is None or value.dtype is None or not all(isinstance(dim, int) for dim in value.shape):
+        return None
+    return math.prod(int(str(dim)) for dim in value.shape) * value.dtype.bitwidth // 8
 
 
 def called_by(

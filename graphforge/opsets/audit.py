@@ -233,7 +233,7 @@ def opset_report_of_file(path: Path | str) -> OpsetReport:
         return bytes(found.SerializeToString())
 
     try:
-        content = apart("onnx", f"infer the shapes of {path.name}", infer, file=path)
+        content = apart("onnx", f"infer the shapes of {path.name}", infer, file=path, always=True)
         model = deserialized(onnx.ModelProto.FromString(content), str(path))
     except (ForeignError, GraphForgeError) as error:
         notes.append(f"types could not be inferred: {str(error).splitlines()[0]}")

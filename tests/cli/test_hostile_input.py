@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,25 @@ def _sparse() -> onnx.ModelProto:
     return model
 
 
+def _sum_of(*nodes: onnx.NodeProto, **constants: Any) -> onnx.ModelProto:
+    """Adds to the input what nodes make out of constants, in ``z``."""
+    total = helper.make_node("ReduceSum", ["z"], ["m"], keepdims=0)
+    return _model([*nodes, total, helper.make_node("Add", ["x", "m"], ["y"])], constants=constants)
+
+
+def _cut(node: onnx.NodeProto, shape: Sequence[int | str] = (2, 3), **constants: Any) -> onnx.ModelProto:
+    """A slice of what a node makes of the input, in ``z``."""
+    cut = helper.make_node("Slice", ["z", "begin", "end"], ["y"])
+    return _model([node, cut], shape, {**constants, "begin": [0], "end": [1]})
+
+
+def _doubling() -> onnx.ModelProto:
+    names = ["k", *(f"z{step}" for step in range(39)), "z"]
+    nodes = [helper.make_node("Concat", [one, one], [to], axis=0) for one, to in pairwise(names)]
+    return _sum_of(*nodes, k=np.ones(4, np.float32))
+
+
+_BEYOND = "and the limit is 1,073,741,824"
 ONNX: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "Conv larger than its input": (lambda: _windows("Conv"), "a window of 5 does not fit its input"),
     "pool larger than its input": (
@@ -113,7 +133,51 @@ ONNX: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "functions without end": (lambda: _bomb(30), "1,073,741,824, and the limit is 200,000"),
     "functions beyond counting": (lambda: _bomb(90), "and the limit is 200,000"),
-    "sparse tensor": (_sparse, "and the limit is 1,073,741,824"),
+    "sparse tensor": (_sparse, _BEYOND),
+    "constant of a shape": (
+        lambda: _sum_of(helper.make_node("ConstantOfShape", ["s"], ["z"]), s=[1 << 29]),
+        "makes out of constants: 2,147,483,648, and the limit is",
+    ),
+    "constant of many digits": (
+        lambda: _sum_of(helper.make_node("ConstantOfShape", ["s"], ["z"]), s=[1 << 40, 1 << 40]),
+        _BEYOND,
+    ),
+    "one hot": (
+        lambda: _sum_of(
+            helper.make_node("OneHot", ["i", "d", "v"], ["z"]), i=[1], d=1 << 40, v=np.array([0, 1], np.float32)
+        ),
+        _BEYOND,
+    ),
+    "doubled forty times": (_doubling, _BEYOND),
+    "product of constants": (
+        lambda: _sum_of(
+            helper.make_node("MatMul", ["k", "l"], ["z"]),
+            k=np.ones((100_000, 1), np.float32),
+            l=np.ones((1, 100_000), np.float32),
+        ),
+        _BEYOND,
+    ),
+    "expanded": (
+        lambda: _model([helper.make_node("Expand", ["x", "s"], ["y"])], (1, 1), {"s": [1_000_000, 1_000_000]}),
+        "makes by repeating: 4,000,000,000,000, and the limit is",
+    ),
+    "repeated": (lambda: _model([helper.make_node("Tile", ["x", "s"], ["y"])], constants={"s": [1 << 31, 9]}), _BEYOND),
+    "padded below zero": (
+        lambda: _cut(helper.make_node("Pad", ["x", "p"], ["z"]), p=[-3, 0, 0, 0]),
+        "its output would have -1 elements on axis 0 (-1x3)",
+    ),
+    "resized below zero": (
+        lambda: _cut(helper.make_node("Resize", ["x", "", "s"], ["z"]), s=np.array([1, -2], np.float32)),
+        "its output would have -6 elements on axis 1",
+    ),
+    "transposed convolution cut below zero": (
+        lambda: _cut(
+            helper.make_node("ConvTranspose", ["x", "w"], ["z"], pads=[5, 5]),
+            (1, 3, 3),
+            w=np.ones((3, 2, 2), np.float32),
+        ),
+        "its output would have -6 elements on axis 2",
+    ),
 }
 
 
@@ -130,6 +194,31 @@ def test_a_hostile_file_is_refused_in_a_sentence(
     for verb in (["inspect", "model.onnx"], ["opset", "model.onnx"]):  # these may show it all the same
         assert run(verb) in (0, 1)
         assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_death_of_onnx_in_the_audit_is_a_note_of_the_command(tmp_path: Path) -> None:
+    node = helper.make_node("Pad", ["x", "p"], ["z"])
+    cut = helper.make_node("Slice", ["z", "s", "e", "a"], ["y"])
+    model = _model([node, cut], constants={"p": [-3, -3, 0, 0], "s": [0], "e": [1], "a": [0]})
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    done = run_command("opset", "model.onnx", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "types could not be inferred: onnx" in " ".join(done.stdout.split())
+    assert "died (SIG" in done.stdout
+
+
+def test_what_is_made_out_of_constants_may_be_large_when_that_is_meant(tmp_path: Path) -> None:
+    from graphforge.errors import GraphForgeError
+    from graphforge.limiting import limits
+    from graphforge.onnx_io.importing import import_onnx_proto
+
+    def tables() -> onnx.ModelProto:
+        return _sum_of(helper.make_node("ConstantOfShape", ["s"], ["z"]), s=[300])
+
+    with limits(constant_bytes=1199), pytest.raises(GraphForgeError, match="1,200, and the limit is 1,199"):
+        import_onnx_proto(tables())
+    with limits(constant_bytes=1200):
+        assert len(import_onnx_proto(tables()).graph) == 3
 
 
 def test_a_function_that_calls_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
