@@ -396,11 +396,13 @@ def _verify(
     from graphforge.verify.quantised import verify_quantised
     from graphforge.verify.tolerance import for_model
 
-    risky = [*sorted(folder.glob("*.onnx")), prepared.loaded.onnx_path] if has_float16(model) else []
+    theirs = prepared.loaded.onnx_path
+    risky = [theirs, *sorted(folder.glob("*.onnx"))] if theirs is not None or has_float16(model) else []
+    feeds = None if theirs is None else example_feeds(prepared)
     with (
         journal.step("verify"),
         asking(target, "a run of the artifact"),
-        survivable([file for file in risky if file is not None]) as because,
+        survivable([file for file in risky if file is not None], feeds) as because,
     ):
         if because:
             journal.notes.append(f"{because}; it was verified with less of its optimization")

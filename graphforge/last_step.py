@@ -19,6 +19,7 @@ __all__ = [
     "entering",
     "is_inside_staged",
     "is_watched",
+    "kept",
     "last_step",
     "lowered",
     "lowering",
@@ -76,6 +77,25 @@ def last_step(page: mmap.mmap) -> dict[str, Any]:
 def is_watched() -> bool:
     """Whether another process watches this one, so that a crash of foreign code is told."""
     return _page is not None
+
+
+def kept(file: Path) -> Path:
+    """A file that a vendor died of, in a folder that stays: copied, its external data too, where its own may go."""
+    import shutil
+    import tempfile
+
+    if not file.absolute().is_relative_to(tempfile.gettempdir()) and not any(
+        part.startswith(".") for part in file.parts[:-1]
+    ):
+        return file
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="graphforge-crash-"))
+        for one in (file, file.with_name(file.name + ".data")):
+            if one.is_file():
+                shutil.copy2(one, folder / one.name)
+    except OSError:
+        return file
+    return folder / file.name
 
 
 def version_of(package: str) -> str:

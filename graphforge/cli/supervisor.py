@@ -147,19 +147,6 @@ def _told(died: dict[str, Any], number: int) -> tuple[str, list[str]]:
 
 def _keep(died: dict[str, Any]) -> None:
     """Copy what the vendor was given out of the folder that is about to go."""
-    import tempfile
-
     file = Path(died.get("file") or "")
-    if not file.is_file():
-        return
-    if not file.is_relative_to(died["folder"]):
-        died["kept"] = str(file)
-        return
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="graphforge-crash-"))
-        for one in (file, file.with_name(file.name + ".data")):
-            if one.is_file():
-                shutil.copy2(one, folder / one.name)
-        died["kept"] = str(folder / file.name)
-    except OSError:
-        return
+    if file.is_file():
+        died["kept"] = str(last_step.kept(file) if file.is_relative_to(died["folder"]) else file)

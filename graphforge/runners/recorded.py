@@ -202,6 +202,12 @@ def locate_artifact(bundle: Path) -> tuple[Path, dict[str, Any]]:
     return bundle / found[0], manifest
 
 
+def onnx_files_of(folder: Path, manifest: Mapping[str, Any]) -> list[Path]:
+    """The ONNX files of a bundle that are there."""
+    found = [folder / name for name in manifest.get("files", ()) if name.endswith(".onnx")]
+    return [file for file in found if file.is_file()]
+
+
 def spec_of_manifest(manifest: Mapping[str, Any]) -> ShapeSpec:
     """The inputs that a manifest records."""
     return ShapeSpec(

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.prepare import ModelLike, Prepared, example_feeds, load, prepare, reference_runner, to_canonical, to_ir
 from graphforge.runners.recorded import locate_artifact, read_manifest
+from graphforge.runners.survey import survivable
 from graphforge.shown import short_source
 from graphforge.verbs.other_model import model_among, other_model
 from graphforge.verbs.own_runtime import OwnRuntime, own_runtime_of
@@ -70,13 +72,15 @@ def diff(
     from graphforge.verify.tolerance import as_tolerances
 
     allowed, budget = as_tolerances(tolerances), _bytes(memory)
-    with declarations(substitutes, custom_ops):
+    with declarations(substitutes, custom_ops), ExitStack() as trusted:
         loaded = model_among(against)
         file = _file_against(against) if loaded is None else None  # told before the model is loaded
         prepared = prepare(model, inputs, kwargs=kwargs, dynamic_shapes=dynamic_shapes, seed=seed)
         feeds = example_feeds(prepared)
         given = {"kwargs": kwargs, "dynamic_shapes": dynamic_shapes, "seed": seed}
         own, artifact, manifest = file or _model_against(loaded, prepared, inputs, given)
+        theirs = [one for one in (prepared.loaded.onnx_path, artifact.source.path) if one is not None]
+        trusted.enter_context(survivable(theirs))
         weights = weights_of(artifact, weights_by_name(prepared))
         if progress is not None:
             progress("reference")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument
-from graphforge.runners.recorded import spec_of_manifest
+from graphforge.runners.recorded import onnx_files_of, spec_of_manifest
 from graphforge.runtime.opened import holds_sdk_files, read_opened
 from graphforge.shown import Shown
 
@@ -143,14 +144,20 @@ def evaluate(
         raise UsageError(f"{argument('samples')}: expected a whole number above 0, got {samples}")
     if batch < 1:
         raise UsageError(f"{argument('batch')}: expected a whole number above 0, got {batch}")
+    from graphforge.runners.survey import survivable
+
     begin("load")
     sides: list[tuple[str, PictureModel, Runner]] = []
-    try:
+    files = [file for folder in folders for file in onnx_files_of(folder, read_opened(folder))]
+    with ExitStack() as running:
+        running.enter_context(survivable(files))
         if model is not None:
             eager = _eager(model, inputs, folders[0], seed)
+            running.callback(eager.close)
             sides.append(("eager", _model(folders[0], eager, preprocess), eager))
         for folder in folders:
             runner = _runner(folder)
+            running.callback(runner.close)
             sides.append((str(folder), _model(folder, runner, preprocess), runner))
         name, chosen, looked_at, notes = _chosen(
             metric,
@@ -178,9 +185,6 @@ def evaluate(
             )
             for number, (side, runs, _) in enumerate(sides)
         ]
-    finally:
-        for _, _, runner in sides:
-            runner.close()
     return EvaluationReport(name, os.fspath(data), len(looked_at), tuple(done), notes)
 
 

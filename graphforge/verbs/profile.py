@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.prepare import ModelLike, load, prepare, reference_runner
-from graphforge.runners.recorded import locate_artifact, spec_of_manifest
+from graphforge.runners.recorded import locate_artifact, onnx_files_of, spec_of_manifest
+from graphforge.runners.survey import survivable
 from graphforge.runtime.opened import read_opened
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def profile(
     how: dict[str, Any] = {"runs": runs, "warmup": warmup, "threads": threads, "sizes": sizes, "seed": seed}
     own = _own_runner(Path(bundle), manifest)
     try:
-        return measure(path, manifest, eager, notes=notes, own=own, **how)
+        with survivable([path]) as because:
+            notes += [because] if because else []
+            return measure(path, manifest, eager, notes=notes, own=own, **how)
     finally:
         if own is not None:
             own.close()
@@ -116,6 +119,8 @@ def profile_on_pictures(
             if runner is not None:
                 running.callback(runner.close)
             models[name] = PictureModel(name, preprocess=preprocess, threads=threads, runner=runner)
+        files = [file for name in names for file in onnx_files_of(Path(name), read_opened(Path(name)))]
+        running.enter_context(survivable(files))
         return time_on_pictures(
             models,
             Path(images),

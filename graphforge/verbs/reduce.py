@@ -142,7 +142,7 @@ def reduce(
     from graphforge.verify.reduction import reduce_nodes
     from graphforge.verify.repro import polygraphy_script, shows_it, write_repro
     from graphforge.verify.subgraph import Part, Whole, save_arrays
-    from graphforge.verify.trials import Child, CommandCheck, RuntimeCheck, first_failure
+    from graphforge.verify.trials import CommandCheck, RuntimeCheck, Trials, first_failure
 
     if check is None and (fail_codes or fail_text is not None):
         raise UsageError(
@@ -158,7 +158,7 @@ def reduce(
         )
     feeds = prepare(loaded, inputs, seed=seed).feeds
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="graphforge-reduce-") as scratch, Child() as child:
+    with tempfile.TemporaryDirectory(prefix="graphforge-reduce-") as scratch, Trials() as child:
         folder = Path(scratch)
         command = None if check is None else CommandCheck(check, codes=fail_codes, text=fail_text)
         save_arrays(folder / "whole.npz", feeds)

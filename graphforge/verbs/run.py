@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphforge.errors import GraphForgeError, UsageError, argument
-from graphforge.runners.recorded import spec_of_manifest
+from graphforge.runners.recorded import onnx_files_of, spec_of_manifest
 from graphforge.runtime.opened import holds_sdk_files, read_opened
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def run(
             f"{argument('std')} holds a zero, and pixels are divided by it", "leave it out where it shall do nothing"
         )
 
+    from graphforge.runners.survey import survivable
     from graphforge.runtime.dataset import dataset_of
     from graphforge.runtime.feeds import Pixels, feeds_of
     from graphforge.runtime.result import RunReport, call_of, drawing_path
@@ -90,8 +92,10 @@ def run(
     feeds = feeds_of(manifest, given, pixels, steps)
     begin = progress or _say_nothing
     begin("load")
-    runner = _runner(folder, manifest)
-    try:
+    with ExitStack() as running:
+        running.enter_context(survivable(onnx_files_of(folder, manifest)))
+        runner = _runner(folder, manifest)
+        running.callback(runner.close)
         begin("run")
         calls = []
         stretched: set[str] = set()
@@ -100,8 +104,6 @@ def run(
                 stretched |= {f"{page.input_size[0]}x{page.input_size[1]}" for page in feed.pages}
             outputs = runner.run(feed.arrays)
             calls.append(call_of(outputs, _unpadded(outputs, manifest.get("padding", ())), feed))
-    finally:
-        runner.close()
     report = RunReport(
         os.fspath(bundle),
         runner.name,

@@ -5,13 +5,10 @@ The child is one Python for many trials; where a trial ends it, that is the find
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +16,13 @@ from typing import Any, Protocol
 
 import onnx
 
-from graphforge.apart import SECONDS, limit_memory, signal_name
+from graphforge.apart import SECONDS
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runners.arrays import Array
+from graphforge.runners.child import Child, do_jobs
 from graphforge.verify.subgraph import load_arrays, save_arrays
 
-__all__ = ["Child", "CommandCheck", "Failure", "RuntimeCheck", "first_failure", "serve"]
+__all__ = ["CommandCheck", "Failure", "RuntimeCheck", "Trials", "first_failure", "serve"]
 
 # What a model is tried with, in the order in which they are tried.
 OPTIMIZED, AS_WRITTEN, REFERENCE = "optimized", "as written", "reference"
@@ -71,68 +69,11 @@ class Check(Protocol):
         ...
 
 
-class Child:
+class Trials(Child):
     """A Python of its own that loads and runs models."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-
-    def ask(self, **job: Any) -> dict[str, Any]:
-        """The answer to a job, ``{"died": ...}`` where the job ended the process."""
-        process = self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        answer = ""
-        try:
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except BrokenPipeError:  # it died before it read the job
-            pass
-        if answer:
-            found: dict[str, Any] = json.loads(answer)
-            return found
-        code = process.wait()
-        self.close()
-        if code == -14:  # SIGALRM, the child's own limit
-            return {"died": f"not done in {SECONDS} s"}
-        return {"died": signal_name(-code) if code < 0 else f"exit code {code}"}
-
-    def close(self) -> None:
-        """End it."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _start(self) -> subprocess.Popen[str]:
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            home = str(Path(__file__).resolve().parents[2])
-            path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", "from graphforge.verify.trials import serve; serve()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env={**os.environ, "PYTHONPATH": path},
-                preexec_fn=limit_memory,
-            )
-        return self._process
+        super().__init__("graphforge.verify.trials")
 
     def compute(self, model: onnx.ModelProto, feeds: Mapping[str, Array], folder: Path) -> dict[str, Array]:
         """The outputs of a model as it is written, by ONNX Runtime, or by ONNX's reference where that fails.
@@ -165,7 +106,7 @@ class RuntimeCheck:
         tolerance: share of an output's largest magnitude that counts as equal; None takes the defaults.
     """
 
-    child: Child
+    child: Trials
     like: Failure
     tolerance: float | None = None
 
@@ -177,7 +118,7 @@ class RuntimeCheck:
 
 
 def first_failure(
-    child: Child,
+    child: Trials,
     model: Path,
     inputs: Path,
     *,
@@ -213,7 +154,7 @@ def first_failure(
     return None
 
 
-def _tried(child: Child, model: Path, inputs: Path, ways: Sequence[str], tolerance: float | None) -> Failure | None:
+def _tried(child: Trials, model: Path, inputs: Path, ways: Sequence[str], tolerance: float | None) -> Failure | None:
     where = " against ".join(ways)
     answer = child.ask(do="compare", ways=list(ways), model=str(model), inputs=str(inputs), tolerance=tolerance)
     for kind in ("died", "refused", "departs"):
@@ -305,21 +246,8 @@ def _gist(text: str) -> str:
 
 
 def serve() -> None:
-    """Answer jobs until there are no more: one JSON object a line, in and out."""
-    import signal
-
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a runtime prints does not belong to the answers
-    for line in sys.stdin:
-        signal.alarm(SECONDS)
-        job = json.loads(line)
-        try:
-            answer = _run_job(job) if job["do"] == "run" else _compare_job(job)
-        except Exception as error:  # a runtime raises anything; that is the answer
-            answer = {"refused": " ".join(str(error).split())[:2000] or type(error).__name__}
-        signal.alarm(0)
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    """Answer jobs until there are no more."""
+    do_jobs(lambda job: _run_job(job) if job["do"] == "run" else _compare_job(job))
 
 
 def _run_job(job: Mapping[str, Any]) -> dict[str, Any]:

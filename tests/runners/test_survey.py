@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from graphforge.apart import ForeignError, apart
 from graphforge.errors import GraphForgeError
 from graphforge.last_step import lowered
 from graphforge.runners import survey
+from graphforge.runners.child import Child, do_jobs
 from graphforge.runners.survey import survivable
 
 
@@ -33,7 +36,7 @@ def test_attention_in_float16_is_verified_in_this_very_process(tmp_path: Path) -
 
 @pytest.mark.parametrize(("dies_at", "left_out"), [(1, 1), (2, 2)])
 def test_as_much_is_left_out_as_it_dies_of(monkeypatch: pytest.MonkeyPatch, dies_at: int, left_out: int) -> None:
-    monkeypatch.setattr(survey, "_fault", lambda path, step: "died (SIGSEGV)" if step < dies_at else "")
+    monkeypatch.setattr(survey, "_fault", lambda path, step, feeds: "died (SIGSEGV)" if step < dies_at else "")
     with survivable([Path("model.onnx")]) as because:
         assert lowered()[0] == left_out
     assert because.startswith("onnxruntime 1.")
@@ -42,7 +45,7 @@ def test_as_much_is_left_out_as_it_dies_of(monkeypatch: pytest.MonkeyPatch, dies
 
 
 def test_one_that_dies_of_everything_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, "_fault", lambda path, step: "died (SIGSEGV)")
+    monkeypatch.setattr(survey, "_fault", lambda path, step, feeds: "died (SIGSEGV)")
     with (
         pytest.raises(GraphForgeError, match=r"died \(SIGSEGV\) while it was to load m.onnx"),
         survivable([Path("m.onnx")]),
@@ -76,3 +79,73 @@ def test_want_of_memory_at_arms_length_is_not_blamed_on_the_file() -> None:
 
     with pytest.raises(MemoryError, match="64 GB"):
         apart("onnx", "infer shapes", ask_for_much)
+
+
+def test_the_process_that_is_asked_stays_and_is_replaced_when_a_file_ends_it(tmp_path: Path) -> None:
+    class Jobs(Child):
+        def __init__(self) -> None:
+            super().__init__("tests.runners.test_survey")
+
+    with Jobs() as child:
+        first = child.ask(do="who")["pid"]
+        assert child.ask(do="who")["pid"] == first
+        assert child.ask(do="raise") == {"refused": "no such file"}
+        assert child.ask(do="abort") == {"died": "SIGABRT"}
+        assert child.ask(do="who")["pid"] not in (first, os.getpid())
+
+
+def serve() -> None:
+    """In the child of the test before this."""
+
+    def work(job: Mapping[str, Any]) -> Mapping[str, Any]:
+        if job["do"] == "abort":
+            os.abort()
+        if job["do"] == "raise":
+            raise FileNotFoundError("no such file")
+        return {"pid": os.getpid()}
+
+    do_jobs(work)
+
+
+def test_a_file_from_elsewhere_is_tried_in_another_process_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    known = survey._fault
+
+    def note(path: Path, step: int, feeds: Any = None) -> str:
+        tried.append(path.name)
+        return known(path, step, feeds)
+
+    monkeypatch.setattr(survey, "_fault", note)
+    ours = graphforge.compile(torch.nn.Linear(3, 2), torch.randn(2, 3), output=tmp_path / "ours")
+    assert tried == []
+    theirs = tmp_path / "theirs.onnx"
+    theirs.write_bytes((ours.path / "model.onnx").read_bytes())
+    graphforge.compile(theirs, output=tmp_path / "out")
+    assert tried == ["theirs.onnx", "model.onnx"]
+    tried.clear()
+    for use in (
+        lambda: graphforge.profile(theirs, runs=1, warmup=0),
+        lambda: graphforge.run(ours, torch.randn(2, 3).numpy()),
+        lambda: graphforge.diff(theirs, ours),
+    ):
+        use()
+    assert tried == ["theirs.onnx", "model.onnx", "theirs.onnx", "model.onnx"]
+
+
+def test_a_runtime_that_dies_of_a_file_does_not_end_the_users_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "_child", Dying("graphforge.runners.survey"))
+    bundle = graphforge.compile(torch.nn.Linear(3, 2), torch.randn(2, 3), output=tmp_path / "out")
+    with pytest.raises(GraphForgeError, match=r"onnxruntime 1\.\S+ died \(SIGSEGV\) while it was to load") as told:
+        graphforge.run(bundle, torch.randn(2, 3).numpy())
+    kept = Path(told.value.notes[-1].removeprefix("what it was given: "))
+    assert kept.name == "model.onnx"
+    assert kept.is_file()
+
+
+class Dying(Child):
+    def ask(self, **job: Any) -> dict[str, Any]:
+        return {"died": "SIGSEGV"}

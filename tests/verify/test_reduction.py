@@ -20,7 +20,7 @@ from graphforge.cli.main import run
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.verify.reduction import reduce_nodes
 from graphforge.verify.subgraph import Whole, load_arrays, save_arrays
-from graphforge.verify.trials import Child, CommandCheck, Failure
+from graphforge.verify.trials import CommandCheck, Failure, Trials
 
 
 @pytest.mark.parametrize("guilty", [{0}, {999}, {500}, {17, 903}, {3, 4, 500, 998}, {120, 121, 122, 123, 124}])
@@ -236,7 +236,7 @@ def test_the_same_search_with_polygraphy(tmp_path: Path) -> None:
 def test_a_part_is_fed_what_the_whole_computes_in_its_place(tmp_path: Path) -> None:
     model = chain(6, helper.make_node("Exp", ["before"], ["after"], name="exp"), at=3)
     x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(1, 2, 4, 4)
-    with Child() as child:
+    with Trials() as child:
         whole = Whole(model, {"x": x}, lambda part, names: child.compute(part, {"x": x}, tmp_path))
         place = next(index for index, node in enumerate(whole.nodes) if node.op_type == "Exp")
         part = whole.part([place, place + 1])
@@ -268,7 +268,7 @@ def test_failures_resemble_each_other_by_their_kind_not_their_names() -> None:
 
 
 def test_the_child_survives_its_own_death(tmp_path: Path) -> None:
-    with Child() as child:
+    with Trials() as child:
         assert "refused" in child.ask(
             do="run", way="as written", model="nothing.onnx", inputs="nothing.npz", outputs=""
         )
