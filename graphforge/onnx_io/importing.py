@@ -20,6 +20,7 @@ from graphforge.ir.names import make_names_unique
 from graphforge.ir.printer import FILE_OPSET
 from graphforge.ir.versions import ir_version_for, tensor_of_constant_node
 from graphforge.onnx_io.expansion import called_by, count_constants, count_expansion
+from graphforge.onnx_io.operands import check_operands
 from graphforge.onnx_io.origins import read_origins
 from graphforge.onnx_io.raising import raise_graph
 from graphforge.onnx_io.safety import read_model_proto
@@ -154,6 +155,7 @@ def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model
     model.graph.opset_imports[""] = HOME_OPSET
     model.ir_version = ir_version_for(HOME_OPSET)
     make_names_unique(model)
+    check_operands(model.graph)
     count_constants(model.graph, label)
     model.meta[IMPORT_NOTES] = notes
     return model

@@ -115,6 +115,26 @@ ONNX: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         ),
         "axis value: 9",
     ),
+    "bounds of two axes": (
+        lambda: _model(
+            [helper.make_node("Slice", ["x", "s", "e", "a"], ["y"])], constants={"s": [0], "e": [[1]], "a": [0]}
+        ),
+        "'ends' has the shape 1x1, expected one axis",
+    ),
+    "bounds without an axis": (
+        lambda: _model([helper.make_node("Slice", ["x", "s", "e"], ["y"])], constants={"s": 0, "e": [1]}),
+        "'starts' has the shape (), expected one axis",
+    ),
+    "bounds of other axes": (
+        lambda: _model(
+            [helper.make_node("Slice", ["x", "s", "e", "a"], ["y"])], constants={"s": [0], "e": [1], "a": [0, 1]}
+        ),
+        "it has 1 starts, 1 ends, 2 axes, expected as many of each",
+    ),
+    "shape that is a table": (
+        lambda: _model([helper.make_node("Reshape", ["x", "s"], ["y"])], constants={"s": [[3, 2]]}),
+        "'shape' has the shape 1x2, expected one axis",
+    ),
     "axis of a reduction": (lambda: _model([helper.make_node("ReduceMax", ["x"], ["y"], axes=[9])]), "axis must be in"),
     "permutation": (
         lambda: _model([helper.make_node("Transpose", ["x"], ["y"], perm=[0, 7])]),

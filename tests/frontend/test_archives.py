@@ -246,3 +246,15 @@ def test_a_script_that_reaches_files_is_refused(tmp_path: Path) -> None:
     assert graphforge.load_model(str(path), trust_pickle=True).module is not None
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     assert graphforge.load_model(str(path)).module is not None
+
+
+def test_a_version_that_is_not_text_is_damage(tmp_path: Path) -> None:
+    import zipfile
+
+    whole, path = tmp_path / "net.pt", tmp_path / "damaged.pt"
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(3, 2), torch.rand(2, 3)), str(whole))  # type: ignore[no-untyped-call]
+    with zipfile.ZipFile(whole) as there, zipfile.ZipFile(path, "w") as made:
+        for name in there.namelist():
+            made.writestr(name, b"\xac\x80" if name.endswith("/version") else there.read(name))
+    with pytest.raises(GraphForgeError, match="is damaged: it holds text that is not UTF-8"):
+        graphforge.load_model(str(path))
