@@ -66,6 +66,9 @@ class DimRange:
         return isinstance(size, int) and self.low <= size <= self.high and size % self.step == 0
 
 
+MOST_AXES = 64
+
+
 @dataclass(frozen=True, slots=True)
 class ValueRange:
     """Values that an input takes, both ends included: numbers, or a promised dim by its name, ``T`` or ``T-1``."""
@@ -82,6 +85,8 @@ class ValueRange:
         low, high = (_end_at(label, end, sizes) for end in (self.low, self.high))
         if high < low:
             raise UsageError(f"{argument('ranges')}: nothing lies in {label}={low:g}..{high:g}")
+        if not math.isfinite(high - low):
+            raise UsageError(f"{argument('ranges')}: {label}={low:g}..{high:g} is not a range of numbers with two ends")
         return low, high
 
     def describe(self) -> str:
@@ -89,7 +94,7 @@ class ValueRange:
         return "..".join(end if isinstance(end, str) else f"{end:g}" for end in (self.low, self.high))
 
 
-_END = re.compile(r"([A-Za-z_]\w*)\s*(?:([+-])\s*(\d+))?")
+_END = re.compile(r"([A-Za-z_]\w*)\s*(?:([+-])\s*(\d{1,18}))?")
 
 
 def _end_at(label: str, end: float | str, sizes: Mapping[str, int]) -> float:
@@ -126,6 +131,12 @@ class TensorSpec:
     dtype: str = "float32"
     dims: Mapping[int, DimRange] = field(default_factory=dict)
     values: ValueRange | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.shape) > MOST_AXES:
+            raise UsageError(
+                f"input {self.name!r} has {len(self.shape)} axes, and numpy and torch go up to {MOST_AXES}"
+            )
 
     def at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with every dynamic dim set to ``sizes[its name]`` (left at the example's size when absent)."""

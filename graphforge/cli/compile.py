@@ -159,7 +159,7 @@ def command(
     own_passes, chosen_pipeline = own_passes_and_pipeline(passes, pipeline)
     options = CompileOptions(
         target=target or asked.target or "onnx",
-        opset=opset or asked.opset,
+        opset=asked.opset if opset is None else opset,
         precision=precision or asked.precision,
         target_options={**asked.options, **options_by_name(target_options)},
         calibration=calibration,

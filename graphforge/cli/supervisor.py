@@ -22,12 +22,13 @@ from graphforge import last_step
 from graphforge.apart import limit_memory, signal_name
 from graphforge.cli.console import print_error
 
-__all__ = ["EndedError", "supervised"]
+__all__ = ["EndedError", "reads_data", "supervised"]
 
 # Verbs that hand files or graphs to a vendor's native code.
 _VERBS = frozenset(
     "compile optimize run inspect diff bisect opset lint profile evaluate explain pipeline report".split()
 )
+_DATA = (".onnx", ".npy", ".npz", ".pt2", ".pt", ".ts", ".pth", ".safetensors")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
 _CRASHES = frozenset(getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL"))
 _LEVELS = 2  # of less optimization that are tried after a crash in ONNX Runtime
@@ -74,7 +75,7 @@ def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) ->
             sys.stderr.write(f"note: {message}; the command runs again with less of its optimization\n")
             page[:] = bytes(last_step.PAGE_BYTES)
             continue
-        print_error(message, [*notes, *([f"what it was given is kept: {died['kept']}"] if died.get("kept") else [])])
+        print_error(message, [*notes, *_about_kept(died)])
         return 128 + number if number in _PASSED_ON else _FAILED
 
 
@@ -105,9 +106,17 @@ def _settle_in(parent: int, arguments: Sequence[str]) -> None:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(_FAILED)
-        if any(argument.endswith(".onnx") for argument in arguments):
+        if reads_data(arguments):
             limit_memory()
     _end_as_interrupted()
+
+
+def reads_data(arguments: Sequence[str]) -> bool:
+    """Whether a command reads files that may come from anywhere: models, weights, arrays, bundles."""
+    return any(
+        argument.lower().endswith(_DATA) or os.path.isfile(os.path.join(argument, "manifest.json"))
+        for argument in arguments
+    )
 
 
 def _end_as_interrupted() -> None:
@@ -143,6 +152,16 @@ def _told(died: dict[str, Any], number: int) -> tuple[str, list[str]]:
         f"{vendor} died ({name}) while it was to {died['what']}",
         [f"this is a fault of {died['vendor']}, which ended the process; another version of it may do"],
     )
+
+
+def _about_kept(died: dict[str, Any]) -> list[str]:
+    kept = died.get("kept")
+    if not kept:
+        return []
+    found = [f"what it was given is kept: {kept}"]
+    if died.get("vendor") == "onnxruntime" and kept.endswith(".onnx"):
+        found.append(f"`graphforge bisect {kept} --nodes` finds the nodes that do it")
+    return found
 
 
 def _keep(died: dict[str, Any]) -> None:

@@ -107,7 +107,7 @@ def _merged(source: str, beside: Path, above: tuple[str, ...]) -> dict[str, Any]
         raise GraphForgeError(f"deploy config {source!r} builds on itself: {' -> '.join((*above, str(path)))}")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GraphForgeError(f"deploy config {str(path)!r} is not TOML: {error}") from None
     except OSError as error:
         raise GraphForgeError(f"deploy config {str(path)!r} cannot be read: {error.strerror or error}") from None

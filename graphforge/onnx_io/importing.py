@@ -150,12 +150,12 @@ def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model
             if value.shape is not None and value.shape.frozen:
                 value.shape = value.shape.copy()  # what is read from a file is frozen, passes refine shapes
     _Lifter(model.graph).lift()
+    check_operands(model.graph)
     model.meta[FILE_OPSET] = model.graph.opset_imports.get("", HOME_OPSET)
     raise_graph(model.graph, notes)
     model.graph.opset_imports[""] = HOME_OPSET
     model.ir_version = ir_version_for(HOME_OPSET)
     make_names_unique(model)
-    check_operands(model.graph)
     count_constants(model.graph, label)
     model.meta[IMPORT_NOTES] = notes
     return model

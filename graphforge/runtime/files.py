@@ -95,7 +95,14 @@ def arrays_of_file(name: str, path: Path, *, otherwise: str) -> dict[str, Array]
 def _read_numpy(path: Path) -> Array | dict[str, Array]:
     try:
         loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        arrays = {}
+        for key in loaded.files:
+            arrays[key] = loaded[key]
+            if not isinstance(arrays[key], np.ndarray):  # numpy hands out the bytes of whatever else is in there
+                raise ValueError(f"its member {key!r} is not an array")
+        return arrays
     except Exception as error:  # numpy lets through whatever its parsers of zip archives, Python and numbers raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise GraphForgeError(

@@ -123,7 +123,7 @@ def read_preprocess(path: Path) -> tuple[tuple[Step, ...], Dataset | None]:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise GraphForgeError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GraphForgeError(
             f"{str(path)!r} is not TOML: {error}", 'a step is a table: [[preprocess]], then step = "resize", ...'
         ) from None

@@ -114,13 +114,13 @@ def profile_on_pictures(
         raise UsageError(f"bundle {next(one for one in names if names.count(one) > 1)!r} is given twice")
     with ExitStack() as running:
         models = {}
+        files = [file for name in names for file in onnx_files_of(Path(name), read_opened(Path(name)))]
+        running.enter_context(survivable(files))
         for name in names:
             runner = _own_runner(Path(name), read_opened(Path(name)))
             if runner is not None:
                 running.callback(runner.close)
             models[name] = PictureModel(name, preprocess=preprocess, threads=threads, runner=runner)
-        files = [file for name in names for file in onnx_files_of(Path(name), read_opened(Path(name)))]
-        running.enter_context(survivable(files))
         return time_on_pictures(
             models,
             Path(images),

@@ -327,6 +327,7 @@ ARGUMENTS: dict[str, tuple[Sequence[str], str]] = {
     "range of many digits": (["--input", "x:2x3", "--dynamic", "x:0=1.." + "9" * 30], "a size of 30 digits"),
     "nested arguments": (["--kwargs", '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}"], "is nested too deeply"),
     "number of many digits": (["--kwargs", '{"a": ' + "9" * 5000 + "}"], "is not JSON"),
+    "input of many axes": (["--input", "x:" + "1x" * 99 + "3"], "has 100 axes, and numpy and torch go up to 64"),
     "unknown limit": (["--limit", "bytes=3"], "there is no limit 'bytes'"),
     "limit of nothing": (["--limit", "nodes=0"], "expected a whole number above 0"),
     "limit of words": (["--limit", "nodes=many"], "cannot read limit"),
@@ -395,6 +396,45 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "net.py").write_text(NET)
     assert run(["inspect", f"{tmp_path}/net.py:build", "--input-file", f"{tmp_path}/x.npy"]) == 1
     assert "cannot be read as numpy data: Object arrays cannot be loaded" in capsys.readouterr().err
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", b"not an array")
+    (tmp_path / "net.py").write_text(NET)
+    assert run(["inspect", f"{tmp_path}/net.py:build", "--input-file", f"{tmp_path}/x.npz"]) == 1
+    assert "cannot be read as numpy data: its member 'x' is not an array" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "x=a.npz", "w.pth", "M.PT2", "out"])
+def test_memory_is_limited_for_whatever_reads_data(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphforge.cli.supervisor import reads_data
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    assert not reads_data(["compile", "net.py:build", "--input", "x:2x3", "-o", "out"])
+    (tmp_path / "out" / "manifest.json").write_text("{}")
+    assert reads_data(["profile", name])
+
+
+BEHIND: dict[str, tuple[Sequence[str], str]] = {
+    "values without an end": (["--range", "x=0..inf"], "x=0..inf is not a range of numbers with two ends"),
+    "values that are none": (["--range", "x=nan..1"], "x=nan..1 is not a range of numbers with two ends"),
+    "values too far apart": (["--range", "x=-1e308..1e308"], "is not a range of numbers with two ends"),
+    "opset 0": (["--opset", "0"], "opset 0 cannot be delivered, expected"),
+}
+
+
+@pytest.mark.parametrize("kind", BEHIND)
+def test_an_odd_argument_is_refused_once_the_model_is_known(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    arguments, message = BEHIND[kind]
+    assert run(["compile", f"{tmp_path}/net.py:build", "--input", "x:2x3", *arguments, "-o", f"{tmp_path}/out"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_terminal_shows_control_characters_and_does_not_obey_them(
