@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("programs", "graphs"))
     parser.add_argument("--keep", type=Path, default=ROOT / "out" / "fuzz", metavar="FOLDER")
     parser.add_argument("--again", type=int, metavar="SEED", help="one attempt, its source printed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the numbers, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the numbers, written each minute")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -94,7 +94,13 @@ def main() -> int:
     found: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     start = time.monotonic()
-    seed, bad, tried = options.seed, 0, 0
+    seed, bad, tried, written = options.seed, 0, 0, start
+
+    def write() -> None:
+        if options.json:
+            told = {"verdicts": found, "reasons": reasons, "seed": options.seed, "seconds": time.monotonic() - start}
+            options.json.write_text(json.dumps(told, indent=1) + "\n")
+
     while time.monotonic() - start < options.seconds and tried < options.count:
         for kind in kinds:
             attempt = _attempt(kind, seed)
@@ -111,10 +117,11 @@ def main() -> int:
                 print(f"{kind} {seed}: {said.verdict}: {said.reason[:160]}  ({where})", flush=True)
         seed += 1
         tried += 1
+        if time.monotonic() > written + 60:
+            write()
+            written = time.monotonic()
     print(_table(found, reasons, time.monotonic() - start, options.seed))
-    if options.json:
-        told = {"verdicts": found, "reasons": reasons, "seed": options.seed}
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+    write()
     return int(bad > 0)
 
 

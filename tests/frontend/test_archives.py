@@ -252,7 +252,7 @@ def test_a_version_that_is_not_text_is_damage(tmp_path: Path) -> None:
     import zipfile
 
     whole, path = tmp_path / "net.pt", tmp_path / "damaged.pt"
-    torch.jit.save(torch.jit.trace(torch.nn.Linear(3, 2), torch.rand(2, 3)), str(whole))  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(3, 2), torch.rand(2, 3)), str(whole))
     with zipfile.ZipFile(whole) as there, zipfile.ZipFile(path, "w") as made:
         for name in there.namelist():
             made.writestr(name, b"\xac\x80" if name.endswith("/version") else there.read(name))
