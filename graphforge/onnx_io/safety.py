@@ -258,6 +258,10 @@ class _TensorChecker:
             return
         if dtype == ir.DataType.STRING:
             given, wanted = len(tensor.string_data), count
+            try:
+                b"".join(tensor.string_data).decode()
+            except UnicodeDecodeError:
+                raise GraphForgeError(f"{label} holds text that is not UTF-8", "is the file damaged?") from None
         elif tensor.HasField("raw_data"):
             given, wanted = len(tensor.raw_data), _byte_count(dtype, count)
         else:

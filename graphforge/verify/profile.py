@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphforge.collector import paused_collector
-from graphforge.errors import UsageError
+from graphforge.errors import GraphForgeError, UsageError
 from graphforge.runners.arrays import Array, tensor_from_array
 from graphforge.runners.eager import EagerRunner
 from graphforge.runners.inputs import random_feeds
@@ -28,7 +28,7 @@ from graphforge.runners.onnx_runtime import OnnxRuntimeRunner, usable_cpus
 from graphforge.runners.recorded import spec_of_manifest
 from graphforge.runners.runner import Runner
 from graphforge.shown import Shown
-from graphforge.spec import ShapeSpec, TensorSpec
+from graphforge.spec import DTYPES, ShapeSpec, TensorSpec
 from graphforge.verify.running import runner_of_file
 
 if TYPE_CHECKING:
@@ -249,6 +249,8 @@ def _spec_of_session(artifact: OnnxRuntimeRunner, sizes: Mapping[str, int]) -> S
     inputs = []
     for value in artifact.session.get_inputs():
         plain = value.type.removeprefix("tensor(").removesuffix(")")
+        if names.get(plain, plain) not in DTYPES:
+            raise GraphForgeError(f"input {value.name!r} is {value.type}, and only tensors of numbers can be drawn")
         shape = tuple(dim if isinstance(dim, int) else sizes.get(dim or "", 1) for dim in value.shape)
         inputs.append(TensorSpec(value.name, shape, names.get(plain, plain)))
     return ShapeSpec(tuple(inputs))

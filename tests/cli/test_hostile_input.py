@@ -398,6 +398,24 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path: Path, capsys: pytest.Cap
     assert "cannot be read as numpy data: Object arrays cannot be loaded" in capsys.readouterr().err
 
 
+def test_texts_are_not_drawn_and_are_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "net",
+        [_value("x", (2,), TensorProto.STRING)],
+        [_value("y", (2,), TensorProto.STRING)],
+        [helper.make_tensor("s", TensorProto.STRING, [1], [b"TE"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model)
+    assert run(["profile", str(path), "--runs", "1", "--warmup", "0"]) == 1
+    assert "input 'x' is tensor(string), and only tensors of numbers can be drawn" in capsys.readouterr().err
+    path.write_bytes(model.replace(b"TE", b"\xff\xfe"))
+    assert run(["inspect", str(path)]) == 1
+    assert "tensor 's' holds text that is not UTF-8" in capsys.readouterr().err
+
+
 def test_a_member_that_is_no_array_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import zipfile
 
