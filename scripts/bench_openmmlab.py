@@ -32,9 +32,10 @@ PYTHON = ROOT / ".venv-openmmlab" / "bin" / "python"
 SIDE = 160
 # how a model is compiled; with a dynamic batch, what is found on each picture comes as padded rows
 RAGGED, PADDED, BATCH = "ragged", "padded", "batch 1..4"
-TOP_DOWN, DENSE, GROUPED = (BATCH,), (RAGGED, PADDED, BATCH), (BATCH,)
+# the forms of a model, and the side of its input where that is not the config's
+TOP_DOWN, DENSE, GROUPED = ((BATCH,), None), ((RAGGED, PADDED, BATCH), SIDE), ((BATCH,), SIDE)
 Row: TypeAlias = tuple[str, str]
-MODELS: list[tuple[str, tuple[str, ...]]] = [
+MODELS: list[tuple[str, tuple[tuple[str, ...], int | None]]] = [
     ("mmpose:rtmpose-t_8xb256-420e_coco-256x192", TOP_DOWN),
     ("mmpose:rtmpose-s_8xb256-420e_coco-256x192", TOP_DOWN),
     ("mmpose:rtmpose-m_8xb256-420e_coco-256x192", TOP_DOWN),
@@ -71,7 +72,9 @@ def main() -> None:
     if not PYTHON.exists():
         sys.exit("bench: scripts/openmmlab.sh makes the environment that this needs, .venv-openmmlab")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    wanted = [(spec, form) for spec, forms in MODELS for form in forms if options.only in spec and options.form in form]
+    wanted = [
+        (spec, form) for spec, (forms, _) in MODELS for form in forms if options.only in spec and options.form in form
+    ]
     todo = [row for row in wanted if options.fresh or not _result_of(*row).exists()]
     if todo and not options.table:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -131,10 +134,10 @@ def _compiled(spec: str, form: str, out: Path) -> None:
     import graphforge
 
     torch.set_num_threads(1)
-    forms = dict(MODELS)[spec]
+    _, side = dict(MODELS)[spec]
     loaded = graphforge.load_model(spec, decode="batch" if form == BATCH else None)
     begun, used = time.perf_counter(), _cpu()
-    inputs = None if forms is TOP_DOWN else f"input:{2 if form == BATCH else 1}x3x{SIDE}x{SIDE}"
+    inputs = None if side is None else f"input:{2 if form == BATCH else 1}x3x{side}x{side}"
     try:
         bundle = graphforge.compile(
             loaded,
