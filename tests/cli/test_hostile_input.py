@@ -404,7 +404,7 @@ def test_texts_are_not_drawn_and_are_utf8(tmp_path: Path, capsys: pytest.Capture
         "net",
         [_value("x", (2,), TensorProto.STRING)],
         [_value("y", (2,), TensorProto.STRING)],
-        [helper.make_tensor("s", TensorProto.STRING, [1], [b"TE"])],
+        [numpy_helper.from_array(np.array(["TE"], dtype=object), "s")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     path = tmp_path / "model.onnx"
