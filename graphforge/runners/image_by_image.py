@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphforge.ir.images import Images
 from graphforge.runners.arrays import Array
 from graphforge.runners.runner import Runner
+
+if TYPE_CHECKING:
+    from graphforge.ir.images import Images
 
 __all__ = ["ImageByImageRunner"]
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphforge.errors import GraphForgeError, argument
-from graphforge.ir.images import IMAGE_BY_IMAGE
 from graphforge.runners.arrays import Array
 from graphforge.runners.image_by_image import ImageByImageRunner
 from graphforge.runners.inputs import feeds_for
@@ -105,6 +104,7 @@ def run_as_written(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]
     Raises:
         GraphForgeError: ONNX Runtime does not load or run it.
     """
+    from graphforge.ir.images import IMAGE_BY_IMAGE
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.passes.compute_where_kernels_are import runnable
     from graphforge.runners.custom_ops import runner_before_lowering

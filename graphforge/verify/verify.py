@@ -211,6 +211,15 @@ class VerificationReport(Shown):
                 "so nothing can be compared: give inputs that the model takes, or, where they are drawn at random, "
                 f"what values they take ({argument('ranges', 'NAME=LOW..HIGH')})",
             )
+        wrong = [trial for trial in self.trials if not trial.passed]
+        if wrong and all(trial.data == "random" and trial.error.startswith(self.reference) for trial in wrong):
+            return VerificationError(
+                f"{self.reference} itself does not run at {wrong[0].assignment.describe()}, and no other size than the "
+                "example's could be tried",
+                wrong[0].error,
+                *wrong[0].notes,
+                f"or say what values the inputs take: {argument('ranges', 'NAME=LOW..HIGH')}",
+            )
         said = f"{self.artifact} does not agree with {self.reference}"
         if verdict == "undecided":
             said = f"whether {self.artifact} agrees with {self.reference} is undecided"

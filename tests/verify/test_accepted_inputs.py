@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import graphforge
-from graphforge.errors import UsageError
+from graphforge.errors import UsageError, VerificationError
 from graphforge.runners.eager import EagerRunner
 from graphforge.runners.inputs import random_feeds
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
@@ -162,7 +162,20 @@ def test_it_fails_where_no_other_size_could_be_tried() -> None:
     example = {**reference.example(), "key": np.array(4004)}
     report = verify(reference, artifact, small.dynamic(reference, "x:1=2..9"), example)
     assert not report.passed
+    assert str(report.error()).startswith("eager itself does not run at x_1=")
     assert "promised by the dynamic ranges" in str(report.error())
+
+
+def test_a_file_that_does_not_run_at_promised_sizes_is_not_said_to_disagree(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]>\n'
+        "g (float[n] x, float[3] y) => (float[n] output) { output = Add(x, y) }"
+    )
+    onnx.save(proto, tmp_path / "net.onnx")
+    with pytest.raises(VerificationError, match="original ONNX itself does not run at x_0="):
+        graphforge.compile(
+            tmp_path / "net.onnx", (drawn(3), drawn(3)), dynamic_shapes="x:0=2..9", output=tmp_path / "b"
+        )
 
 
 def test_given_data_is_tried_where_none_could_be_drawn() -> None:
