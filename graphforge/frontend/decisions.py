@@ -48,8 +48,22 @@ _MOST_NODES = 200
 _NOT_ASKING = ("torch", "graphforge", "sympy", "contextlib", "functools")
 # Lines of a statement that are looked at.
 _LONGEST_STATEMENT = 20
-# What lets an assertion hold although a part of it does not.
-_TURNING = (ast.Not, ast.Or, ast.NotEq, ast.NotIn, ast.In, ast.Is, ast.IsNot, ast.IfExp, ast.BitXor, ast.Invert)
+# What lets an assertion hold although a part of it does not, or keeps an answer for later.
+_TURNING = (
+    ast.Not,
+    ast.Or,
+    ast.NotEq,
+    ast.NotIn,
+    ast.In,
+    ast.Is,
+    ast.IsNot,
+    ast.IfExp,
+    ast.BitXor,
+    ast.Invert,
+    ast.NamedExpr,
+)
+# Who catches these does not fail where an assertion does not hold.
+_CATCHING = ("AssertionError", "Exception", "BaseException")
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,8 +455,38 @@ def _in_an_assertion() -> bool:
         frame = frame.f_back
     if frame is None:
         return False
-    at = frame.f_code.co_filename, frame.f_lineno
-    return _is_plain_assertion(*at)
+    return _is_plain_assertion(frame.f_code.co_filename, frame.f_lineno) and not _is_caught(frame)
+
+
+def _is_caught(frame: Any) -> bool:
+    """Whether the model goes on where an assertion of this frame fails."""
+    while frame is not None:
+        name, file = str(frame.f_globals.get("__name__", "")).split(".")[0], frame.f_code.co_filename
+        if name == "graphforge":  # what lies outside of it calls us, not the model
+            return False
+        if name not in _NOT_ASKING and any(frame.f_lineno in lines for lines in _caught_lines(file)):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@functools.lru_cache(maxsize=256)
+def _caught_lines(file: str) -> Sequence[range]:
+    """The lines of a file on which a failing assertion is caught, and not told as something else."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError, RecursionError):
+        return ()
+
+    def catches(handler: ast.ExceptHandler) -> bool:
+        names = {getattr(part, "id", "") for part in ast.walk(handler.type)} if handler.type else {*_CATCHING}
+        return not names.isdisjoint(_CATCHING) and not isinstance(handler.body[-1], ast.Raise)
+
+    return [
+        range(one.body[0].lineno, (one.body[-1].end_lineno or one.body[-1].lineno) + 1)
+        for one in ast.walk(tree)
+        if isinstance(one, ast.Try) and any(map(catches, one.handlers))
+    ]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -2,12 +2,13 @@
 
 What Python does image by image (a threshold, a suppression, a dict of results) is captured for one image alone; the
 pass `loop-over-images` runs that over the batch.  This is right where no image knows of the others, which is tried
-here: the model on a batch, and on each of its images alone.
+here: the model on a batch, and on each of its images alone; and on an image among others that are like nothing seen,
+or the same once more, which shows what images know of each other only now and then (the brightest of a batch).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +23,8 @@ __all__ = ["images_of", "one_image"]
 
 # Batches that are tried.
 _SIZES = 2
+# How bright the others are beside an image that is to give the same.
+_BRIGHT = 1000.0
 
 _Path: TypeAlias = tuple[str, ...]
 # Where in a path the number of the image stands; None for a tensor of all images.
@@ -47,7 +50,9 @@ def images_of(
             continue
         batches = [resized({name: size}) for size in sizes]
         found = [_apart(model, one, rows) for one in (*batches, _unlike(batches[0], rows))]
-        if found[0] is not None and all(one == found[0] for one in found):
+        if found[0] is None or any(one != found[0] for one in found):
+            continue
+        if all(_unmoved(model, one, rows, image) for one, image in _beside_others(batches[-1], rows)):
             promised = range(-(-dim.low // dim.step) * dim.step, dim.high + 1, dim.step)
             return Images(name, promised, rows, found[0])
     return None
@@ -65,6 +70,44 @@ def _unlike(batch: CallInputs, rows: tuple[str, ...]) -> CallInputs:
         return one * (1 + number) + 4 * number if one.is_floating_point() else one
 
     return batch.replaced({name: scaled(batch.tensors[name]) for name in rows})
+
+
+def _beside_others(batch: CallInputs, rows: tuple[str, ...]) -> Iterator[tuple[CallInputs, int]]:
+    """Batches in which all images but one are very bright, very dark, black, or the same as that one."""
+    last = len(batch.tensors[rows[0]]) - 1
+
+    def put(others: Callable[[torch.Tensor], torch.Tensor], image: int) -> CallInputs:
+        def among(one: torch.Tensor) -> torch.Tensor:
+            made = others(one)
+            made[image] = one[image]
+            return made
+
+        return batch.replaced({name: among(batch.tensors[name]) for name in rows})
+
+    def scaled(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda one: one * factor + factor if one.is_floating_point() else one.clone()
+
+    yield put(scaled(_BRIGHT), last), last
+    yield put(scaled(-_BRIGHT), 0), 0
+    yield put(lambda one: torch.zeros_like(one) if one.is_floating_point() else one.clone(), last), last
+    yield put(lambda one: one[last:].expand_as(one).clone(), last), last
+
+
+def _unmoved(model: torch.nn.Module, inputs: CallInputs, rows: tuple[str, ...], image: int) -> bool:
+    """Whether an image gives among the others what it gives alone; also where the model rejects the others."""
+    together = _leaves(result_of(model, inputs, inputs.tensors))
+    if not together:
+        return True
+    alone = _at(inputs, rows, image)
+    count = len(inputs.tensors[rows[0]])
+    for path, leaf in _leaves(result_of(model, alone, alone.tensors)).items():
+        place = _place(path, leaf, together, count)
+        other = together.get(path if place is None else (*path[:place], str(image), *path[place + 1 :]))
+        if place is None and isinstance(other, torch.Tensor):
+            other = other[image : image + 1]
+        if not agree([leaf], [other]):
+            return False
+    return True
 
 
 def _apart(model: torch.nn.Module, inputs: CallInputs, rows: tuple[str, ...]) -> dict[str, OfImages] | None:

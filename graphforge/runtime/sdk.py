@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from graphforge.errors import GraphForgeError, argument
-from graphforge.schema import ANYTHING, COUNT, FLAG, TEXT, Named, Record, Several, read_json
+from graphforge.schema import ANYTHING, COUNT, FLAG, NUMBER, SIZE, TEXT, Either, Named, Record, Several, read_json
 
 __all__ = [
     "SDK_FILES",
@@ -85,6 +85,14 @@ _DETAIL = Record(
         "calib_config": Named(ANYTHING),
     }
 )
+# What is read of the SDK's steps.
+_STEPS = {
+    "TopDownGetBboxCenterScale": Record({}, {"padding": NUMBER}),
+    "TopDownAffine": Record({"image_size": Several(SIZE)}, {"use_udp": FLAG}),
+    "Resize": Record({"size": Several(SIZE)}, {"keep_ratio": FLAG}),
+    "Pad": Record({}, {"size": Either(Several(SIZE)), "size_divisor": Either(SIZE)}),
+    "Normalize": Record({"mean": Several(NUMBER), "std": Several(NUMBER), "to_rgb": FLAG}),
+}
 _DESCRIBED = dict(zip(SDK_FILES, (_DEPLOY, _PIPELINE, _DETAIL), strict=True))
 
 
@@ -240,16 +248,19 @@ def steps_of_pipeline(path: Path) -> list[dict[str, Any]]:
     """The pre-processing of a ``pipeline.json`` as the steps of a bundle, in plain data.
 
     Raises:
-        GraphForgeError: it cannot be read, or has a step that is not known here.
+        GraphForgeError: it cannot be read, or has a step that is not known here, or lacks what is read of it.
     """
     tasks = read_sdk_file(path)["pipeline"]["tasks"]
-    transforms = next((one["transforms"] for one in tasks if one["module"] == "Transform"), None)
+    transforms = next((one.get("transforms") for one in tasks if one["module"] == "Transform"), None)
     if transforms is None:
         raise GraphForgeError(f"{str(path)!r} has no task that prepares pictures")
     steps: list[dict[str, Any]] = []
     padding, turned = 1.25, False
     for one in transforms:
         kind = one["type"]
+        bad = _STEPS[kind].fault(one, kind) if kind in _STEPS else ""
+        if bad:
+            raise GraphForgeError(f"{str(path)!r}: {bad}")
         if kind == "TopDownGetBboxCenterScale":
             padding = float(one.get("padding", 1.25))
         elif kind == "TopDownAffine":
@@ -259,8 +270,11 @@ def steps_of_pipeline(path: Path) -> list[dict[str, Any]]:
             size = one["size"][::-1]
             steps.append({"step": "resize", "size": size, "fit": "either-way" if one.get("keep_ratio") else "stretch"})
         elif kind == "Pad":
-            value = one.get("pad_val", {}).get("img", 0)
-            wanted = {"size": one["size"][::-1]} if "size" in one else {"divisor": one["size_divisor"]}
+            value = one.get("pad_val", 0)
+            value = value.get("img", 0) if isinstance(value, dict) else value
+            if not one.get("size") and not one.get("size_divisor"):
+                raise GraphForgeError(f"{str(path)!r}: Pad: 'size' or 'size_divisor' is missing")
+            wanted = {"size": one["size"][::-1]} if one.get("size") else {"divisor": one["size_divisor"]}
             steps.append({"step": "pad", **wanted, "value": value})
         elif kind == "Normalize":
             turned = bool(one["to_rgb"])

@@ -227,11 +227,47 @@ def test_what_an_assertion_asks_is_answered_by_yes() -> None:
     _holds(Asserting(), captured, [torch.rand(4, 3) - 0.5, torch.rand(4, 3), -torch.rand(4, 3)])
 
 
-def test_an_assertion_that_a_no_may_fulfil_is_not_answered() -> None:
-    class Otherwise(nn.Module):
+class Otherwise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        assert not x.sum() > 100
+        return x + 1
+
+
+class Caught(nn.Module):
+    """What is asserted is false now and then, and the caller goes another way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            self.check(x)
+        except AssertionError:
+            return x.clamp(max=9)
+        return x + 1
+
+    def check(self, x: Tensor) -> None:
+        assert (x < 9).all()
+
+
+class Kept(nn.Module):
+    """What is asserted holds either way, and the answer to a part of it is used further on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert (large := bool((x > 9).all())) <= 1  # noqa: RUF018
+        return x * 2 if large else x
+
+
+@pytest.mark.parametrize("model", [Otherwise(), Caught(), Kept()], ids=lambda one: type(one).__name__)
+def test_an_assertion_that_a_no_may_fulfil_is_not_answered(model: nn.Module) -> None:
+    with pytest.raises(CaptureError, match=r"decides in Python|behaves otherwise"):
+        _captured(model.eval(), torch.rand(4, 3))
+
+
+def test_an_assertion_that_is_told_as_another_error_is_answered() -> None:
+    class Told(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            assert not x.sum() > 100
+            try:
+                assert all((row < 9).all() for row in x)
+            except AssertionError as error:
+                raise ValueError("too large") from error
             return x + 1
 
-    with pytest.raises(CaptureError, match="decides in Python"):
-        _captured(Otherwise().eval(), torch.rand(4, 3))
+    _holds(Told(), _captured(Told().eval(), torch.rand(4, 3)), [torch.rand(4, 3)])

@@ -129,6 +129,35 @@ def test_images_that_know_of_each_other_are_not_taken_apart(tmp_path: Path) -> N
         _compiled(_Related().eval(), tmp_path)
 
 
+class _Dimmed(_Scored):
+    """The brightest image dims all of them, from some brightness on."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [one / x.amax().clamp(min=50) for one in self.head(x)]
+
+
+class _Once(_Scored):
+    """Nothing is said of an image that is the one before once more."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        scores = self.head(x)
+        return [one * float(not i or not torch.equal(x[i], x[i - 1])) for i, one in enumerate(scores)]
+
+
+@pytest.mark.parametrize("model", [_Dimmed(), _Once()], ids=lambda one: type(one).__name__)
+def test_images_that_know_of_each_other_now_and_then_are_not_taken_apart(model: nn.Module) -> None:
+    from graphforge.call import input_tree
+
+    inputs = input_tree(model, (torch.randn(2, 7, 5),), {})
+    shapes = inputs.spec().with_dynamic(_BATCH)
+
+    def resized(sizes: Any) -> Any:
+        return inputs.replaced({"x": torch.randn(sizes["batch"], 7, 5)})
+
+    assert images_of(_Dicts(), inputs, shapes, resized) is not None
+    assert images_of(model, inputs, shapes, resized) is None
+
+
 def test_a_pair_of_results_is_no_list_of_two_images() -> None:
     class Pair(_Scored):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -135,6 +135,40 @@ def test_a_file_with_a_wrong_field_is_told(tmp_path: Path) -> None:
         steps_of_pipeline(tmp_path / "pipeline.json")
 
 
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (None, "no task that prepares pictures"),
+        ({"type": "Normalize", "mean": [0, 0, 0], "std": [1, 1, 1]}, "Normalize: 'to_rgb' is missing"),
+        ({"type": "Normalize", "mean": 3, "std": [1, 1, 1], "to_rgb": True}, "Normalize.mean: expected a list"),
+        ({"type": "Resize", "keep_ratio": True}, "Resize: 'size' is missing"),
+        ({"type": "Resize", "size": 256}, "Resize.size: expected a list"),
+        ({"type": "Pad", "size": None}, "'size' or 'size_divisor' is missing"),
+        ({"type": "TopDownAffine"}, "'image_size' is missing"),
+        ({"type": "TopDownGetBboxCenterScale", "padding": "wide"}, "padding: expected a number"),
+    ],
+)
+def test_a_step_without_what_is_read_of_it_is_told(step: Any, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.json"
+    read = sdk_files(manifest())["pipeline.json"]
+    first = read["pipeline"]["tasks"][0]
+    first["transforms"] = [step]
+    if step is None:
+        del first["transforms"]
+    file.write_text(json.dumps(read))
+    with pytest.raises(GraphForgeError, match=told):
+        steps_of_pipeline(file)
+
+
+def test_one_value_and_no_size_of_a_padding_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.json"
+    read = sdk_files(manifest())["pipeline.json"]
+    pad = {"type": "Pad", "pad_val": 114, "size": None, "size_divisor": 32}
+    read["pipeline"]["tasks"][0]["transforms"][1:3] = [pad]
+    file.write_text(json.dumps(read))
+    assert {"step": "pad", "divisor": 32, "value": 114} in steps_of_pipeline(file)
+
+
 # -- a folder that has only the SDK's files ----------------------------------------------------------------------------
 
 
