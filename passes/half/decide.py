@@ -21,7 +21,7 @@ from graphforge.ranges.measure import LARGEST_HALF, STANDS_FOR_INFINITY
 
 __all__ = ["Kept", "by_errors", "by_meaning", "by_ranges", "watched", "without_islands"]
 
-# A constant that is off by this share when rounded (an epsilon that becomes zero) is not the constant any more.
+# One number that is off by this share when rounded (an epsilon that becomes zero) is not the constant any more.
 _CONSTANT = 0.01
 # Results that are whole numbers, in floats: a step between them is a decision.
 _QUANTISES = frozenset(("DynamicQuantizeLinear", "QuantizeLinear"))
@@ -203,7 +203,12 @@ _FLOATS = frozenset((ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT1
 
 
 def _misfit(array: np.ndarray, half: ir.DataType) -> str:
-    """What half precision does to a constant, "" where that is rounding."""
+    """What half precision does to a constant, "" where that is rounding.
+
+    One number guards against what samples need not show: an epsilon, where what it is added to is zero.  Where numbers
+    differ they are weights, and what it costs that some become zero shows in the node's own error: a bias of 1e-8,
+    as batch norms leave it behind, is nothing to sums of about 1.
+    """
     if not array.size:
         return ""
     numbers = array.astype(np.float64)
@@ -213,7 +218,7 @@ def _misfit(array: np.ndarray, half: ir.DataType) -> str:
         return f"{np.abs(numbers[ordinary]).max():.4g} is too large"
     signal = float(np.square(numbers[ordinary]).sum())
     error = float(np.square(halved[ordinary] - numbers[ordinary]).sum())
-    if signal and error > _CONSTANT**2 * signal:
+    if signal and error > _CONSTANT**2 * signal and np.ptp(numbers[ordinary]) == 0:
         return f"{np.abs(numbers[ordinary]).max():.4g} is too small"
     return ""
 

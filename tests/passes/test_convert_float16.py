@@ -65,6 +65,8 @@ def test_values_above_65504_stay_with_their_range_told() -> None:
     types = _types(outcome)
     assert types["MatMul"] == "FLOAT16"
     assert types["Mul"] == "FLOAT"
+    # What goes from one to the next that stay is not cast, to halves and back, on its way.
+    assert outcome.ops == ["Cast", "MatMul", "Cast", "Mul", "Mul", "Cast", "MatMul", "Cast"]
     told = next(note for note in outcome.record.notes if "too large for float16" in note)
     assert "9e+04" in told
     assert "above 65504" in told
@@ -91,6 +93,30 @@ def test_an_epsilon_that_would_become_zero_keeps_its_node() -> None:
     )
     assert _types(outcome)["Add"] == "FLOAT"
     assert any("1e-12 is too small" in note for note in outcome.record.notes)
+
+
+def test_biases_that_become_zero_stay_out_of_the_way_of_large_sums() -> None:
+    """What is left of a batch norm: 1e-8 beside results of about 1 is less than their rounding."""
+    outcome = _on(
+        "g (float[2,4] x) => (float[2,4] y) { p = Gemm(x, w, b) a = Add(p, c) y = MatMul(a, w) }",
+        weights={
+            "w": _W,
+            "b": np.asarray([1e-8, -2e-8, 0, 3e-8], np.float32),
+            "c": np.asarray([2e-8, 1e-8, -1e-8, 0], np.float32),
+        },
+        x=np.ones((2, 4), np.float32),
+    )
+    assert _types(outcome) == {"Gemm": "FLOAT16", "Add": "FLOAT16", "MatMul": "FLOAT16"}
+
+
+def test_biases_that_become_zero_stay_where_they_are_the_result() -> None:
+    outcome = _on(
+        "g (float[2,4] x) => (float[2,4] y) { p = Gemm(x, w, b) s = Mul(p, large) y = MatMul(s, w) }",
+        weights={"w": _W, "b": np.asarray([1e-8, -2e-8, 0, 3e-8], np.float32), "large": np.full((1,), 1e7, np.float32)},
+        x=np.zeros((2, 4), np.float32),
+    )
+    assert _types(outcome)["Gemm"] == "FLOAT"
+    assert any("its own rounding is too much: Gemm" in note for note in outcome.record.notes)
 
 
 def test_cancellation_is_found_by_its_own_error() -> None:
