@@ -479,10 +479,12 @@ def diagnose(
     if verdict == "undecided" or (not agrees and not causes and not weights.are_others):
         search.notes.append(_without_a_cause(search))
     others = len(artifact.outputs) - len(tape.outputs)
-    if not agrees and others and not padding:
+    if others and not padding and (others > 0 or not agrees):
+        hint = "name its bundle, whose manifest says how padded outputs are read"
+        hint = "the others are compared with nothing" if agrees else hint
         search.notes.append(
             f"the file has {len(artifact.outputs)} outputs ({', '.join(artifact.outputs)}) and the reference "
-            f"{len(tape.outputs)}: name its bundle, whose manifest says how padded outputs are read"
+            f"{len(tape.outputs)}: {hint}"
         )
     missing = tuple(
         f"output {one.name}: {one.reason}" for one in search.compared if one.max_abs is None and not one.passed

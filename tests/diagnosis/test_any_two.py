@@ -94,6 +94,20 @@ class Gated(nn.Module):
         return out
 
 
+def test_an_output_that_the_reference_lacks_is_told() -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x + 1, x.sum()
+
+    class First(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+    report = graphforge.diff(First(), Two(), (torch.randn(3),))
+    assert report.agrees
+    assert any("2 outputs" in note and "compared with nothing" in note for note in report.notes)
+
+
 def test_another_model_in_pytorch_is_held_against_it() -> None:
     model, x = Gated(nn.SiLU()), (torch.randn(3, 6),)
     same = graphforge.diff(model, Gated(nn.SiLU()), x)
