@@ -18,13 +18,16 @@ from graphforge.errors import GraphForgeError
 if TYPE_CHECKING:
     from graphforge.frontend.openmmlab.load import Built
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "spread_bins"]
 
 # A side no longer than this is enough noise for statistics.
 _LONGEST = 320
 _DEVIATION = 1.0
 # Of fewer pictures, statistics of deep layers say nothing of the next one.
 _PICTURES = 4
+# Among the bins of an axis, as logits: a peak stands out, and no two far apart share nearly everything.
+_BINS = 2.0
+_VECTORS = 256
 # Of scores: as logits, so that a few in a hundred are above the usual thresholds.
 _SCORES = (-3.0, 1.5)
 
@@ -57,6 +60,10 @@ def calibrate(built: Built, pictures: Tensor | None = None) -> None:
         feats = model.extract_feat(noise)  # once: of what is scaled, none stands before the head
     for name, layer in _last_layers(head):
         _spread(head, layer, feats, *((_SCORES) if _scores(name) else (0.0, _DEVIATION)))
+    if hasattr(head, "dcc"):
+        with torch.no_grad():
+            vectors = torch.cat([one.flatten(2).mT.flatten(0, 1) for one in head(feats)[-1]])
+        spread_bins(head.dcc, vectors[:: max(1, len(vectors) // _VECTORS)], float(max(noise.shape[-2:])))
 
 
 def _noise(built: Built) -> Tensor | None:
@@ -132,3 +139,26 @@ def _spread(head: nn.Module, layer: nn.Module, feats: Any, mean: float, deviatio
         parameters.weight.mul_(deviation / spread)
         if parameters.bias is not None:
             parameters.bias.mul_(deviation / spread).add_(mean - float(given.mean()) * deviation / spread)
+
+
+def spread_bins(decoder: Any, vectors: Tensor, side: float) -> None:
+    """Scale what RTMO's decoder says of the bins of each axis, so that their logits are apart as in a trained one.
+
+    As it is initialised they reach 300: whichever of two distant bins is the larger gets all, and where they are nearly
+    equal, rounding alone moves the keypoint by pixels.
+
+    Args:
+        decoder: MMPose's ``DCC``.
+        vectors: what it is given of each pose, [poses, channels].
+        side: of a box, in pixels.
+    """
+    places = vectors.new_zeros(len(vectors), 2)
+    with torch.no_grad():
+        bins = decoder._get_bin_enc(torch.cat([places, places + side], dim=1), places)
+        for layer, logits in zip(
+            (decoder.x_fc, decoder.y_fc), decoder._pose_feats_to_heatmaps(vectors, *bins), strict=True
+        ):
+            spread = float(logits.std(dim=-1).mean())
+            if spread > 0:
+                layer.weight.mul_(_BINS / spread)
+                layer.bias.mul_(_BINS / spread)
