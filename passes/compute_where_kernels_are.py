@@ -97,7 +97,10 @@ def runnable_file(file: Path, runtime: str = "onnxruntime") -> Path | ir.Model:
 
     A file that was made for another runtime may have halves that this one lacks.
     """
-    written = ir.load(file)
+    try:
+        written = ir.load(file)
+    except Exception:  # protobuf's and onnx_ir's own kinds: what cannot be read is the runtime's to refuse
+        return file
     if not any(value.dtype in HALVES for node in nodes_of(written.graph) for value in _typed(node)):
         return file
     for node in nodes_of(written.graph):

@@ -26,7 +26,15 @@ from graphforge.onnx_io.raising import raise_graph
 from graphforge.onnx_io.safety import read_model_proto
 from graphforge.spec import ShapeSpec, TensorSpec
 
-__all__ = ["IMPORT_NOTES", "deserialized", "import_onnx", "import_onnx_proto", "input_names", "input_spec"]
+__all__ = [
+    "IMPORT_NOTES",
+    "as_written",
+    "deserialized",
+    "import_onnx",
+    "import_onnx_proto",
+    "input_names",
+    "input_spec",
+]
 
 # Key in model.meta: what the user should be told about the import, a list of lines.
 IMPORT_NOTES = "graphforge.import_notes"
@@ -44,6 +52,18 @@ def import_onnx(path: str | Path) -> ir.Model:
     """
     path = Path(path)
     return _import(read_model_proto(path), str(path), path.resolve().parent)
+
+
+def as_written(path: str | Path) -> ir.Model:
+    """The model of an ONNX file as it stands there, functions included, its weights left on disk.
+
+    Raises:
+        GraphForgeError: the file is missing, truncated, malicious or inconsistent.
+    """
+    path = Path(path)
+    model = deserialized(read_model_proto(path), str(path))
+    ir.external_data.set_base_dir(model.graph, path.resolve().parent)
+    return model
 
 
 def input_names(path: str | Path) -> list[str]:

@@ -179,8 +179,7 @@ def profile_layers(
     Raises:
         GraphForgeError: there is no such bundle, or the artifact does not run.
     """
-    import onnx_ir as ir
-
+    from graphforge.onnx_io.importing import as_written
     from graphforge.onnx_io.origins import read_origins
     from graphforge.verify.modules import costs_of
     from graphforge.verify.times import node_seconds
@@ -188,7 +187,7 @@ def profile_layers(
     path, manifest = locate_artifact(Path(bundle))
     prepared = prepare(path, spec_of_manifest(manifest) if inputs is None and manifest else inputs, seed=seed)
     seconds = node_seconds(path, prepared.feeds, runs=runs, warmup=warmup, threads=threads)
-    model = ir.load(path)
+    model = as_written(path)
     for node in model.graph.all_nodes():
         read_origins(node)
     return costs_of(model, depth=depth, sizes=prepared.shapes.example_sizes(), seconds=seconds)

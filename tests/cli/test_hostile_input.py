@@ -480,3 +480,19 @@ def test_a_name_that_is_not_text_is_told(tmp_path: Path) -> None:
     assert done.returncode in (0, 1, 2), done.stderr
     assert b"Traceback" not in done.stderr
     assert all(os.fsencode(entry.name) in (name, b"net.py", b"__pycache__") for entry in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["profile", "--runs", "1", "--warmup", "0"], ["lint", "--target", "magicmind"]])
+def test_damaged_files_are_refused_in_a_sentence(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = _bomb(2)
+    for call in model.functions[0].node:
+        call.attribute.append(onnx.AttributeProto(name="a", type=onnx.AttributeProto.GRAPH))
+        call.attribute[-1].g.node.add().attribute.add().type = onnx.AttributeProto.TENSORS
+    whole = _model([helper.make_node("Sin", ["x"], ["y"])]).SerializeToString()
+    for data in (model.SerializeToString(), whole[: len(whole) // 2], whole.replace(b"Sin", b"S\xff\xfe")):
+        (tmp_path / "m.onnx").write_bytes(data)
+        code = run([command[0], f"{tmp_path}/m.onnx", *command[1:]])
+        said = capsys.readouterr().err
+        assert (code, "internal error" in said) == (1, False), said

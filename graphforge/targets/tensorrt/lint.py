@@ -33,18 +33,15 @@ def lint(path: Path, flavour: Flavour | None = None) -> list[Finding]:
     Raises:
         GraphForgeError: it cannot be read, or no TensorRT is installed.
     """
-    import onnx_ir
-
     from graphforge.ir import infer_node, nodes_of
+    from graphforge.onnx_io.importing import as_written
     from graphforge.onnx_io.origins import read_origins
-    from graphforge.onnx_io.safety import read_model_proto
     from graphforge.runners.recorded import locate_artifact
     from graphforge.targets.tensorrt.flavour import choose_flavour
 
     file, _ = locate_artifact(path)
-    read_model_proto(file)  # refuses what is not an ONNX file, or would reach outside its folder
     chosen = flavour or choose_flavour()
-    model = onnx_ir.load(file)
+    model = as_written(file)
     opset = model.opset_imports.get("", 1)
     for node in nodes_of(model.graph):
         infer_node(node, opset)

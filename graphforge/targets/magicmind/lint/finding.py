@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 
 from graphforge.ir import infer_node, operator_name, origin_text, origins_of
+from graphforge.onnx_io.importing import as_written
 from graphforge.onnx_io.origins import read_origins
 from graphforge.targets.findings import TAGS, Finding, NodePlace, Severity
 
@@ -36,7 +37,7 @@ class Subject:
     @cached_property
     def model(self) -> ir.Model:
         """The model, its weights left on disk, types and shapes filled in where the file does not state them."""
-        model = ir.load(self.onnx_file)
+        model = as_written(self.onnx_file)
         for node in ir.traversal.RecursiveGraphIterator(model.graph):
             infer_node(node, _opset_of(model))
         return model
