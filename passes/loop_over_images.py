@@ -114,7 +114,8 @@ def _loop(graph: Graph, rewriter: Rewriter, images: Images, one_row: Sequence[bo
             continue
         users = list(value.uses())
         row = inside.Gather(value, place, axis=0)
-        row.type, row.shape = value.type, value.shape
+        rewriter.set_type(row, value.type)
+        rewriter.set_shape(row, value.shape)
         for user, index in users:
             rewriter.set_input(user, index, row)
         rewriter.set_shape(value, ir.Shape([images.dim, *(value.shape or ())[1:]]))
@@ -123,8 +124,8 @@ def _loop(graph: Graph, rewriter: Rewriter, images: Images, one_row: Sequence[bo
     for value, is_row in zip(results, one_row, strict=True):
         kept = value.shape
         handed.append(inside.Squeeze(value, [0]) if is_row else inside.Identity(value))
-        handed[-1].type = value.type
-        handed[-1].shape = ir.Shape(list(kept or ())[1:]) if is_row else kept
+        rewriter.set_type(handed[-1], value.type)
+        rewriter.set_shape(handed[-1], ir.Shape(list(kept or ())[1:]) if is_row else kept)
     body.outputs.extend(handed)
     around = rewriter.builder(None)
     batch = next(value for value in graph.inputs if value.name in images.inputs)

@@ -158,7 +158,7 @@ class PictureModel:
         else:
             fed = np.ascontiguousarray(np.stack([*arrays, *[arrays[-1]] * (batch - len(arrays))]))
         outputs = self._runner.run({self.tensor.name: fed})
-        padded = {one["output"] for one in self._padding}
+        padded = {one[key] for one in self._padding for key in ("output", "count") if one[key]}
         # what runs the model itself has no padding
         return unpadded(outputs, self._padding) if padded and padded <= outputs.keys() else dict(outputs)
 

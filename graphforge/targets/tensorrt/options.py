@@ -115,7 +115,7 @@ class TensorRTOptions(ReducedOptions):
         form="DIM=LOW..HIGH@BEST,...;...",
         read=_profiles,
         help="several profiles in one plan, each for some of the promised sizes and fastest at its own: "
-        "batch=1;batch=2..8@4; whoever runs the plan chooses by the sizes at hand",
+        "batch=1;batch=2..8@4",
     )
     timing_cache: Path | None = option(
         None,
