@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 from graphforge.errors import GraphForgeError, UsageError, argument
 
-__all__ = ["DEFAULTS", "check_limit", "limits"]
+__all__ = ["DEFAULTS", "BeyondLimitError", "check_limit", "limits"]
 
 # The largest networks that people compile have some 100,000 nodes, and 1 GiB of float32 is an input of 2**28 elements.
 DEFAULTS: Mapping[str, int] = {
@@ -48,6 +48,10 @@ def limits(**numbers: int) -> Iterator[None]:
         _raised.reset(token)
 
 
+class BeyondLimitError(GraphForgeError):
+    """Something comes to more than a limit allows."""
+
+
 def check_limit(name: str, number: int, what: str) -> None:
     """Refuse what goes beyond a limit.
 
@@ -57,13 +61,13 @@ def check_limit(name: str, number: int, what: str) -> None:
         what: the thing with its unit, to which the number is added: ``model.onnx: nodes with its functions inlined``.
 
     Raises:
-        GraphForgeError: it is too much; says the number, the limit and how to raise it.
+        BeyondLimitError: it is too much; says the number, the limit and how to raise it.
     """
     allowed = _raised.get()[name]
     if number <= allowed:
         return
     enough = 1 << (number - 1).bit_length()
-    raise GraphForgeError(
+    raise BeyondLimitError(
         f"{what}: {_shown(number)}, and the limit is {allowed:,}",
         f"if that is meant: {argument('limits', {name: enough})}" if enough < 1 << 62 else "",
     )

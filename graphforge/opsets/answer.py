@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
+from graphforge.limiting import BeyondLimitError
 from graphforge.opsets.audit import OpsetReport, opset_report, opset_report_of_file
 from graphforge.opsets.matrix import Cell, OpsetMatrix, Place, State, as_delivered, opset_matrix
 from graphforge.shown import Shown
@@ -198,7 +199,7 @@ def answer_for_file(
         The answer, and the model in canonical form (None when it cannot be read into the IR).
 
     Raises:
-        GraphForgeError: the file cannot be read.
+        GraphForgeError: the file cannot be read, or is beyond a limit.
         UsageError: the target is unknown.
     """
     from graphforge.onnx_io.importing import import_onnx
@@ -206,10 +207,17 @@ def answer_for_file(
     from graphforge.transform import Pipeline
 
     chosen = runtimes(target)
+    read: ir.Model | GraphForgeError
+    try:
+        read = import_onnx(path)
+    except BeyondLimitError:  # nor would the audit be done with it
+        raise
+    except GraphForgeError as error:
+        read = error
     audit = opset_report_of_file(path)
     unchanged = () if audit.invalid else range(audit.lowest, audit.opset + 1)
     try:
-        model = import_onnx(path)
+        model = _unless_refused(read)
         Pipeline(default_pipeline()).run(model)
         as_delivered(model, outputs=outputs, nms=nms)
         matrix = opset_matrix(model, as_it_stands=unchanged, forms=_forms_of(chosen))
@@ -217,6 +225,12 @@ def answer_for_file(
         reason = f"only the file as it stands was looked at: {error.message}"
         return OpsetAnswer(audit, None, (), notes=(reason, *error.notes)), None
     return OpsetAnswer(audit, matrix, _fits(matrix, chosen)), model
+
+
+def _unless_refused(read: ir.Model | GraphForgeError) -> ir.Model:
+    if isinstance(read, GraphForgeError):
+        raise read
+    return read
 
 
 def answer_for_model(

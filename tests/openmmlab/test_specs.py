@@ -114,7 +114,7 @@ def test_what_a_package_needs_and_does_not_have_is_named(tmp_path: Path, monkeyp
     with pytest.raises(GraphForgeError, match="mmagic cannot be imported: No module named 'nobodys_diffusers'") as told:
         import_codebase("mmagic")
     assert "pip install --no-deps nobodys_diffusers" in str(told.value)
-    monkeypatch.delitem(sys.modules, "mmagic")
+    del sys.modules["mmagic"]  # for good: monkeypatch would put it back
 
 
 def test_a_segmenter_by_the_same_code() -> None:
