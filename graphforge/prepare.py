@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from graphforge.errors import CaptureError, GraphForgeError, InternalError, UsageError, argument
 from graphforge.hushed import hushed, leave_long_text
 from graphforge.journal import Journal
-from graphforge.user_code import user_error
+from graphforge.user_code import described, user_error
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -141,6 +141,19 @@ def _loaded_from_object(model: Any) -> LoadedModel:
     )
 
 
+def _module_of(program: Any) -> Any:
+    """The module of an exported program, None without one; torch writes its code anew, and the graph may be damaged."""
+    if program is None:
+        return None
+    try:
+        return program.module()
+    except Exception as error:  # of torch's own code, which takes the graph for sound
+        raise GraphForgeError(
+            f"the exported program does not become a module: {described(error)}",
+            "the file is damaged, or of another version of PyTorch: save it again",
+        ) from error
+
+
 def _prepare_torch(
     loaded: LoadedModel,
     inputs: Any,
@@ -166,7 +179,7 @@ def _prepare_torch(
             "no inputs were given and the model brings none",
             f"say what it takes: {argument('inputs', 'x:1x3x224x224')}, or return (model, inputs) from the callable",
         )
-    callee: Any = loaded.module if loaded.module is not None else program.module() if program is not None else None
+    callee: Any = loaded.module if loaded.module is not None else _module_of(program)
     given = dict(kwargs)
     named: Mapping[str, Any] = {}
     if isinstance(inputs, ShapeSpec):
@@ -580,7 +593,7 @@ def reference_runner(prepared: Prepared) -> Runner:
     module: Any = prepared.loaded.module
     if module is None:
         assert prepared.loaded.program is not None
-        module = prepared.loaded.program.module()
+        module = _module_of(prepared.loaded.program)
     eager: Runner = EagerRunner(module, prepared.inputs)
     return eager
 

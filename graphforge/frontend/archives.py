@@ -120,7 +120,7 @@ def _damage(path: Path, kind: type[GraphForgeError] = GraphForgeError) -> Iterat
         yield
     except UnicodeDecodeError:  # of a message of torch's own that repeats it
         raise GraphForgeError(f"{str(path)!r} is damaged: it holds text that is not UTF-8", "save it again") from None
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:  # C++'s std::out_of_range is an IndexError here
         reason = str(error).splitlines()[0].partition(" This is an internal miniz error")[0]
         raise kind(f"{str(path)!r} is not an archive of torch, or damaged: {reason}", "save it again") from None
 

@@ -79,7 +79,10 @@ def constant_of(value: ir.Value | None, *, limit: int = _SMALL_CONSTANT) -> np.n
         return None  # an initializer that callers may override is a default, not a constant
     if tensor.size > limit:
         return None
-    return tensor.numpy()
+    try:
+        return tensor.numpy()
+    except ValueError:  # its bytes are not as many as its shape says
+        return None
 
 
 def broadcast_dims(*shapes: Sequence[Dim]) -> list[Dim]:

@@ -92,6 +92,8 @@ def write_origin_metadata(node: ir.Node) -> None:
 
 def origins_from_metadata(properties: dict[str, str]) -> tuple[Origin, ...]:
     """Read back what ``write_origin_metadata`` wrote; also understands the stock exporter's metadata."""
+    # onnx_ir hands out bytes where they are not UTF-8
+    properties = {key: text for key, text in properties.items() if isinstance(text, str)}
     told = properties.get("graphforge.origins", "1")
     count = int(told) if told.isascii() and told.isdigit() and len(told) < 3 else 1
     columns: dict[str, list[str]] = {}

@@ -1,6 +1,7 @@
 """Lists that operators of a file take as tensors (shapes, axes, bounds): they have one axis, and belong together.
 
 ONNX's own check lets others through, a runtime refuses them, and a pass would take their rows for numbers.
+So it is with text of attributes that is not UTF-8.
 """
 
 from __future__ import annotations
@@ -27,13 +28,18 @@ _TOGETHER = frozenset(("Slice",))
 
 
 def check_operands(graph: ir.Graph) -> None:
-    """Refuse lists that are none, in the graph and its bodies.
+    """Refuse lists that are none, and text that is none, in the graph and its bodies.
 
     Raises:
-        GraphForgeError: names the node and the operand.
+        GraphForgeError: names the node and the operand or attribute.
     """
     for node in graph.all_nodes():
-        if node.domain not in ("", "ai.onnx") or node.op_type not in _LISTS:
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.STRING and isinstance(attribute.value, bytes):
+                raise GraphForgeError(f"{describe(node)}: attribute {attribute.name!r} is not UTF-8 text")
+        if node.op_type not in _LISTS:
             continue
         if node.op_type == "Tile" and len(node.inputs) > 2:  # opset 1, with another signature
             continue

@@ -17,6 +17,8 @@ import torch
 
 import graphforge
 from graphforge.errors import GraphForgeError
+from graphforge.frontend.archives import _damage
+from graphforge.prepare import _module_of
 
 
 class Net(torch.nn.Module):
@@ -258,3 +260,18 @@ def test_a_version_that_is_not_text_is_damage(tmp_path: Path) -> None:
             made.writestr(name, b"\xac\x80" if name.endswith("/version") else there.read(name))
     with pytest.raises(GraphForgeError, match="is damaged: it holds text that is not UTF-8"):
         graphforge.load_model(str(path))
+
+
+def test_what_torchs_reader_says_in_other_kinds_of_errors_is_told_all_the_same() -> None:
+    with (
+        pytest.raises(GraphForgeError, match=r"is not an archive of torch, or damaged: stoull"),
+        _damage(Path("m.pt2")),
+    ):
+        raise IndexError("stoull")  # of C++: a number in its version that is none
+
+    class Damaged:
+        def module(self) -> None:
+            raise TypeError("sequence item 1: expected str instance, bool found")
+
+    with pytest.raises(GraphForgeError, match=r"does not become a module: TypeError: sequence item 1"):
+        _module_of(Damaged())

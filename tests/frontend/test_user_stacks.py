@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -120,3 +121,9 @@ def test_a_refusal_names_the_helpers_line_and_its_caller() -> None:
     assert line.endswith("# unknown")
     assert callers.startswith("called from ")
     assert word(callers.removeprefix("called from ")) == "unknown calls"
+
+
+def test_metadata_that_is_not_text_says_nothing() -> None:
+    damaged: dict[str, Any] = {"graphforge.target": b"aten.relu\xff", "graphforge.module": "head"}
+    (origin,) = origins_from_metadata(damaged)
+    assert (origin.module, origin.target) == ("head", "")

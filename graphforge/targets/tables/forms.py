@@ -80,7 +80,9 @@ def _value(node: ir.Node, name: str, wanted: int | str) -> int | str:
     attribute = node.attributes.get(name)
     if attribute is None:
         return 0 if isinstance(wanted, int) else ""
-    return attribute.as_int() if isinstance(wanted, int) else attribute.as_string()
+    if not isinstance(attribute.value, type(wanted)):  # a damaged file; text that is not UTF-8 stays bytes
+        return 0 if isinstance(wanted, int) else ""
+    return attribute.value
 
 
 def _is_uneven(node: ir.Node) -> bool:
