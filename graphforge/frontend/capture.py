@@ -197,6 +197,8 @@ def _by_any(
                 failures.add(name, error, said)
                 idle |= {one.substitution.path: one.problem for one in applied if one.problem}
                 needed = needed or any(one.calls and one.substitution.required for one in applied)
+                if decisions.caught is not None:  # others follow the model into its `except`, or past it
+                    return None
                 continue
         captured.failures = failures
         doubt = None
@@ -235,7 +237,10 @@ def _decided(
     """A capture by one method, again with the other answer to a question that has no general one if that fails."""
     while True:
         try:
-            return _CAPTURE[name](model, inputs, shapes)
+            captured = _CAPTURE[name](model, inputs, shapes)
+            if decisions.caught is not None:  # the model took torch's refusal for its own failure
+                raise decisions.caught
+            return captured
         except (GraphForgeError, MemoryError):
             raise
         except Exception:

@@ -14,6 +14,7 @@ Whatever else hangs on a value stays refused.
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import inspect
 import linecache
@@ -48,22 +49,22 @@ _MOST_NODES = 200
 _NOT_ASKING = ("torch", "graphforge", "sympy", "contextlib", "functools")
 # Lines of a statement that are looked at.
 _LONGEST_STATEMENT = 20
-# What lets an assertion hold although a part of it does not, or keeps an answer for later.
-_TURNING = (
+# Functions that ask their arguments nothing, where an assertion calls them.
+_NOT_QUESTIONS = {"len", "isinstance", "hasattr", "getattr", "tuple", "list", "abs", "sum", "range", "zip", "enumerate"}
+# Parts of an expression that ask what they are made of, or run code of which the line tells nothing.
+_QUESTIONS = (
+    ast.BoolOp,
     ast.Not,
-    ast.Or,
-    ast.NotEq,
-    ast.NotIn,
-    ast.In,
-    ast.Is,
-    ast.IsNot,
     ast.IfExp,
-    ast.BitXor,
-    ast.Invert,
-    ast.NamedExpr,
+    ast.In,
+    ast.NotIn,
+    ast.comprehension,
+    ast.Lambda,
 )
 # Who catches these does not fail where an assertion does not hold.
 _CATCHING = ("AssertionError", "Exception", "BaseException")
+# Contexts that let what is raised within them through; of others nobody knows.
+_LETTING_THROUGH = ("torch", "nullcontext", "no_grad", "enable_grad", "inference_mode", "autocast", "record_function")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +92,24 @@ class Decisions:
         assumptions: in the order of the code.
         flipped: questions of ``open_questions`` that are answered the other way, see ``flip``.
         open_questions: those that have no general answer, in the order in which they were asked.
+        caught: what torch said to the first question that it refused where the model's own `try` may have caught it.
     """
 
     assumptions: list[Assumption] = field(default_factory=list)
     flipped: set[str] = field(default_factory=set)
     open_questions: list[str] = field(default_factory=list)
+    caught: Exception | None = None
 
     def forget(self) -> None:
         """The model is about to be captured again."""
         self.assumptions.clear()
         self.open_questions.clear()
+        self.caught = None
+
+    def refused(self, error: Exception) -> None:
+        """Torch does not answer a question, which the model may take for a failure of its own and go on from."""
+        if self.caught is None and _is_within(_all_caught_lines):
+            self.caught = error
 
     def flip(self) -> bool:
         """Answer the last question that has no general answer the other way next time; False when there is none."""
@@ -137,6 +146,7 @@ def deciding(
         except Exception as error:
             answer = mode.of_sizes(self, expression) if type(error).__name__.startswith("GuardOnData") else None
             if answer is None:
+                decisions.refused(error)
                 raise
             return answer
 
@@ -268,7 +278,11 @@ class _Deciding:
                 answer = self.general(value, node)
                 if answer is not None:
                     return answer
-            result = original(value)
+            try:
+                result = original(value)
+            except Exception as error:
+                self.decisions.refused(error)
+                raise
             if isinstance(result, torch.SymInt) and _in_the_limit(node) is _LARGE:
                 symbol = result.node.expr
                 if symbol not in self.counts:  # the count stays in the program, to be looked at there
@@ -455,43 +469,79 @@ def _in_an_assertion() -> bool:
         frame = frame.f_back
     if frame is None:
         return False
-    return _is_plain_assertion(frame.f_code.co_filename, frame.f_lineno) and not _is_caught(frame)
+    return _is_plain_assertion(frame.f_code.co_filename, frame.f_lineno) and not _is_within(_caught_lines, frame)
 
 
-def _is_caught(frame: Any) -> bool:
-    """Whether the model goes on where an assertion of this frame fails."""
+def _is_within(lines_of: Callable[[str], Sequence[range]], frame: Any = None) -> bool:
+    """Whether a frame of the model's, from the given or the present one outwards, stands on such lines of its file."""
+    frame = frame or sys._getframe(2)
+    inner = True
     while frame is not None:
         name, file = str(frame.f_globals.get("__name__", "")).split(".")[0], frame.f_code.co_filename
-        if name == "graphforge":  # what lies outside of it calls us, not the model
+        if name == "graphforge" and not inner:  # what lies outside of it calls us, not the model
             return False
-        if name not in _NOT_ASKING and any(frame.f_lineno in lines for lines in _caught_lines(file)):
-            return True
+        if name not in _NOT_ASKING:
+            inner = False
+            if any(frame.f_lineno in lines for lines in lines_of(file)):
+                return True
         frame = frame.f_back
     return False
 
 
-@functools.lru_cache(maxsize=256)
 def _caught_lines(file: str) -> Sequence[range]:
     """The lines of a file on which a failing assertion is caught, and not told as something else."""
+    return _lines_within(file, _takes_assertions)
+
+
+def _all_caught_lines(file: str) -> Sequence[range]:
+    """The lines of a file on which anything is caught."""
+    return _lines_within(file, _takes_all)
+
+
+@functools.lru_cache(maxsize=512)
+def _lines_within(file: str, takes: Callable[[ast.ExceptHandler], bool]) -> Sequence[range]:
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
     except (SyntaxError, ValueError, RecursionError):
         return ()
+    lines: list[range] = []
+    for one in ast.walk(tree):
+        if isinstance(one, ast.With | ast.AsyncWith):
+            names = [_named(item.context_expr)[:1] for item in one.items]
+            if not all(name and name[0] in _LETTING_THROUGH for name in names):
+                lines.append(range(one.body[0].lineno, (one.end_lineno or one.lineno) + 1))
+        elif isinstance(one, ast.Try | ast.TryStar):
+            if any(map(_goes_on, one.finalbody)):
+                lines.append(range(one.lineno, one.finalbody[0].lineno))
+            elif any(map(takes, one.handlers)):
+                lines.append(range(one.body[0].lineno, (one.body[-1].end_lineno or one.body[-1].lineno) + 1))
+    return lines
 
-    def catches(handler: ast.ExceptHandler) -> bool:
-        names = {getattr(part, "id", "") for part in ast.walk(handler.type)} if handler.type else {*_CATCHING}
-        return not names.isdisjoint(_CATCHING) and not isinstance(handler.body[-1], ast.Raise)
 
-    return [
-        range(one.body[0].lineno, (one.body[-1].end_lineno or one.body[-1].lineno) + 1)
-        for one in ast.walk(tree)
-        if isinstance(one, ast.Try) and any(map(catches, one.handlers))
-    ]
+def _takes_all(_: ast.ExceptHandler) -> bool:
+    return True
+
+
+def _takes_assertions(handler: ast.ExceptHandler) -> bool:
+    """Whether an assertion that fails may end in a handler, and the model go on from there."""
+    names = _named(handler.type) if handler.type else [*_CATCHING]
+    if not any(name in _CATCHING or not name.endswith(("Error", "Exception", "torch")) for name in names):
+        return False
+    return not isinstance(handler.body[-1], ast.Raise) or any(map(_goes_on, handler.body))
+
+
+def _goes_on(statement: ast.stmt) -> bool:
+    return any(isinstance(part, ast.Return | ast.Break | ast.Continue) for part in ast.walk(statement))
+
+
+def _named(expression: ast.expr) -> list[str]:
+    """The names in an expression, the outermost first: ``torch``, ``no_grad`` of ``torch.no_grad()``."""
+    return [part.id for part in ast.walk(expression) if isinstance(part, ast.Name)]
 
 
 @functools.lru_cache(maxsize=1024)
 def _is_plain_assertion(file: str, line: int) -> bool:
-    """Whether the statement at a line is an assertion without `not`, `or`, `!=` and the like."""
+    """Whether the statement at a line is an assertion that holds only where all that it asks is answered by yes."""
     for start in range(line, max(0, line - _LONGEST_STATEMENT), -1):
         if not linecache.getline(file, start).lstrip().startswith("assert"):
             continue
@@ -502,10 +552,53 @@ def _is_plain_assertion(file: str, line: int) -> bool:
                 (statement,) = ast.parse(textwrap.dedent(text)).body
             except (SyntaxError, ValueError):
                 continue
-            parts = [*ast.walk(statement.test)] if isinstance(statement, ast.Assert) else [ast.Not()]
-            return number >= line and not any(isinstance(part, _TURNING) for part in parts)
+            return number >= line and isinstance(statement, ast.Assert) and _holds_by_yes(statement.test)
         return False
     return False
+
+
+def _holds_by_yes(test: ast.expr) -> bool:
+    """Whether an expression is true only where every question that it asks of a value is answered by yes.
+
+    Questions may stand where their answer is the expression's own: `a and b`, `bool(a)`, `all(a for ...)`, `0 < a < 9`.
+    Anywhere else (`not a`, `a or b`, `note(bool(a))`, `table[int(a)]`) a no may do as well, or is kept for later.
+    """
+    match test:
+        case ast.BoolOp(op=ast.And(), values=parts):
+            return all(map(_holds_by_yes, parts))
+        case ast.Call(func=ast.Name(id="bool"), args=[asked], keywords=[]):
+            return _holds_by_yes(asked)
+        case ast.Call(func=ast.Name(id="all"), args=[ast.GeneratorExp() | ast.ListComp() as made], keywords=[]):
+            loops = made.generators
+            return not any(one.ifs or _asks(one.iter) for one in loops) and _holds_by_yes(made.elt)
+        case ast.Call(func=ast.Name(id="all"), args=[ast.List(elts=parts) | ast.Tuple(elts=parts)], keywords=[]):
+            return all(map(_holds_by_yes, parts))
+        case ast.Call(func=ast.Attribute(value=asked, attr="item"), args=[], keywords=[]):
+            return _holds_by_yes(asked)
+        case ast.Compare(left=asked, ops=[ast.Is() | ast.Eq()], comparators=[ast.Constant(value=True)]):
+            return _holds_by_yes(asked)
+        case ast.Compare(left=left, ops=ops, comparators=others):
+            lists = any(isinstance(one, ast.List | ast.Tuple) for one in (left, *others))
+            ordered = [one for one in ops if not isinstance(one, ast.Eq)]
+            unknown = any(isinstance(one, ast.NotEq | ast.In | ast.NotIn) for one in ops)
+            return not unknown and not (lists and ordered) and not any(map(_asks, (left, *others)))
+    return not _asks(test)
+
+
+def _asks(expression: ast.expr) -> bool:
+    """Whether a part of an expression may ask a value, or run code of the user's that is handed an answer."""
+    return any(_is_a_question(part) for part in ast.walk(expression))
+
+
+def _is_a_question(part: ast.AST) -> bool:
+    match part:
+        case ast.Compare(ops=[_, _, *_]):
+            return True
+        case ast.Call(func=ast.Name(id=name)):
+            return hasattr(builtins, name) and name not in _NOT_QUESTIONS
+        case ast.Call(func=ast.Attribute(attr=name)):
+            return name in _ASKS or _named(part.func)[:1] in (["operator"], ["math"], ["np"], ["numpy"])
+    return isinstance(part, _QUESTIONS)
 
 
 def _asked_at() -> tuple[str, str]:

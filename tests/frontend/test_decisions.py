@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import linecache
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ from torch import Tensor, nn
 
 from graphforge.call import input_tree
 from graphforge.errors import CaptureError
+from graphforge.frontend import decisions
 from graphforge.frontend.capture import capture
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.lower import lower
@@ -259,6 +264,74 @@ class Kept(nn.Module):
 def test_an_assertion_that_a_no_may_fulfil_is_not_answered(model: nn.Module) -> None:
     with pytest.raises(CaptureError, match=r"decides in Python|behaves otherwise"):
         _captured(model.eval(), torch.rand(4, 3))
+
+
+_QUESTION = "x.sum() > 99"
+_BY_YES = (
+    "assert (x < 9).all() and x.sum() < 99, x",
+    "assert bool((x < 9).all())",
+    "assert (x < 9).all().item() is True",
+    "assert -9 < x.sum() < 99",
+    "assert all(bool((row < 9).all()) for row in x)",
+    "assert all([(x < 9).all(), len(x) == 4])",
+    "with torch.no_grad(): assert (x[x > 0] < 9).all()",
+)
+_EITHER_WAY = (
+    f"assert self.note(bool({_QUESTION}))",
+    f"assert self.note(0 < x.sum() < 9, {_QUESTION})",
+    f"assert len([x for _ in x if {_QUESTION}]) < 9",
+    f"assert all(len(x) for _ in x if {_QUESTION})",
+    f"assert any([bool({_QUESTION}), True])",
+    f"assert [2, 1][bool({_QUESTION})]",
+    f"assert (x if {_QUESTION} else -x) is not None",
+    f"assert bool({_QUESTION}) == bool(x.sum() > 999)",
+    f"with suppress(AssertionError): assert {_QUESTION}",
+    f"try: assert {_QUESTION}\n        finally: return x",
+    f"try:\n            assert {_QUESTION}\n        except ERRORS: pass",
+    f"try:\n            assert {_QUESTION}\n        except Exception:\n            if len(x): return -x\n"
+    "            raise",
+    f"try:\n            x = 2 * x if {_QUESTION} else x\n        except RuntimeError: pass",
+    f"with suppress(Exception): x = 2 * x if {_QUESTION} else x",
+)
+
+
+def _asserting(folder: Path, statement: str) -> nn.Module:
+    """A model with a statement of its own, in a file, as the lines are read."""
+    (folder / "asserting_model.py").write_text(
+        "import torch\nfrom contextlib import suppress\nERRORS = (AssertionError,)\n"
+        "class Model(torch.nn.Module):\n    def note(self, *answers):\n        return [*answers]\n"
+        f"    def forward(self, x):\n        {statement}\n        return x + 1\n"
+    )
+    linecache.checkcache()
+    decisions._is_plain_assertion.cache_clear()
+    decisions._lines_within.cache_clear()
+    spec = importlib.util.spec_from_file_location("asserting_model", folder / "asserting_model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["asserting_model"] = module
+    spec.loader.exec_module(module)
+    model: nn.Module = module.Model().eval()
+    return model
+
+
+@pytest.mark.parametrize("statement", _BY_YES)
+def test_a_question_that_makes_an_assertion_hold_is_answered(tmp_path: Path, statement: str) -> None:
+    model = _asserting(tmp_path, statement)
+    _holds(model, _captured(model, torch.rand(4, 3)), [torch.rand(4, 3)])
+
+
+@pytest.mark.parametrize("statement", _EITHER_WAY)
+def test_a_question_whose_answer_an_assertion_hands_on_is_not_answered(tmp_path: Path, statement: str) -> None:
+    with pytest.raises(CaptureError, match=r"decides in Python|behaves otherwise"):
+        _captured(_asserting(tmp_path, statement), torch.rand(4, 3))
+
+
+def test_no_other_method_follows_a_model_that_catches_what_is_refused(tmp_path: Path) -> None:
+    model = _asserting(tmp_path, "try: assert x.sum() < 99\n        except Exception: return x")
+    tree = input_tree(model, (torch.rand(4, 3),), {})
+    with pytest.raises(CaptureError, match=r"decides in Python"):
+        capture(model, tree, tree.spec())
 
 
 def test_an_assertion_that_is_told_as_another_error_is_answered() -> None:
