@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ from graphforge.frontend.torchscript import interpret
 from graphforge.frontend.traceable import traceable_functions
 from graphforge.frontend.user_stacks import whole_user_stacks
 from graphforge.hushed import hushed
+from graphforge.ir.images import Images
 from graphforge.libraries import export_helpers
 from graphforge.module_state import ModuleState
 from graphforge.spec import ShapeSpec
@@ -96,10 +98,11 @@ def capture(
     if isinstance(model, torch.jit.ScriptModule):
         methods = ("trace",)
     load_substitutes()
+    apart = _Apart(model, widened, shapes)
     try:
-        return _whole(model, widened, shapes, methods, target)
-    except CaptureError:
-        images = images_of(model, widened, shapes, lambda sizes: _resized(widened, shapes, sizes))
+        return _whole(model, widened, shapes, methods, target, apart)
+    except (CaptureError, _ImageByImage):
+        images = apart.images()
         if images is None:
             raise
     captured = capture(model, *one_image(widened, shapes, images), method=method, target=target)
@@ -120,13 +123,42 @@ def capture(
     return captured
 
 
+class _ImageByImage(Exception):
+    """No method can capture the model as it is called: it returns a list with an entry for each image of a batch."""
+
+
+@dataclass(slots=True)
+class _Apart:
+    """Whether a model treats each image of its batch for itself; asked once, when a capture has failed."""
+
+    model: torch.nn.Module
+    inputs: CallInputs
+    shapes: ShapeSpec
+    asked: bool = False
+    found: Images | None = None
+
+    def images(self) -> Images | None:
+        if not self.asked:
+            self.asked = True
+            self.found = images_of(
+                self.model, self.inputs, self.shapes, lambda sizes: _resized(self.inputs, self.shapes, sizes)
+            )
+        return self.found
+
+
 def _whole(
-    model: torch.nn.Module, widened: CallInputs, shapes: ShapeSpec, methods: Sequence[str], target: str | None
+    model: torch.nn.Module,
+    widened: CallInputs,
+    shapes: ShapeSpec,
+    methods: Sequence[str],
+    target: str | None,
+    apart: _Apart,
 ) -> Captured:
     """The model as it is called, captured by the first method that can.
 
     Raises:
         CaptureError: none can.
+        _ImageByImage: one has failed, and none can.
     """
     substitutions = declared_substitutions(target)
     failures = Failures()
@@ -134,7 +166,7 @@ def _whole(
     divisions = Divisions()
     with plain_modules(model) as model, dividing(divisions), standing_clock():
         try:
-            captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
+            captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle, apart)
             if captured is None and divisions.met:
                 divisions.of_sizes = True
                 captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
@@ -157,13 +189,19 @@ def _by_any(
     substitutions: Sequence[Substitution],
     failures: Failures,
     idle: dict[str, str],
+    apart: _Apart | None = None,
 ) -> Captured | None:
     """The first capture that works; None where none does, with the reasons in ``failures``.
 
     ``idle`` tells which substitutions matched nothing, and why.
+
+    Raises:
+        _ImageByImage: one has failed and the model treats its images ``apart``; the other methods take as long.
     """
     needed = any(one.required and not one.process for one in substitutions)
     for name in methods:
+        if failures and apart is not None and apart.images() is not None:
+            raise _ImageByImage
         if name == "export-strict" and needed:
             failures[name] = "it reads Python's byte code, where the declared substitutions cannot be put in"
             continue

@@ -18,12 +18,10 @@ import builtins
 import functools
 import inspect
 import linecache
-import operator
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +30,7 @@ from typing import Any
 
 import torch
 
+from graphforge.frontend.weights_alone import computed, hanging_on
 from graphforge.user_code import is_installed, shown_path
 
 __all__ = ["ASSUMED", "COUNTED", "Assumption", "Decisions", "deciding"]
@@ -43,8 +42,6 @@ COUNTED = "graphforge counts "
 # What "a great many" is, several times over: what they do not agree about is not decided.
 _MANY = (1_000_003, 1_000_004, 1_000_005, 1_000_006, 1_000_008, 1_000_010)
 _LARGE = object()
-# Nodes that a value may hang on, at most, to be computed from weights and constants.
-_MOST_NODES = 200
 # Modules whose frames only carry a question on.
 _NOT_ASKING = ("torch", "graphforge", "sympy", "contextlib", "functools")
 # Lines of a statement that are looked at.
@@ -296,57 +293,16 @@ class _Deciding:
 
     def from_constants(self, node: torch.fx.Node, tracer: Any, asked: Callable[[torch.Tensor], Any]) -> Any:
         """What is asked of a node that hangs on weights, buffers and constants alone; None for any other."""
-        order: dict[torch.fx.Node, None] = {}
-        if not self._collect(node, order, tracer):
-            return None
+        order = hanging_on(node, lambda one: self._tensor_of(one, tracer))
+        return None if order is None else computed(node, order, asked)
 
-        def compute() -> Any:
-            values: dict[torch.fx.Node, Any] = {}
-            with torch.no_grad():
-                for one in order:
-                    function: Any = one.target
-                    if one.op == "placeholder":
-                        values[one] = self.weights[_position(one)].detach().clone()
-                    elif one.op == "get_attr":
-                        values[one] = getattr(tracer.root, str(one.target)).detach().clone()
-                    else:
-                        args: Any = torch.fx.node.map_arg(one.args, lambda n: values[n])
-                        kwargs: Any = torch.fx.node.map_arg(one.kwargs, lambda n: values[n])
-                        values[one] = function(*args, **kwargs)
-            return asked(values[node])
-
-        with ThreadPoolExecutor(1) as elsewhere:  # a thread has no modes of the capture in force
-            try:
-                return elsewhere.submit(compute).result()
-            except MemoryError:
-                raise
-            except Exception:  # an operator that does not run apart: the question stays open
-                return None
-
-    def _collect(self, node: torch.fx.Node, order: dict[torch.fx.Node, None], tracer: Any) -> bool:
-        pending, seen = [node], {node}
-        while pending:
-            one = pending.pop()
-            if one.op == "placeholder":
-                place = _position(one)
-                if place >= len(self.weights) or tuple(one.meta["val"].shape) != tuple(self.weights[place].shape):
-                    return False
-            elif one.op == "get_attr":
-                if type(getattr(tracer.root, str(one.target), None)) not in (torch.Tensor, torch.nn.Parameter):
-                    return False
-            elif one.target is not operator.getitem and (
-                not isinstance(one.target, torch._ops.OpOverload)
-                or torch.Tag.nondeterministic_seeded in one.target.tags
-            ):
-                return False
-            for argument in one.all_input_nodes:
-                if argument not in seen:
-                    seen.add(argument)
-                    pending.append(argument)
-            if len(seen) > _MOST_NODES:
-                return False
-        order |= dict.fromkeys(one for one in node.graph.nodes if one in seen)
-        return True
+    def _tensor_of(self, node: torch.fx.Node, tracer: Any) -> torch.Tensor | None:
+        if node.op == "placeholder":
+            place = _position(node)
+            known = place < len(self.weights) and tuple(node.meta["val"].shape) == tuple(self.weights[place].shape)
+            return self.weights[place] if known else None
+        tensor = getattr(tracer.root, str(node.target), None)
+        return tensor if type(tensor) in (torch.Tensor, torch.nn.Parameter) else None
 
     # -- the general branch --------------------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ from graphforge.frontend.emitter import Emitter, SymbolicScalar, dim_label
 from graphforge.frontend.rules import lowering_for
 from graphforge.frontend.symbolic import dim_sources, from_expression, lower_symbolic
 from graphforge.frontend.user_stacks import frames_in, is_vendor_file
+from graphforge.frontend.weights_alone import computed, hanging_on
 from graphforge.ir import HOME_OPSET, Origin, bodies_of
 from graphforge.ir.images import IMAGE_BY_IMAGE
 from graphforge.ir.names import make_names_unique
@@ -396,8 +397,35 @@ class Scope:
             arguments = as_autocast(op, name, arguments)
             result = lowering(op, *arguments, **keywords)
         except LoweringError as error:
-            raise self.located(error, node) from None
+            known = self.from_weights(node)
+            if known is None:
+                raise self.located(error, node) from None
+            return known
         return self.typed(op, result, node.meta.get("val"))
+
+    def from_weights(self, node: torch.fx.Node) -> Any:
+        """The result of a call that hangs on weights alone, computed by torch; None for any other."""
+        if self.module is not self.lowering.captured.graph_module:
+            return None
+        order = hanging_on(node, self.unwritten_weight)
+        if order is None or any(tensor is None and _is_written(one) for one, tensor in order.items()):
+            return None
+        value = computed(node, order)
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(one, torch.Tensor) for one in values):
+            return None
+        self.lowering.lowered.notes.append(f"{node.target} of weights alone was computed here, by torch")
+        stored = [self.lowering.weight(f"{node.name}_{place}", one) for place, one in enumerate(values)]
+        return stored if isinstance(value, list | tuple) else stored[0]
+
+    def unwritten_weight(self, node: torch.fx.Node) -> torch.Tensor | None:
+        """The tensor that a placeholder or attribute stands for; None for an input, and after a write to it."""
+        name = str(node.target) if node.op == "get_attr" else node.name
+        known = self.lowering.captured.weights.get(name)
+        if known is None:
+            return None
+        now = self.env[node].read() if isinstance(self.env[node], Cell) else self.env[node]
+        return known[1] if now is self.lowering.weight(*known) else None
 
     def lower_over_pairs(
         self, node: torch.fx.Node, target: torch._ops.OpOverload, arguments: list[Any], keywords: dict[str, Any]
@@ -698,6 +726,18 @@ def _checks(module: torch.fx.GraphModule) -> set[torch.fx.Node]:
         if str(node.target) in _IGNORED or (node.users and all(user in checks for user in node.users)):
             checks.add(node)
     return checks
+
+
+def _is_written(node: torch.fx.Node) -> bool:
+    """Whether something writes to the result of a call, or to a view of it."""
+    for user in node.users:
+        if user.op != "call_function" or not isinstance(user.target, torch._ops.OpOverload):
+            continue
+        if is_mutation(user.target):
+            return True
+        if any(argument.alias_info is not None for argument in user.target._schema.arguments) and _is_written(user):
+            return True
+    return False
 
 
 def _read(stored: Any) -> Any:

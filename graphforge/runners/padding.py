@@ -1,4 +1,7 @@
-"""Compare an artifact in fixed shapes with a reference whose results are ragged: cut its outputs to their counts."""
+"""Compare an artifact in fixed shapes with a reference whose results are ragged: cut its outputs to their counts.
+
+So are outputs cut apart that hold the rows of all images of a batch, one image behind the other.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,8 @@ def unpadded(outputs: Mapping[str, Array], recipe: Sequence[Mapping[str, Any]]) 
         outputs: what the artifact returned.
         recipe: the manifest's ``padding``: the output that each entry ``restores``, the ``output`` and ``image`` that
             hold it, the ``axis`` that is padded and the output with its ``count`` ("": nothing is padded).  A name with
-            a ``*`` stands for that of every image: the output has a first axis of images.
+            a ``*`` stands for that of every image: the output has a first axis of images, or, where it is ``joined``,
+            the rows of all images behind each other along ``axis``.
 
     Returns:
         The original outputs, the others as they are; without the counts.
@@ -65,6 +69,9 @@ def unpadded(outputs: Mapping[str, Array], recipe: Sequence[Mapping[str, Any]]) 
     for one in _image_by_image(outputs, recipe):
         image = one["image"] or 0
         padded = outputs[one["output"]]
+        if one.get("joined"):
+            restored[one["restores"]] = _rows_of(image, padded, outputs[one["count"]], one)
+            continue
         padded = padded if one["image"] is None else np.atleast_1d(padded)[image]
         if not one["count"]:
             restored[one["restores"]] = padded
@@ -85,11 +92,23 @@ def unpadded(outputs: Mapping[str, Array], recipe: Sequence[Mapping[str, Any]]) 
     return {**restored, **others}
 
 
+def _rows_of(image: int, joined: Array, counts: Array, entry: Mapping[str, Any]) -> Array:
+    """What one image has of the rows of all images."""
+    axis, ends = int(entry["axis"]), np.cumsum(counts, dtype=np.int64)
+    if axis >= joined.ndim or np.any(np.asarray(counts) < 0) or ends[-1] != joined.shape[axis]:
+        raise GraphForgeError(
+            f"output {entry['output']!r} has the shape {joined.shape}, and {entry['count']!r} says "
+            f"{int(ends[-1])} rows of all images along axis {axis}"
+        )
+    return np.split(joined, ends[:-1], axis=axis)[image]
+
+
 def _image_by_image(outputs: Mapping[str, Array], recipe: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """The entries of the recipe, those of every image once for each."""
     for_each = [one for one in recipe if one["image"] is None and "*" in one["restores"]]
     yield from (one for one in recipe if one not in for_each)
-    images = min((len(np.atleast_1d(outputs[one["output"]])) for one in for_each), default=0)
+    counted = [one["count"] if one.get("joined") else one["output"] for one in for_each]
+    images = min((len(np.atleast_1d(outputs[name])) for name in counted), default=0)
     for image in range(images):
         for one in for_each:
             yield {**one, "restores": str(one["restores"]).replace("*", str(image), 1), "image": image}

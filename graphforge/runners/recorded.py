@@ -86,7 +86,9 @@ _PASS = Record(
         "source": TEXT,
     },
 )
-_PADDING = Record({"restores": TEXT, "output": TEXT, "count": TEXT, "axis": COUNT, "image": Either(COUNT)})
+_PADDING = Record(
+    {"restores": TEXT, "output": TEXT, "count": TEXT, "axis": COUNT, "image": Either(COUNT)}, {"joined": FLAG}
+)
 _MANIFEST = Record(
     {"target": Record({"name": TEXT}), "files": Several(FILE), "inputs": Several(_INPUT)},
     {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import graphforge
-from graphforge.errors import CaptureError, GraphForgeError
+from graphforge.errors import CaptureError
 from graphforge.frontend.image_by_image import images_of
 from graphforge.frontend.torchvision_fix import ensure_torchvision
 from graphforge.spec import DimRange
@@ -118,10 +118,33 @@ def test_lists_in_a_dict_beside_a_tensor_of_all(tmp_path: Path) -> None:
     }
 
 
-def test_ragged_results_of_any_number_of_images_are_refused_with_the_form_that_fits(tmp_path: Path) -> None:
-    with pytest.raises(GraphForgeError, match="a size of their own in each") as refused:
-        _compiled(_Suppressing().eval(), tmp_path, outputs="ragged")
-    assert any("outputs='padded'" in note for note in refused.value.notes)
+def test_ragged_results_of_any_number_of_images_stand_behind_each_other(tmp_path: Path) -> None:
+    model = _Suppressing().eval()
+    bundle = _compiled(model, tmp_path, outputs="ragged", check_passes=True)
+    assert {trial["inputs"]["x"][0] for trial in bundle.manifest["verification"]["trials"]} == {1, 2, 3, 4}
+    assert [one["joined"] for one in bundle.manifest["padding"]] == [True]
+    x = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(1))
+    x[2] = -10 * model.head.weight[0].detach()  # nothing scores here
+    expected = model(x)
+    found = _outputs(bundle, {"x": x.numpy()})
+    assert found["num_dets"].tolist() == [len(one) for one in expected]
+    assert found["num_dets"][2] == 0 < found["num_dets"][3]
+    np.testing.assert_allclose(found["output"], torch.cat(expected).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_list_of_images_is_seen_after_the_first_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from graphforge.frontend import capture
+
+    tried: list[str] = []
+    for name, method in list(capture._CAPTURE.items()):
+
+        def noted(*args: Any, name: str = name, method: Any = method) -> Any:
+            tried.append(name)
+            return method(*args)
+
+        monkeypatch.setitem(capture._CAPTURE, name, noted)
+    _compiled(_Dicts().eval(), tmp_path)
+    assert tried == ["export", "export"]  # of all images, then of one
 
 
 def test_images_that_know_of_each_other_are_not_taken_apart(tmp_path: Path) -> None:

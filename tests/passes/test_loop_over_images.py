@@ -61,11 +61,45 @@ def test_a_graph_that_takes_several_images_already_is_left_alone() -> None:
     assert not run(LoopOverImages(inputs="x"), "g (float[N,3] x) => (float[N,3] y) { y = Neg(x) }").record.changes
 
 
-def test_a_result_with_a_size_of_its_own_is_refused() -> None:
-    text = (
-        "g (float[1,3] x) => (float[M] output_0_a) { v = Reshape(x, f) m = Greater(v, s) output_0_a = Compress(v, m) }"
-    )
-    model = _of_an_image(text.replace(") {", ") <int64[1] f = {3}, float s = {0}> {", 1))
+_SELECTED = """g (float[1,3] x) => (float[M] output_0_a, float[M,2] pairs, float[1,3] whole)
+    <int64[1] f = {3}, float s = {0}, int64[2] two = {1,2}, int64[2] column = {3,1}> {
+    v = Reshape(x, f)
+    m = Greater(v, s)
+    output_0_a = Compress(v, m)
+    c = Reshape(x, column)
+    rows = Compress<axis = 0>(c, m)
+    pairs = Tile(rows, two)
+    whole = Neg(x)
+}"""
+
+
+def test_results_with_a_size_of_their_own_are_joined() -> None:
+    model = _of_an_image(_SELECTED)
+    results = {**_RESULTS, "pairs": OfImages("pairs", "pairs_*")}
+    model.meta[IMAGE_BY_IMAGE] = Images("n", range(1, 5), ("x",), results)
+    feeds = {"x": np.array([[1, -2, 3], [-1, -2, -3], [4, 5, 6]], np.float32)}
+    before = run_as_written(model, feeds)
+    Pipeline([LoopOverImages()]).run(model, [VerifyGraph()])
+    assert [value.name for value in model.graph.outputs] == ["a", "pairs", "whole", "num_dets"]
+    after = run_as_written(model, feeds)
+    assert set(after) == set(before)
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+    recipe = model.meta[PADDED_OUTPUTS]
+    joined = {"a": np.array([1, 3, 4, 5, 6], np.float32), "num_dets": np.array([2, 0, 3])}
+    found = unpadded(joined, [one for one in recipe if one["output"] == "a"])
+    assert [found[f"output_{image}_a"].tolist() for image in range(3)] == [[1, 3], [], [4, 5, 6]]
+    with pytest.raises(GraphForgeError, match="says 4 rows of all images"):
+        unpadded({**joined, "num_dets": np.array([2, 0, 2])}, [one for one in recipe if one["output"] == "a"])
+
+
+def test_a_result_with_two_sizes_of_its_own_is_refused() -> None:
+    text = """g (float[1,3] x) => (int64[M,K] output_0_a) <int64[2] f = {2,1}> {
+        found = NonZero(x)
+        tall = Transpose<perm = [1, 0]>(found)
+        output_0_a = MatMul(tall, found)
+    }"""
+    model = _of_an_image(text.replace(" <int64[2] f = {2,1}>", ""))
     with pytest.raises(GraphForgeError, match="those of 'a' have a size of their own"):
         Pipeline([LoopOverImages()]).run(model)
 
