@@ -136,10 +136,11 @@ def judged(name: str, *, faults: int, seed: int = 0, controls: Sequence[str] = C
             return diagnose(tape, artifact, feeds, padding=padding, twin=twin)
 
         def asked_in_reverse(file: onnx.ModelProto) -> Diagnosis:
-            other = tape_of_file(Artifact(OnnxRuntimeRunner(file, threads=1)), feeds, memory=MEMORY)
+            padding = manifest["padding"]
+            other = tape_of_file(Artifact(OnnxRuntimeRunner(file, threads=1)), feeds, memory=MEMORY, padding=padding)
             ours = Artifact(OnnxRuntimeRunner(proto, threads=1))
             try:
-                return diagnose(other, ours, feeds, padding=manifest["padding"])
+                return diagnose(other, ours, feeds, padding=padding)
             finally:
                 other.close()
 
