@@ -62,6 +62,7 @@ class ChoosePrecision(Pass):
         max_drop: what the score may lose: the user's metric, or per cent of the signal.
         keep_io: inputs and outputs stay float32.
         method, weights: of the pass ``quantize``.
+        pins: modules, nodes or values that stay in float32 in every candidate.
     """
 
     name: ClassVar[str] = "choose-precision"
@@ -70,6 +71,7 @@ class ChoosePrecision(Pass):
     keep_io: bool = True
     method: str = "best"
     weights: str = "portable"
+    pins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = set(self.candidates) - {"fp32", "bf16", "fp16", "int8"}
@@ -110,11 +112,12 @@ class ChoosePrecision(Pass):
     def _passes(self, name: str) -> list[Pass]:
         kernels = ComputeWhereKernelsAre()
         if name == "fp16":
-            return [ConvertFloat16(keep_io=self.keep_io), kernels]
+            return [ConvertFloat16(keep_io=self.keep_io, pins=self.pins), kernels]
         if name == "bf16":
-            return [ConvertBfloat16(keep_io=self.keep_io), kernels]
+            return [ConvertBfloat16(keep_io=self.keep_io, pins=self.pins), kernels]
         if name == "int8":
-            return [Quantize(max_drop=self.max_drop, method=self.method, weights=self.weights), SinkDequantize()]
+            quantize = Quantize(max_drop=self.max_drop, method=self.method, weights=self.weights, pins=self.pins)
+            return [quantize, SinkDequantize()]
         return []
 
     def _made(self, model: ir.Model, samples: Samples, name: str) -> tuple[ir.Model, int]:

@@ -23,11 +23,13 @@ class ConvertBfloat16(Pass):
 
     Attributes:
         keep_io: inputs and outputs of the model stay float32.
+        pins: modules, nodes or values that stay in float32 whatever is measured; ``*`` stands for anything.
     """
 
     name: ClassVar[str] = "convert-bfloat16"
     keep_io: bool = True
+    pins: tuple[str, ...] = ()
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Run the graph a few times, then edit it once."""
-        convert_to_half(rewriter, ir.DataType.BFLOAT16, keep_io=self.keep_io, headroom=1.0)
+        convert_to_half(rewriter, ir.DataType.BFLOAT16, keep_io=self.keep_io, headroom=1.0, pins=self.pins)

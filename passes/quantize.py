@@ -35,6 +35,7 @@ class Quantize(Pass):
         correct: biases take back what rounding does to the mean of each channel.
         max_drop: what the score may lose: the user's metric, or per cent of the signal; None quantises everything.
         sensitivity: measure what each node costs alone even where the bound holds with all of them.
+        pins: modules, nodes or values that stay in float32 whatever is measured; ``*`` stands for anything.
     """
 
     name: ClassVar[str] = "quantize"
@@ -47,6 +48,7 @@ class Quantize(Pass):
     correct: bool = True
     max_drop: float | None = None
     sensitivity: bool = False
+    pins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in ("best", *METHODS):
@@ -70,5 +72,6 @@ class Quantize(Pass):
                 placement=Placement(results=self.results, biases=self.biases, weights=self.weights),
                 max_drop=self.max_drop,
                 sensitivity=self.sensitivity,
+                pins=tuple(self.pins),
             ),
         )

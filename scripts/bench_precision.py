@@ -2,6 +2,7 @@
 
     scripts/bench precision
     scripts/bench precision --match digits --canvases 120
+    scripts/bench precision --match CNN --files "int8;NNCF;modelopt"
     scripts/bench precision --zoo                # float16 and bfloat16 of many models, see precision_zoo.py
     scripts/bench precision --zoo --match timm/  # those only; rows of earlier runs are kept, --fresh measures again
     scripts/bench precision --zoo --table        # only the table of what was measured
@@ -9,13 +10,15 @@
 The digit detector of the gallery (COCO's mAP on canvases that nobody trained on), a small CNN and a small ViT trained
 here on scikit-learn's digits (top-1 of the test half), and MTCNN's O-Net where facenet-pytorch is installed (distance
 of its landmarks from float32's, in pixels of 48), and nano-OCR where that is installed (characters of rendered words
-that are read, in per cent).  Calibration is on training data.  Times are CPU times of one
-thread, the files run in turn, as a share of the float32 file's.
+that are read, in per cent).  Beside ONNX Runtime's quantizer stand NNCF and NVIDIA's modelopt where they are installed;
+neither belongs into this environment, whose versions their pins contradict.  Calibration is on training data.  Times
+are CPU times of one thread, the files run in turn, as a share of the float32 file's.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 import time
@@ -235,7 +238,7 @@ def _alike(one: str, other: str) -> int:
     return row[-1]
 
 
-def _files(case: Case, folder: Path) -> Iterator[tuple[str, Path, str]]:
+def _files(case: Case, folder: Path, labels: Sequence[str]) -> Iterator[tuple[str, Path, str]]:
     """What is compared: label, file and a remark."""
     example = (torch.from_numpy(case.inputs[0]),)
     calibration = {case.name_of_input: case.calibration}
@@ -247,28 +250,67 @@ def _files(case: Case, folder: Path) -> Iterator[tuple[str, Path, str]]:
         return label, into / "model.onnx", told[0].partition(": ")[2] if told else ""
 
     yield compiled("float32")
-    yield compiled("fp16", precision="fp16", calibration=calibration)
-    yield compiled("int8", precision="int8", calibration=calibration)
+    if "fp16" in labels:
+        yield compiled("fp16", precision="fp16", calibration=calibration)
+    if "int8" in labels:
+        yield compiled("int8", precision="int8", calibration=calibration)
     within = {"max_drop": case.bound, "metric": case.metric}
-    yield compiled(f"int8 within {case.bound}", precision="int8", calibration=calibration, **within)
-    yield compiled("auto", precision="auto", calibration=calibration, **within)
-    for label, settings in (("ORT int8", {}), ("ORT int8, per channel", {"per_channel": True})):
+    if "int8 within" in labels:
+        yield compiled(f"int8 within {case.bound}", precision="int8", calibration=calibration, **within)
+    if "auto" in labels:
+        yield compiled("auto", precision="auto", calibration=calibration, **within)
+    for label, engine in _ENGINES.items():
+        if label not in labels:
+            continue
         file = folder / f"{label.replace(' ', '_')}.onnx"
         try:
-            _quantised_by_onnxruntime(folder / "float32" / "model.onnx", file, case, **settings)
+            source = folder / "float32" / "model.onnx"
+            if label == "NNCF":  # reads no opset above 17 rightly
+                compiled("opset 17", opset=17)
+                source = folder / "opset_17" / "model.onnx"
+            engine(source, file, case)
+            OnnxRuntimeRunner(file, threads=1).close()
         except Exception as error:  # what it raises is part of the comparison
-            print(f"{case.name}: {label} failed: {type(error).__name__}: {str(error)[:100]}", file=sys.stderr)
+            told = " ".join(str(error).split())[:150]
+            print(f"{case.name}: {label} failed: {type(error).__name__}: {told}", file=sys.stderr)
             continue
         yield label, file, ""
+
+
+def _quantised_by_nncf(source: Path, file: Path, case: Case) -> None:
+    import nncf  # type: ignore[import-not-found]
+    import onnx
+
+    batches = _batches(case)
+    dataset = nncf.Dataset(batches, lambda batch: {case.name_of_input: batch})
+    onnx.save(nncf.quantize(onnx.load(source), dataset, subset_size=len(batches)), file)
+
+
+def _quantised_by_modelopt(source: Path, file: Path, case: Case) -> None:
+    from modelopt.onnx.quantization import quantize  # type: ignore[import-not-found]
+
+    size = case.inputs[0].shape[0]
+    data = {case.name_of_input: case.calibration[: len(case.calibration) // size * size]}
+    quantize(
+        str(source),
+        quantize_mode="int8",
+        calibration_data=data,
+        calibration_method="entropy",
+        calibration_eps=["cpu"],
+        output_path=str(file),
+    )
+
+
+def _batches(case: Case) -> list[Array]:
+    size = case.inputs[0].shape[0]
+    return [case.calibration[at : at + size] for at in range(0, len(case.calibration) - size + 1, size)]
 
 
 def _quantised_by_onnxruntime(source: Path, file: Path, case: Case, **settings: Any) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    size = case.inputs[0].shape[0]
-    batches = [case.calibration[at : at + size] for at in range(0, len(case.calibration) - size + 1, size)]
-    feeds = iter([{case.name_of_input: batch} for batch in batches])
+    feeds = iter([{case.name_of_input: batch} for batch in _batches(case)])
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, Array] | None:
@@ -278,6 +320,15 @@ def _quantised_by_onnxruntime(source: Path, file: Path, case: Case, **settings: 
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
     types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
     quantize_static(prepared, file, Reader(), quant_format=QuantFormat.QDQ, **types, **settings)
+
+
+_ENGINES: dict[str, Callable[[Path, Path, Case], None]] = {
+    "ORT int8": _quantised_by_onnxruntime,
+    "ORT int8, per channel": functools.partial(_quantised_by_onnxruntime, per_channel=True),
+    "NNCF": _quantised_by_nncf,
+    "modelopt": _quantised_by_modelopt,
+}
+_OURS = ("float32", "fp16", "int8", "int8 within", "auto")
 
 
 def _weights(file: Path) -> int:
@@ -306,6 +357,11 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--match", default="", help="only cases whose name has this in it")
+    parser.add_argument(
+        "--files",
+        default=";".join((*_OURS, *_ENGINES)),
+        help="which of these to compare with float32, semicolons between",
+    )
     parser.add_argument("--canvases", type=int, default=120, help="of the digit detector")
     parser.add_argument("--zoo", action="store_true", help="float16 and bfloat16 of the zoo, the gallery and others")
     parser.add_argument("--table", action="store_true", help="only the table of what --zoo measured before")
@@ -329,7 +385,7 @@ def main() -> int:
             print(f"{name}: left out, {error}", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            found = list(_files(case, Path(scratch)))
+            found = list(_files(case, Path(scratch), asked.files.split(";")))
             shares = _shares([file for _, file, _ in found], case)
             whole = found[0][1].stat().st_size
             for (label, file, told), share in zip(found, shares, strict=True):

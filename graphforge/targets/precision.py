@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from graphforge.errors import UsageError
 from graphforge.targets.options import option
 from graphforge.targets.target import TargetOptions
 
@@ -39,6 +40,11 @@ class ReducedOptions:
         help="write what each layer costs when it alone is in int8, as a table and a picture, even where max_drop "
         "holds with all of them",
     )
+    pins: tuple[str, ...] = option(
+        (),
+        form="module, node or value names, with commas",
+        help="what stays in float32 in every reduced precision; * stands for anything",
+    )
     max_drop: float | None = option(
         None,
         help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
@@ -62,17 +68,22 @@ def precision_passes(options: TargetOptions, runtime: str, **settings: Any) -> l
     from graphforge.passes.sink_dequantize import SinkDequantize
 
     own = options.own if isinstance(options.own, ReducedOptions) else ReducedOptions()
+    if own.pins and options.precision not in (*REDUCED, "auto"):
+        raise UsageError(
+            f"pins keep {', '.join(own.pins)} in float32 in a reduced precision, and {options.precision} is none",
+            f"leave pins out, or ask for one of {', '.join((*REDUCED, 'auto'))}",
+        )
     if options.precision == "fp16":
-        return [ConvertFloat16(keep_io=own.keep_io), ComputeWhereKernelsAre(runtime)]
+        return [ConvertFloat16(keep_io=own.keep_io, pins=own.pins), ComputeWhereKernelsAre(runtime)]
     if options.precision == "bf16":
-        return [ConvertBfloat16(keep_io=own.keep_io), ComputeWhereKernelsAre(runtime)]
+        return [ConvertBfloat16(keep_io=own.keep_io, pins=own.pins), ComputeWhereKernelsAre(runtime)]
     if options.precision == "auto":
         bound: dict[str, Any] = {} if own.max_drop is None else {"max_drop": own.max_drop}
-        chooser = ChoosePrecision(keep_io=own.keep_io, method=own.ranges, **settings, **bound)
+        chooser = ChoosePrecision(keep_io=own.keep_io, method=own.ranges, pins=own.pins, **settings, **bound)
         return [chooser, SinkDequantize(), ComputeWhereKernelsAre(runtime)]
     if options.precision == "int8":
         return [
-            Quantize(max_drop=own.max_drop, method=own.ranges, sensitivity=own.sensitivity, **settings),
+            Quantize(max_drop=own.max_drop, method=own.ranges, sensitivity=own.sensitivity, pins=own.pins, **settings),
             SinkDequantize(),
         ]
     return []

@@ -6,7 +6,7 @@ bound, what numbers are chosen by, and sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from graphforge.ranges import Measured, Ranges
 from graphforge.ranges.difference import Difference
 from graphforge.ranges.measure import LARGEST_HALF, STANDS_FOR_INFINITY
 
-__all__ = ["Kept", "by_errors", "by_meaning", "by_ranges", "watched", "without_islands"]
+__all__ = ["Kept", "by_errors", "by_meaning", "by_ranges", "in_front", "watched", "without_islands"]
 
 # One number that is off by this share when rounded (an epsilon that becomes zero) is not the constant any more.
 _CONSTANT = 0.01
@@ -90,9 +90,14 @@ def watched(model: ir.Model, *, chosen_from: bool = False) -> list[str]:
 
 
 def by_ranges(
-    nodes: Sequence[ir.Node], forms: Mapping[ir.Node, Form], ranges: Ranges, half: ir.DataType, headroom: float
+    nodes: Sequence[ir.Node],
+    forms: Mapping[ir.Node, Form],
+    ranges: Ranges,
+    half: ir.DataType,
+    headroom: float,
+    scores: Mapping[ir.Node, float],
 ) -> dict[ir.Node, Kept]:
-    """What does not fit: values, constants, and the sums inside an operator."""
+    """What does not fit: values, constants, and the sums inside an operator; ``scores`` are those of attention."""
     kept: dict[ir.Node, Kept] = {}
     constants: dict[ir.Value, str] = {}
     for node in nodes:
@@ -114,7 +119,7 @@ def by_ranges(
             if half == ir.DataType.FLOAT16 and known is not None and known.ordinary * headroom > LARGEST_HALF:
                 kept.setdefault(node, Kept("values too large for float16", f"{value.name}: {known.describe()}"))
         if half == ir.DataType.FLOAT16 and node not in kept:
-            inside = _inside(node, ranges)
+            inside = scores[node] if node in scores else _inside(node, ranges)
             if inside * headroom > LARGEST_HALF:
                 kept[node] = Kept("sums inside too large for float16", f"up to {inside:.3g}")
     return kept
@@ -130,6 +135,27 @@ def by_errors(errors: Mapping[ir.Node, Difference], bound: float) -> dict[ir.Nod
         for node, error in errors.items()
         if error.broken or error.relative > bound
     }
+
+
+def in_front(
+    seeds: Collection[ir.Node], forms: Mapping[ir.Node, Form], kept: Collection[ir.Node], steps: int
+) -> dict[ir.Node, Kept]:
+    """What makes the operands of these nodes, so many steps back.
+
+    Where large numbers that lie close together are subtracted, in a distance, a variance or a norm, their rounding is
+    most of what is left: computing the difference in float32 does not help if what it reads is halves.
+    """
+    found: dict[ir.Node, Kept] = {}
+    front = list(seeds)
+    for _ in range(steps):
+        behind, front = front, []
+        for node in behind:
+            for value in node.inputs:
+                producer = None if value is None or value.dtype != ir.DataType.FLOAT else value.producer()
+                if producer is not None and producer not in found and producer not in seeds:
+                    found[producer] = Kept("what is computed of it needs more digits")
+                    front.append(producer)
+    return {node: why for node, why in found.items() if node in forms and node not in kept}
 
 
 def without_islands(nodes: Sequence[ir.Node], forms: Mapping[ir.Node, Form], kept: set[ir.Node]) -> set[ir.Node]:

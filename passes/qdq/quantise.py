@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from graphforge.ir.describe import describe
+from graphforge.ir.named import nodes_named
 from graphforge.passes.compute_where_kernels_are import runnable
 from graphforge.passes.half.decide import watched
 from graphforge.passes.qdq.correct import corrected
@@ -51,6 +52,7 @@ class Settings:
         correct: biases take back what rounding does to the mean of each channel.
         max_drop: what the score may lose; None quantises everything.
         sensitivity: measure what each node costs alone even where the bound holds with all of them.
+        pins: modules, nodes or values that stay in float32.
     """
 
     signed: bool
@@ -60,6 +62,7 @@ class Settings:
     correct: bool
     max_drop: float | None
     sensitivity: bool
+    pins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,14 @@ def quantise(rewriter: Rewriter, settings: Settings) -> None:
     nodes = list(model.graph)
     able = [node for node in nodes if node.op_type in settings.operators and quantisable(node)]
     if not able or QUANTISED in model.meta:
+        return
+    pinned = nodes_named(nodes, settings.pins, "to keep in float32")
+    stay = [node for node in able if node in pinned]
+    able = [node for node in able if node not in pinned]
+    if stay:
+        told = "; ".join(describe(node) for node in stay[:_PLACES]) + (" and more" if len(stay) > _PLACES else "")
+        rewriter.note(f"{len(stay)} stay in float32, asked for: {told}")
+    if not able:
         return
     samples = samples_of(model)
     before = model.clone()

@@ -42,7 +42,7 @@ CASES = {
     "qint_without_calibration": (
         (*IMAGE, *INT8),
         "precision qint8_mixed_float16 needs calibration data, and none is given",
-        "give normalised inputs, --option calibration=",
+        "give normalised inputs, --calibration calib.npz",
         2,
     ),
     "calibration_of_another_shape": (

@@ -130,6 +130,49 @@ def test_cancellation_is_found_by_its_own_error() -> None:
     assert any("its own rounding is too much" in note for note in outcome.record.notes)
 
 
+def test_what_makes_the_operands_of_a_small_difference_stays_too() -> None:
+    """A thousand and a little, rounded to halves, are off by a quarter: the difference read them too late."""
+    outcome = _on(
+        "g (float[8,4] x) => (float[8] y) <int64[1] axes = {1}> {"
+        " p = MatMul(x, w) h = MatMul(p, w) a = Add(h, large) d = Sub(a, near) y = ReduceL1<keepdims=0>(d, axes) }",
+        weights={
+            "w": np.eye(4, dtype=np.float32),
+            "large": np.full((1,), 1000, np.float32),
+            "near": np.asarray([1000, 1000.3, 999.9, 1000.2], np.float32),
+        },
+        x=np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32),
+    )
+    types = _types(outcome)
+    assert types["Sub"] == types["Add"] == "FLOAT"
+    assert types["MatMul"] == "FLOAT16"
+    assert any("what is computed of it needs more digits: Add" in note for note in outcome.record.notes)
+
+
+@pytest.mark.parametrize(("length", "dtype"), [(3.0, "FLOAT16"), (190.0, "FLOAT")])
+def test_scores_inside_attention_have_headroom(length: float, dtype: str) -> None:
+    """190 times 190 is 36,100, which fits; with twice as much room it does not.  Nowhere else is it to be seen."""
+    one = np.zeros((1, 1, 4, 4), np.float32)
+    one[..., 0] = length
+    outcome = _on(
+        "g (float[1,1,4,4] q, float[1,1,4,4] v) => (float[1,1,4,4] y) { y = Attention<scale=1.0>(q, q, v) }",
+        q=one,
+        v=np.random.default_rng(1).normal(size=(1, 1, 4, 4)).astype(np.float32),
+    )
+    assert _types(outcome)["Attention"] == dtype
+    assert any("sums inside too large for float16" in note for note in outcome.record.notes) == (dtype == "FLOAT")
+
+
+def test_pins_stay_and_what_is_not_there_is_refused() -> None:
+    body = "g (float[2,4] x) => (float[2,4] y) { p = MatMul(x, w) r = Relu(p) y = Gemm(r, w) }"
+    x = np.ones((2, 4), np.float32)
+    pinned = _on(body, convert=ConvertFloat16(pins=("p",)), weights={"w": _W}, x=x)
+    assert _types(pinned)["MatMul"] == "FLOAT"
+    assert _types(pinned)["Gemm"] == "FLOAT16"
+    assert any("asked for: MatMul node 'p'" in note for note in pinned.record.notes)
+    with pytest.raises(graphforge.GraphForgeError, match="no module, node or value 'q' to keep in float32"):
+        _on(body, convert=ConvertFloat16(pins=("q",)), weights={"w": _W}, x=x)
+
+
 def test_what_stands_for_infinity_in_a_mask_still_does() -> None:
     mask = np.asarray([[0, -3.4e38, 0, -3.4e38]], np.float32)
     outcome = _on(
@@ -238,6 +281,20 @@ def test_a_wrong_file_in_half_precision_still_fails(tmp_path: Path) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).eval()
     with pytest.raises(graphforge.VerificationError):
         graphforge.compile(net, torch.randn(2, 16), precision="fp16", passes=[DropBias()], output=tmp_path / "b")
+
+
+def test_a_module_is_kept_in_float32_by_its_path(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).eval()
+    asked = {"precision": "fp16", "target_options": {"pins": "2"}, "verify": False}
+    graphforge.compile(net, (torch.randn(2, 16),), output=tmp_path / "b", **asked)
+    model = onnx.load(tmp_path / "b" / "model.onnx")
+    assert {t.name: t.data_type for t in model.graph.initializer if len(t.dims) == 2} == {
+        "0.weight": onnx.TensorProto.FLOAT16,
+        "2.weight": onnx.TensorProto.FLOAT,
+    }
+    with pytest.raises(graphforge.GraphForgeError, match="pins keep 2 in float32 in a reduced precision"):
+        graphforge.compile(net, (torch.randn(2, 16),), output=tmp_path / "c", target_options={"pins": "2"})
 
 
 def test_a_file_in_halves_throughout_is_verified_and_run(tmp_path: Path) -> None:

@@ -66,6 +66,16 @@ def test_the_result_of_a_convolution_is_quantised_behind_its_relu() -> None:
     assert outcome.model.meta[QUANTISED].errors["y"] < 0.03
 
 
+def test_pins_stay_in_float32_and_are_told() -> None:
+    body = "g (float[2,4] x) => (float[2,4] y) { p = MatMul(x, w) r = Relu(p) y = Gemm(r, w) }"
+    feeds = [{"x": _RANDOM.normal(size=(2, 4)).astype(np.float32)} for _ in range(2)]
+    outcome = _on(body, feeds, {"w": _MATRIX}, Quantize(pins=("y*",)))
+    product, last = (next(n for n in outcome.model.graph if n.op_type == kind) for kind in ("MatMul", "Gemm"))
+    assert _producer(product.inputs[1]).op_type == "DequantizeLinear"
+    assert _constant(last.inputs[1]).dtype == np.float32
+    assert any("1 stay in float32, asked for: Gemm node 'y'" in note for note in outcome.record.notes)
+
+
 @pytest.mark.parametrize("shape", [(6, 3, 3, 3), (6, 4, 1, 1), (6, 40)])
 def test_portable_weights_do_not_saturate_any_processor(shape: tuple[int, ...]) -> None:
     """255 times two neighbours of one sign stays below 2^15, whichever of channels and places lie side by side."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
-from graphforge.ir import bodies_of, describe, origins_of
+from graphforge.ir import bodies_of, describe
+from graphforge.ir.named import is_inside, similar_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["TAIL", "Cut", "CutRunner", "cut_model"]
 
 TAIL = "tail.onnx"
-# In messages.
-_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ def _values_at(graph: ir.Graph, place: str) -> list[str]:
             return [place]
         if place == node.name:
             return outputs
-    inside = [node for node in graph if _is_inside(node, place)]
+    inside = [node for node in graph if is_inside(node, place)]
     if not inside:
         raise _no_such_place(graph, place)
     members = set(inside)
@@ -81,19 +79,10 @@ def _values_at(graph: ir.Graph, place: str) -> list[str]:
     ]
 
 
-def _is_inside(node: ir.Node, module: str) -> bool:
-    """Whether any of the node's origins lies in the module: a folded batch norm is still the convolution's too."""
-    return any(origin.module == module or origin.module.startswith(f"{module}.") for origin in origins_of(node))
-
-
 def _no_such_place(graph: ir.Graph, place: str) -> GraphForgeError:
-    modules = {origin.module for node in graph for origin in origins_of(node) if origin.module}
-    known = [*modules, *(str(node.name) for node in graph)]
-    close = difflib.get_close_matches(place, known, n=3)
     return GraphForgeError(
         f"there is no value, node or module {place!r} to cut at",
-        f"did you mean {' or '.join(close)}?" if close else "",
-        f"modules: {', '.join(sorted(modules)[:_SHOWN])}" if modules else "",
+        *similar_names(graph, place),
         "compile without cut, then graphforge inspect BUNDLE/model.onnx shows all names",
     )
 

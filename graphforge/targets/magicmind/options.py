@@ -169,8 +169,7 @@ def _check_together(read: MagicMindOptions) -> None:
     if read.is_quantized and read.calibration is None and read.custom_ranges is None:
         raise UsageError(
             f"precision {read.precision} needs calibration data, and none is given",
-            f"give normalised inputs, {argument('target_options', {'calibration': 'calib.npz'})} (or a folder), "
-            "or choose force_float16",
+            f"give normalised inputs, {argument('calibration', 'calib.npz')} (or a folder), or choose force_float16",
         )
     if read.calibration_algorithm == "eqnm" and read.activation_quant_algo != "symmetric":
         raise UsageError("calibration algorithm eqnm works with symmetric activations only")
