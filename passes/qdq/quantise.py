@@ -99,8 +99,8 @@ def quantise(rewriter: Rewriter, settings: Settings) -> None:
     stay = [node for node in able if node in pinned]
     able = [node for node in able if node not in pinned]
     if stay:
-        told = "; ".join(describe(node) for node in stay[:_PLACES]) + (" and more" if len(stay) > _PLACES else "")
-        rewriter.note(f"{len(stay)} stay in float32, asked for: {told}")
+        named = "; ".join(describe(node) for node in stay[:_PLACES]) + (" and more" if len(stay) > _PLACES else "")
+        rewriter.note(f"{len(stay)} stay in float32, asked for: {named}")
     if not able:
         return
     samples = samples_of(model)

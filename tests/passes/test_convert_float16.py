@@ -286,7 +286,7 @@ def test_a_wrong_file_in_half_precision_still_fails(tmp_path: Path) -> None:
 def test_a_module_is_kept_in_float32_by_its_path(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).eval()
-    asked = {"precision": "fp16", "target_options": {"pins": "2"}, "verify": False}
+    asked: dict[str, Any] = {"precision": "fp16", "target_options": {"pins": "2"}, "verify": False}
     graphforge.compile(net, (torch.randn(2, 16),), output=tmp_path / "b", **asked)
     model = onnx.load(tmp_path / "b" / "model.onnx")
     assert {t.name: t.data_type for t in model.graph.initializer if len(t.dims) == 2} == {
