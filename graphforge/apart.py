@@ -18,10 +18,10 @@ from pathlib import Path
 
 from graphforge.errors import GraphForgeError
 from graphforge.last_step import entering, is_watched, version_of
+from graphforge.limiting import allowed, over_time
 
 __all__ = ["ForeignError", "apart", "limit_memory", "signal_name"]
 
-SECONDS = 300
 _SHARE_OF_MEMORY = 0.9
 
 
@@ -81,7 +81,7 @@ def _in_the_child(function: Callable[[], bytes], writes: int) -> None:
             signal.signal(number, signal.SIG_DFL)
         faulthandler.disable()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        signal.alarm(SECONDS)
+        signal.alarm(allowed("seconds"))
         limit_memory()
         try:
             content = b"=" + function()
@@ -122,13 +122,10 @@ def _allowed_memory() -> int:
 
 
 def _death(vendor: str, what: str, number: int, file: Path | None) -> GraphForgeError:
-    how = (
-        f"did not {what} in {SECONDS} s"
-        if number == signal.SIGALRM
-        else f"died ({signal_name(number)}) while it was to {what}"
-    )
+    if number == signal.SIGALRM:
+        return over_time(f"{vendor} {version_of(vendor)}", what)
     return GraphForgeError(
-        f"{vendor} {version_of(vendor)} {how}",
+        f"{vendor} {version_of(vendor)} died ({signal_name(number)}) while it was to {what}",
         f"this is a fault of {vendor}; another version of it may do",
         f"what it was given: {file}" if file is not None else "",
     )

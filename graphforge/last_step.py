@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import mmap
+import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +20,7 @@ from typing import Any
 __all__ = [
     "entering",
     "is_inside_staged",
+    "is_overdue",
     "is_watched",
     "kept",
     "last_step",
@@ -26,10 +29,12 @@ __all__ = [
     "share",
     "staged",
     "version_of",
+    "within",
 ]
 
 PAGE_BYTES = 8192
 _HALF = PAGE_BYTES // 2
+_DEADLINE = PAGE_BYTES - 8  # the end of the page: when what is at work must be done, 0 where nothing says
 _page: mmap.mmap | None = None
 # How much of ONNX Runtime's optimization is left out after it died of it (a place in ``LEVELS`` of
 # ``runners/session.py``), and why.
@@ -52,6 +57,25 @@ def entering(vendor: str, what: str, file: Path | None = None) -> None:
     """
     if _page is not None:
         _write(0, {"vendor": vendor, "what": what, "file": None if file is None else str(file.absolute())})
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """What is called in a block has so long; behind that, whoever watches ends the process."""
+    if _page is None:
+        yield
+        return
+    _page[_DEADLINE:] = struct.pack("d", time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _page[_DEADLINE:] = bytes(8)
+
+
+def is_overdue(page: mmap.mmap) -> bool:
+    """Whether what is at work has gone over its time."""
+    (deadline,) = struct.unpack("d", page[_DEADLINE:])
+    return bool(0 < deadline < time.monotonic())
 
 
 def staged(folder: Path | None) -> None:
@@ -124,14 +148,14 @@ def lowering(steps: int, because: str) -> Iterator[None]:
 def _write(at: int, entry: dict[str, Any]) -> None:
     assert _page is not None
     content = json.dumps(entry).encode()
-    if len(content) < _HALF - 4:
+    if len(content) < _HALF - 12:
         _page[at : at + 4 + len(content)] = len(content).to_bytes(4, "little") + content
 
 
 def _read(page: mmap.mmap, at: int) -> dict[str, Any]:
     length = int.from_bytes(page[at : at + 4], "little")
     try:
-        found = json.loads(page[at + 4 : at + 4 + length]) if 0 < length < _HALF - 4 else {}
+        found = json.loads(page[at + 4 : at + 4 + length]) if 0 < length < _HALF - 12 else {}
     except ValueError:  # it died while it wrote
         return {}
     return found if isinstance(found, dict) else {}

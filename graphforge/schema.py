@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from graphforge.doors import text_of
 from graphforge.errors import GraphForgeError
 
 __all__ = [
@@ -33,8 +34,6 @@ __all__ = [
     "read_json",
 ]
 
-# No file of ours comes near; a manifest of a thousand passes and trials has 2 MB.
-_MAX_BYTES = 1 << 28
 _MAX_SIZE = (1 << 63) - 1
 _MAX_SHOWN = 60
 
@@ -156,9 +155,9 @@ def read_json(path: Path, what: str, way_out: str) -> Any:
         GraphForgeError: it cannot be read, or is not JSON.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise GraphForgeError(f"{str(path)!r} is not {what}: it has more than {_MAX_BYTES} bytes", way_out)
-        data = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise GraphForgeError(f"{str(path)!r} is not {what}: it is not a file", way_out)
+        data = json.loads(text_of(path))
         json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair is JSON and cannot be printed
     except OSError as error:
         raise GraphForgeError(f"{str(path)!r} cannot be read: {error.strerror or error}", way_out) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from graphforge.cli.console import print_json, stdout
-from graphforge.cli.request import json_option
+from graphforge.cli.request import json_option, limit_option
 
 __all__ = ["command"]
 
@@ -13,6 +13,7 @@ __all__ = ["command"]
 @click.command("lint")
 @click.argument("path", metavar="MODEL.onnx|BUNDLE")
 @click.option("--target", required=True, metavar="NAME", help="Whose rules: magicmind or tensorrt.")
+@limit_option
 @json_option
 def command(path: str, target: str, as_json: bool) -> int:
     """Check an ONNX file, or the whole folder that `graphforge compile` wrote, against the rules of a target.

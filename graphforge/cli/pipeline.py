@@ -6,7 +6,7 @@ import click
 
 from graphforge.cli.console import print_error, print_json, progress, stdout
 from graphforge.cli.flags import flag
-from graphforge.cli.request import json_option
+from graphforge.cli.request import json_option, limit_option
 
 __all__ = ["command"]
 
@@ -27,6 +27,7 @@ __all__ = ["command"]
 )
 @click.option("--smooth/--no-smooth", default=True, show_default=True, help="In a video: smooth keypoints.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of each model.  [default: every CPU]")
+@limit_option
 @json_option
 def command(
     detector: str,

@@ -24,6 +24,7 @@ __all__ = [
     "custom_op_option",
     "form_options",
     "json_option",
+    "limit_option",
     "model_options",
     "onnx_options",
     "optional_model_options",
@@ -319,6 +320,17 @@ def custom_op_option(function: Callable[..., R]) -> Callable[..., R]:
         return function(**options)
 
     return _CUSTOM_OP(declaring)
+
+
+def limit_option(function: Callable[..., R]) -> Callable[..., R]:
+    """Add ``--limit`` to a verb that takes no MODEL."""
+
+    @functools.wraps(function)
+    def limited(**options: Any) -> R:
+        _raise_limits(options.pop("limits"))
+        return function(**options)
+
+    return _LIMIT(limited)
 
 
 def _raise_limits(texts: tuple[str, ...]) -> None:

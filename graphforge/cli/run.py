@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from graphforge.cli.console import print_json, progress, stdout
-from graphforge.cli.request import custom_op_option, json_option
+from graphforge.cli.request import custom_op_option, json_option, limit_option
 from graphforge.errors import UsageError
 
 __all__ = ["command"]
@@ -37,6 +37,7 @@ __all__ = ["command"]
 @click.option("--std", metavar="S[,S,S]", help="Pixels are divided by it after --mean.")
 @click.option("--preprocess", metavar="FILE.toml", help="Steps for pictures, in place of those that the bundle brings.")
 @custom_op_option
+@limit_option
 @json_option
 def command(
     bundle: str,

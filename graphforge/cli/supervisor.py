@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -26,14 +27,19 @@ __all__ = ["EndedError", "reads_data", "supervised"]
 
 # Verbs that hand files or graphs to a vendor's native code.
 _VERBS = frozenset(
-    "compile optimize run inspect diff bisect opset lint profile evaluate explain pipeline report".split()
+    (
+        "compile optimize run inspect diff bisect reduce opset lint profile evaluate explain pipeline report publish"
+    ).split()
 )
 _DATA = (".onnx", ".npy", ".npz", ".pt2", ".pt", ".ts", ".pth", ".safetensors")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
 _CRASHES = frozenset(getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL"))
 _LEVELS = 2  # of less optimization that are tried after a crash in ONNX Runtime
+_OVER_TIME = -1  # in place of a signal
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _FAILED = 1
+_LOOKS_EVERY = 1.0  # seconds between looks at whether the child is over its time
+_GRACE = 15.0  # seconds that a child has to end after a signal: native code that does not return keeps Python from it
 
 
 class EndedError(KeyboardInterrupt):
@@ -61,11 +67,13 @@ def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) ->
             last_step.share(page)
             with last_step.lowering(level, because):
                 return _to_the_end(run, arguments)
-        status = _wait(child, waited_for)  # from here on signals stay blocked: there is nothing left to end
+        status, ended = _wait(
+            child, waited_for, page
+        )  # from here on signals stay blocked: there is nothing left to end
         if os.WIFEXITED(status):
             return os.WEXITSTATUS(status)
         died = last_step.last_step(page)
-        number = os.WTERMSIG(status)
+        number = ended or os.WTERMSIG(status)
         message, notes = _told(died, number)
         if died.get("folder"):
             _keep(died)
@@ -128,22 +136,36 @@ def _end_as_interrupted() -> None:
             signal.signal(number, end)
 
 
-def _wait(child: int, waited_for: set[signal.Signals]) -> int:
-    """The child's status once it has ended; signals from elsewhere are passed on, those of the terminal reach both."""
+def _wait(child: int, waited_for: set[signal.Signals], page: mmap.mmap) -> tuple[int, int]:
+    """The child's status once it has ended, and the signal that it was ended for where it did not heed that, or 0.
+
+    Signals from elsewhere are passed on, those of the terminal reach both.  A child that is inside native code heeds
+    none of them until that returns: it is given some seconds, and as long as the limit where its time is over.
+    """
+    asked, since = 0, 0.0
     while True:
-        told = signal.sigwaitinfo(waited_for)
-        if told.si_signo != signal.SIGCHLD:
+        told = signal.sigtimedwait(waited_for, _LOOKS_EVERY)
+        if told is None:
+            if asked and time.monotonic() - since > _GRACE:
+                os.kill(child, signal.SIGKILL)
+            elif not asked and last_step.is_overdue(page):
+                asked, since = _OVER_TIME, 0.0
+        elif told.si_signo != signal.SIGCHLD:
             if told.si_code <= 0:  # sent by a process; the terminal's own reach the child without us
                 os.kill(child, told.si_signo)
-            continue
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended == child:
-            return status
+            if not asked:
+                asked, since = told.si_signo, time.monotonic()
+        else:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended == child:
+                return status, asked if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else 0
 
 
 def _told(died: dict[str, Any], number: int) -> tuple[str, list[str]]:
-    name = signal_name(number)
     vendor = " ".join(filter(None, (died.get("vendor"), died.get("version"))))
+    if number == _OVER_TIME:
+        return f"{vendor} did not {died.get('what')} in time", [f"if it needs more: --limit seconds={1 << 15}"]
+    name = signal_name(number)
     if number == signal.SIGKILL:
         return "the command was killed from outside", ["most often by the system, for want of memory"]
     if number in _PASSED_ON or not vendor:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from graphforge.deploying.config import DeployConfig, InputRange
+from graphforge.doors import text_of
 from graphforge.errors import GraphForgeError
 from graphforge.schema import ANYTHING, TEXT, Description, Named, Record, Several, one_of
 
@@ -106,7 +107,7 @@ def _merged(source: str, beside: Path, above: tuple[str, ...]) -> dict[str, Any]
     if str(path) in above or len(above) > _DEEPEST:
         raise GraphForgeError(f"deploy config {source!r} builds on itself: {' -> '.join((*above, str(path)))}")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(text_of(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GraphForgeError(f"deploy config {str(path)!r} is not TOML: {error}") from None
     except OSError as error:

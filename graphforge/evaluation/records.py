@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from graphforge.doors import text_of
 from graphforge.errors import GraphForgeError
 
 __all__ = ["Records"]
@@ -30,7 +31,7 @@ class Records:
     def __enter__(self) -> Self:
         if self.path is None:
             return self
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.is_file() else []
+        lines = text_of(self.path).splitlines(keepends=True) if self.path.is_file() else []
         whole = [line for line in lines if line.endswith("\n")]  # what a killed run left half is done again
         if whole:
             self._read(whole)

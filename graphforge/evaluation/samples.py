@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphforge.doors import text_of
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runtime.files import is_picture
 from graphforge.schema import ANYTHING, COUNT, NUMBER, SIZE, TEXT, Record, Several, one_of, read_json
@@ -162,7 +163,7 @@ def read_labels(path: Path, folder: Path, limit: int | None) -> list[Sample]:
         GraphForgeError: a line is not such a line, or a picture is missing.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text_of(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise GraphForgeError(f"{str(path)!r} cannot be read: {error}") from None
     samples = []

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphforge.doors import inside
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.frontend.openmmlab.codebases import codebase_of
 from graphforge.frontend.torchvision_fix import watch_torchvision
@@ -127,7 +128,7 @@ def load_model(
 
 
 def _resolve(spec: str, kwargs: dict[str, Any], trust_pickle: bool) -> LoadedModel:
-    if (Path(spec) / "manifest.json").is_file():
+    if Path(spec).is_dir() and inside(Path(spec), "manifest.json").is_file():
         return _from_file(str(_model_of_bundle(Path(spec))), ".onnx", kwargs, trust_pickle)
     suffix = Path(spec).suffix.lower()
     if suffix in (".onnx", ".pt2", ".pt", ".pth", ".ts") and ".py:" not in spec:
@@ -171,7 +172,7 @@ def _model_of_bundle(folder: Path) -> Path:
     files = sorted(folder.glob("*.onnx"), key=lambda file: (file.name != "model.onnx", file.name))
     if not files:
         raise GraphForgeError(f"bundle {str(folder)!r} contains no ONNX file, so it cannot be read as a model")
-    return files[0]
+    return inside(folder, files[0].name)
 
 
 def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any], trust_pickle: bool) -> LoadedModel:

@@ -19,7 +19,8 @@ from graphforge.ir.describe import describe
 from graphforge.ir.names import make_names_unique
 from graphforge.ir.printer import FILE_OPSET
 from graphforge.ir.versions import ir_version_for, tensor_of_constant_node
-from graphforge.onnx_io.expansion import called_by, count_constants, count_expansion
+from graphforge.limiting import BeyondLimitError
+from graphforge.onnx_io.expansion import called_by, count_expansion, count_work, makes_more
 from graphforge.onnx_io.operands import check_operands
 from graphforge.onnx_io.origins import read_origins
 from graphforge.onnx_io.raising import raise_graph
@@ -28,6 +29,7 @@ from graphforge.spec import ShapeSpec, TensorSpec
 
 __all__ = [
     "IMPORT_NOTES",
+    "admit",
     "as_written",
     "deserialized",
     "import_onnx",
@@ -52,6 +54,24 @@ def import_onnx(path: str | Path) -> ir.Model:
     """
     path = Path(path)
     return _import(read_model_proto(path), str(path), path.resolve().parent)
+
+
+def admit(path: str | Path) -> None:
+    """Check a file that goes to a runtime as it is, and hold what that would make of it against the limits.
+
+    Raises:
+        GraphForgeError: as ``import_onnx``, but for what cannot be expressed at the home opset: a runtime may have it.
+    """
+    path = Path(path)
+    proto = read_model_proto(path)
+    if not proto.functions and not makes_more(proto.graph):
+        return
+    try:
+        _import(proto, str(path), path.resolve().parent)
+    except BeyondLimitError:
+        raise
+    except GraphForgeError:  # the runtime says better what is wrong
+        return
 
 
 def as_written(path: str | Path) -> ir.Model:
@@ -176,7 +196,7 @@ def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model
     model.graph.opset_imports[""] = HOME_OPSET
     model.ir_version = ir_version_for(HOME_OPSET)
     make_names_unique(model)
-    count_constants(model.graph, label)
+    count_work(model.graph, label)
     model.meta[IMPORT_NOTES] = notes
     return model
 

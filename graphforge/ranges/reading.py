@@ -101,7 +101,7 @@ def _load_folder(path: Path, shapes: ShapeSpec) -> dict[str, list[Array]]:
         folders = {shapes.inputs[0].name: path}
     found = {}
     for name, folder in folders.items():
-        files = sorted(folder.glob("*.npy"))
+        files = sorted(file for file in folder.glob("*.npy") if file.is_file())
         try:
             found[name] = [np.load(file, allow_pickle=False) for file in files]
         except Exception as error:  # numpy lets through whatever its parsers raise

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from graphforge.apart import SECONDS, limit_memory, signal_name
+from graphforge.apart import limit_memory, signal_name
+from graphforge.limiting import allowed
 
 __all__ = ["Child", "do_jobs"]
 
@@ -37,7 +38,7 @@ class Child:
         assert process.stdout is not None
         answer = ""
         try:
-            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.write(json.dumps({**job, "seconds": allowed("seconds")}) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
         except BrokenPipeError:  # it died before it read the job
@@ -48,7 +49,7 @@ class Child:
         code = process.wait()
         self.close()
         if code == -14:  # SIGALRM, the child's own limit
-            return {"died": f"not done in {SECONDS} s"}
+            return {"died": f"not done in {allowed('seconds')} s"}
         return {"died": signal_name(-code) if code < 0 else f"exit code {code}"}
 
     def close(self) -> None:
@@ -96,9 +97,10 @@ def do_jobs(work: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a runtime prints does not belong to the answers
     for line in sys.stdin:
-        signal.alarm(SECONDS)
+        job = json.loads(line)
+        signal.alarm(job.pop("seconds"))
         try:
-            answer = work(json.loads(line))
+            answer = work(job)
         except Exception as error:  # a runtime raises anything; that is the answer
             answer = {"refused": " ".join(str(error).split())[:2000] or type(error).__name__}
         signal.alarm(0)

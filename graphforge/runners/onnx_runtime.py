@@ -96,6 +96,8 @@ class OnnxRuntimeRunner:
             if self._has_types_without_numpy:
                 return self._run_by_values(mine)
             outputs = self._run_by_polygraphy(mine)
+        except GraphForgeError:  # beyond the limit on seconds
+            raise
         except Exception as error:  # ONNX Runtime raises a family of pybind classes with no public common base
             raise self._failure("failed to run", error) from error
         strange = [name for name, value in outputs.items() if not isinstance(value, np.ndarray)]
@@ -115,6 +117,8 @@ class OnnxRuntimeRunner:
         mine = self._mine(feeds)
         try:
             found = self._values(mine)
+        except GraphForgeError:  # as in run
+            raise
         except Exception as error:  # as in run
             raise self._failure("failed to run", error) from error
         found.reverse()
@@ -170,6 +174,8 @@ class OnnxRuntimeRunner:
                 configure=self.configure,
                 scratch=self._scratch,
             )
+        except GraphForgeError:  # as in run
+            raise
         except Exception as error:  # as above: no public base class
             raise self._failure("cannot load the model", error) from error
 

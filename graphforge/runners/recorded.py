@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graphforge.doors import inside
 from graphforge.errors import GraphForgeError
 from graphforge.schema import (
     ANYTHING,
@@ -152,10 +153,11 @@ def read_manifest(folder: Path, *, unverified: bool = False) -> dict[str, Any]:
         unverified: whether one that failed verification is read as well.
 
     Raises:
-        GraphForgeError: the folder is not a bundle, or one that failed verification.
+        GraphForgeError: the folder is not a bundle, or one that failed verification; or a file of it is a link that
+            leads out, a pipe or a device.
     """
-    path = folder / "manifest.json"
-    failed = folder / "manifest.unverified.json"
+    path = inside(folder, "manifest.json")
+    failed = inside(folder, "manifest.unverified.json")
     if not path.is_file() and failed.is_file():
         if not unverified:
             raise GraphForgeError(
@@ -178,6 +180,8 @@ def read_manifest(folder: Path, *, unverified: bool = False) -> dict[str, Any]:
     if bad:
         raise GraphForgeError(f"{str(path)!r} is not the manifest of a bundle: {bad}", "compile the model again")
     manifest: dict[str, Any] = data
+    for name in manifest["files"]:
+        inside(folder, name)
     return manifest
 
 

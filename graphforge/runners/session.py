@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError
-from graphforge.last_step import entering, lowered
+from graphforge.last_step import entering, lowered, version_of, within
+from graphforge.limiting import allowed, over_time
+from graphforge.runners.deadline import Deadline
 
 if TYPE_CHECKING:
     import onnx
@@ -18,6 +21,9 @@ __all__ = ["LEVELS", "new_session"]
 
 # Less and less of the runtime's optimization, for those that it does not survive.
 LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_DISABLE_ALL")
+
+# Seconds that a runtime has to heed that its time is over; then whoever watches this process ends it.
+_PATIENCE = 30
 
 # A protobuf message ends at 2 GiB; larger models reach the runtime through a file with external data.
 _MAX_IN_MEMORY = (1 << 31) - (1 << 20)
@@ -32,7 +38,7 @@ def new_session(
     configure: Callable[[Any], None] | None = None,
     scratch: Callable[[], Path] | None = None,
 ) -> onnxruntime.InferenceSession:
-    """A session that runs the model.
+    """A session that runs the model; a load or a run that takes longer than the limit on seconds is ended.
 
     Args:
         model: a file, serialised bytes, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
@@ -61,7 +67,51 @@ def new_session(
     given = source if isinstance(source, bytes) else str(source)
     file = None if isinstance(source, bytes) else Path(source)
     entering("onnxruntime", f"load {'a model' if file is None else file.name}", file)
-    return onnxruntime.InferenceSession(given, sess_options=options, providers=["CPUExecutionProvider"])
+    what = f"{'a model' if file is None else file.name}"
+
+    def cancel() -> None:
+        options.set_load_cancellation_flag(True)
+
+    with Deadline(cancel) as deadline, within(allowed("seconds") + _PATIENCE):
+        try:
+            session = _session_class()(given, sess_options=options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # a class of its own for each status code
+            if deadline.passed:
+                raise over_time(f"onnxruntime {version_of('onnxruntime')}", f"load {what}") from error
+            raise
+    session.what = what
+    return session
+
+
+@functools.cache
+def _session_class() -> Any:
+    """ONNX Runtime's session, whose runs come to an end."""
+    import onnxruntime
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        what: str
+
+        def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
+            return self._in_time(super().run, output_names, input_feed, run_options)
+
+        def run_with_ort_values(self, output_names: Any, input_dict_ort_values: Any, run_options: Any = None) -> Any:
+            return self._in_time(super().run_with_ort_values, output_names, input_dict_ort_values, run_options)
+
+        def _in_time(self, run: Callable[..., Any], names: Any, feeds: Any, given: Any) -> Any:
+            options = given if given is not None else onnxruntime.RunOptions()
+
+            def end() -> None:
+                options.terminate = True  # heeded between nodes, those of a loop's body among them
+
+            with Deadline(end) as deadline, within(allowed("seconds") + _PATIENCE):
+                try:
+                    return run(names, feeds, options)
+                except Exception as error:  # as above
+                    if deadline.passed:
+                        raise over_time(f"onnxruntime {version_of('onnxruntime')}", f"run {self.what}") from error
+                    raise
+
+    return Session
 
 
 def _loadable(model: Any, scratch: Callable[[], Path] | None) -> bytes | str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from graphforge.errors import GraphForgeError
 from graphforge.last_step import is_watched, kept, lowered, lowering, version_of
+from graphforge.limiting import over_time
 from graphforge.runners.arrays import Array
 from graphforge.runners.child import Child, do_jobs
 from graphforge.runners.session import LEVELS, new_session
@@ -65,6 +66,8 @@ def _first_survived(file: Path, steps: int, because: str, feeds: Mapping[str, Ar
         if not fault:
             return step, because
         what = "load" if feeds is None else "load and run"
+        if fault == _LATE:
+            raise over_time(f"onnxruntime {version_of('onnxruntime')}", f"{what} {file.name}")
         because = because or f"onnxruntime {version_of('onnxruntime')} {fault} while it was to {what} {file.name}"
     raise GraphForgeError(
         because,
@@ -73,6 +76,7 @@ def _first_survived(file: Path, steps: int, because: str, feeds: Mapping[str, Ar
     )
 
 
+_LATE = "did not end in time"
 _child = Child("graphforge.runners.survey")
 _turn = threading.Lock()
 atexit.register(_child.close)
@@ -90,7 +94,7 @@ def _fault(path: Path, step: int, feeds: Mapping[str, Array] | None = None) -> s
         except OSError:  # no further process can be started: then nothing can be told beforehand
             return ""
     died = str(answer.get("died", ""))
-    return "did not end in time" if died.startswith("not done") else f"died ({died})" if died else ""
+    return _LATE if died.startswith("not done") else f"died ({died})" if died else ""
 
 
 def serve() -> None:

@@ -33,6 +33,8 @@ def read_picture(path: Path, *, grey: bool) -> Image.Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
+        if path.exists() and not path.is_file():  # a pipe among pictures would be waited for
+            raise OSError("it is not a file")
         with Image.open(path) as opened:
             upright = ImageOps.exif_transpose(opened)
             return _with_bytes(upright, path).convert("L" if grey else "RGB")
@@ -94,6 +96,8 @@ def arrays_of_file(name: str, path: Path, *, otherwise: str) -> dict[str, Array]
 
 def _read_numpy(path: Path) -> Array | dict[str, Array]:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded

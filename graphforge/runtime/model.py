@@ -194,6 +194,8 @@ class _Session:
             self._session: Any = new_session(path, threads=threads, spinning=False)
         except ImportError:
             raise GraphForgeError("onnxruntime is not installed", "pip install onnxruntime") from None
+        except GraphForgeError:
+            raise
         except Exception as error:  # ONNX Runtime's classes have no public base
             raise GraphForgeError(f"{str(path)!r} cannot be loaded: {' '.join(str(error).split())}") from error
         self._names = [value.name for value in self._session.get_outputs()]
@@ -202,6 +204,8 @@ class _Session:
         """As every runner."""
         try:
             values = self._session.run(None, dict(feeds))
+        except GraphForgeError:  # beyond the limit on seconds
+            raise
         except Exception as error:  # as above
             raise GraphForgeError(f"onnxruntime failed to run: {' '.join(str(error).split())}") from error
         return dict(zip(self._names, values, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from graphforge.doors import inside
 from graphforge.errors import GraphForgeError
 from graphforge.runners.recorded import locate_artifact, manifest_fault, spec_of_manifest
 from graphforge.runners.session import new_session
@@ -38,7 +39,7 @@ def opened(folder: Path) -> tuple[Path, dict[str, Any]]:
     """
     if not holds_sdk_files(folder):
         return locate_artifact(folder)
-    deploy = read_sdk_file(folder / "deploy.json")
+    deploy = read_sdk_file(inside(folder, "deploy.json"))
     if len(deploy["models"]) != 1:
         raise GraphForgeError(
             f"{str(folder / 'deploy.json')!r} names {len(deploy['models'])} models, expected one",
@@ -50,23 +51,24 @@ def opened(folder: Path) -> tuple[Path, dict[str, Any]]:
             f"{str(folder)!r} holds {net['net']!r} for {net['backend']}, and of the SDK's files only ONNX is run here",
             "MMDeploy's SDK runs it; a bundle's own manifest.json says how that runs here",
         )
-    file = folder / net["net"]
-    if Path(net["net"]).name != net["net"] or not file.is_file():
+    file = inside(folder, Path(net["net"]).name)
+    if file.name != net["net"] or not file.is_file():
         raise GraphForgeError(f"{str(folder)!r} lacks the file {net['net']!r} that its deploy.json names")
-    if not (folder / "pipeline.json").is_file():
+    pipeline = inside(folder, "pipeline.json")
+    if not pipeline.is_file():
         raise GraphForgeError(f"{str(folder)!r} has a deploy.json and lacks its pipeline.json")
-    steps = steps_of_pipeline(folder / "pipeline.json")
+    steps = steps_of_pipeline(pipeline)
     manifest = {
         "target": {"name": "onnx"},
         "files": [net["net"]],
         "inputs": _inputs(file, steps),
         "preprocess": steps,
-        "openmmlab": {"codec": codec_of_pipeline(folder / "pipeline.json")},
+        "openmmlab": {"codec": codec_of_pipeline(pipeline)},
     }
     bad = manifest_fault(manifest)
     if bad:
         raise GraphForgeError(f"{str(file)!r} is not a network that takes pictures: {bad}")
-    steps_read = steps_of(steps, str(folder / "pipeline.json"))
+    steps_read = steps_of(steps, str(pipeline))
     taker = next((one for one in spec_of_manifest(manifest).inputs if takes_pictures(one, steps_read)), None)
     if taker is not None:
         manifest["preprocess"] = record_of(completed(steps_read, taker))

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from graphforge.doors import text_of
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runtime.dataset import Dataset
 from graphforge.runtime.files import Array
@@ -120,7 +121,7 @@ def read_preprocess(path: Path) -> tuple[tuple[Step, ...], Dataset | None]:
         GraphForgeError: it cannot be read, or is not such a file.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(text_of(path))
     except OSError as error:
         raise GraphForgeError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -15,8 +15,8 @@ from graphforge.declaring import GivenOperator, GivenSubstitution, declarations
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.prepare import ModelLike, Prepared, example_feeds, load, prepare, reference_runner, to_canonical, to_ir
 from graphforge.runners.recorded import locate_artifact, read_manifest
-from graphforge.runners.survey import survivable
 from graphforge.shown import short_source
+from graphforge.verbs.admitting import admitted
 from graphforge.verbs.other_model import model_among, other_model
 from graphforge.verbs.own_runtime import OwnRuntime, own_runtime_of
 
@@ -80,7 +80,7 @@ def diff(
         given = {"kwargs": kwargs, "dynamic_shapes": dynamic_shapes, "seed": seed}
         own, artifact, manifest = file or _model_against(loaded, prepared, inputs, given)
         theirs = [one for one in (prepared.loaded.onnx_path, artifact.source.path) if one is not None]
-        trusted.enter_context(survivable(theirs))
+        trusted.enter_context(admitted(theirs))
         weights = weights_of(artifact, weights_by_name(prepared))
         if progress is not None:
             progress("reference")

@@ -144,13 +144,13 @@ def evaluate(
         raise UsageError(f"{argument('samples')}: expected a whole number above 0, got {samples}")
     if batch < 1:
         raise UsageError(f"{argument('batch')}: expected a whole number above 0, got {batch}")
-    from graphforge.runners.survey import survivable
+    from graphforge.verbs.admitting import admitted
 
     begin("load")
     sides: list[tuple[str, PictureModel, Runner]] = []
     files = [file for folder in folders for file in onnx_files_of(folder, read_opened(folder))]
     with ExitStack() as running:
-        running.enter_context(survivable(files))
+        running.enter_context(admitted(files))
         if model is not None:
             eager = _eager(model, inputs, folders[0], seed)
             running.callback(eager.close)

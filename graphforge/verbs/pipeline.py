@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument, worded
-from graphforge.runners.recorded import read_manifest
+from graphforge.runners.recorded import onnx_files_of, read_manifest
+from graphforge.runtime.opened import read_opened
 from graphforge.shown import Shown
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def pipeline(
     from graphforge.runtime.pose import PoseDetector
     from graphforge.runtime.tracker import PoseTracker
     from graphforge.runtime.video import frames_of
+    from graphforge.verbs.admitting import admitted
 
     begin = progress or (lambda step: None)
     for name, given, what in (
@@ -176,6 +178,8 @@ def pipeline(
     destination = None if draw is None else _destination(Path(draw), frames)
     begin("load")
     with ExitStack() as stay:
+        for folder in (Path(detector), Path(pose)):
+            stay.enter_context(admitted(onnx_files_of(folder, read_opened(folder))))
         models = (
             Detector(detector, threads=threads, runner=_runner(Path(detector), stay)),
             PoseDetector(pose, threads=threads, runner=_runner(Path(pose), stay)),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.prepare import ModelLike, load, prepare, reference_runner
 from graphforge.runners.recorded import locate_artifact, onnx_files_of, spec_of_manifest
-from graphforge.runners.survey import survivable
 from graphforge.runtime.opened import read_opened
+from graphforge.verbs.admitting import admitted
 
 if TYPE_CHECKING:
     from graphforge.evaluation.timing import TimingReport
@@ -67,7 +67,7 @@ def profile(
     how: dict[str, Any] = {"runs": runs, "warmup": warmup, "threads": threads, "sizes": sizes, "seed": seed}
     own = _own_runner(Path(bundle), manifest)
     try:
-        with survivable([path]) as because:
+        with admitted([path]) as because:
             notes += [because] if because else []
             return measure(path, manifest, eager, notes=notes, own=own, **how)
     finally:
@@ -115,7 +115,7 @@ def profile_on_pictures(
     with ExitStack() as running:
         models = {}
         files = [file for name in names for file in onnx_files_of(Path(name), read_opened(Path(name)))]
-        running.enter_context(survivable(files))
+        running.enter_context(admitted(files))
         for name in names:
             runner = _own_runner(Path(name), read_opened(Path(name)))
             if runner is not None:
@@ -186,7 +186,8 @@ def profile_layers(
 
     path, manifest = locate_artifact(Path(bundle))
     prepared = prepare(path, spec_of_manifest(manifest) if inputs is None and manifest else inputs, seed=seed)
-    seconds = node_seconds(path, prepared.feeds, runs=runs, warmup=warmup, threads=threads)
+    with admitted([path]):
+        seconds = node_seconds(path, prepared.feeds, runs=runs, warmup=warmup, threads=threads)
     model = as_written(path)
     for node in model.graph.all_nodes():
         read_origins(node)

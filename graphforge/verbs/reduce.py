@@ -139,6 +139,7 @@ def reduce(
     """
     import onnx
 
+    from graphforge.onnx_io.importing import admit
     from graphforge.verify.reduction import reduce_nodes
     from graphforge.verify.repro import polygraphy_script, shows_it, write_repro
     from graphforge.verify.subgraph import Part, Whole, save_arrays
@@ -156,6 +157,7 @@ def reduce(
             "only ONNX files can be taken apart into nodes, this model is not one",
             "compile it, and give the model.onnx of the bundle",
         )
+    admit(path)
     feeds = prepare(loaded, inputs, seed=seed).feeds
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="graphforge-reduce-") as scratch, Trials() as child:

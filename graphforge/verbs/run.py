@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from graphforge.doors import text_of
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runners.recorded import onnx_files_of, spec_of_manifest
 from graphforge.runtime.opened import holds_sdk_files, read_opened
@@ -74,10 +75,10 @@ def run(
             f"{argument('std')} holds a zero, and pixels are divided by it", "leave it out where it shall do nothing"
         )
 
-    from graphforge.runners.survey import survivable
     from graphforge.runtime.dataset import dataset_of
     from graphforge.runtime.feeds import Pixels, feeds_of
     from graphforge.runtime.result import RunReport, call_of, drawing_path
+    from graphforge.verbs.admitting import admitted
 
     drawing = None if draw is None else drawing_path(draw)
     pixels = Pixels(float(scale), means, deviations)
@@ -93,7 +94,7 @@ def run(
     begin = progress or _say_nothing
     begin("load")
     with ExitStack() as running:
-        running.enter_context(survivable(onnx_files_of(folder, manifest)))
+        running.enter_context(admitted(onnx_files_of(folder, manifest)))
         runner = _runner(folder, manifest)
         running.callback(runner.close)
         begin("run")
@@ -230,7 +231,7 @@ def _names(labels: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, 
     if not isinstance(labels, str | os.PathLike):
         return tuple(labels)
     try:
-        lines = Path(labels).read_text(encoding="utf-8").splitlines()
+        lines = text_of(Path(labels)).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise GraphForgeError(
             f"labels {str(labels)!r} cannot be read: {error}", "expected a text file with one name a line"

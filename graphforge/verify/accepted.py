@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphforge.errors import GraphForgeError
+from graphforge.limiting import BeyondLimitError
 from graphforge.runners.arrays import Array
 from graphforge.runners.runner import Runner
 
@@ -60,6 +61,8 @@ def first_accepted(
         start = time.perf_counter()
         try:
             expected = run_once(reference, feeds)
+        except BeyondLimitError:  # nor would it come to an end on others
+            raise
         except GraphForgeError as error:
             refused.append((feeds, error))
             continue

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import onnx
 
-from graphforge.apart import SECONDS
 from graphforge.errors import GraphForgeError, UsageError, argument
+from graphforge.limiting import allowed
 from graphforge.runners.arrays import Array
 from graphforge.runners.child import Child, do_jobs
 from graphforge.verify.subgraph import load_arrays, save_arrays
@@ -175,11 +175,11 @@ class CommandCheck:
             it has neither.
         codes: exit codes that count; none given are all but 0, at first, and then that of the whole model.
         text: what the command has to say (a regular expression) for its failure to count.
-        seconds: a run that takes longer is ended, and fails by that.
+        seconds: a run that takes longer is ended, and fails by that; None is the limit that is in force.
     """
 
     def __init__(
-        self, command: str, *, codes: Sequence[int] = (), text: str | None = None, seconds: float = SECONDS
+        self, command: str, *, codes: Sequence[int] = (), text: str | None = None, seconds: float | None = None
     ) -> None:
         if not command.strip():
             raise UsageError("the check command is empty")
@@ -189,7 +189,7 @@ class CommandCheck:
             raise UsageError(f"the text to look for is not a regular expression: {error}") from None
         self.command = command
         self.codes = frozenset(codes)
-        self.seconds = seconds
+        self.seconds: float = allowed("seconds") if seconds is None else seconds
 
     def like(self, whole: Failure) -> CommandCheck:
         """The same check, for failures with the whole model's exit code only."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from graphforge.errors import GraphForgeError, UsageError, VerificationError, argument
+from graphforge.limiting import BeyondLimitError
 from graphforge.runners.arrays import Array, dtype_name
 from graphforge.runners.inputs import candidate_feeds, check_feeds
 from graphforge.runners.runner import Runner, underlying
@@ -475,6 +476,8 @@ def _run_trial(
     start = time.perf_counter()
     try:
         got = run_once(artifact, found.feeds)
+    except BeyondLimitError:  # nor would the next sizes come to an end
+        raise
     except GraphForgeError as error:
         return replace(trial, error=error.message, notes=error.notes)
     seconds = (found.seconds, time.perf_counter() - start)

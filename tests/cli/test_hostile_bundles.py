@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import graphforge
-from graphforge.cli.main import run
+from graphforge.cli.main import cli, run
 from tests.cli.command import run_command
 
 NET = "import torch\n\n\ndef build():\n    return torch.nn.Linear(3, 2).eval()\n"
@@ -45,6 +47,9 @@ def bundle(honest: Path, tmp_path: Path) -> Path:
     shutil.copytree(honest, tmp_path / "out")
     np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
     (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "a.png")
+    (tmp_path / "labels.txt").write_text("a.png 1\n")
     return tmp_path / "out"
 
 
@@ -94,16 +99,36 @@ VERBS = {
     "optimize": (0, "out/model.onnx", "--input", "input:2x3"),
     "bisect": (0, "out", "--input", "input:2x3"),
     "doctor": (0,),
+    "reduce": (0, "out/model.onnx", "--input", "input:2x3", "--no-reference"),
+    "explain": (0, "out", "fold-constants", "--input", "input:2x3"),
+    "publish": (1, "out/weights.pth", "published.pth"),
+    "evaluate": (1, "out", "--data", "labels.txt", "--images", "pictures"),
+    "pipeline": (1, "out", "out", "pictures/a.png"),
+    "targets": (0, "onnx"),
+    "passes": (0, "fold-constants"),
+    "presets": (0,),
 }
 
 
+# A process for each costs seconds, and these share what they do with those above them.
+IN_THIS_PROCESS = frozenset("doctor reduce explain publish evaluate pipeline targets passes presets".split())
+
+
 @pytest.mark.parametrize("name", VERBS)
-def test_nothing_that_a_bundle_names_is_run(bundle: Path, name: str) -> None:
+def test_nothing_that_a_bundle_names_is_run(
+    bundle: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     canary = _set_traps(bundle)
     code, *arguments = VERBS[name]
-    done = run_command(name.split(" ")[0], *map(str, arguments), cwd=bundle.parent)
-    assert done.code == code, done.stderr
-    assert "Traceback" not in done.stderr
+    line = [name.split(" ")[0], *map(str, arguments)]
+    if name in IN_THIS_PROCESS:
+        monkeypatch.chdir(bundle.parent)
+        ended, told = run(line), capsys.readouterr().err
+    else:
+        done = run_command(*line, cwd=bundle.parent)
+        ended, told = done.code, done.stderr
+    assert ended == code, told
+    assert "Traceback" not in told
     assert not canary.exists()
 
 
@@ -117,6 +142,64 @@ def test_profile_shows_the_model_that_a_manifest_names_and_leaves_it_out(
     assert "eager is left out: give the model that it was compiled from to measure it as well; the manifest records "
     assert repr(spec) in capsys.readouterr().out
     assert not canary.exists()
+
+
+def test_every_verb_is_tried_on_a_hostile_bundle() -> None:
+    import click
+
+    tried = {name.split(" ")[0] for name in VERBS}
+    assert tried == set(cli.list_commands(click.Context(cli)))
+
+
+_OUT_OF_IT: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "a link": ("model.onnx", lambda place: place.symlink_to("../elsewhere.onnx"), "outside its folder"),
+    "a link to a link": ("model.onnx", lambda place: _twice(place), "outside its folder"),
+    "a link in place of the manifest": ("manifest.json", lambda place: place.symlink_to("../m.json"), "outside its"),
+    "links in a circle": ("model.onnx", lambda place: place.symlink_to("model.onnx"), "links run in a circle"),
+    "a pipe": ("model.onnx", lambda place: os.mkfifo(place), "is not a file but a pipe"),
+    "a pipe in place of the manifest": ("manifest.json", lambda place: os.mkfifo(place), "is not a file but a pipe"),
+    "a device": ("model.onnx", lambda place: place.symlink_to("/dev/zero"), "outside its folder"),
+    "a folder": ("model.onnx", lambda place: place.mkdir(), "model.onnx"),
+    "a folder in place of the manifest": ("manifest.json", lambda place: place.mkdir(), "manifest.json"),
+}
+
+
+def _twice(place: Path) -> None:
+    place.symlink_to("b")
+    (place.parent / "b").symlink_to("../elsewhere.onnx")
+
+
+@pytest.mark.parametrize("kind", _OUT_OF_IT)
+def test_what_leads_out_of_a_bundle_is_not_followed(
+    bundle: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle.parent)
+    name, make, message = _OUT_OF_IT[kind]
+    shutil.copy("out/model.onnx", "elsewhere.onnx")
+    shutil.copy("out/manifest.json", "m.json")
+    (bundle / name).unlink()
+    make(bundle / name)
+    for arguments in (
+        ["profile", "out", "--runs", "1"],
+        ["run", "out", "--input", "x.npy"],
+        ["inspect", "out"],
+        ["report", "out"],
+        ["diff", "net.py:build", *X, "--against", "out"],
+    ):
+        code, told = run(arguments), capsys.readouterr().err
+        if kind == "a folder" and arguments[0] == "report":
+            assert code == 0  # it has no graph to show, and shows the rest
+            continue
+        assert code in (1, 2)
+        # what has no manifest is not taken for a bundle by the verbs that take models of other kinds
+        assert message in told or (name == "manifest.json" and "cannot read model 'out'" in told), told
+
+
+def test_a_folder_of_the_users_may_be_a_link(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle.parent / "link").symlink_to(bundle)
+    (bundle / "weights.onnx").symlink_to("model.onnx")  # inside it is its own business
+    assert run(["profile", f"{bundle.parent}/link", "--runs", "1", "--warmup", "0"]) == 0
+    assert run(["inspect", f"{bundle.parent}/link"]) == 0
 
 
 def _drop(key: str) -> Callable[[dict[str, Any]], Any]:

@@ -94,6 +94,46 @@ def _doubling() -> onnx.ModelProto:
     return _sum_of(*nodes, k=np.ones(4, np.float32))
 
 
+def _loop(count: int | None, *, decides: bool = False) -> onnx.ModelProto:
+    """Adds one to the input, round by round; ``decides``: whether each round computes that it is not the last."""
+    last = ("Less", ["i", "most"]) if decides else ("Identity", ["go"])
+    nodes = [helper.make_node("Add", ["s", "one"], ["t"]), helper.make_node(*last, ["on"])]
+    inner = [_value("i", [], TensorProto.INT64), _value("go", [], TensorProto.BOOL), _value("s", (2, 3))]
+    body = helper.make_graph(nodes, "round", inner, [_value("on", [], TensorProto.BOOL), _value("t", (2, 3))])
+    node = helper.make_node("Loop", ["" if count is None else "count", "first", "x"], ["y"], body=body)
+    constants = {"one": np.float32(1), "most": np.int64(1 << 62), "first": np.bool_(True)}
+    return _model([node], constants=constants if count is None else {**constants, "count": np.int64(count)})
+
+
+def _loops_within_loops() -> onnx.ModelProto:
+    """Six loops inside each other, of a hundred rounds each."""
+    inner = [_value("i0", [], TensorProto.INT64), _value("g0", [], TensorProto.BOOL), _value("s0", (2, 3))]
+    nodes = [helper.make_node("Neg", ["s0"], ["t0"]), helper.make_node("Identity", ["g0"], ["o0"])]
+    for level in range(1, 7):
+        outputs = [_value(f"o{level - 1}", [], TensorProto.BOOL), _value(f"t{level - 1}", (2, 3))]
+        body = helper.make_graph(nodes, f"body{level}", inner, outputs)
+        state = "x" if level == 6 else f"s{level}"
+        to = "y" if level == 6 else f"t{level}"
+        nodes = [helper.make_node("Loop", ["count", "", state], [to], body=body)]
+        if level < 6:
+            nodes.append(helper.make_node("Identity", [f"g{level}"], [f"o{level}"]))
+        inner = [_value(f"i{level}", [], TensorProto.INT64), _value(f"g{level}", [], TensorProto.BOOL)]
+        inner.append(_value(f"s{level}", (2, 3)))
+    return _model(nodes, constants={"count": np.int64(100)})
+
+
+def _large_in_a_branch() -> onnx.ModelProto:
+    made = [helper.make_node("ConstantOfShape", ["s"], ["z"]), helper.make_node("ReduceSum", ["z"], ["t"], keepdims=0)]
+    then = helper.make_graph(made, "then", [], [_value("t", None)])
+    other = helper.make_graph([helper.make_node("ReduceSum", ["x"], ["e"], keepdims=0)], "e", [], [_value("e", None)])
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["m"], keepdims=0),
+        helper.make_node("Greater", ["m", "zero"], ["c"]),
+        helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+    ]
+    return _model(nodes, constants={"zero": np.float32(0), "s": [1 << 40]})
+
+
 _BEYOND = "and the limit is 1,073,741,824"
 ONNX: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "Conv larger than its input": (lambda: _windows("Conv"), "a window of 5 does not fit its input"),
@@ -182,6 +222,14 @@ ONNX: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "makes by repeating: 4,000,000,000,000, and the limit is",
     ),
     "repeated": (lambda: _model([helper.make_node("Tile", ["x", "s"], ["y"])], constants={"s": [1 << 31, 9]}), _BEYOND),
+    "made in a branch": (_large_in_a_branch, _BEYOND),
+    "padded to much": (lambda: _cut(helper.make_node("Pad", ["x", "p"], ["z"]), p=[0, 0, 1 << 20, 1 << 20]), _BEYOND),
+    "resized to much": (
+        lambda: _cut(helper.make_node("Resize", ["x", "", "", "s"], ["z"]), s=[1 << 20, 1 << 20]),
+        _BEYOND,
+    ),
+    "rounds of a loop": (lambda: _loop(10**15), "rounds of its loops: 1,000,000,000,000,000, and the limit is 10,000"),
+    "rounds of loops within loops": (_loops_within_loops, "rounds of its loops: 1,010,101,010,100, and the limit is"),
     "padded below zero": (
         lambda: _cut(helper.make_node("Pad", ["x", "p"], ["z"]), p=[-3, 0, 0, 0]),
         "its output would have -1 elements on axis 0 (-1x3)",
@@ -214,6 +262,58 @@ def test_a_hostile_file_is_refused_in_a_sentence(
     for verb in (["inspect", "model.onnx"], ["opset", "model.onnx"]):  # these may show it all the same
         assert run(verb) in (0, 1)
         assert "Traceback" not in capsys.readouterr().err
+
+
+BEFORE_IT_RUNS: dict[str, Sequence[str]] = {
+    "profile": ("--runs", "1"),
+    "profile --layers": ("--runs", "1"),
+    "diff": ("--against", "model.onnx"),
+    "diff --against": ("twin.onnx",),
+    "reduce": (),
+    "bisect": (),
+    "explain": ("y",),
+    "lint": ("--target", "magicmind"),
+    "optimize": (),
+}
+
+
+@pytest.mark.parametrize("command", BEFORE_IT_RUNS)
+@pytest.mark.parametrize("kind", ["doubled forty times", "rounds of a loop", "functions without end"])
+def test_every_verb_counts_beforehand_what_a_file_comes_to(
+    tmp_path: Path, command: str, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, message = ONNX[kind]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(make().SerializeToString())
+    (tmp_path / "twin.onnx").write_bytes(_model([helper.make_node("Neg", ["x"], ["y"])]).SerializeToString())
+    verb, *options = command.split(" ")
+    given = ["twin.onnx", "--against", "model.onnx"] if options == ["--against"] else ["model.onnx", *options]
+    more = () if options == ["--against"] else BEFORE_IT_RUNS[command]
+    assert run([verb, *given, *more]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["profile", "compile"])
+def test_a_run_without_an_end_is_ended(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = _loop(None, decides=True)
+    model.graph.output[0].CopyFrom(_value("y", (2, 3)))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert run([verb, "model.onnx", "--limit", "seconds=1"]) == 1
+    told = capsys.readouterr().err
+    assert "model.onnx in 1 s, which is the limit" in told
+    assert "note: if it needs more time: --limit seconds=8" in told
+
+
+def test_a_loop_that_decides_for_itself_is_not_counted(tmp_path: Path) -> None:
+    from graphforge.limiting import limits
+    from graphforge.onnx_io.importing import import_onnx_proto
+
+    with limits(rounds=20):
+        import_onnx_proto(_loop((1 << 63) - 1, decides=True))
+        import_onnx_proto(_loop(20))
 
 
 def test_a_death_of_onnx_in_the_audit_is_a_note_of_the_command(tmp_path: Path) -> None:

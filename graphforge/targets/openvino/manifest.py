@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graphforge.doors import inside
 from graphforge.errors import GraphForgeError
 from graphforge.schema import FILE, TEXT, Record, Several, one_of, read_json
 
@@ -45,11 +46,13 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
     Raises:
         GraphForgeError: the file is damaged.
     """
-    path = folder / SIDECAR
+    path = inside(folder, SIDECAR)
     content: dict[str, Any] = read_json(path, "a description of an OpenVINO model", "compile the model again")
     bad = _SCHEMA.fault(content, "")
     if bad:
         raise GraphForgeError(
             f"{str(path)!r} is not a description of an OpenVINO model: {bad}", "compile the model again"
         )
+    file = inside(folder, content["model"]["file"])
+    inside(folder, file.with_suffix(".bin").relative_to(folder).as_posix())  # named by no one, read all the same
     return content

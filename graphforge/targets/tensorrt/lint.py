@@ -34,12 +34,13 @@ def lint(path: Path, flavour: Flavour | None = None) -> list[Finding]:
         GraphForgeError: it cannot be read, or no TensorRT is installed.
     """
     from graphforge.ir import infer_node, nodes_of
-    from graphforge.onnx_io.importing import as_written
+    from graphforge.onnx_io.importing import admit, as_written
     from graphforge.onnx_io.origins import read_origins
     from graphforge.runners.recorded import locate_artifact
     from graphforge.targets.tensorrt.flavour import choose_flavour
 
     file, _ = locate_artifact(path)
+    admit(file)
     chosen = flavour or choose_flavour()
     model = as_written(file)
     opset = model.opset_imports.get("", 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from graphforge.doors import inside
 from graphforge.errors import GraphForgeError
 from graphforge.schema import FILE, SIZE, TEXT, Named, Record, Several, one_of, read_json
 from graphforge.targets.tensorrt.build import BuiltPlan
@@ -91,11 +92,12 @@ def read_plan_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         GraphForgeError: the file is damaged.
     """
-    path = folder / PLAN_MANIFEST
+    path = inside(folder, PLAN_MANIFEST)
     manifest: dict[str, Any] = read_json(path, "a description of a plan", "compile the model again")
     bad = _SCHEMA.fault(manifest, "")
     if bad:
         raise GraphForgeError(f"{str(path)!r} is not a description of a plan: {bad}", "compile the model again")
+    inside(folder, manifest["plan"]["file"])
     return manifest
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from graphforge.doors import inside
 from graphforge.errors import GraphForgeError, argument
-from graphforge.onnx_io.safety import read_model_proto
+from graphforge.onnx_io.importing import admit
 from graphforge.schema import COUNT, FILE, TEXT, Either, Record, Several, one_of, read_json
 
 # Importing them registers their checks.
@@ -64,7 +65,7 @@ def summarise(findings: Iterable[Finding]) -> list[str]:
 
 def _subject(path: Path) -> Subject:
     if path.is_file():
-        read_model_proto(path)  # refuses what is not an ONNX file, or would reach outside its folder
+        admit(path)  # refuses what is not an ONNX file, or would reach outside its folder
         return Subject(path)
     if not path.is_dir():
         raise GraphForgeError(f"{path} does not exist", "give an ONNX file or the folder of a MagicMind bundle")
@@ -74,13 +75,18 @@ def _subject(path: Path) -> Subject:
             f"{path} is not a MagicMind bundle: it has no bundle.json",
             f"compile it with {argument('target', 'magicmind')}" + (f", or lint {' or '.join(files)}" if files else ""),
         )
-    bundle = _read(path / "bundle.json", _BUNDLE, "the description of a MagicMind bundle")
-    settings = _read(path / bundle["config"]["file"], _CONFIG, "a configuration of MagicMind")
-    onnx_file = path / bundle["model"]["file"]
-    read_model_proto(onnx_file)
+    bundle = _read(inside(path, "bundle.json"), _BUNDLE, "the description of a MagicMind bundle")
+    settings = _read(inside(path, bundle["config"]["file"]), _CONFIG, "a configuration of MagicMind")
+    onnx_file = inside(path, bundle["model"]["file"])
+    admit(onnx_file)
+    streams = (bundle.get("calibration") or {}).get("inputs", ())
+    samples = [name for stream in streams for name in stream["files"]]
+    for name in (*samples, *(str(Path(one).with_suffix(".bin")) for one in samples), *_READ_TOO):
+        inside(path, name)
     return Subject(onnx_file, settings, bundle, path)
 
 
+_READ_TOO = ("build_mm.py", "run_mm.py", "bench.sh", "build_config.json")
 _DIMS = Either(Several(Either(one_of("a size", lambda data: isinstance(data, int)))))
 _STREAM = Record({"index": COUNT, "files": Several(FILE), "files_per_feed": COUNT, "dtype": TEXT})
 _BUNDLE = Record(
