@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from graphforge import last_step
+from graphforge.cli import supervisor
 from graphforge.staging import folder_beside, put_in_place, sweep
 from tests.cli.command import command_under_way, run_command
 
@@ -69,14 +70,13 @@ VENDOR = """
 import os, torch
 import onnxruntime
 
-real = onnxruntime.InferenceSession
+class Session(onnxruntime.InferenceSession):
+    def __init__(self, *arguments, sess_options, **more):
+        if sess_options.graph_optimization_level.name {crashes}:
+            os.abort()
+        super().__init__(*arguments, sess_options=sess_options, **more)
 
-def session(*arguments, sess_options, **more):
-    if sess_options.graph_optimization_level.name {crashes}:
-        os.abort()
-    return real(*arguments, sess_options=sess_options, **more)
-
-onnxruntime.InferenceSession = session
+onnxruntime.InferenceSession = Session
 
 def build():
     return torch.nn.Linear(3, 2).eval()
@@ -101,6 +101,38 @@ def test_a_crash_that_stays_names_the_vendor_and_keeps_the_file(tmp_path: Path) 
     (kept,) = [note.partition(": ")[2] for note in done.notes if note.startswith("what it was given is kept")]
     assert Path(kept).is_file()
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name != "__pycache__") == ["net.py"]
+
+
+def test_what_native_code_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setattr(supervisor, "_GRACE", 0.2)
+    page = mmap.mmap(-1, last_step.PAGE_BYTES)
+
+    def outcome(*, over: bool) -> tuple[int, int]:
+        """Of a child that heeds nothing, as inside a library: over its time, or told to end."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        if over:
+            last_step._page = page
+            with last_step.within(-1):
+                return supervisor._wait(child, {signal.SIGTERM, signal.SIGCHLD}, page)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return supervisor._wait(child, {signal.SIGTERM, signal.SIGCHLD}, page)
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    monkeypatch.setattr(last_step, "_page", None)
+    try:
+        assert outcome(over=True) == (signal.SIGKILL, supervisor._OVER_TIME)
+        assert outcome(over=False) == (signal.SIGKILL, signal.SIGTERM)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    told, notes = supervisor._told({"vendor": "onnxruntime", "what": "run m.onnx"}, supervisor._OVER_TIME)
+    assert told == "onnxruntime did not run m.onnx in time"
+    assert notes[0].startswith("if it needs more: --limit seconds=")
 
 
 def test_a_folder_inside_another_leaves_the_outer_one_to_be_cleared(
