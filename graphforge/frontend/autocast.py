@@ -1,7 +1,13 @@
-"""Inside ``torch.autocast``: operands in the type that autocast gives them, which no node of the program says."""
+"""Inside ``torch.autocast``: operands in the type that autocast gives them, which no node of the program says.
+
+A block that turns autocast off where it is off already says nothing at all, and is left out of the program:
+torch.export would take the whole graph apart at each of them, and put it together again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
@@ -10,7 +16,7 @@ import torch
 from graphforge.frontend.emitter import Emitter
 from graphforge.ir.dtypes import is_float
 
-__all__ = ["as_autocast"]
+__all__ = ["as_autocast", "without_idle_blocks"]
 
 # What autocast computes in fewer digits; everything else takes what comes.
 _COMPUTED = frozenset(
@@ -42,3 +48,27 @@ def as_autocast(op: Emitter, name: str, arguments: list[Any]) -> list[Any]:
         else argument
         for argument in arguments
     ]
+
+
+@contextmanager
+def without_idle_blocks() -> Iterator[None]:
+    """While a model is captured, a block of autocast that changes nothing leaves no trace in the program.
+
+    ``autocast("cuda", enabled=False)`` in a model on the CPU is one, and ``autocast("cpu", enabled=False)`` around the
+    angles of rotary embeddings.
+    """
+    block: Any = torch.amp.autocast_mode.autocast
+    entered, left = block.__enter__, block.__exit__
+
+    def enter(self: Any) -> Any:
+        self.changes_nothing = not self._enabled and not torch.is_autocast_enabled(self.device)
+        return self if self.changes_nothing else entered(self)
+
+    def leave(self: Any, *error: Any) -> Any:
+        return False if self.changes_nothing else left(self, *error)
+
+    block.__enter__, block.__exit__ = enter, leave
+    try:
+        yield
+    finally:
+        block.__enter__, block.__exit__ = entered, left

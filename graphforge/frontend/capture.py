@@ -18,6 +18,7 @@ from graphforge.clock import standing_clock
 from graphforge.errors import CaptureError, GraphForgeError, UsageError
 from graphforge.frontend.advice import Failures, capture_error
 from graphforge.frontend.aliasing import is_mutation
+from graphforge.frontend.autocast import without_idle_blocks
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.decisions import Decisions, deciding
 from graphforge.frontend.fixed_sizes import noticing_fixed_sizes
@@ -223,6 +224,7 @@ def _by_any(
                 aids.enter_context(noticing_symbolic_functions(notes))
                 aids.enter_context(noticing_fixed_sizes(failures.fixed))
                 aids.enter_context(traceable_functions())
+                aids.enter_context(without_idle_blocks())
                 aids.enter_context(_results_registered(model))
                 aids.enter_context(deciding(model, modules_of(model), decisions, weights_first=name == "export"))
                 aids.enter_context(export_helpers(model))

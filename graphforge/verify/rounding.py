@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,6 +64,8 @@ class Decision:
 _STEP = 0.75
 # Noise is drawn once and read from a random place on: drawing it anew for every operator costs more than the operators.
 _POOL = 1 << 20
+# Sizes of steps for which it is kept multiplied out.
+_SCALED = 8
 # Tensors of fewer elements are not looked through for equal ones.
 _FEW = 64
 # Rows and columns that are looked at to see whether they hold equal numbers.
@@ -109,7 +112,9 @@ class Moved(TorchDispatchMode):
         self.known: dict[str, None] = {}
         self._random = random.Random(seed)
         coin = torch.Generator().manual_seed(seed)
-        self._pool = torch.randint(0, 2, (_POOL,), generator=coin, dtype=torch.int8).float().mul_(2).sub_(1)
+        pool = torch.randint(0, 2, (_POOL,), generator=coin, dtype=torch.int8).float().mul_(2).sub_(1)
+        self._pool = pool.repeat(2)  # what starts late in it and is no longer than it is read in one piece
+        self._scaled: dict[tuple[float, torch.dtype], torch.Tensor] = {}
         self._recorded = 0
         self.work = 0
 
@@ -200,10 +205,14 @@ class Moved(TorchDispatchMode):
             return torch.view_as_complex(self._off(parts, floor, more, own))
         wide = value if value.dtype in (torch.float32, torch.float64) else value.float()
         step = max(torch.finfo(value.dtype).eps, self.eps) * _STEP * self.steps * more
-        signs = self._signs(wide)
-        if isinstance(floor, float) and not floor:
-            off = wide * signs.mul_(step).add_(1.0)
+        start = self._random.randrange(_POOL)
+        alike = _repeats(wide) or _repeats_in_lines(wide, -1)
+        if isinstance(floor, float) and not floor and not alike:
+            off = wide * self._factors(wide, start, step)
+        elif isinstance(floor, float) and not floor:
+            off = wide * self._signs(wide, start, alike=alike).mul_(step).add_(1.0)
         else:
+            signs = self._signs(wide, start, alike=alike)
             size = wide.abs()
             if own:
                 floor *= torch.finfo(value.dtype).eps / max(torch.finfo(value.dtype).eps, self.eps)
@@ -215,19 +224,24 @@ class Moved(TorchDispatchMode):
             off = torch.where(_is_whole(wide, value.dtype) | ~torch.isfinite(off), wide, off)
         return off.to(value.dtype)
 
-    def _signs(self, value: torch.Tensor) -> torch.Tensor:
-        count = value.numel()
-        start = self._random.randrange(_POOL)
-        if _repeats(value) or _repeats_in_lines(value, -1):
+    def _signs(self, value: torch.Tensor, start: int, *, alike: bool) -> torch.Tensor:
+        """Up or down for each element, to be written to; ``alike`` gives equal elements the same."""
+        if alike:
             bits = value.contiguous().view(torch.int32 if value.dtype == torch.float32 else torch.int64).long()
             places = ((bits * _MIXING + (bits >> 29)) >> 16).add_(start) % _POOL
             pool = self._pool.to(value.device)
             # half a step or one and a half: what all elements do alike would else cancel at once in the next operator
             return (pool[places] * (1 + pool[(places + 17) % _POOL] / 2)).to(value.dtype)
-        times = -(-(start + count) // _POOL)
-        pool = self._pool if times == 1 else self._pool.repeat(times)
-        signs = pool[start : start + count].view(value.shape).to(value.device, value.dtype)
-        return signs if signs.data_ptr() != pool.data_ptr() + 4 * start else signs.clone()
+        signs = _read(self._pool, start, value)
+        return signs if signs.data_ptr() != self._pool.data_ptr() + 4 * start else signs.clone()
+
+    def _factors(self, value: torch.Tensor, start: int, step: float) -> torch.Tensor:
+        """One and a step more or less, to be read only: made once for steps of a size, for most operators take one."""
+        if (step, value.dtype) not in self._scaled:
+            self._scaled[step, value.dtype] = self._pool.to(value.dtype, copy=True).mul_(step).add_(1.0)
+            if len(self._scaled) > _SCALED:
+                del self._scaled[next(iter(self._scaled))]
+        return _read(self._scaled[step, value.dtype], start, value)
 
     # -- choosing ------------------------------------------------------------------------------------------------------
 
@@ -359,6 +373,14 @@ def _of_equal_terms(name: str, args: Sequence[Any]) -> bool:
     return _repeats_in_lines(rows, -1) and _repeats_in_lines(others, along)
 
 
+def _read(pool: torch.Tensor, start: int, like: torch.Tensor) -> torch.Tensor:
+    """A part of the pool in the form of a tensor, from its beginning again where it ends."""
+    count = like.numel()
+    times = -(-(start + count) // len(pool))
+    whole = pool if times == 1 else pool.repeat(times)
+    return whole[start : start + count].view(like.shape).to(like.device, like.dtype)
+
+
 def _repeats_in_lines(value: torch.Tensor, axis: int) -> bool:
     """Whether in most of a few lines along an axis most elements stand many times."""
     if not value.dim() or value.shape[axis] < _FEW:
@@ -367,8 +389,8 @@ def _repeats_in_lines(value: torch.Tensor, axis: int) -> bool:
         value = value.reshape(-1, *value.shape[-2:])
         value = value[:: max(1, len(value) // _LINES)][:_LINES]
     lines = value.movedim(axis, -1).reshape(-1, value.shape[axis])
-    sample = lines[:: max(1, len(lines) // _LINES)][:_LINES]
-    return sum(map(_repeats, sample)) * 2 > len(sample)
+    repeating = _lines_that_repeat(lines[:: max(1, len(lines) // _LINES)][:_LINES])
+    return sum(repeating) * 2 > len(repeating)
 
 
 def _repeats(value: torch.Tensor) -> bool:
@@ -376,12 +398,20 @@ def _repeats(value: torch.Tensor) -> bool:
 
     Tosses of a coin for each would cancel in the next sum, where the runtime's rounding adds up.
     """
-    count = value.numel()
-    if count < _FEW:
-        return False
-    sample = value.flatten()[:: max(1, count // 512)]
-    sample = sample[sample != 0]
-    return sample.numel() >= _FEW and torch.unique(sample).numel() * 8 <= sample.numel()
+    return value.numel() >= _FEW and _lines_that_repeat(value.reshape(1, -1))[0]
+
+
+def _lines_that_repeat(lines: torch.Tensor) -> list[bool]:
+    """For each line, by some of its elements: numbers that are not zero stand there eight times and more each."""
+    sample = np.sort(_looked_at(lines[:, :: max(1, lines.shape[1] // 512)]), axis=1)
+    counts = np.count_nonzero(sample, axis=1)
+    kinds = 1 + np.count_nonzero(sample[:, 1:] != sample[:, :-1], axis=1) - (counts < sample.shape[1])
+    return [bool(one) for one in (counts >= _FEW) & (kinds * 8 <= counts)]
+
+
+def _looked_at(some: torch.Tensor) -> Any:
+    """A few elements outside torch, whose calls cost more than such a look."""
+    return some.detach().to("cpu", some.dtype if some.dtype == torch.float64 else torch.float32).numpy()
 
 
 def _is_float(value: Any) -> bool:
@@ -395,14 +425,18 @@ def _is_float(value: Any) -> bool:
 
 def _has_whole(value: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether some of the elements, looked at here and there, are whole; zeros do not move anyway."""
-    flat = value.reshape(-1) if value.is_contiguous() else value.flatten()
-    sample = flat[:: max(1, flat.numel() // 512)]
-    return bool((_is_whole(sample, dtype) & (sample != 0) | ~torch.isfinite(sample)).any())
+    flat = value.reshape(-1)
+    sample = _looked_at(flat[:: max(1, flat.numel() // 512)])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool((_is_whole(sample, dtype) & (sample != 0) | ~np.isfinite(sample)).any())
 
 
-def _is_whole(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Numbers that arithmetic on grids, masks and counts gives, which every runtime computes exactly."""
-    size = value.abs()
+def _is_whole(value: Any, dtype: torch.dtype) -> Any:
+    """Numbers that arithmetic on grids, masks and counts gives, which every runtime computes exactly.
+
+    The numbers are torch's or numpy's.
+    """
+    size = abs(value)
     if dtype in (torch.float32, torch.float64):
         grid = value * 256
         return (

@@ -59,6 +59,40 @@ def test_a_crash_is_told_and_leaves_nothing(tmp_path: Path, way: str) -> None:
     assert done.error.startswith("the command was ended by SIG")
 
 
+ENDING = """
+import atexit, pathlib, threading, time, torch
+
+here = pathlib.Path(__file__).parent
+log = open(here / "log.txt", "w")
+log.write("never closed")
+atexit.register((here / "at_exit.txt").write_text, "called")
+
+class Slow:
+    def __del__(self):
+        (here / "taken_down.txt").write_text("module by module")
+
+slow = Slow()
+
+def late():
+    time.sleep(0.2)
+    (here / "thread.txt").write_text("waited for")
+
+def build():
+    threading.Thread(target=late).start()
+    return torch.nn.ReLU()
+"""
+
+
+def test_a_command_ends_without_taking_its_modules_down_and_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(ENDING)
+    done = run_command("compile", "net.py:build", *X, "-o", "out/bundle", "--no-verify", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert (tmp_path / "log.txt").read_text() == "never closed"
+    assert (tmp_path / "at_exit.txt").read_text() == "called"
+    assert (tmp_path / "thread.txt").read_text() == "waited for"
+    assert not (tmp_path / "taken_down.txt").exists()
+
+
 def test_a_crash_of_the_model_that_explain_captures_is_told(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(WAITING.format(says=1, then="os.abort()"))
     done = run_command("explain", "net.py:build", *X, "Linear", cwd=tmp_path)
