@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from graphforge.ir import Graph
 from graphforge.passes.fuse_layer_norm import is_ones, last_axes, normalised_shape
@@ -55,6 +56,8 @@ class Normalised(Rule):
         shape = normalised_shape(m.x, axis)
         if shape is None:
             return m.no("the normalised dims are not known")
+        if m.x.dtype == ir.DataType.DOUBLE:
+            return m.no("the epsilon of RMSNormalization is single precision, this one is a double")
         return m.having(axis=axis, shape=shape, number=float(epsilon))
 
     def rewrite(self, op: Any, m: Match) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphforge.frontend.aten.norm import layer_normalized
 from graphforge.frontend.emitter import Dim, Emitter, SymbolicScalar, dim_label_of
 from graphforge.frontend.rules import lowers
 from graphforge.ir.dtypes import HALVES
@@ -446,7 +447,8 @@ def transformer_encoder_layer(
         return _dense(op, op.Gelu(hidden) if use_gelu else op.Relu(hidden), ffn_weight_2, ffn_bias_2)
 
     def normalise(x: ir.Value, weight: ir.Value, bias: ir.Value) -> ir.Value:
-        normalised: ir.Value = op.LayerNormalization(x, weight, bias, axis=-1, epsilon=eps)
+        normalised = layer_normalized(op, x, [op.size(x, -1)], weight, bias, eps)
+        assert isinstance(normalised, ir.Value)
         return normalised
 
     if norm_first:

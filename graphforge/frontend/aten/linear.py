@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from graphforge.frontend.emitter import Emitter
@@ -105,6 +106,8 @@ def _add_product(op: Emitter, x: ir.Value, product: ir.Value, beta: Any, alpha: 
 def addmm(op: Emitter, x: ir.Value, a: ir.Value, b: ir.Value, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
     """Gemm."""
     numbers = isinstance(beta, int | float) and isinstance(alpha, int | float)
+    if numbers and a.dtype == ir.DataType.DOUBLE:  # Gemm's attributes are single precision
+        numbers = all(float(np.float32(one)) == one for one in (beta, alpha))
     if a.dtype not in _GEMM or not numbers or op.size(a, 1) == 0:
         # ONNX Runtime's Gemm forgets beta when there is nothing to sum over
         return _add_product(op, x, _matmul(op, _wide(op, a), _wide(op, b)), beta, alpha)

@@ -64,6 +64,9 @@ def _batch_norm_inference(
     dtype = mean.dtype if weight is None or weight.dtype is None else weight.dtype
     scale = _filled(op, 1.0, [channels], dtype) if weight is None else weight
     shift = _filled(op, 0.0, [channels], dtype) if bias is None else op.cast(bias, scale.dtype or _FLOAT)
+    single = float(np.float32(epsilon))
+    if variance.dtype == _DOUBLE and single != epsilon:  # the attribute is single precision: the variance has the rest
+        variance = op.Add(variance, epsilon - single)
     result: ir.Value = op.BatchNormalization(x, scale, shift, mean, variance, epsilon=epsilon)
     return result
 
@@ -216,7 +219,7 @@ def batch_norm_no_update(
 # -- layer, RMS ------------------------------------------------------------------------------------------------------
 
 
-def _layer_norm(
+def layer_normalized(
     op: Emitter,
     x: ir.Value,
     normalized_shape: Sequence[Dim],
@@ -225,15 +228,35 @@ def _layer_norm(
     epsilon: float,
     outputs: int = 1,
 ) -> ir.Value | tuple[ir.Value, ...]:
+    """LayerNormalization over the last axes, one output or all three of it; written out for doubles."""
     dtype = x.dtype
     if dtype is None:
         raise op.fail("the dtype of an operand is unknown")
+    if dtype == _DOUBLE:
+        written_out = _layer_norm_by_hand(op, x, len(normalized_shape), weight, bias, epsilon)
+        return written_out if outputs > 1 else written_out[0]
     scale = _filled(op, 1.0, normalized_shape, dtype) if weight is None else op.cast(weight, dtype)
     shift = None if bias is None else op.cast(bias, dtype)
     normalised: ir.Value | tuple[ir.Value, ...] = op.LayerNormalization(
         x, scale, shift, axis=-len(normalized_shape), epsilon=epsilon, _outputs=outputs
     )
     return normalised
+
+
+def _layer_norm_by_hand(
+    op: Emitter, x: ir.Value, axes: int, weight: ir.Value | None, bias: ir.Value | None, epsilon: float
+) -> tuple[ir.Value, ...]:
+    """For doubles: LayerNormalization's epsilon and the type of its statistics are single precision."""
+    last = list(range(-axes, 0))
+    mean = op.ReduceMean(x, last, keepdims=1)
+    centred = op.Sub(x, mean)
+    deviation = op.Sqrt(op.Add(op.ReduceMean(op.Mul(centred, centred), last, keepdims=1), epsilon))
+    return _scaled_and_shifted(op, op.Div(centred, deviation), weight, bias), mean, op.Reciprocal(deviation)
+
+
+def _scaled_and_shifted(op: Emitter, x: ir.Value, weight: ir.Value | None, bias: ir.Value | None) -> ir.Value:
+    scaled = x if weight is None else op.Mul(x, op.cast(weight, _DOUBLE))
+    return scaled if bias is None else op.Add(scaled, op.cast(bias, _DOUBLE))
 
 
 @lowers("aten.layer_norm.default")
@@ -247,7 +270,7 @@ def layer_norm(
     cudnn_enable: bool = True,
 ) -> ir.Value | tuple[ir.Value, ...]:
     """LayerNormalization."""
-    return _layer_norm(op, x, normalized_shape, weight, bias, eps)
+    return layer_normalized(op, x, normalized_shape, weight, bias, eps)
 
 
 @lowers("aten.native_layer_norm.default")
@@ -261,10 +284,10 @@ def native_layer_norm(
 ) -> list[ir.Value | None]:
     """LayerNormalization, with mean and reciprocal standard deviation where used."""
     if not op.wants(1) and not op.wants(2):
-        result = _layer_norm(op, x, normalized_shape, weight, bias, eps)
+        result = layer_normalized(op, x, normalized_shape, weight, bias, eps)
         assert isinstance(result, ir.Value)
         return [result, None, None]
-    results = _layer_norm(op, x, normalized_shape, weight, bias, eps, outputs=3)
+    results = layer_normalized(op, x, normalized_shape, weight, bias, eps, outputs=3)
     assert isinstance(results, tuple)
     return list(results)
 
@@ -289,6 +312,10 @@ def _rms_norm(
     dtype = x.dtype
     if dtype is None:
         raise op.fail("the dtype of an operand is unknown")
+    if dtype == _DOUBLE:  # RMSNormalization's epsilon is single precision
+        last = list(range(-len(normalized_shape), 0))
+        root = op.Sqrt(op.Add(op.ReduceMean(op.Mul(x, x), last, keepdims=1), epsilon))
+        return _scaled_and_shifted(op, op.Div(x, root), weight, None)
     scale = _filled(op, 1.0, normalized_shape, dtype) if weight is None else op.cast(weight, dtype)
     result: ir.Value = op.RMSNormalization(x, scale, axis=-len(normalized_shape), epsilon=epsilon)
     return result
@@ -431,9 +458,6 @@ def _instance_norm_by_hand(
     axes = list(range(2, rank))
     centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
     variance = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1)
-    result: ir.Value = op.Div(centred, op.Sqrt(op.Add(variance, eps)))
-    if weight is not None:
-        result = op.Mul(result, _along_channels(op, op.cast(weight, _DOUBLE), rank))
-    if bias is not None:
-        result = op.Add(result, _along_channels(op, op.cast(bias, _DOUBLE), rank))
-    return result
+    normalised = op.Div(centred, op.Sqrt(op.Add(variance, eps)))
+    scale, shift = (None if one is None else _along_channels(op, one, rank) for one in (weight, bias))
+    return _scaled_and_shifted(op, normalised, scale, shift)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import graphforge
 from graphforge.errors import GraphForgeError
 from tests.frontend.helpers import lower_and_compare
 
@@ -113,6 +118,32 @@ def test_group_norm_of_vectors_and_nothing() -> None:
 def test_doubles_keep_their_digits() -> None:
     for layer in (nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True), nn.BatchNorm2d(8)):
         lower_and_compare(_trained(layer).double(), (_image(3, 8, 6, 7, dtype=torch.float64),))
+
+
+def test_doubles_have_an_epsilon_of_doubles(tmp_path: Path) -> None:
+    """Where the variance is small beside it, an epsilon of single precision changes the ninth digit."""
+    small = _image(3, 8, 6, 7, dtype=torch.float64) * 1e-4
+    batch = nn.BatchNorm2d(8)
+    assert batch.running_var is not None
+    batch.running_var.mul_(1e-8)
+    model = nn.ModuleList([nn.InstanceNorm2d(8), batch, nn.LayerNorm(7), nn.RMSNorm([6, 7], eps=1e-5)]).double().eval()
+
+    class All(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norms = model
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            statistics = torch.native_layer_norm(x, [7], None, None, 1e-5)
+            sums = torch.addmm(x[0, 0], x[0, 1], x[:, 0, 0].T @ x[:, 0, 0], beta=0.3, alpha=0.7)
+            return [*(norm(x) for norm in self.norms), *statistics, sums]
+
+    bundle = graphforge.compile(All(), (small,), output=tmp_path / "norms")
+    assert bundle.manifest["verification"]["passed"]
+    session = onnxruntime.InferenceSession(bundle.path / "model.onnx", providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    for got, wanted in zip(session.run(None, {name: small.numpy()}), All()(small), strict=True):
+        np.testing.assert_allclose(got, wanted.detach().numpy(), rtol=1e-13, atol=1e-17)
 
 
 @pytest.mark.parametrize("method", ["export-strict", "trace"])
