@@ -225,8 +225,11 @@ def _compile(
     journal: Journal,
     of_pictures: Mapping[str, Any],
 ) -> Bundle:
+    from graphforge.runners.survey import doubting
+
     journal.notes += prepared.notes
     with ExitStack() as building:
+        building.enter_context(doubting("all" if prepared.loaded.onnx_path is not None else ""))
         building.enter_context(paused_collector())
         lowered, facts = to_ir(prepared, capture=options.capture, target=planned.target.name, journal=journal)
         lowered.meta[SAMPLES] = _samples(prepared, options)
@@ -390,7 +393,7 @@ def _verify(
     from graphforge.passes.qdq import QUANTISED, Quantised
     from graphforge.runners.padding import UnpaddedRunner
     from graphforge.runners.retyped import RetypedRunner, halved_inputs
-    from graphforge.runners.survey import has_float16, survivable
+    from graphforge.runners.survey import doubting, has_float16, survivable
     from graphforge.verify import verify
     from graphforge.verify.extremes import picks_by_data
     from graphforge.verify.quantised import verify_quantised
@@ -403,6 +406,7 @@ def _verify(
         journal.step("verify"),
         asking(target, "a run of the artifact"),
         survivable([file for file in risky if file is not None], feeds) as because,
+        doubting("others" if theirs is not None else ""),
     ):
         if because:
             journal.notes.append(f"{because}; it was verified with less of its optimization")

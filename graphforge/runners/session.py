@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime
 
-__all__ = ["LEVELS", "new_session"]
+__all__ = ["LEVELS", "loadable", "new_session"]
 
 # Less and less of the runtime's optimization, for those that it does not survive.
 LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_DISABLE_ALL")
@@ -63,7 +63,7 @@ def new_session(
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     if configure is not None:
         configure(options)
-    source = model if isinstance(model, str | Path | bytes) else _loadable(model, scratch)
+    source = model if isinstance(model, str | Path | bytes) else loadable(model, scratch)
     given = source if isinstance(source, bytes) else str(source)
     file = None if isinstance(source, bytes) else Path(source)
     entering("onnxruntime", f"load {'a model' if file is None else file.name}", file)
@@ -114,8 +114,10 @@ def _session_class() -> Any:
     return Session
 
 
-def _loadable(model: Any, scratch: Callable[[], Path] | None) -> bytes | str:
-    """The model in memory, or as a file where it is too large for that."""
+def loadable(model: Any, scratch: Callable[[], Path] | None) -> bytes | str:
+    """The model in memory, or as the path of a file in ``scratch`` where it is too large for that."""
+    if isinstance(model, bytes):
+        return model
     import onnx
     import onnx_ir as ir
 

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,82 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-__all__ = ["has_float16", "serve", "survivable"]
+__all__ = ["doubting", "has_float16", "is_doubted", "serve", "survivable", "try_first", "try_run"]
+
+
+# Whether what is read and run in a block is from elsewhere: "" no, "others" in other runtimes, "all" in this one, too.
+_doubted: ContextVar[str] = ContextVar("graphforge doubted", default="")
+
+
+@contextmanager
+def doubting(what: str) -> Iterator[None]:
+    """For a block: whoever is about to run a file tries it in another process first, where nobody watches this one.
+
+    Args:
+        what: ``all``, ``others`` where ONNX Runtime was tried already, or nothing.
+    """
+    token = _doubted.set(what)
+    try:
+        yield
+    finally:
+        _doubted.reset(token)
+
+
+def is_doubted(by: str = "others") -> bool:
+    """Whether files are to be tried first here, by ONNX Runtime (``all``) or by others."""
+    return not is_watched() and _doubted.get() in ("all", by)
+
+
+def try_run(file: Path, feeds: Mapping[str, Array], *, optimize: bool) -> None:
+    """Load and run a file in another process.
+
+    Raises:
+        GraphForgeError: that ends it.
+    """
+    fault = _fault(file, lowered()[0] if optimize else len(LEVELS) - 1, feeds)
+    if fault:
+        raise _ended(f"onnxruntime {version_of('onnxruntime')}", fault, f"load and run {file.name}", file)
+
+
+def try_first(vendor: str, module: str, what: str, file: Path, *, stays: bool = True, **job: Any) -> None:
+    """Have a vendor's native code do something in a process that stays, before it does it in this one.
+
+    Args:
+        vendor: its package.
+        module: where its function ``serve`` is, which calls ``do_jobs``.
+        what: what it does, ``read model.xml``.
+        file: what it is given.
+        stays: whether the process stays for the next; one that holds memory of a GPU had better not.
+        job: what ``serve`` is told.
+
+    Raises:
+        GraphForgeError: that ends the process; what it refuses, it will refuse here.
+    """
+    child = _others.get(module)
+    if child is None:
+        child = _others[module] = Child(module)
+        atexit.register(child.close)
+    with _turn:
+        try:
+            died = str(child.ask(**job).get("died", ""))
+        except OSError:  # as in _fault
+            return
+        finally:
+            if not stays:
+                child.close()
+    if died:
+        fault = _LATE if died.startswith("not done") else f"died ({died})"
+        raise _ended(f"{vendor} {version_of(vendor)}", fault, what, file)
+
+
+def _ended(vendor: str, fault: str, what: str, file: Path) -> GraphForgeError:
+    if fault == _LATE:
+        return over_time(vendor, what)
+    return GraphForgeError(
+        f"{vendor} {fault} while it was to {what}",
+        "it was tried in another process first; another version of it may do",
+        f"what it was given: {kept(file)}",
+    )
 
 
 @contextmanager
@@ -77,6 +153,7 @@ def _first_survived(file: Path, steps: int, because: str, feeds: Mapping[str, Ar
 
 
 _LATE = "did not end in time"
+_others: dict[str, Child] = {}
 _child = Child("graphforge.runners.survey")
 _turn = threading.Lock()
 atexit.register(_child.close)

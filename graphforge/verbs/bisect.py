@@ -68,6 +68,7 @@ def bisect(
     from graphforge.onnx_io.blame import blaming
     from graphforge.options import CompileOptions, plan
     from graphforge.runners.eager import EagerRunner
+    from graphforge.runners.survey import doubting
     from graphforge.verify.bisect import bisect_passes
     from graphforge.verify.tolerance import as_tolerances
 
@@ -92,12 +93,13 @@ def bisect(
         reference = reference_runner(prepared)
         feeds = reference.example() if isinstance(reference, EagerRunner) else prepared.feeds
         files = [str(file) for file in files_with_operators([*substitutes, *custom_ops])]
-        return bisect_passes(
-            captured,
-            candidates,
-            feeds,
-            expected=reference.run(feeds),
-            tolerances=allowed,
-            progress=progress,
-            keep=keeper(None if output is None else Path(output), feeds, files),
-        )
+        with doubting("all" if prepared.loaded.onnx_path is not None else ""):
+            return bisect_passes(
+                captured,
+                candidates,
+                feeds,
+                expected=reference.run(feeds),
+                tolerances=allowed,
+                progress=progress,
+                keep=keeper(None if output is None else Path(output), feeds, files),
+            )

@@ -81,15 +81,17 @@ def _proved(
 ) -> OpsetAnswer:
     from graphforge.opsets.matrix import State
     from graphforge.opsets.prove import prove_opsets
+    from graphforge.runners.survey import doubting
 
     assert answer.matrix is not None
-    proofs = prove_opsets(
-        model,
-        [cell.opset for cell in answer.matrix.cells if cell.state is not State.IMPOSSIBLE],
-        reference_runner(prepared),
-        prepared.shapes,
-        example_feeds(prepared),
-        seed=seed,
-        progress=progress,
-    )
+    with doubting("all" if prepared.loaded.onnx_path is not None else ""):
+        proofs = prove_opsets(
+            model,
+            [cell.opset for cell in answer.matrix.cells if cell.state is not State.IMPOSSIBLE],
+            reference_runner(prepared),
+            prepared.shapes,
+            example_feeds(prepared),
+            seed=seed,
+            progress=progress,
+        )
     return replace(answer, proofs=tuple(proofs))

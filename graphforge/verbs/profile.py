@@ -65,14 +65,13 @@ def profile(
     if shape is not None:
         sizes = {**(sizes or {}), **_sizes_of_shape(manifest, shape)}
     how: dict[str, Any] = {"runs": runs, "warmup": warmup, "threads": threads, "sizes": sizes, "seed": seed}
-    own = _own_runner(Path(bundle), manifest)
-    try:
-        with admitted([path]) as because:
-            notes += [because] if because else []
-            return measure(path, manifest, eager, notes=notes, own=own, **how)
-    finally:
+    with ExitStack() as running:
+        because = running.enter_context(admitted([path]))
+        notes += [because] if because else []
+        own = _own_runner(Path(bundle), manifest)
         if own is not None:
-            own.close()
+            running.callback(own.close)
+        return measure(path, manifest, eager, notes=notes, own=own, **how)
 
 
 def profile_on_pictures(

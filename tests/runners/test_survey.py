@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,44 @@ def test_a_file_from_elsewhere_is_tried_in_another_process_first(
         lambda: graphforge.diff(theirs, ours),
     ):
         use()
-    assert tried == ["theirs.onnx", "model.onnx", "theirs.onnx", "model.onnx"]
+    # each is loaded there, and run there before its first run here, but for diff, whose sessions are its own
+    assert tried == ["theirs.onnx"] * 2 + ["model.onnx"] * 2 + ["theirs.onnx", "model.onnx"]
+    for use, least in ((lambda: graphforge.bisect(theirs), 2), (lambda: graphforge.opset(theirs, prove=True), 3)):
+        tried.clear()
+        use()
+        assert len(tried) >= least, tried
+
+
+def test_a_graph_that_ends_the_runtime_is_told_by_what_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = graphforge.compile(torch.nn.Linear(3, 2), torch.randn(2, 3), output=tmp_path / "ours")
+    (tmp_path / "theirs.onnx").write_bytes((ours.path / "model.onnx").read_bytes())
+    monkeypatch.setattr(survey, "_child", Dying("graphforge.runners.survey"))
+    died = r"onnxruntime 1\.\S+ died \(SIGSEGV\) while it was to load and run"
+    with pytest.raises(GraphForgeError, match=died):
+        graphforge.bisect(tmp_path / "theirs.onnx")
+    proofs = graphforge.opset(tmp_path / "theirs.onnx", prove=True).proofs
+    assert all(re.search(died, proof.reason) and not proof.passed for proof in proofs), proofs
+
+
+def test_openvino_reads_what_is_from_elsewhere_in_another_process_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    x = torch.randn(2, 3)
+    ours = graphforge.compile(torch.nn.Linear(3, 2), x, target="openvino", output=tmp_path / "ours")
+    assert survey._others == {}  # what is our own is read at once
+    trial = "graphforge.targets.openvino.trial"
+    try:
+        graphforge.run(ours, x.numpy())
+        assert list(survey._others) == [trial]
+        monkeypatch.setitem(survey._others, trial, Dying(trial))
+        with pytest.raises(GraphForgeError, match=r"openvino \S+ died \(SIGSEGV\) while it was to compile model.xml"):
+            graphforge.run(ours, x.numpy())
+        (tmp_path / "theirs.onnx").write_bytes((ours.path / "model.onnx").read_bytes())
+        with pytest.raises(GraphForgeError, match=r"openvino \S+ died \(SIGSEGV\) while it was to read model.onnx"):
+            graphforge.compile(tmp_path / "theirs.onnx", target="openvino", output=tmp_path / "again")
+    finally:
+        survey._others.pop(trial).close()
 
 
 def test_a_runtime_that_dies_of_a_file_does_not_end_the_users_python(

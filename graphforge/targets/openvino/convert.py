@@ -9,6 +9,7 @@ from typing import Any
 
 from graphforge.errors import GraphForgeError, argument
 from graphforge.last_step import entering
+from graphforge.runners.survey import is_doubted, try_first
 from graphforge.targets.openvino.blame import places
 from graphforge.targets.openvino.vendor import PACKAGE, core, load, told
 
@@ -43,6 +44,9 @@ def convert(onnx_file: Path, xml_file: Path, outputs: tuple[str, ...], *, fp16_w
     from collections import Counter
 
     vendor = load()
+    if is_doubted():
+        what = f"read {onnx_file.name}"
+        try_first(PACKAGE, "graphforge.targets.openvino.trial", what, onnx_file, onnx=str(onnx_file.absolute()))
     runtime = core()
     entering(PACKAGE, f"read {onnx_file.name}", onnx_file)
     try:

@@ -12,6 +12,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.last_step import entering
 from graphforge.runners.arrays import Array
 from graphforge.runners.onnx_runtime import usable_cpus
+from graphforge.runners.survey import is_doubted, try_first
 from graphforge.targets.openvino.blame import places
 from graphforge.targets.openvino.manifest import config_of, read_sidecar
 from graphforge.targets.openvino.vendor import PACKAGE, core, load, told
@@ -35,6 +36,7 @@ class OpenVINORunner:
 
     def __init__(self, folder: Path, *, threads: int | None = None) -> None:
         self._sidecar = read_sidecar(folder)
+        self._folder = folder
         self.file = folder / self._sidecar["model"]["file"]
         self.threads = usable_cpus() if threads is None else threads
         self.name = f"OpenVINO {str(load().__version__).partition('-')[0]}"
@@ -61,12 +63,17 @@ class OpenVINORunner:
         except (RuntimeError, TypeError, ValueError) as error:
             raise self._failure("failed to run", error) from error
 
+    def load(self) -> None:
+        """Read and compile the model, which the first run does otherwise."""
+        self._ready()
+
     def close(self) -> None:
         """Let go of the compiled model."""
         self._request = self._compiled = None
 
     def _ready(self) -> Any:
         if self._request is None:
+            self._try_first()
             runtime = core()
             entering(PACKAGE, f"compile {self.file.name}", self.file)
             config = {
@@ -81,6 +88,11 @@ class OpenVINORunner:
             except RuntimeError as error:
                 raise self._failure("cannot load the model", error) from error
         return self._request
+
+    def _try_first(self) -> None:
+        if is_doubted():
+            what, folder = f"compile {self.file.name}", str(self._folder.absolute())
+            try_first(PACKAGE, "graphforge.targets.openvino.trial", what, self.file, folder=folder)
 
     def _read(self, runtime: Any) -> Any:
         return runtime.read_model(str(self.file))
@@ -111,6 +123,9 @@ class OpenVINOGraphRunner(OpenVINORunner):
             "inputs": [value.name for value in graph.input if value.name not in weights],
             "outputs": [value.name for value in graph.output],
         }
+
+    def _try_first(self) -> None:
+        """Parts of a file that was tried as a whole."""
 
     def _read(self, runtime: Any) -> Any:
         return runtime.read_model(self._model)

@@ -11,6 +11,7 @@ from typing import Any
 
 from graphforge.errors import GraphForgeError, argument
 from graphforge.last_step import entering
+from graphforge.runners.survey import is_doubted, try_first
 from graphforge.spec import ShapeSpec
 from graphforge.targets.tensorrt.blame import NodeIndex, complaints_of, culprits
 from graphforge.targets.tensorrt.log import Log, collect_log, vendor_logger
@@ -65,6 +66,11 @@ def build_plan(onnx_file: Path, plan_file: Path, options: BuildSettings, shapes:
     Raises:
         GraphForgeError: TensorRT is missing, cannot start, refuses a node or disagrees with ``shapes``.
     """
+    if is_doubted():
+        file = str(onnx_file.absolute())
+        trial = "graphforge.targets.tensorrt.trial"
+        what = f"parse {onnx_file.name}"
+        try_first(options.flavour.name, trial, what, onnx_file, onnx=file, flavour=options.flavour.name, stays=False)
     trt = options.flavour.load()
     with collect_log() as log:
         entering(trt.__name__, f"build a plan from {onnx_file.name}", onnx_file)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphforge.errors import GraphForgeError
+from graphforge.runners.survey import is_doubted, try_first
 from graphforge.targets.tensorrt.flavour import FLAVOURS, gpu_problem
 from graphforge.targets.tensorrt.manifest import read_plan_manifest
 
@@ -41,6 +42,10 @@ class TensorRTRunner:
             raise GraphForgeError(f"the plan cannot be run here: {problem}")
         manifest = read_plan_manifest(folder)
         flavour = FLAVOURS[manifest["flavour"]]
+        if is_doubted():
+            plan, told = folder / manifest["plan"]["file"], str(folder.absolute())
+            trial = "graphforge.targets.tensorrt.trial"
+            try_first(flavour.name, trial, f"load {plan.name}", plan, folder=told, stays=False)
         trt = flavour.load()
         self.name = f"{flavour.title} {trt.__version__}"
         self._profiles = manifest.get("profiles", [])
