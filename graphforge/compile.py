@@ -30,6 +30,7 @@ from graphforge.ranges.metric import metric_of
 from graphforge.ranges.samples import METRIC, PROGRESS, SAMPLES, Samples, samples_for
 from graphforge.reproducer import leave_reproducer
 from graphforge.targets.contract import asking
+from graphforge.targets.precision import REDUCED
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -267,16 +268,28 @@ def _compile(
                     f"{argument('check_passes', True)} names the first pass that changes a result"
                     if (options.passes or options.pipeline is not None) and not options.check_passes
                     else "",
+                    _in_full(options),
                     kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}",
                 )
             write_json(staged / "manifest.json", manifest)
     if report is not None and report.verdict == "undecided" and not options.accept_undecided:
         raise UndecidedError(
             *report.error().given,
+            _in_full(options),
             f"the artifact is kept in {folder}, and its manifest says that it is undecided",
             f"to take it all the same: {argument('accept_undecided', True)}",
         )
     return Bundle(folder, manifest)
+
+
+def _in_full(options: CompileOptions) -> str:
+    """The way out where fewer digits may be the cause."""
+    if options.precision not in REDUCED:
+        return ""
+    return (
+        f"what {options.precision} is too few digits for can stay in float32, a module or a node: "
+        f"{argument('target_options', {'pins': 'NAME'})}"
+    )
 
 
 def _samples(prepared: Prepared, options: CompileOptions) -> Samples | Callable[[], Samples]:

@@ -279,8 +279,9 @@ def test_a_wrong_file_in_half_precision_still_fails(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).eval()
-    with pytest.raises(graphforge.VerificationError):
+    with pytest.raises(graphforge.VerificationError) as caught:
         graphforge.compile(net, torch.randn(2, 16), precision="fp16", passes=[DropBias()], output=tmp_path / "b")
+    assert any("can stay in float32" in note and "pins" in note for note in caught.value.notes)
 
 
 def test_a_module_is_kept_in_float32_by_its_path(tmp_path: Path) -> None:
