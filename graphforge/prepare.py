@@ -377,7 +377,7 @@ def _prepare_onnx(
     seed: int,
 ) -> Prepared:
     from graphforge.frontend.dynamic_shapes import read_dynamic_shapes
-    from graphforge.onnx_io.importing import input_names, input_spec
+    from graphforge.onnx_io.importing import input_names, input_spec, tied_by_file
     from graphforge.runners.inputs import random_feeds
     from graphforge.spec import ShapeSpec
 
@@ -387,7 +387,9 @@ def _prepare_onnx(
     data = {} if described or inputs is None else _named_arrays(inputs, names)
     spec = input_spec(loaded.onnx_path, inputs if described else _spec_of(data) if data else None)
     wanted, notes = read_dynamic_shapes(dynamic_shapes, spec, names)
-    shapes = spec.with_dynamic(wanted).with_ranges(ranges)
+    tied, tied_notes = tied_by_file(loaded.onnx_path, spec.with_dynamic(wanted), wanted)
+    notes = [*notes, *tied_notes]
+    shapes = spec.with_dynamic(tied).with_ranges(ranges)
     feeds = data or random_feeds(shapes, shapes.example_sizes(), seed=seed)
     return Prepared(loaded, shapes, feeds=feeds, further=[_named_arrays(one, names) for one in further], notes=notes)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -25,7 +27,7 @@ from graphforge.onnx_io.operands import check_operands
 from graphforge.onnx_io.origins import read_origins
 from graphforge.onnx_io.raising import raise_graph
 from graphforge.onnx_io.safety import read_model_proto
-from graphforge.spec import ShapeSpec, TensorSpec
+from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 
 __all__ = [
     "IMPORT_NOTES",
@@ -36,7 +38,11 @@ __all__ = [
     "import_onnx_proto",
     "input_names",
     "input_spec",
+    "tied_by_file",
 ]
+
+# Names that tools give to any dim that they know nothing of.
+_NAMELESS = ("none", "unk", "unknown", "dynamic", "dim")
 
 # Key in model.meta: what the user should be told about the import, a list of lines.
 IMPORT_NOTES = "graphforge.import_notes"
@@ -111,6 +117,42 @@ def input_spec(path: str | Path, given: ShapeSpec | None = None) -> ShapeSpec:
         names = ", ".join(spec.name for spec in specs) or "none"
         raise UsageError(f"{path} has no input {next(iter(wanted))!r}", f"its inputs are: {names}")
     return ShapeSpec(tuple(specs))
+
+
+def tied_by_file(
+    path: str | Path, spec: ShapeSpec, wanted: Mapping[str, Mapping[int, DimRange]]
+) -> tuple[dict[str, dict[int, DimRange]], list[str]]:
+    """Dims that the file calls by one name, and that are promised the same sizes, as one dim; with notes that say so.
+
+    Left apart are dims that the promise names itself, and names that some tools give to every open dim.
+
+    Args:
+        path: the ONNX file.
+        spec: its inputs with the example's sizes.
+        wanted: input name -> axis -> promised sizes.
+    """
+    tied = {name: dict(axes) for name, axes in wanted.items()}
+    sizes = {tensor.name: tensor.shape for tensor in spec.inputs}
+    alike: dict[tuple[Any, ...], list[tuple[str, int]]] = {}
+    for info in read_model_proto(Path(path)).graph.input:
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            for given, promised in tied.get(info.name, {}).items():
+                own = promised.name.startswith(re.sub(r"\W", "_", f"{info.name}_"))
+                here = given % max(len(sizes[info.name]), 1) == axis
+                if here and own and dim.dim_param.isidentifier() and dim.dim_param.lower() not in _NAMELESS:
+                    key = (dim.dim_param, promised.low, promised.high, promised.step, sizes[info.name][axis])
+                    alike.setdefault(key, []).append((info.name, given))
+    notes = []
+    taken = {dim.name for axes in tied.values() for dim in axes.values()}
+    for (name, *_), places in alike.items():
+        if len(places) < 2 or name in taken:
+            continue
+        taken.add(name)
+        for one, axis in places:
+            tied[one][axis] = replace(tied[one][axis], name=name)
+        listed = ", ".join(f"{one}:{axis}" for one, axis in places)
+        notes.append(f"{listed} are one dim, {name}, as the file calls them: they vary together")
+    return tied, notes
 
 
 def _tensor_spec(info: onnx.ValueInfoProto, given: TensorSpec | None) -> TensorSpec:

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import HOME_OPSET, Level, origins_of, verify_graph
 from graphforge.onnx_io.importing import IMPORT_NOTES, import_onnx, import_onnx_proto, input_spec
+from graphforge.prepare import prepare
 from graphforge.runners.session import new_session
 from graphforge.spec import ShapeSpec, TensorSpec
 
@@ -559,3 +560,31 @@ def test_input_spec_refuses_what_does_not_fit_the_file(tmp_path: Path, given: Te
         spec = ShapeSpec((given,) if given.name == "x" else (TensorSpec("x", (1, 3, 4)), given))
     with pytest.raises(UsageError, match=said):
         input_spec(path, spec)
+
+
+@pytest.mark.parametrize(
+    ("names", "dynamic", "tried"),
+    [
+        (("n", "n"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, "n"),
+        (("n", "n"), {"x": {0: (2, 6)}, "y": {0: "m:2..6"}}, None),
+        (("n", "m"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, None),
+        (("unk", "unk"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, None),
+    ],
+)
+def test_dims_that_a_file_calls_by_one_name_vary_together(
+    tmp_path: Path, names: tuple[str, str], dynamic: dict[str, object], tried: str | None
+) -> None:
+    path = tmp_path / "sum.onnx"
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [dim]) for name, dim in zip("xy", names, strict=True)
+    ]
+    result = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("Add", ["x", "y"], ["z"])], "test", infos, [result])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    prepared = prepare(path, {"x": np.ones(4, np.float32), "y": np.ones(4, np.float32)}, dynamic_shapes=dynamic)
+    if tried is None:
+        assert len(prepared.shapes.dims) == 2
+        assert not prepared.notes
+    else:
+        assert list(prepared.shapes.dims) == [tried]
+        assert prepared.notes == ["x:0, y:0 are one dim, n, as the file calls them: they vary together"]
