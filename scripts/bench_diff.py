@@ -79,10 +79,11 @@ def measured(name: str, *, spoiled: bool, memory: int) -> str:
         gc.collect()
         before = _peak()
         start = time.process_time()
-        tape, twin = reference_values(prepared, read_manifest(bundle.path), feeds, memory // 3)
+        values = reference_values(prepared, read_manifest(bundle.path), memory // 3)
+        tape = values.tape_of(feeds)
         taped = time.process_time() - start
         artifact = Artifact(OnnxRuntimeRunner(bundle.path / "model.onnx"))
-        report = diagnose(tape, artifact, feeds, memory=memory // 3, twin=twin)
+        report = diagnose(tape, artifact, feeds, memory=memory // 3, twin=values.twin)
         spent = time.process_time() - start
         spilled = tape.values.spilled
         tape.close()

@@ -128,12 +128,13 @@ def judged(name: str, *, faults: int, seed: int = 0, controls: Sequence[str] = C
         proto = onnx.load(folder / "model.onnx")
         prepared = prepare(module, inputs)
         feeds, manifest = example_feeds(prepared), read_manifest(folder)
-        tape, twin = reference_values(prepared, manifest, feeds, MEMORY)
+        values = reference_values(prepared, manifest, MEMORY)
+        tape = values.tape_of(feeds)
 
         def asked(file: onnx.ModelProto) -> Diagnosis:
             artifact = Artifact(OnnxRuntimeRunner(file, threads=1))
             padding = manifest["padding"] if "num_dets" in artifact.outputs else ()  # others write ragged outputs
-            return diagnose(tape, artifact, feeds, padding=padding, twin=twin)
+            return diagnose(tape, artifact, feeds, padding=padding, twin=values.twin)
 
         def asked_in_reverse(file: onnx.ModelProto) -> Diagnosis:
             padding = manifest["padding"]

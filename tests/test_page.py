@@ -310,7 +310,16 @@ def test_a_file_in_fewer_digits_has_a_table_of_what_each_layer_loses(tmp_path: P
         "underflow": 0.0,
         "clipped": 0.0,
     }
-    page = render_report(manifest, diff={**diff.to_dict(), "level": "float16", "precision": [layer]})
+    told = {
+        **diff.to_dict(),
+        "level": "float16",
+        "keep": ["body"],
+        "precision": [{**layer, "keep": True}, layer | {"keep": False}],
+    }
+    page = render_report(manifest, diff=told)
+    assert page.count('<strong class="bad">keep</strong>') == 1
+    assert "Worth keeping in float32: body" in page
+    assert "pins=body" in page
     texts = outline(page).texts
     assert "What float16 loses, by layer" in texts
     assert [text for text in ("61.2", "∞", "25.0", "7e+04", "1.5 % overflow") if text not in texts] == []
@@ -324,14 +333,14 @@ def test_commands_are_those_that_were_given() -> None:
             "name": "onnx",
             "precision": "int8",
             "outputs": None,
-            "options": {"precision": "int8", "weights": "int7", "max_drop": 0.5, "ranges": "mse"},
-            "asked": ["precision", "max_drop", "weights"],
+            "options": {"precision": "int8", "weights": "int7", "max_drop": 0.5, "ranges": "mse", "pins": ["a", "b"]},
+            "asked": ["precision", "max_drop", "weights", "pins"],
         },
         "passes": [{"source": "/home/me/own.py"}, {"source": ""}, {"source": "package.module"}],
         "verification": {"passed": False},
     }
     commands = dict(commands_of(manifest, Path("out")))
-    asked = "--precision int8 --max-drop 0.5 --option weights=int7 --pass /home/me/own.py"
+    asked = "--precision int8 --max-drop 0.5 --option weights=int7 --option pins=a,b --pass /home/me/own.py"
     assert commands["compile it again"] == f"graphforge compile net.py:build {asked} --keep-unverified"
     assert list(commands.values())[-1] == "graphforge report out net.py:build --pass /home/me/own.py"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphforge.diagnosis.artifact import Artifact
+from graphforge.diagnosis.by_image import diagnose_by_image, of_one_image
 from graphforge.diagnosis.diagnose import MEMORY, diagnose
 from graphforge.diagnosis.file_tape import tape_of_file
 from graphforge.diagnosis.locate import located
@@ -20,7 +21,9 @@ __all__ = [
     "Tape",
     "Weights",
     "diagnose",
+    "diagnose_by_image",
     "located",
+    "of_one_image",
     "tape_of_file",
     "weights_of",
 ]

@@ -17,6 +17,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.ir.origin import Origin, origins_of
 from graphforge.onnx_io.origins import read_origins
 from graphforge.runners.arrays import Array, dtype_name
+from graphforge.runners.halves import rounded_throughout
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.runners.runner import Runner
 
@@ -201,6 +202,20 @@ class Artifact:
         with closing(self._runner(model)) as session:
             return {**found, **session.run({**feeds, **(replaced or {})})}
 
+    def run_rounded(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs, each node's result in the type that the file has for it.
+
+        Args:
+            feeds: inputs under the file's names.
+
+        Raises:
+            GraphForgeError: ONNX Runtime does not run it.
+        """
+        model = ir.from_proto(onnx.shape_inference.infer_shapes(self.proto))
+        rounded_throughout(model)
+        with closing(self._runner(ir.to_proto(model), optimize=False)) as session:
+            return session.run(dict(feeds))
+
     def each(self, wanted: Collection[str], feeds: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
         """The wanted values of one run, one by one, so that they are held once only; what is not a tensor is left out.
 
@@ -267,7 +282,7 @@ class Artifact:
             for position in part.nodes:
                 node = onnx.NodeProto()
                 node.CopyFrom(self.proto.graph.node[position])
-                node.name = f"part{number}/{node.name}"
+                node.name = f"part{number}/{position}/{node.name}"
                 _rename(node, names)
                 hidden = [
                     f"unused/{number}/{name}" if name in part.given else names.get(name, name)
@@ -294,7 +309,7 @@ class Artifact:
             found = session.run(given)
         return [{name: found[full] for name, full in names.items()} for names in wanted]
 
-    def _runner(self, model: onnx.ModelProto) -> Runner:
+    def _runner(self, model: onnx.ModelProto, *, optimize: bool = True) -> Runner:
         if self.graph_runner is not None:
             return self.graph_runner(model.SerializeToString())
         held = {one.name: self._held[one.name][1] for one in model.graph.initializer if one.name in self._held}
@@ -313,7 +328,7 @@ class Artifact:
         return OnnxRuntimeRunner(
             model.SerializeToString(),
             threads=self.source.threads,
-            optimize=self.source.optimize,
+            optimize=optimize and self.source.optimize,
             configure=configure,
             name=self.source.name,
         )

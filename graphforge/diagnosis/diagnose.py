@@ -15,8 +15,17 @@ from graphforge.diagnosis.layout import PADDED, SAME, Layout, compared, layouts
 from graphforge.diagnosis.lining import Claim, claims_of, merged_into
 from graphforge.diagnosis.narrowing import Narrowed, narrowed
 from graphforge.diagnosis.outputs import Outputs
-from graphforge.diagnosis.precision import LayerPrecision, Quality, layers_of, quality, reduced_to
-from graphforge.diagnosis.report import Cause, Diagnosis, Row
+from graphforge.diagnosis.precision import (
+    HALVES,
+    LayerPrecision,
+    Quality,
+    decibels,
+    layers_of,
+    quality,
+    reduced_to,
+    worth_keeping,
+)
+from graphforge.diagnosis.report import COSTS, Cause, Diagnosis, Row
 from graphforge.diagnosis.store import give_back
 from graphforge.diagnosis.structure import places_by_structure
 from graphforge.diagnosis.tape import Entry, Key, Tape
@@ -80,6 +89,7 @@ class _Search:
     compared: tuple[OutputComparison, ...] = ()
     measured: tuple[Quality | None, ...] = ()
     looked_at: bool = False
+    hidden: bool = False
     notes: list[str] = field(default_factory=list)
     watch: Callable[[str, Array, Array], None] | None = None
 
@@ -123,13 +133,30 @@ class _Search:
         self.compared = tuple(self.outputs.compare(plain))
         self.measured = tuple(self.outputs.measure(plain))
         self.looked_at = self.outputs.agree(found_outputs)
-        if self.level:
+        if self.level in HALVES and self.own is None and self.artifact.graph_runner is None:
+            self._round(plain)
+        elif self.level:
             self.notes += _lost_by_fusions(self.outputs, plain, found_outputs)
+
+    def _round(self, plain: Mapping[str, Array]) -> None:
+        """Judge the outputs by what the file says: the result of each node has the type that it has there."""
+        rounded = self.artifact.run_rounded(self.feeds)
+        compared, measured = tuple(self.outputs.compare(rounded)), tuple(self.outputs.measure(rounded))
+        hidden = not all(one.passed for one in compared) and all(one.passed for one in self.compared)
+        self.hidden = hidden
+        for one, alone, fused in zip(compared, measured, self.measured, strict=True):
+            if alone is not None and fused is not None and fused.snr - alone.snr > _FUSED:
+                self.notes.append(
+                    f"output {one.name} has {decibels(alone.snr)} with each node's result in {self.level}, and "
+                    f"{decibels(fused.snr)} as this runtime computes it, in more digits between the nodes: the first "
+                    "is what the file says, and what runtimes with kernels for it give"
+                )
+        self.compared, self.measured = compared, measured
 
     @property
     def differs_by_fusions(self) -> bool:
         """The outputs agree as soon as every value is handed out, which keeps the runtime from fusing nodes."""
-        return self.looked_at and not all(one.passed for one in self.compared)
+        return self.looked_at and not self.hidden and not all(one.passed for one in self.compared)
 
     def _see_each_once(self) -> None:
         """A piece of a tensor that equals a piece that another one holds, where its own is held by none, departs."""
@@ -198,6 +225,7 @@ class _Search:
         names = [name for name in made if name in known and name in self.qualities]
         parts = [part_of(name, self.artifact, known) for name in names]
         keys = {name: known[name].key for name in names}
+        formats = {name: known[name].dtype if self.level in HALVES else "" for name in names}
         rows = layers_of(
             keys,
             parts,
@@ -206,11 +234,17 @@ class _Search:
             self.tape,
             self.feeds,
             self.right,
-            self.level,
+            formats,
             full,
             memory=self.memory,
         )
         return tuple(rows)
+
+    def costly(self, layer: LayerPrecision) -> Cause:
+        """A layer whose result is as the format has it, and which costs the outputs more than they may lose."""
+        node = self.artifact.nodes[self.artifact.producer[layer.value]]
+        told = f"reduced alone it brings the outputs down to {decibels(layer.costs or 0.0)}"
+        return Cause(layer.entry, layer.value, node.describe(), layer.nodes, None, False, COSTS, told)
 
     def _padded(self, name: str, key: Key, reference: Array, array: Array) -> Match | None:
         """A ragged value in a file with fixed sizes: its rows come first, or it is kept in another form."""
@@ -243,7 +277,10 @@ class _Search:
         match = self.matches[value]
         array = laid_out(self.tape.values[match.key], match.layout, None)
         dtype = _dtype(match.dtype)
-        return array if array.dtype == dtype else array.astype(dtype)
+        if array.dtype == dtype:
+            return array
+        with np.errstate(over="ignore"):  # a value too large for the file's type is infinite there
+            return array.astype(dtype)
 
     def reference(self, value: str) -> Array:
         return self.tape.values[self.matches[value].key]
@@ -462,14 +499,15 @@ def diagnose(
         folded = weights_of(artifact, anew.arrays())
         weights = folded if len(folded.compared) > len(weights.compared) else weights
     strange = [one for one in search.compared if one.reason.startswith(_STRANGE)]
-    nothing_to_find = agrees or strange or weights.are_others or search.differs_by_fusions
+    nothing_to_find = agrees or strange or weights.are_others or search.differs_by_fusions or search.hidden
     causes, fresh = ([], {}) if nothing_to_find else search.causes()
     precision = search.precision(full() if full is not None else None) if level else ()
+    if level and not agrees and not causes and not strange and not weights.are_others:
+        causes = [search.costly(layer) for layer in worth_keeping(precision)[:1]]
     over = sum(layer.overflow > 0 for layer in precision)
     if agrees and over:
         search.notes.append(
-            f"{over} values are beyond what {level} holds and the outputs agree: this runtime computes in more digits "
-            "between the nodes, others may not"
+            f"{over} values are beyond what {level} holds, and the outputs agree: what follows does not show it"
         )
     verdict = "agrees" if agrees else "undecided"
     if strange and (first := _first_strange(tape)) is not None:

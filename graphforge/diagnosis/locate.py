@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from graphforge.diagnosis.artifact import Artifact
+from graphforge.diagnosis.by_image import diagnose_by_image, of_one_image
 from graphforge.diagnosis.diagnose import MEMORY, diagnose
 from graphforge.diagnosis.file_tape import tape_of_file
 from graphforge.diagnosis.program import tape_of_program
@@ -39,6 +41,15 @@ def located(
     if not isinstance(runner, OnnxRuntimeRunner):
         return "", []
     try:
+        file = Artifact(runner)
+        images = None if captured is None else captured.images
+        body = None if images is None else of_one_image(file)
+        if isinstance(reference, EagerRunner) and captured is not None and images is not None and body is not None:
+            tape_of = partial(tape_of_program, captured, reference, memory=MEMORY)
+            report = diagnose_by_image(
+                images, file, body, feeds, reference.run(feeds), tape_of, tolerances=tolerances, padding=recipe
+            )
+            return report.describe_first_departure(), []
         if isinstance(reference, EagerRunner) and captured is not None:
             tape = tape_of_program(captured, reference, feeds, memory=MEMORY)
         elif isinstance(reference, OnnxRuntimeRunner):
@@ -46,7 +57,7 @@ def located(
         else:
             return "", []
         try:
-            report = diagnose(tape, Artifact(runner), feeds, tolerances=tolerances, padding=recipe)
+            report = diagnose(tape, file, feeds, tolerances=tolerances, padding=recipe)
         finally:
             tape.close()
     except GraphForgeError as error:

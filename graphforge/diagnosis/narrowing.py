@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import onnx
+
 from graphforge.diagnosis.artifact import Alone, Artifact
 from graphforge.diagnosis.layout import compared
 from graphforge.diagnosis.outputs import Outputs
@@ -92,6 +94,8 @@ def _difference(artifact: Artifact, position: int, fresh: Artifact, other: int) 
     two = {attribute.name: get_attribute_value(attribute) for attribute in theirs.attribute}
     for name in sorted(one.keys() | two.keys()):
         if name not in one or name not in two or str(one[name]) != str(two[name]):
+            if any(isinstance(found.get(name), onnx.GraphProto) for found in (one, two)):
+                return f"its {name} is not what the model compiled anew has"
             return f"{name} is {one.get(name, 'not given')}; the model compiled anew has {two.get(name, 'none')}"
     for place, (a, b) in enumerate(zip(mine.input, theirs.input, strict=False)):
         if a != b:

@@ -20,12 +20,25 @@ from graphforge.diagnosis.tape import Entry, Key, Tape
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array, dtype_name
 
-__all__ = ["LayerPrecision", "Quality", "layers_of", "quality", "reduced_to"]
+__all__ = [
+    "HALVES",
+    "LayerPrecision",
+    "Quality",
+    "decibels",
+    "layers_of",
+    "quality",
+    "reduced_to",
+    "worth_keeping",
+]
 
-_HALF = ("float16", "bfloat16")
+HALVES = ("float16", "bfloat16")
 # The largest number, the smallest with all its digits, and how many digits there are.
 _FORMATS = {"float16": (65504.0, 2.0**-14, 2.0**-10), "bfloat16": (3.39e38, 2.0**-126, 2.0**-7)}
 _FP32_DIGITS = 2.0**-23
+# So many layers are told apart as worth keeping in full precision.
+_WORST = 10
+# Decibels: a layer that leaves the outputs right to a thousandth is not worth keeping.
+_DEAR = 60.0
 # So many layers, those with the largest errors of their own, are carried through the rest of the model.
 _CARRIED = 32
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear")
@@ -113,7 +126,7 @@ class LayerPrecision:
 
 def reduced_to(artifact: Artifact, tape: Tape) -> str:
     """``float16``, ``bfloat16`` or ``int8`` where the file computes in that and the reference does not; else ""."""
-    if any(entry.dtype in _HALF or "Quantize" in entry.operator for entry in tape.entries.values()):
+    if any(entry.dtype in HALVES or "Quantize" in entry.operator for entry in tape.entries.values()):
         return ""
     operators = {node.operator for node in artifact.nodes}
     if operators & {*_QUANTISED, *_QUANTISED_OPERATORS}:
@@ -127,6 +140,17 @@ def reduced_to(artifact: Artifact, tape: Tape) -> str:
         if attribute.name == "to"
     }
     return "float16" if 10 in elements | casts else "bfloat16" if 16 in elements | casts else ""
+
+
+def worth_keeping(layers: Sequence[LayerPrecision]) -> tuple[LayerPrecision, ...]:
+    """The layers that cost the outputs most, the worst first; of those that cost the same, the first computed."""
+    dear = [layer for layer in layers if layer.costs is not None and layer.costs < _DEAR]
+    return tuple(sorted(dear, key=lambda layer: round(layer.costs or 0.0, 1))[:_WORST])
+
+
+def decibels(snr: float) -> str:
+    """``41.3 dB``; what is equal, and what is not finite, in words."""
+    return f"{snr:.1f} dB" if math.isfinite(snr) else "no error" if snr > 0 else "NaN or Inf"
 
 
 def quality(reference: Array, found: Array, *, tops: bool = False) -> Quality:
@@ -177,7 +201,7 @@ def layers_of(
     tape: Tape,
     feeds: Mapping[str, Array],
     right: Callable[[str], Array],
-    level: str,
+    formats: Mapping[str, str],
     full: Artifact | None,
     *,
     memory: int,
@@ -192,7 +216,7 @@ def layers_of(
         tape: the reference.
         feeds: the file's inputs.
         right: the reference's value in the place of the file's.
-        level: what the file computes in.
+        formats: the file's value -> the element type that it has there, where that is what reduces it.
         full: the model compiled in full precision, whose values have the file's names; None where there is none.
         memory: bytes of values held at once.
     """
@@ -200,10 +224,10 @@ def layers_of(
     own: dict[str, Quality] = {}
     for piece in in_pieces(parts, right, memory, results=2):
         jobs = [Alone(part.nodes, {name: right(name) for name in part.given}, (part.value,)) for part in piece]
-        for part, found in zip(piece, artifact.run_each(jobs, feeds), strict=True):
-            if found is None:
-                continue
+        for part, job, found in zip(piece, jobs, artifact.run_each(jobs, feeds), strict=True):
             reference = tape.values[matched[part.value]]
+            if found is None or (_fits(reference, formats[part.value]) and not all(map(_finite, job.given.values()))):
+                continue  # what it reads is too large for the format: that is the fault of what makes it
             array = found[part.value].reshape(reference.shape) if found[part.value].size == reference.size else None
             if array is not None:
                 own[part.value] = quality(reference, array)
@@ -214,7 +238,7 @@ def layers_of(
         entry = tape.entries[matched[part.value]]
         reference = tape.values[entry.key]
         size = np.abs(reference.astype(np.float64))
-        top, bottom, _ = _FORMATS.get(level, (math.inf, 0.0, 0.0))
+        top, bottom, _ = _FORMATS.get(formats[part.value], (math.inf, 0.0, 0.0))
         nonzero = max(1, int(np.count_nonzero(size)))
         rows.append(
             LayerPrecision(
@@ -231,6 +255,15 @@ def layers_of(
             )
         )
     return rows
+
+
+def _fits(reference: Array, dtype: str) -> bool:
+    top = _FORMATS.get(dtype, (math.inf, 0.0, 0.0))[0]
+    return not (np.abs(reference.astype(np.float64)) > top).any()
+
+
+def _finite(array: Array) -> bool:
+    return array.dtype.kind not in "fV" or bool(np.isfinite(array.astype(np.float32)).all())
 
 
 def _names(part: Part, artifact: Artifact) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from graphforge.diagnosis.precision import LayerPrecision, Quality
+from graphforge.diagnosis.precision import LayerPrecision, Quality, decibels, worth_keeping
 from graphforge.diagnosis.tape import Entry, ModuleCall
 from graphforge.shown import Shown, short_source
 from graphforge.verify.compare import OutputComparison
@@ -17,12 +17,12 @@ from graphforge.verify.compare import OutputComparison
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Cause", "Diagnosis", "Row"]
+__all__ = ["COSTS", "Cause", "Diagnosis", "Row"]
 
-# So many layers are told apart as worth keeping in full precision.
-_WORST = 10
-# Decibels: a layer that leaves the outputs right to a thousandth is not worth keeping.
-_DEAR = 60.0
+# How a cause is found that is right in the file's own format: by what it costs.
+COSTS = "what it costs alone"
+# So many layers are named as those to keep in full precision.
+_NAMED = 3
 _COLOURS = {"equal": "green", "wrong here": "red", "inherited": "red", "absorbed": "yellow", "merged": "dim"}
 
 
@@ -209,7 +209,7 @@ class Diagnosis(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
-        first = self.first_departure
+        first, named = self.first_departure, self.worth_keeping[:_NAMED]
         return {
             "agrees": self.agrees,
             "verdict": self.verdict,
@@ -228,14 +228,26 @@ class Diagnosis(Shown):
             ],
             "notes": list(self.notes),
             "level": self.level,
-            "precision": [layer.to_dict() for layer in self.precision],
+            "precision": [{**layer.to_dict(), "keep": layer in named} for layer in self.precision],
+            "keep": list(self.keep),
         }
 
     @property
     def worth_keeping(self) -> tuple[LayerPrecision, ...]:
         """The layers that cost the outputs most, the worst first: those to keep in full precision."""
-        dear = [layer for layer in self.precision if layer.costs is not None and layer.costs < _DEAR]
-        return tuple(sorted(dear, key=lambda layer: layer.costs or 0.0)[:_WORST])
+        return worth_keeping(self.precision)
+
+    @property
+    def keep(self) -> tuple[str, ...]:
+        """What to give the target's option ``pins``: the modules, or values of the model, that cost most in all."""
+        noise: dict[str, float] = {}
+        for layer in self.precision:
+            if layer.costs is not None:
+                name = layer.entry.call.path or layer.entry.name
+                noise[name] = noise.get(name, 0.0) + 10 ** (-layer.costs / 10)
+        dear = dict.fromkeys(layer.entry.call.path or layer.entry.name for layer in self.worth_keeping)
+        worst = sorted(dear, key=lambda name: -noise[name])[:_NAMED]
+        return tuple(name for name in worst if not any(name.startswith(f"{other}.") for other in worst))
 
     # -- printing ------------------------------------------------------------------------------------------------------
 
@@ -322,7 +334,7 @@ class Diagnosis(Shown):
             table.add_column(
                 name, justify="left" if name in ("module", "value", "trouble") else "right", overflow="fold"
             )
-        keep = {layer.value for layer in self.worth_keeping[:3]}
+        keep = {layer.value for layer in self.worth_keeping[:_NAMED]}
         shown = [row for row in self.precision if self.layers in ("modules", "all") or self._fits(row.entry)]
         for row in shown:
             trouble = [
@@ -349,12 +361,15 @@ class Diagnosis(Shown):
         )
         if not self.worth_keeping:
             console.print("no layer stands out: none alone brings an output below 60 dB", highlight=False)
-        for row in self.worth_keeping[:3]:
+        for row in self.worth_keeping[:_NAMED]:
             console.print(
                 f"worth keeping: {escape(row.entry.call.describe())}, {escape(row.entry.name)}: "
-                f"alone it brings the outputs down to {_decibels(row.costs or 0.0)} dB",
+                f"alone it brings the outputs down to {decibels(row.costs or 0.0)}",
                 highlight=False,
             )
+        if self.keep:
+            names = escape(",".join(self.keep))
+            console.print(f"to keep them in float32: the target's option pins={names}", highlight=False)
 
     def _fits(self, entry: Entry) -> bool:
         return fnmatch.fnmatchcase(entry.call.path, self.layers)
@@ -375,6 +390,8 @@ class Diagnosis(Shown):
             say(f"  one of {len(cause.nodes)} nodes: {', '.join(cause.nodes[:6])}{', ...' * (len(cause.nodes) > 6)}")
         if cause.note:
             say(f"  {cause.note}")
+        if cause.by == COSTS:
+            return
         say(
             "  with the reference's value in its place, every output agrees"
             if cause.shown

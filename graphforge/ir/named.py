@@ -28,8 +28,8 @@ def nodes_named(nodes: Iterable[ir.Node], names: Iterable[str], purpose: str) ->
 
     Args:
         nodes: to look among.
-        names: paths of modules, which stand for all that is inside them, names of nodes or of values; ``*`` stands for
-            anything.
+        names: paths of modules, which stand for all that is inside them, names of nodes, of values, or of values of
+            the captured program; ``*`` stands for anything.
         purpose: what they are for, as it ends a message: ``to keep in float32``.
 
     Raises:
@@ -59,5 +59,5 @@ def similar_names(nodes: Iterable[ir.Node], name: str) -> list[str]:
 
 def _is_called(node: ir.Node, name: str) -> bool:
     called = [node.name, *(value.name for value in node.outputs)]
-    called += [origin.module for origin in origins_of(node) if origin.module]
+    called += [name for origin in origins_of(node) for name in (origin.module, origin.value) if name]
     return any(one is not None and fnmatch.fnmatchcase(one, name) for one in called)

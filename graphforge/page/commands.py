@@ -34,7 +34,8 @@ def commands_of(manifest: Mapping[str, Any], folder: Path | None) -> list[tuple[
         if name in (*_OF_EVERY_TARGET, *_OPTIONS_OF_THEIR_OWN):
             asked += [f"--{name.replace('_', '-')}", str(settings[name])]
         else:
-            asked += ["--option", f"{name}={settings[name]}"]
+            value = settings[name]
+            asked += ["--option", f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"]
     for name in dict.fromkeys(str(one.get("source", "")) for one in manifest.get("passes", ())):
         if name.endswith(".py"):
             asked += ["--pass", name]

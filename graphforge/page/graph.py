@@ -194,6 +194,7 @@ def _loss(layer: Mapping[str, Any]) -> dict[str, Any]:
         "own": own.get("snr"),
         "costs": layer["costs"],
         "largest": layer["largest"],
+        "keep": layer.get("keep", False),
         **shares,
     }
 

@@ -144,10 +144,12 @@
       item.x = at.x; item.y = at.y;
       const group = typeof item.key !== "number";
       const wrong = item.indices.some((i) => nodes[i].wrong);
+      const dear = item.indices.some((i) => nodes[i].loss?.keep);
+      const marks = `${wrong ? ", wrong here" : ""}${dear ? ", worth keeping in float32" : ""}`;
       const label = group ? `module ${item.key.split(SEP).join(".")}, ${item.indices.length} nodes, folded` : `${item.title} node ${nodes[item.indices[0]].name}`;
       const title = (group ? "▸ " : "") + short(item.title, item.width - (group ? 14 : 0), TITLE);
       const below = short(item.below, item.width, BELOW);
-      return `<g class="item${group ? " group" : ""}${wrong ? " wrong" : ""}" role="button" tabindex="-1" data-key="${escape(idOf(item.key))}" aria-label="${escape(`${title} ${below}: ${label}${wrong ? ", wrong here" : ""}`)}" transform="translate(${(at.x - item.width / 2).toFixed(1)},${(at.y - 19).toFixed(1)})">` +
+      return `<g class="item${group ? " group" : ""}${wrong ? " wrong" : dear ? " dear" : ""}" role="button" tabindex="-1" data-key="${escape(idOf(item.key))}" aria-label="${escape(`${title} ${below}: ${label}${marks}`)}" transform="translate(${(at.x - item.width / 2).toFixed(1)},${(at.y - 19).toFixed(1)})">` +
         `<rect width="${item.width.toFixed(1)}" height="38" rx="6" fill="${colour(item.indices)}"/>` +
         `<text x="9" y="16" class="title">${escape(title)}</text> <text x="9" y="31">${escape(below)}</text></g>`;
     });
@@ -204,7 +206,7 @@
   };
   const decibels = (ratio) => (ratio === null ? "–" : typeof ratio === "string" ? ratio : ratio.toFixed(1)) + " dB";
   const share = (part, what) => (part ? `${(100 * part).toPrecision(2)} % ${what}` : "");
-  const loss = (found) => `<p>signal to noise ${decibels(found.here)} here, ${decibels(found.own)} by itself, ${decibels(found.costs)} at the outputs when only this is reduced; largest ${number(found.largest)}` +
+  const loss = (found) => (found.keep ? `<p class="bad">worth keeping in float32</p>` : "") + `<p>signal to noise ${decibels(found.here)} here, ${decibels(found.own)} by itself, ${decibels(found.costs)} at the outputs when only this is reduced; largest ${number(found.largest)}` +
     ["overflow", "underflow", "clipped"].map((what) => share(found[what], what)).filter(Boolean).map((text) => `; <strong>${text}</strong>`).join("") + "</p>";
 
   const describe = (key) => {

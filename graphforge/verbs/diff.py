@@ -7,7 +7,8 @@ import fnmatch
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from graphforge.prepare import ModelLike, Prepared, example_feeds, load, prepare
 from graphforge.runners.recorded import locate_artifact, read_manifest
 from graphforge.shown import short_source
 from graphforge.verbs.admitting import admitted
-from graphforge.verbs.other_model import model_among, other_model
+from graphforge.verbs.other_model import OtherModel, model_among, other_model
 from graphforge.verbs.own_runtime import OwnRuntime, own_runtime_of
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def diff(
         UsageError: there is no such file.
         GraphForgeError: one of the two does not run, or has nothing to run.
     """
-    from graphforge.diagnosis import diagnose, weights_of
+    from graphforge.diagnosis import diagnose, diagnose_by_image, of_one_image, weights_of
     from graphforge.verify.tolerance import as_tolerances
 
     allowed, budget = as_tolerances(tolerances), _bytes(memory)
@@ -84,32 +85,45 @@ def diff(
         weights = weights_of(artifact, weights_by_name(prepared))
         if progress is not None:
             progress("reference")
-        tape, twin = reference_values(prepared, manifest, feeds, budget // 3)
+        reference = reference_values(prepared, manifest, budget // 3)
+        images = None if prepared.captured is None else prepared.captured.images
+        body = None
+        if images is not None:
+            body = of_one_image(artifact)
+            if isinstance(own.runner, OtherModel) and own.runner.is_of_one_image:
+                body = artifact
         try:
-            if progress is not None:
-                progress("compare")
-            report = diagnose(
-                tape,
-                artifact,
-                feeds,
-                tolerances=allowed,
-                padding=manifest.get("padding", ()),
-                memory=budget // 3,  # the last third is for the values that are being compared
-                twin=twin,
-                full=lambda: _in_full(prepared, manifest),
-                layers=layers,
-                weights=weights,
-                watch=watch,
-                own=None if own.runner is None else own.runner.run,
-                notes=[*own.notes, *prepared.notes],
-            )
+            asked: dict[str, Any] = {
+                "tolerances": allowed,
+                "padding": manifest.get("padding", ()),
+                "memory": budget // 3,  # the last third is for the values that are being compared
+                "twin": reference.twin,
+                "full": lambda: _in_full(prepared, manifest),
+                "layers": layers,
+                "weights": weights,
+                "watch": watch,
+                "own": None if own.runner is None else own.runner.run,
+                "notes": [*own.notes, *prepared.notes],
+            }
+            if body is None or images is None:
+                tape = reference.tape_of(feeds)
+                try:
+                    if progress is not None:
+                        progress("compare")
+                    report = diagnose(tape, artifact, feeds, **asked)
+                finally:
+                    tape.close()
+            else:
+                if progress is not None:
+                    progress("compare")
+                expected = reference_runner(prepared).run(feeds)
+                report = diagnose_by_image(images, artifact, body, feeds, expected, reference.tape_of, **asked)
             _check_pattern(layers, {row.entry.call.path for row in report.rows})
             if loaded is not None:
                 report = replace(report, causes=tuple(_with_its_line(cause, artifact) for cause in report.causes))
             again = _drawn_anew(prepared) if report.has_other_weights else ""
             return replace(report, notes=(*report.notes, again)) if again else report
         finally:
-            tape.close()
             if own.runner is not None:
                 own.runner.close()
 
@@ -168,10 +182,21 @@ def _check_pattern(layers: str, paths: set[str]) -> None:
     )
 
 
-def reference_values(
-    prepared: Prepared, manifest: Mapping[str, Any], feeds: Mapping[str, Any], memory: int
-) -> tuple[Tape, Callable[[], Artifact | None] | None]:
-    """The reference's values, and what shows how each node ought to be: the model compiled anew, or the file itself."""
+@dataclass(frozen=True, slots=True)
+class ReferenceValues:
+    """The reference, value by value.
+
+    Attributes:
+        tape_of: its values for inputs.
+        twin: what shows how each node ought to be: the model compiled anew, or the file itself.
+    """
+
+    tape_of: Callable[[Mapping[str, Any]], Tape]
+    twin: Callable[[], Artifact | None]
+
+
+def reference_values(prepared: Prepared, manifest: Mapping[str, Any], memory: int) -> ReferenceValues:
+    """The reference's values, up to so many bytes of them in memory."""
     from graphforge.diagnosis import Artifact, tape_of_file
     from graphforge.diagnosis.program import tape_of_program
     from graphforge.runners.eager import EagerRunner
@@ -183,11 +208,10 @@ def reference_values(
         assert prepared.loaded.onnx_path is not None
         file = Artifact(reference)
         padding = manifest_beside(prepared.loaded.onnx_path).get("padding", ())
-        return tape_of_file(file, feeds, memory=memory, padding=padding), lambda: file
+        return ReferenceValues(partial(tape_of_file, file, memory=memory, padding=padding), lambda: file)
     target = manifest.get("target", {}).get("name", "onnx")
     lowered, _ = to_ir(prepared, target=target)
     assert prepared.captured is not None
-    tape = tape_of_program(prepared.captured, reference, feeds, memory=memory)
     made: list[Artifact | None] = []
 
     def twin() -> Artifact | None:
@@ -195,7 +219,7 @@ def reference_values(
             made.append(_compiled(lowered, manifest))
         return made[0]
 
-    return tape, twin
+    return ReferenceValues(partial(tape_of_program, prepared.captured, reference, memory=memory), twin)
 
 
 # Passes that leave a model in fewer digits.

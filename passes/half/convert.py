@@ -11,13 +11,23 @@ from graphforge.ir.describe import describe
 from graphforge.ir.dtypes import dtype_name
 from graphforge.ir.named import nodes_named
 from graphforge.passes.compute_where_kernels_are import runnable
-from graphforge.passes.half.decide import Kept, by_errors, by_meaning, by_ranges, in_front, watched, without_islands
-from graphforge.passes.half.estimate import differences, own_errors, rounded_throughout
+from graphforge.passes.half.decide import (
+    Kept,
+    by_errors,
+    by_meaning,
+    by_name,
+    by_ranges,
+    in_front,
+    watched,
+    without_islands,
+)
+from graphforge.passes.half.estimate import differences, own_errors
 from graphforge.passes.half.forms import Form, form_of
 from graphforge.passes.half.place import place
 from graphforge.passes.half.scores import largest_scores
 from graphforge.ranges import measure, samples_of
 from graphforge.ranges.difference import Difference
+from graphforge.runners.halves import rounded_throughout
 from graphforge.transform import Rewriter
 
 __all__ = ["HALF_IO", "convert_to_half"]
@@ -59,7 +69,7 @@ def convert_to_half(
     runs = runnable(model)
     ranges = measure(runs, samples)
     scores = {nodes[n]: most for n, most in largest_scores(model, samples).items()} if half == _FLOAT16 else {}
-    kept = {node: Kept("asked for") for node in nodes if node in pinned and node in forms}
+    kept = by_name(nodes, forms, pinned)
     for why in (by_meaning(nodes, forms), by_ranges(nodes, forms, ranges, half, headroom, scores)):
         kept |= {node: reason for node, reason in why.items() if node not in kept}
     tried = []
@@ -131,7 +141,7 @@ def _off(model: ir.Model, chosen: Mapping[int, Form], half: ir.DataType, runs: i
     candidate = model.clone()
     nodes = list(candidate.graph)
     place(Rewriter(candidate, pass_name="try"), {nodes[n]: form for n, form in chosen.items()}, half, keep_io=True)
-    rounded_throughout(candidate, half)
+    rounded_throughout(candidate)
     return differences(runs, candidate, samples_of(model), watched(runs))
 
 

@@ -6,7 +6,7 @@ bound, what numbers are chosen by, and sizes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from graphforge.ranges import Measured, Ranges
 from graphforge.ranges.difference import Difference
 from graphforge.ranges.measure import LARGEST_HALF, STANDS_FOR_INFINITY
 
-__all__ = ["Kept", "by_errors", "by_meaning", "by_ranges", "in_front", "watched", "without_islands"]
+__all__ = ["Kept", "by_errors", "by_meaning", "by_name", "by_ranges", "in_front", "watched", "without_islands"]
 
 # One number that is off by this share when rounded (an epsilon that becomes zero) is not the constant any more.
 _CONSTANT = 0.01
@@ -59,6 +59,17 @@ def by_meaning(nodes: Sequence[ir.Node], forms: Mapping[ir.Node, Form]) -> dict[
             if producer is not None and producer not in seen and producer.op_type not in HEAVY:
                 seen.add(producer)
                 pending.append(producer)
+    return kept
+
+
+def by_name(nodes: Sequence[ir.Node], forms: Mapping[ir.Node, Form], asked: Container[ir.Node]) -> dict[ir.Node, Kept]:
+    """What the user names, and what reads it: a value too large for halves is too large for its readers as well."""
+    kept = {node: Kept("asked for") for node in nodes if node in asked and node in forms}
+    for node in nodes:
+        if node in asked:
+            for reader in dict.fromkeys(user for value in node.outputs for user, _ in value.uses()):
+                if reader in forms:
+                    kept.setdefault(reader, Kept("reads what is asked for"))
     return kept
 
 

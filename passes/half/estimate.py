@@ -2,8 +2,7 @@
 
 What it is off by is its own error: operands that are off already would blur whose it is.
 
-ONNX Runtime on the CPU has float32 kernels in place of most of float16: it casts to float32 in front of them, takes
-that cast and the one to halves before it for nothing, and rounds nothing.  An Identity between the two prevents it.
+All is run with casts around each node (``runners/halves.py``): ONNX Runtime on the CPU would round nothing otherwise.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ from graphforge.passes.half.place import half_of
 from graphforge.ranges import Samples
 from graphforge.ranges.difference import Difference
 from graphforge.ranges.values import in_pieces
+from graphforge.runners.halves import rounded_throughout
 from graphforge.transform import Rewriter
 
-__all__ = ["differences", "own_errors", "rounded_throughout"]
+__all__ = ["differences", "own_errors"]
 
 
 def own_errors(
@@ -44,7 +44,7 @@ def own_errors(
             if value.const_value is not None and not value.is_graph_input():
                 halves[value] = rewriter.constant(ir.Tensor(half_of(value.const_value.numpy(), half), dtype=half))
             else:
-                halves[value] = rewriter.builder(None).Identity(rewriter.builder(None).Cast(value, to=int(half)))
+                halves[value] = rewriter.builder(None).Cast(value, to=int(half))
         return halves[value]
 
     pairs: dict[tuple[str, str], int] = {}
@@ -69,27 +69,13 @@ def own_errors(
             pairs[name, shadow.name] = place
             shadows.append(shadow)
     copy.graph.outputs.extend(shadows)
+    rounded_throughout(copy)
     errors: dict[int, Difference] = {}
     for values in in_pieces(runnable(copy), samples.feeds, pairs):
         for (name, shadow), place in pairs.items():
             if shadow in values:
                 errors.setdefault(place, Difference()).add(values[name], values[shadow])
     return errors
-
-
-def rounded_throughout(model: ir.Model, half: ir.DataType) -> None:
-    """Let no runtime leave out that a result is rounded to halves: an Identity stands behind each."""
-    rewriter = Rewriter(model, pass_name="estimate")
-    outputs = set(model.graph.outputs)
-    nodes = list(model.graph)
-    for node, following in zip(nodes, [*nodes[1:], None], strict=True):
-        for value in node.outputs:
-            if value.dtype != half or value in outputs or not value.uses():
-                continue
-            kept = rewriter.builder(following).Identity(value)
-            for user, position in list(value.uses()):
-                if user is not kept.producer():
-                    rewriter.set_input(user, position, kept)
 
 
 def differences(reference: ir.Model, other: ir.Model, samples: Samples, names: Sequence[str]) -> dict[str, Difference]:

@@ -67,14 +67,43 @@ def test_overflow_in_float16_is_told_at_its_layer(tmp_path: Path) -> None:
     onnx.save(float16.convert_float_to_float16(proto, keep_io_types=True), tmp_path / "half.onnx")
     report = graphforge.diff(model, tmp_path / "half.onnx", inputs)
     assert report.level == "float16"
-    assert any("others may not" in note for note in report.notes)  # on a CPU it computes in float32 between the nodes
+    assert not report.agrees  # ONNX Runtime computes in float32 between the nodes; the file says float16
+    assert any("as this runtime computes it" in note for note in report.notes)
+    assert report.causes[0].entry == report.worth_keeping[0].entry
     assert layer(report, "mul_1").overflow > 0
     assert layer(report, "linear").overflow == 0
     assert report.worth_keeping[0].entry.name == "mul_1"
     text = says(report)
     assert "overflow" in text
     assert "worth keeping" in text
+    assert "pins=mul_1" in text
     json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_keeping_the_layer_that_overflows_makes_our_float16_file_right(tmp_path: Path) -> None:
+    """It is calibrated on data far quieter than what comes, so that nothing is seen to overflow."""
+    torch.manual_seed(0)
+    model, inputs = Overflowing().eval(), (torch.randn(4, 8),)
+    np.savez(tmp_path / "quiet.npz", x=np.full((4, 8), 1e-3, np.float32))
+
+    def diagnosed(**options: str) -> Diagnosis:
+        made = graphforge.compile(
+            model,
+            inputs,
+            precision="fp16",
+            calibration=tmp_path / "quiet.npz",
+            target_options=options,
+            verify=False,
+            output=tmp_path / "half",
+        )
+        return graphforge.diff(model, made, inputs)
+
+    plain = diagnosed()
+    assert plain.keep == ("mul_1", "add")  # their root is small again
+    assert plain.verdict == "departs"
+    kept = diagnosed(pins=",".join(plain.keep))
+    assert kept.agrees, kept.outputs
+    assert layer(kept, "mul_1").overflow == 0  # it is float32 there
 
 
 def test_the_layer_that_costs_most_in_int8_is_the_one_to_keep(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import graphforge
 from graphforge.ir import DataType, nodes_of
 from graphforge.passes.convert_float16 import ConvertFloat16
 from graphforge.ranges import SAMPLES, Samples
+from graphforge.runners.halves import rounded_throughout
+from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from tests.passes.harness import Outcome, parse, run
 
 CONVERT = ConvertFloat16()
@@ -166,7 +168,7 @@ def test_pins_stay_and_what_is_not_there_is_refused() -> None:
     body = "g (float[2,4] x) => (float[2,4] y) { p = MatMul(x, w) r = Relu(p) y = Gemm(r, w) }"
     x = np.ones((2, 4), np.float32)
     pinned = _on(body, convert=ConvertFloat16(pins=("p",)), weights={"w": _W}, x=x)
-    assert _types(pinned)["MatMul"] == "FLOAT"
+    assert _types(pinned)["MatMul"] == _types(pinned)["Relu"] == "FLOAT"  # what reads it stays as well
     assert _types(pinned)["Gemm"] == "FLOAT16"
     assert any("asked for: MatMul node 'p'" in note for note in pinned.record.notes)
     with pytest.raises(graphforge.GraphForgeError, match="no module, node or value 'q' to keep in float32"):
@@ -309,3 +311,14 @@ def test_a_file_in_halves_throughout_is_verified_and_run(tmp_path: Path) -> None
     kinds = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     assert kinds == {onnx.TensorProto.FLOAT16}
     assert [one["dtype"] for one in bundle.manifest["inputs"]] == ["float16"]
+
+
+def test_an_overflow_that_the_runtime_would_hide_is_seen() -> None:
+    """The sum overflows in float16 and its root does not: between the two ONNX Runtime's CPU computes in float32."""
+    model = parse("g (float16[1,4] x) => (float16[1,1] y) <int64[1] axes = {1}> { s = ReduceSum(x, axes) y = Sqrt(s) }")
+    feeds = {"x": np.full((1, 4), 30000, np.float16)}
+    with OnnxRuntimeRunner(model, optimize=False) as runner:
+        assert np.isfinite(runner.run(feeds)["y"]).all()
+    rounded_throughout(model)
+    with OnnxRuntimeRunner(model, optimize=False) as runner:
+        assert np.isinf(runner.run(feeds)["y"]).all()
