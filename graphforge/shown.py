@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.terminal_theme import TerminalTheme
 
 __all__ = ["Shown", "short_source"]
 
@@ -21,6 +22,10 @@ _TEXT = (
     '<pre style="white-space:pre;overflow:auto;max-height:40em;line-height:1.15;font-size:0.85em;margin:0;'
     "font-family:Menlo,'DejaVu Sans Mono',Consolas,'Courier New',monospace\">{code}</pre>"
 )
+# Red, green, yellow, blue, magenta and cyan that can be read on white paper and on a dark one.  What is dim lies half way
+# between its colour and this grey, which can be read on both as well.
+_INKS = [(200, 40, 40), (20, 120, 40), (138, 97, 0), (40, 90, 200), (150, 50, 150), (0, 117, 127)]
+_GREY = (110, 110, 110)
 _PICTURE = '<img src="data:image/png;base64,{data}" style="max-width:100%;margin-top:0.5em" alt="{alt}">'
 
 
@@ -76,9 +81,16 @@ class Shown:
             recorder.print(self.summary(), style="bold", markup=False, soft_wrap=True)
             recorder.print()
             recorder.print(self)
-        text = recorder.export_html(inline_styles=True, code_format=_TEXT)
+        text = recorder.export_html(theme=_theme(), inline_styles=True, code_format=_TEXT)
         pictures = (_PICTURE.format(data=base64.b64encode(one).decode(), alt="picture") for one in self.pictures())
         return "".join([text, *pictures])
+
+
+def _theme() -> TerminalTheme:
+    from rich.terminal_theme import TerminalTheme
+
+    colours = [_GREY, *_INKS, _GREY]
+    return TerminalTheme(_GREY, _GREY, colours, colours)
 
 
 def _recorder(width: int, *, colours: bool) -> Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -71,3 +72,13 @@ def test_a_notebook_has_the_summary_above_what_has_to_be_scrolled() -> None:
     long, short = (Long("[bold]wrong[/bold] here", lines)._repr_html_() for lines in (60, 20))
     assert 0 < long.index("[bold]wrong[/bold] here") < long.index("line 0")
     assert "here" not in short
+
+
+def test_colours_in_a_notebook_can_be_read_on_white_and_on_black() -> None:
+    html = Hostile("[dim]a[/] [dim green]b[/] [green]c[/] [red]d[/] [yellow]e[/] [cyan]f[/] [blue]g[/] [magenta]h[/]")
+    for colour in re.findall(r"color: #([0-9a-f]{6})", html._repr_html_()):
+        channels = [int(colour[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        light = [c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        luminance = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
+        assert 1.05 / (luminance + 0.05) > 4.5, colour
+        assert (luminance + 0.05) / 0.05 > 3, colour

@@ -31,15 +31,18 @@ def of_one_image(artifact: Artifact) -> Artifact | None:
     """The body of the file's Loop as a graph of its own, for a batch of one; None where the file has no such Loop."""
     graph = artifact.proto.graph
     loops = [node for node in graph.node if node.op_type == "Loop" and set(artifact.outputs) <= set(node.output)]
-    if len(loops) != 1 or len(loops[0].input) != 2:
+    if len(loops) != 1:
         return None
     (loop,) = loops
     body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
-    if len(body.input) != 2 or len(body.output) != len(loop.output) + 1:
+    if len(body.input) != len(loop.input) or len(body.output) != len(loop.output) + 1:
         return None
-    number, goes_on = (value.name for value in body.input)
+    number, goes_on, *carried = (value.name for value in body.input)
     made = onnx.GraphProto(name=body.name, input=graph.input)
     made.node.extend(node for node in graph.node if node is not loop)
+    # What is carried from image to image, the rows so far, is what it is in front of the first.
+    starts = list(loop.input)[2:]
+    made.node.extend(onnx.helper.make_node("Identity", [s], [name]) for s, name in zip(starts, carried, strict=True))
     made.node.extend(body.node)
     made.initializer.extend(
         onnx.numpy_helper.from_array(artifact.elements_of(tensor), tensor.name) for tensor in graph.initializer
@@ -49,8 +52,10 @@ def of_one_image(artifact: Artifact) -> Artifact | None:
     given = {number: np.int64(0), goes_on: np.bool_(True), _AXES: np.array([0], np.int64)}
     made.initializer.extend(onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in given.items())
     opset = next(one.version for one in artifact.proto.opset_import if one.domain in ("", "ai.onnx"))
-    for value, of_one in zip(loop.output, list(body.output)[1:], strict=True):
-        if opset < _AXES_AS_INPUT:
+    for place, (value, of_one) in enumerate(zip(loop.output, list(body.output)[1:], strict=True)):
+        if place < len(carried):
+            made.node.append(onnx.helper.make_node("Identity", [of_one.name], [value]))
+        elif opset < _AXES_AS_INPUT:
             made.node.append(onnx.helper.make_node("Unsqueeze", [of_one.name], [value], axes=[0]))
         else:
             made.node.append(onnx.helper.make_node("Unsqueeze", [of_one.name, _AXES], [value]))

@@ -291,8 +291,9 @@ class Diagnosis(Shown):
         for line in self.weights:
             say(line)
         for one in self.outputs:
-            if not one.passed:
-                say(f"output {one.name}: {one.reason}")
+            told = f"output {one.name}: {one.reason}"
+            if not one.passed and told not in self.not_compared:
+                say(told)
         for line in self.not_compared:
             say(f"not compared: {line}")
         for line in self.notes:

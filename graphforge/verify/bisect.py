@@ -122,14 +122,18 @@ class BisectReport(Shown):
         """Print the probes and the verdict."""
         from rich.markup import escape
 
+        verdict = self.describe()
         for probe in self.probes:
             last = self.passes[probe.count - 1] if probe.count else "no pass"
-            console.print(escape(f"after {probe.count:3} ({last}): {probe.describe()}"), highlight=False)
+            told = probe.describe()
+            told = "departs, as told below" if verdict.endswith(told) else told
+            console.print(escape(f"after {probe.count:3} ({last}): {told}"), highlight=False)
         for note in self.notes:
             console.print(escape(f"note: {note}"), highlight=False)
-        console.print(escape(self.describe()), highlight=False)
+        console.print(escape(verdict), highlight=False)
         if self.rewrite is not None:
-            for line in (self.rewrite.describe(), *self.rewrite.rewrite.lines()):
+            found = self.rewrite.describe(but_for=verdict)
+            for line in (found, *self.rewrite.rewrite.lines()):
                 console.print(escape(line), highlight=False, soft_wrap=True)
         if self.replay:
             console.print(escape(f"replay with: {self.replay}"), highlight=False, soft_wrap=True)

@@ -49,9 +49,10 @@ class GuiltyRewrite:
     exact: bool
     by_value: str = ""
 
-    def describe(self) -> str:
-        """The rewrite, in one line."""
-        found = f"{self.rewrite.describe()} (of {self.total}): {self.departs}"
+    def describe(self, *, but_for: str = "") -> str:
+        """The rewrite, in one line; without what departs, where a text that says so stands before it."""
+        found = f"{self.rewrite.describe()} (of {self.total})"
+        found += "" if but_for.endswith(self.departs) else f": {self.departs}"
         if self.by_value:
             return f"{found}; found by value {self.by_value!r}, since the graph does not run between the rewrites"
         return found if self.exact else f"{found}; the graph does not run between it and the one that still agreed"

@@ -34,13 +34,14 @@ def _inputs() -> tuple[Tensor]:
     return (torch.randn(3, 7, 6, generator=torch.Generator().manual_seed(1)),)
 
 
+def _compiled(folder: Path, outputs: str) -> Path:
+    asked = {"dynamic_shapes": _BATCH, "outputs": outputs, "verify": False}
+    return graphforge.compile(_Picking().eval(), _inputs(), output=folder, **asked).path
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images") / "bundle"
-    graphforge.compile(
-        _Picking().eval(), _inputs(), dynamic_shapes=_BATCH, outputs="padded", verify=False, output=folder
-    )
-    return folder
+    return _compiled(tmp_path_factory.mktemp("images") / "bundle", "padded")
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -81,6 +82,14 @@ def test_the_node_inside_is_named(bundle: Path, tmp_path: Path) -> None:
     assert (cause.entry and cause.entry.call.path, cause.node) == ("act", "Tanh node 'act/Sigmoid'")
     assert cause.note == "the model compiled anew has a Sigmoid there"
     assert cause.shown
+
+
+def test_the_node_inside_is_named_where_rows_of_all_images_are_joined(tmp_path: Path) -> None:
+    ragged = _compiled(tmp_path / "ragged", "ragged")
+    file = _spoiled(ragged, tmp_path / "bundle", _other("Tanh"), "act/Sigmoid")
+    report = graphforge.diff(_Picking().eval(), file, _inputs(), dynamic_shapes=_BATCH)
+    assert [cause.node for cause in report.causes] == ["Tanh node 'act/Sigmoid'"]
+    assert report.causes[0].shown
 
 
 def test_where_each_image_alone_agrees_it_is_the_loop(bundle: Path, tmp_path: Path) -> None:

@@ -106,5 +106,6 @@ def test_report_prints_and_is_json() -> None:
     text = io.StringIO()
     report.render(Console(file=text, width=200))
     assert "spoil" in text.getvalue()
+    assert text.getvalue().count(" are off by ") == 1  # once, and not for each probe
     parsed = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert (parsed["guilty"], parsed["index"]) == ("spoil", 1)
