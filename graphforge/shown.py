@@ -22,8 +22,8 @@ _TEXT = (
     '<pre style="white-space:pre;overflow:auto;max-height:40em;line-height:1.15;font-size:0.85em;margin:0;'
     "font-family:Menlo,'DejaVu Sans Mono',Consolas,'Courier New',monospace\">{code}</pre>"
 )
-# Red, green, yellow, blue, magenta and cyan that can be read on white paper and on a dark one.  What is dim lies half way
-# between its colour and this grey, which can be read on both as well.
+# Red, green, yellow, blue, magenta and cyan that can be read on white and on black.  What is dim lies half way between
+# its colour and this grey, which can be read on both as well.
 _INKS = [(200, 40, 40), (20, 120, 40), (138, 97, 0), (40, 90, 200), (150, 50, 150), (0, 117, 127)]
 _GREY = (110, 110, 110)
 _PICTURE = '<img src="data:image/png;base64,{data}" style="max-width:100%;margin-top:0.5em" alt="{alt}">'
