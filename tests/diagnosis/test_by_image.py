@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -35,7 +36,7 @@ def _inputs() -> tuple[Tensor]:
 
 
 def _compiled(folder: Path, outputs: str) -> Path:
-    asked = {"dynamic_shapes": _BATCH, "outputs": outputs, "verify": False}
+    asked: dict[str, Any] = {"dynamic_shapes": _BATCH, "outputs": outputs, "verify": False}
     return graphforge.compile(_Picking().eval(), _inputs(), output=folder, **asked).path
 
 
