@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -88,9 +89,8 @@ def _about_the_machine() -> str:
     import torch
 
     driver = Path("/proc/driver/nvidia/version")
-    release = (
-        driver.read_text().split("Module")[1].split()[0] if driver.exists() and "Module" in driver.read_text() else ""
-    )
+    found = re.search(r"\d+\.\d+(?:\.\d+)?", driver.read_text()) if driver.exists() else None
+    release = found[0] if found is not None else "unknown"
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "a GPU that this torch does not use"
     capability = "SM{}{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else ""
     return f"{name} {capability}, driver {release}, torch {torch.__version__}, Python {platform.python_version()}"

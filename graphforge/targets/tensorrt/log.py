@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Log", "collect_log", "vendor_logger"]
+__all__ = ["Log", "collect_log", "in_words", "vendor_logger"]
 
 
 @dataclass(slots=True)
@@ -57,3 +58,13 @@ def collect_log() -> Iterator[Log]:
         yield log
     finally:
         _OPEN.remove(log)
+
+
+def in_words(message: str) -> str:
+    """A line of the log without the function that wrote it, its code and its place in the vendor's source.
+
+    ``IRuntime::load: Error Code 6: API Usage Error (No. In f at /_src/a.cpp:84)`` says ``No.``
+    """
+    found = re.fullmatch(r"(?:[\w:]+: )?Error Code \d+: [^()]*\((.*)\)\s*", message, re.DOTALL)
+    said = message if found is None else re.sub(r" In \w+ at \S+:\d+$", "", found[1])
+    return " ".join(said.split())

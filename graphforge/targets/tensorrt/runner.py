@@ -11,6 +11,7 @@ import numpy as np
 from graphforge.errors import GraphForgeError
 from graphforge.runners.survey import is_doubted, try_first
 from graphforge.targets.tensorrt.flavour import FLAVOURS, gpu_problem
+from graphforge.targets.tensorrt.log import collect_log, in_words, vendor_logger
 from graphforge.targets.tensorrt.manifest import read_plan_manifest
 
 if TYPE_CHECKING:
@@ -108,15 +109,17 @@ def _engine(plan_file: Path, trt: Any) -> Any:
     polygraphy's loader allows a plan to bring a library of its own, which is loaded into this process; the plans that
     we build have none, so one that has was made by somebody else.
     """
-    from polygraphy.backend.trt.util import get_trt_logger
     from polygraphy.exception import PolygraphyException
 
-    trt.init_libnvinfer_plugins(get_trt_logger(), "")
-    runtime = trt.Runtime(get_trt_logger())
-    runtime.engine_host_code_allowed = False
-    engine = runtime.deserialize_cuda_engine(plan_file.read_bytes())
+    logger = vendor_logger(trt)
+    with collect_log() as log:
+        trt.init_libnvinfer_plugins(logger, "")
+        runtime = trt.Runtime(logger)
+        runtime.engine_host_code_allowed = False
+        engine = runtime.deserialize_cuda_engine(plan_file.read_bytes())
     if engine is None:
-        raise PolygraphyException("the engine could not be deserialized")
+        said = log.errors[0] if log.errors else "the engine could not be deserialized"
+        raise PolygraphyException(in_words(said))
     return engine
 
 
