@@ -249,7 +249,8 @@ def test_why_a_plan_does_not_load_is_told_in_the_words_of_tensorrt(
 def test_a_line_of_the_log_is_told_without_the_code_that_wrote_it() -> None:
     line = (
         "IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine cannot run on this GPU, which has "
-        "compute capability 9.0. Supported: None. In throwUnlessComputeCapSupported at /_src/runtime/dispatch/runtime.cpp:84)"
+        "compute capability 9.0. Supported: None. "
+        "In throwUnlessComputeCapSupported at /_src/runtime/dispatch/runtime.cpp:84)"
     )
     wanted = "The engine cannot run on this GPU, which has compute capability 9.0. Supported: None."
     assert in_words(line) == wanted
