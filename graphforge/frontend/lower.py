@@ -99,6 +99,8 @@ def lower(captured: Captured) -> Lowered:
     Raises:
         LoweringError: an operator has no lowering; the message names it, its module path and its source line.
     """
+    if _is_transformed(captured.graph_module):
+        captured = _functional(captured)
     try:
         return _Lowering(captured).run()
     except NotInvertible as why:
@@ -106,12 +108,25 @@ def lower(captured: Captured) -> Lowered:
             raise LoweringError(
                 f"a write in place cannot be followed: {why}", "write it out of place, or use torch.where"
             ) from None
-        from graphforge.frontend.capture import captured_from_program
-
-        functional = captured_from_program(captured.program.run_decompositions({}), captured)
-        lowered = _Lowering(functional).run()
+        lowered = _Lowering(_functional(captured)).run()
         lowered.notes.append(f"the whole program was functionalised by torch: {why}")
         return lowered
+
+
+def _is_transformed(module: torch.fx.GraphModule) -> bool:
+    """Whether calls of torch.func (``vmap``) stand in a program, which torch resolves with everything else."""
+    return any(
+        str(getattr(node.target, "__module__", "")).startswith("torch._functorch") for node in module.graph.nodes
+    )
+
+
+def _functional(captured: Captured) -> Captured:
+    """The program as torch writes it without views, writes in place and transformations; itself where it cannot."""
+    from graphforge.frontend.capture import captured_from_program
+
+    if captured.program is None:
+        return captured
+    return captured_from_program(captured.program.run_decompositions({}), captured)
 
 
 class _Lowering:
@@ -718,12 +733,14 @@ class Scope:
 
 
 def _checks(module: torch.fx.GraphModule) -> set[torch.fx.Node]:
-    """Calls that check or annotate, and those that compute only what such calls read."""
+    """Calls that check or annotate, those that compute only what such calls read, and those that failed."""
     checks: set[torch.fx.Node] = set()
     for node in reversed(module.graph.nodes):
         if node.op != "call_function" or is_mutation(node.target):
             continue
-        if str(node.target) in _IGNORED or (node.users and all(user in checks for user in node.users)):
+        gives = isinstance(node.target, torch._ops.OpOverload) and bool(node.target._schema.returns)
+        failed = gives and not node.users and node.meta.get("val") is None  # the model caught what torch raised
+        if failed or str(node.target) in _IGNORED or (node.users and all(user in checks for user in node.users)):
             checks.add(node)
     return checks
 

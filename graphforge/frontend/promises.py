@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ _TRIED = 12
 # A range of up to so many sizes is run whole where the capture recorded a single run of the model; as many sizes at
 # which a condition is false are run before the model is refused for them.
 _SMALL = 64
+# What cuts a tensor into pieces, in a line of the user's; and a number of them that a capture takes for granted.
+_CUTS = re.compile(r"\b(split|chunk|tensor_split|hsplit|vsplit|unbind)\(")
+_NUMBER = re.compile(r"(.+) == (\d+)")
 # Sizes at which a line of the user's goes the other way that are run before the capture is taken.
 _OTHER_WAY = 4
 
@@ -89,11 +93,22 @@ class BrokenPromise(CaptureError):
     def at(cls, failing: Sequence[dict[str, int]], words: str, place: str) -> BrokenPromise:
         """The error for a condition in words, asked at a place in the user's code."""
         shown = ", ".join(f"{name} = {size}" for name, size in failing[0].items())
-        error = cls(
-            f"the model behaves otherwise at {shown} than at the example's sizes",
-            f"the captured program holds where {words}" + (f", asked at {place}" if place else ""),
-            "promise a range within which that is true, or compile the sizes apart",
-        )
+        head = f"the model behaves otherwise at {shown} than at the example's sizes"
+        cut, pieces = _CUTS.search(place), _NUMBER.fullmatch(words)
+        if cut is not None and pieces is not None:
+            error = cls(
+                f"{head}: {cut[1]} gives {pieces[1]} pieces, which are {pieces[2]} there",
+                f"at {place}",
+                "what Python does with pieces is written down for one number of them: give the pieces an axis of their "
+                "own, as x.unflatten(dim, (-1, size)) does, behind a padding to whole pieces where need be",
+                "or promise a range within which their number stays the same, or compile the sizes apart",
+            )
+        else:
+            error = cls(
+                head,
+                f"the captured program holds where {words}" + (f", asked at {place}" if place else ""),
+                "promise a range within which that is true, or compile the sizes apart",
+            )
         error.failing = failing
         error.words = words
         return error
@@ -258,7 +273,8 @@ def _without_floors(expression: Any) -> Any:
 
 
 def _in_words(expression: Any, names: Mapping[Any, str]) -> str:
-    text = str(expression)
+    sign = {"Equality": "==", "Unequality": "!="}.get(type(expression).__name__)
+    text = str(expression) if sign is None else f"{expression.lhs} {sign} {expression.rhs}"
     for symbol in sorted(expression.free_symbols, key=lambda symbol: -len(str(symbol))):
         text = text.replace(str(symbol), names[symbol])
     return text

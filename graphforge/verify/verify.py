@@ -72,6 +72,7 @@ class Trial:
         error: why a side did not run, "" otherwise.
         notes: hints, one line each.
         seconds: (reference, artifact) run time.
+        nothing: both sides ran and returned nothing: a list with an entry for each image, of no images.
         made: the artifact's outputs, until they are judged.
     """
 
@@ -82,17 +83,23 @@ class Trial:
     error: str = ""
     notes: tuple[str, ...] = ()
     seconds: tuple[float, float] = (0.0, 0.0)
+    nothing: bool = False
     made: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
         """Both sides ran and every output agrees."""
-        return not self.error and bool(self.outputs) and all(output.passed for output in self.outputs)
+        return not self.error and self.compared and all(output.passed for output in self.outputs)
+
+    @property
+    def compared(self) -> bool:
+        """There was something to compare, or nothing on either side."""
+        return bool(self.outputs) or self.nothing
 
     @property
     def verdict(self) -> str:
         """``passed``, ``failed`` or ``undecided``."""
-        if self.error or not self.outputs:
+        if self.error or not self.compared:
             return "failed"
         return _worst_verdict(output.verdict for output in self.outputs)
 
@@ -141,13 +148,14 @@ class VerificationReport(Shown):
 
     @property
     def passed(self) -> bool:
-        """Every trial passed, and there was one."""
-        return bool(self.trials) and all(trial.passed for trial in self.trials)
+        """Every trial passed, and in one of them something was compared."""
+        return any(trial.outputs for trial in self.trials) and all(trial.passed for trial in self.trials)
 
     @property
     def verdict(self) -> str:
         """``passed``, ``failed``, or ``undecided``: some outputs differ, and nothing proves them right or wrong."""
-        return _worst_verdict(trial.verdict for trial in self.trials) if self.trials else "failed"
+        compared = any(trial.outputs for trial in self.trials)
+        return _worst_verdict(trial.verdict for trial in self.trials) if compared else "failed"
 
     @property
     def max_abs(self) -> float:
@@ -183,14 +191,14 @@ class VerificationReport(Shown):
         for trial in self.trials:
             if trial.error:
                 lines.append(f"at {trial.describe()}: {trial.error}")
-            elif not trial.outputs:
+            elif not trial.compared:
                 lines.append(f"at {trial.describe()}: there was no output to compare")
             lines.extend(
                 f"at {trial.describe()}: output {output.name}: {output.reason}"
                 for output in trial.outputs
                 if not output.passed
             )
-        return lines or ([] if self.trials else ["nothing was tried"])
+        return lines or ([] if any(trial.outputs for trial in self.trials) else ["nothing was tried"])
 
     def error(self) -> VerificationError:
         """What is wrong, or undecided, as an exception: the worst line first, hints and the first suspect as notes."""
@@ -260,7 +268,7 @@ class VerificationReport(Shown):
         for name in ("sizes", "output", "shape", "dtype", "max abs", "max rel", "allowed", "verdict"):
             table.add_column(name, justify="right" if name.startswith("max") else "left", overflow="fold")
         for trial in self.trials:
-            if trial.error or not trial.outputs:
+            if trial.error or not trial.compared:
                 table.add_row(escape(trial.describe()), "-", "", "", "", "", "", "[red]failed[/red]")
             for output in trial.outputs:
                 table.add_row(
@@ -482,7 +490,8 @@ def _run_trial(
         return replace(trial, error=error.message, notes=error.notes)
     seconds = (found.seconds, time.perf_counter() - start)
     outputs = compare_runs(expected, got, lambda one, other: compare_outputs(one, other, tolerances))
-    return replace(trial, outputs=tuple(outputs), seconds=seconds, made=dict(got[0][1][0]))
+    right, made = expected[0][1][0], got[0][1][0]
+    return replace(trial, outputs=tuple(outputs), seconds=seconds, nothing=not right and not made, made=dict(made))
 
 
 def _judged(

@@ -291,3 +291,25 @@ def test_want_of_memory_is_not_a_reason_to_try_another_method(method: str) -> No
     with pytest.raises(MemoryError, match="64 GB"):
         _capture(TooLarge(asked), (torch.ones(2),), method=method)
     assert asked == ["asked"]
+
+
+def test_a_call_that_failed_and_was_caught_is_no_part_of_the_program() -> None:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        try:
+            rows = x.view(x.shape[0], 3, 7)
+        except RuntimeError:  # 20 columns do not make 3 rows of 7
+            rows = x * 2
+        return rows + 1
+
+    outcome = lower_and_compare(forward, (torch.rand(2, 20),), dynamic={"x": {0: (1, 4)}})
+    assert outcome.nodes == 2
+
+
+def test_vmap_is_resolved_by_torch() -> None:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        gram: torch.Tensor = torch.vmap(lambda one: one @ one.T)(x)
+        return gram
+
+    others = [(torch.rand(4, 3, 2),), (torch.rand(1, 6, 2),)]
+    dynamic = {"x": {0: (1, 4), 1: (2, 6)}}
+    lower_and_compare(forward, (torch.rand(2, 5, 2),), dynamic=dynamic, other_inputs=others)

@@ -132,6 +132,16 @@ def test_ragged_results_of_any_number_of_images_stand_behind_each_other(tmp_path
     np.testing.assert_allclose(found["output"], torch.cat(expected).detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_no_images_give_an_empty_list_and_no_rows(tmp_path: Path) -> None:
+    shapes = {"x": {0: DimRange("batch", 0, 3)}}
+    bundle = _compiled(_Dicts().eval(), tmp_path, outputs="ragged", dynamic_shapes=shapes)
+    verification = bundle.manifest["verification"]
+    assert verification["verdict"] == "passed"
+    assert {len(one["outputs"]) for one in verification["trials"] if one["inputs"]["x"][0] == 0} == {0}
+    found = _outputs(bundle, {"x": np.zeros((0, 7, 5), np.float32)})
+    assert {name: value.shape for name, value in found.items()} == {"rows": (0, 4), "best": (0, 4), "num_dets": (0,)}
+
+
 def test_a_list_of_images_is_seen_after_the_first_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from graphforge.frontend import capture
 

@@ -183,3 +183,23 @@ def test_pieces_whose_number_varies_are_named_with_their_line() -> None:
             {0: DimRange("rows", 4, 64)},
         )
     assert any("x.split(x.shape[0] // 2)" in note for note in refused.value.notes)
+
+
+def test_a_number_of_pieces_that_varies_is_told_as_that() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return torch.cat([piece.mean(0, keepdim=True) for piece in x.split(2)])
+
+    with pytest.raises(CaptureError, match=r"split gives .+ pieces, which are 3 there") as refused:
+        _captured(forward, torch.rand(6, 4), {0: DimRange("rows", 2, 12)})
+    place, way_out, *_ = refused.value.notes
+    assert "test_promises.py" in place
+    assert "unflatten" in way_out
+
+
+def test_a_condition_reads_like_python() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] % 3 == 0 else x
+
+    with pytest.raises(CaptureError) as refused:
+        _captured(forward, torch.rand(6, 4), {0: DimRange("rows", 2, 12)})
+    assert "Mod(rows, 3) == 0" in "".join(refused.value.notes)
