@@ -44,7 +44,7 @@ def main() -> None:
 
     ensure_torchvision()
     try:
-        import ultralytics
+        import ultralytics  # type: ignore[import-not-found]
     except ImportError:
         raise SystemExit(
             "ultralytics is not installed: pip install --target FOLDER --no-deps ultralytics ultralytics-thop "
@@ -98,8 +98,8 @@ def _row(task: str, form: str, size: int) -> tuple[str, bool]:
 def _model(task: str, *, suppressed: bool) -> Any:
     """A network that no call has warmed up, alone or with ``non_max_suppression`` behind it."""
     import torch
-    from ultralytics import YOLO  # type: ignore[attr-defined]
-    from ultralytics.utils.nms import non_max_suppression
+    from ultralytics import YOLO
+    from ultralytics.utils.nms import non_max_suppression  # type: ignore[import-not-found]
 
     torch.manual_seed(0)
     network: Any = YOLO(_FILES[task]).model

@@ -15,7 +15,7 @@ import enum
 import math
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,15 @@ _CALL = 1_000_000
 _LARGE = 1 << 26
 
 
+# Operators that read between the pixels of a picture.
+_RESIZED = (
+    "upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa "
+    "_upsample_bicubic2d_aa"
+).split()
+# The share of its size by which a place is moved to see the slope: far above rounding, below a pixel of most pictures.
+_SHIFT = 2.0**-13
+
+
 class Moved(TorchDispatchMode):
     """While it is on, results of operators that round are a step off.
 
@@ -142,7 +151,7 @@ class Moved(TorchDispatchMode):
                 args = self._moved_operands(func, args)
             result = func(*args, **kwargs)
         if self.steps and _rounds(func, space, plain):
-            result = self._moved_results(func, plain, args, result)
+            result = self._moved_results(func, plain, args, result, kwargs)
         self.work += _work(func, args, kwargs, result)
         self._record(func, plain, args, result)
         if not self.steps and self.ties is Ties.AS_EAGER and (told := known_arithmetic(plain, args, result)):
@@ -169,7 +178,7 @@ class Moved(TorchDispatchMode):
             for position, value in enumerate(args)
         ]
 
-    def _moved_results(self, func: Any, name: str, args: Sequence[Any], result: Any) -> Any:
+    def _moved_results(self, func: Any, name: str, args: Sequence[Any], result: Any, kwargs: Mapping[str, Any]) -> Any:
         floor: float | torch.Tensor = 0.0
         more = _sums(name, args, result)
         own = False
@@ -180,6 +189,8 @@ class Moved(TorchDispatchMode):
             # matrix products for each axis, as runtimes compute it, add up to nearly the largest element on the way to
             # the others
             floor = torch.view_as_real(result).abs().amax() / 2 if result.is_complex() else result.abs().amax() / 2
+        elif name in _RESIZED:
+            floor = _by_places(func, args, kwargs, result)
         elif name in GATES and args and isinstance(args[0], torch.Tensor) and not func._schema.is_mutable:
             floor = args[0].float().abs().mul(0.25)
             floor = floor.clamp(max=1.0) if name in BOUNDED_BELOW else floor
@@ -333,6 +344,23 @@ def _rounds(func: Any, space: str, name: str) -> bool:
     if schema.is_mutable:
         return True
     return not any(returned.alias_info is not None for returned in schema.returns)
+
+
+def _by_places(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: torch.Tensor) -> float | torch.Tensor:
+    """What a resized picture changes by when every place that is read moves by its own size, along either axis.
+
+    The places are computed: (i + 0.5) / scale - 0.5 by one runtime, (i + 0.5) * (1 / scale) - 0.5 by another.  Around
+    the thousandth pixel their rounding is that of a thousand, times the slope of the picture there.
+    """
+    given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | dict(kwargs)
+    scales = [argument.name for argument in func._schema.arguments if argument.name.startswith("scales")]
+    if given.get("align_corners") or func._schema.is_mutable:  # a scale is not asked for then
+        return 0.0
+    change = torch.zeros_like(result, dtype=torch.float32)
+    for scale, old, new in zip(scales, given["self"].shape[2:], given["output_size"], strict=True):
+        moved = func(**{**given, scale: (given.get(scale) or new / max(1, old)) * (1 + _SHIFT)})
+        change += (moved.float() - result.float()).abs()
+    return change / _SHIFT
 
 
 def _sums(name: str, args: Sequence[Any], result: Any) -> float:

@@ -31,6 +31,8 @@ class _Rotated(nn.Module):
 class _Turning(nn.Module):
     """A matrix exponential of a buffer, which is written to before or behind it."""
 
+    angles: Tensor
+
     def __init__(self, when: str) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -43,7 +45,7 @@ class _Turning(nn.Module):
         taken = self.angles * 2
         if self.when == "view":
             taken.view(9)[:3] += x.mean()
-        turned = torch.linalg.matrix_exp(x.mean() + taken if self.when == "input" else taken)
+        turned: Tensor = torch.linalg.matrix_exp(x.mean() + taken if self.when == "input" else taken)
         if self.when == "behind":
             self.angles += 1
         return x @ turned
