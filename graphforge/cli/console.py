@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,11 +15,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-__all__ = ["print_error", "print_json", "progress", "stderr", "stdout"]
+__all__ = ["print_error", "print_json", "print_text", "progress", "stderr", "stdout"]
 
 
 # Names come from files: a terminal is to show their control characters, not to obey them.
 _WITHOUT_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 def stdout() -> Console:
@@ -34,6 +38,15 @@ def print_error(message: str, notes: Iterable[str] = ()) -> None:
     """`error: ...` and its notes on stderr; plain text, so that it can be read by people and by programs."""
     lines = [f"error: {message}", *(f"  note: {note}" for note in notes if note)]
     print("\n".join(lines).translate(_WITHOUT_CONTROL), file=sys.stderr, flush=True)
+
+
+def print_text(text: str, *, colours: bool | None = None, to_stderr: bool = False) -> None:
+    """Text with names from files in it; of control characters only colours of ours are kept."""
+    import click
+
+    pieces = _COLOUR.split(text) if colours else [text]  # what the expression finds stands at every second place
+    shown = (piece if at % 2 else piece.translate(_WITHOUT_CONTROL) for at, piece in enumerate(pieces))
+    click.echo("".join(shown), err=to_stderr, color=colours)
 
 
 def print_json(document: object) -> None:
@@ -68,10 +81,26 @@ def _say_nothing(step: str) -> None:
 
 
 def _console(*, to_stderr: bool) -> Console:
-    from rich.console import Console
+    kind = _console_class()
+    console = kind(stderr=to_stderr, highlight=False, soft_wrap=False)
+    return console if console.is_terminal else kind(stderr=to_stderr, highlight=False, width=160)
 
-    console = Console(stderr=to_stderr, highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(stderr=to_stderr, highlight=False, width=160)
+
+@functools.cache
+def _console_class() -> type[Console]:
+    """rich's console, which shows control characters of what it is given instead of passing them on."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Showing(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                if segment.control is None and _CONTROL.search(segment.text):
+                    yield Segment(segment.text.translate(_WITHOUT_CONTROL), segment.style)
+                else:
+                    yield segment
+
+    return Showing
 
 
 def _plain(value: object) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from graphforge.cli.console import print_json, progress, stdout
+from graphforge.cli.console import print_json, print_text, progress, stdout
 from graphforge.cli.request import ModelRequest, capture_option, json_option, model_options
 
 __all__ = ["command"]
@@ -82,9 +82,9 @@ def command(
     elif summary:
         found.render(stdout())
     elif full and node is None:
-        click.echo(found.text())
+        print_text(found.text())
     else:
         console = stdout()
         colour = console.is_terminal and not console.no_color
         for line in found.lines(coloured=colour, width=console.width if console.is_terminal else None):
-            click.echo(line, color=colour)
+            print_text(line, colours=colour)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from graphforge.cli.console import print_json, stderr, stdout
+from graphforge.cli.console import print_json, print_text, stderr, stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,7 @@ def printing_after(names: tuple[str, ...], *, as_json: bool) -> list[Instrument]
     width = console.width if console.is_terminal else None
 
     def write(text: str) -> None:
-        click.echo(text, err=as_json, color=_has_colours(console))
+        print_text(text, to_stderr=as_json, colours=_has_colours(console))
 
     return [PrintAfter(names, write, width, _has_colours(console))]
 
@@ -84,9 +84,9 @@ def print_plan(planned: Plan, options: CompileOptions, model: str, folder: str, 
 def print_account(bundle: Bundle, *, explain: bool, time_passes: bool) -> None:
     """What the passes did, as far as it is asked for."""
     if time_passes:
-        click.echo(f"{bundle.pass_times()}\n")
+        print_text(f"{bundle.pass_times()}\n")
     if explain:
-        click.echo(f"{bundle.explain()}\n")
+        print_text(f"{bundle.explain()}\n")
 
 
 def _has_colours(console: Console) -> bool:

@@ -148,7 +148,9 @@ def _runs_to_its_end(node: ir.Node) -> bool:
 
 
 def _static_bytes(value: ir.Value) -> int | None:
-    if value.shape is None or value.dtype is None or not all(isinstance(dim, int) for dim in value.shape):
+    if value.dtype is None or value.dtype == ir.DataType.STRING or value.shape is None:
+        return None
+    if not all(isinstance(dim, int) for dim in value.shape):
         return None
     return math.prod(int(str(dim)) for dim in value.shape) * value.dtype.bitwidth // 8
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphforge.errors import GraphForgeError, UsageError
+from graphforge.limiting import BeyondLimitError, check_limit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -98,6 +101,7 @@ def _read_numpy(path: Path) -> Array | dict[str, Array]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is not a file")
+        _count_beforehand(path)
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
@@ -107,9 +111,46 @@ def _read_numpy(path: Path) -> Array | dict[str, Array]:
             if not isinstance(arrays[key], np.ndarray):  # numpy hands out the bytes of whatever else is in there
                 raise ValueError(f"its member {key!r} is not an array")
         return arrays
+    except BeyondLimitError:
+        raise
     except Exception as error:  # numpy lets through whatever its parsers of zip archives, Python and numbers raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise GraphForgeError(
             f"{str(path)!r} cannot be read as numpy data: {reason}",
             "write it with numpy.save or numpy.savez",
         ) from None
+
+
+# numpy looks for each array among all names.
+_MOST_ARRAYS = 10_000
+
+
+def _count_beforehand(path: Path) -> None:
+    """Hold what the headers of a file say, and what its members inflate to, against the limit on elements.
+
+    A kilobyte can say that it is a billion zeros, and a megabyte inflate to a gigabyte of them.
+
+    Raises:
+        BeyondLimitError: an array is too large.
+        ValueError: there are too many.
+    """
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            _count(file, str(path))
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) > _MOST_ARRAYS:
+            raise ValueError(f"it holds {len(members):,} arrays, and no more than {_MOST_ARRAYS:,} are read")
+        for member in members:
+            with archive.open(member) as file:
+                _count(file, f"{path}: array {member.filename.removesuffix('.npy')}")
+
+
+def _count(file: IO[bytes], label: str) -> None:
+    if file.read(6) != b"\x93NUMPY":
+        return  # numpy says what it is not
+    version = (file.read(1)[0], file.read(1)[0])
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is not None:
+        check_limit("input_elements", abs(math.prod(read(file)[0])), f"{label}: elements")

@@ -74,7 +74,7 @@ def first_accepted(
 
 
 def _is_finite(array: Array) -> bool:
-    if array.dtype.kind in "biu":
+    if array.dtype.kind in "biuOSU":
         return True
     with np.errstate(all="ignore"):
         return bool(np.isfinite(array if array.dtype.kind in "fc" else array.astype(np.float32)).all())

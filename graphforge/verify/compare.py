@@ -84,6 +84,8 @@ def compare_arrays(name: str, reference: Array, artifact: Array, tolerance: Tole
         return OutputComparison(
             name, dtype, shape, max_abs=0.0, max_rel=0.0, mean_abs=0.0, tolerance="empty", max_reference=0.0
         )
+    if reference.dtype.kind in "OSU":
+        return _compare_texts(name, reference, artifact)
     if reference.dtype.kind in "biu":
         return _compare_exactly(name, reference, artifact)
     if reference.dtype.kind == "c":
@@ -106,6 +108,23 @@ def _shape_reason(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
 
 def _by(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
+
+
+def _compare_texts(name: str, reference: Array, artifact: Array) -> OutputComparison:
+    dtype, shape = dtype_name(reference), tuple(reference.shape)
+    wrong = np.flatnonzero(reference.reshape(-1) != artifact.reshape(-1))
+    if not wrong.size:
+        return OutputComparison(name, dtype, shape, 0.0, 0.0, 0.0, max_reference=0.0, tolerance="exact")
+    return OutputComparison(
+        name,
+        dtype,
+        shape,
+        worst=_unravel(int(wrong[0]), shape),
+        mismatched=int(wrong.size),
+        tolerance="exact",
+        passed=False,
+        reason=f"{wrong.size} of {reference.size} texts differ",
+    )
 
 
 def _compare_exactly(name: str, reference: Array, artifact: Array) -> OutputComparison:

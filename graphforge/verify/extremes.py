@@ -79,7 +79,7 @@ def _candidates(shapes: ShapeSpec, example: Mapping[str, Array], seed: int) -> I
 
 def _near(like: Array, end: float, seed: int) -> Array:
     """Elements in the lowest third (0) of the example's range, or in the highest (1), as far apart as that allows."""
-    if like.size == 0 or like.dtype.kind == "c":
+    if like.size == 0 or like.dtype.kind in "cOSU":
         return like
     codes = codes_of(like)
     if like.dtype.kind in "biu" or codes is not None:
@@ -95,7 +95,7 @@ def _near(like: Array, end: float, seed: int) -> Array:
 
 
 def _scaled(array: Array, factor: float, like: Array) -> Array:
-    if array.dtype.kind in "biuc" or codes_of(like) is not None:
+    if array.dtype.kind in "biucOSU" or codes_of(like) is not None:
         return array
     with np.errstate(over="ignore"):
         return as_dtype(array.astype(np.float64) * factor, array.dtype.name)

@@ -217,7 +217,9 @@ def _named(node: ir.Node) -> list[str]:
 
 def _bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:
     dims = _dims(value, sizes)
-    return 0 if dims is None or value.dtype is None else math.ceil(math.prod(dims) * value.dtype.bitwidth / 8)
+    if dims is None or value.dtype is None or value.dtype.name == "STRING":
+        return 0
+    return math.ceil(math.prod(dims) * value.dtype.bitwidth / 8)
 
 
 # They move or describe numbers and compute none.

@@ -567,6 +567,101 @@ def test_a_terminal_shows_control_characters_and_does_not_obey_them(
     assert r"\x1b[31mnowhere" in told
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "inspect",
+        "inspect --full",
+        "inspect --summary",
+        "profile --runs 1 --warmup 0",
+        "diff --against model.onnx",
+        "opset",
+        "lint --target magicmind",
+        "explain fold-constants",
+    ],
+)
+def test_no_table_passes_on_what_a_terminal_would_obey(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = "\x1b[2J\x1b]0;title\x07\x9b31m"
+    node = helper.make_node("Add", [f"x{bad}", f"w{bad}"], [f"y{bad}"], name=f"n{bad}", doc_string=bad)
+    graph = helper.make_graph(
+        [node],
+        f"g{bad}",
+        [_value(f"x{bad}", (f"b{bad}", 3))],
+        [_value(f"y{bad}", (f"b{bad}", 3))],
+        [numpy_helper.from_array(np.ones(3, np.float32), f"w{bad}")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name=bad)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    verb, *options = line.split(" ")
+    assert run([verb, "model.onnx", *options]) in (0, 1)
+    told = capsys.readouterr()
+    assert not any(character in told.out + told.err for character in "\x1b\x07\x9b")
+    assert told.out
+
+
+def test_colours_of_ours_are_kept_and_the_rest_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from graphforge.cli.console import print_text
+
+    print_text("\x1b[1mAdd\x1b[0m(\x1b[2J)", colours=True)
+    print_text("\x1b[8mhidden", colours=False)
+    assert capsys.readouterr().out == "\x1b[1mAdd\x1b[0m(\\x1b[2J)\n\\x1b[8mhidden\n"
+
+
+def test_what_an_array_says_of_itself_is_counted_before_it_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+    import zipfile
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (3_000_000_000,)})
+    (tmp_path / "x.npy").write_bytes(header.getvalue())
+    with zipfile.ZipFile("x.npz", "w") as archive:
+        archive.writestr("input.npy", header.getvalue())
+    for given in ("x=x.npy", "x.npz"):
+        assert run(["inspect", "net.py:build", "--input-file", given]) == 1
+        assert "elements: 3,000,000,000, and the limit is 268,435,456" in capsys.readouterr().err
+    with zipfile.ZipFile("many.npz", "w") as archive:
+        for number in range(10_001):
+            archive.writestr(f"{number}.npy", b"")
+    assert run(["inspect", "net.py:build", "--input-file", "many.npz"]) == 1
+    assert "it holds 10,001 arrays, and no more than 10,000 are read" in capsys.readouterr().err
+
+
+def test_text_among_the_results_is_compared_as_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def says(name: str, text: bytes) -> None:
+        nodes = [helper.make_node("Identity", ["s"], ["t"]), helper.make_node("Neg", ["x"], ["y"])]
+        outputs = [_value("y", (2, 3)), _value("t", (1,), TensorProto.STRING)]
+        given = [numpy_helper.from_array(np.array(["TE"], dtype=object), "s")]
+        graph = helper.make_graph(nodes, "net", [_value("x", (2, 3))], outputs, given)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        Path(name).write_bytes(model.SerializeToString().replace(b"TE", text))
+
+    says("a.onnx", b"ab")
+    says("b.onnx", b"ac")
+    says("bad.onnx", b"\xff\xfe")
+    for line in (
+        "compile a.onnx -o out",
+        "inspect a.onnx --summary",
+        "opset a.onnx --prove",
+        "diff a.onnx --against out",
+    ):
+        assert run(line.split(" ")) == 0, capsys.readouterr().err
+    assert run(["diff", "a.onnx", "--against", "b.onnx"]) == 1
+    assert "texts differ" in capsys.readouterr().out
+    assert run(["diff", "a.onnx", "--against", "bad.onnx"]) == 1
+    assert "tensor 's' holds text that is not UTF-8" in capsys.readouterr().err
+
+
 def test_a_name_that_is_not_text_is_told(tmp_path: Path) -> None:
     import os
     import subprocess

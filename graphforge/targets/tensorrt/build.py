@@ -67,10 +67,10 @@ def build_plan(onnx_file: Path, plan_file: Path, options: BuildSettings, shapes:
         GraphForgeError: TensorRT is missing, cannot start, refuses a node or disagrees with ``shapes``.
     """
     if is_doubted():
-        file = str(onnx_file.absolute())
+        given = str(onnx_file.absolute())
         trial = "graphforge.targets.tensorrt.trial"
         what = f"parse {onnx_file.name}"
-        try_first(options.flavour.name, trial, what, onnx_file, onnx=file, flavour=options.flavour.name, stays=False)
+        try_first(options.flavour.name, trial, what, onnx_file, onnx=given, flavour=options.flavour.name, stays=False)
     trt = options.flavour.load()
     with collect_log() as log:
         entering(trt.__name__, f"build a plan from {onnx_file.name}", onnx_file)
