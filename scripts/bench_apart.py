@@ -6,7 +6,8 @@ Everything is processor time, of a process and of all that it started: wall time
 little.  A command's cost is that of its child's start and end, measured by itself, beside the least of the rounds of
 the command.  What is tried first is measured inside each run: the time in the other process, and in this one for
 asking it, beside the rest; the other process is started before, and that is told by itself.  `--whole` compares whole
-runs instead, with and without, in turn, which takes a quiet machine.  Exit code 1 when the geometric mean of the commands' is above 3 %.
+runs instead, with and without, in turn, which takes a quiet machine.  Exit code 1 when the geometric mean of the
+commands' is above 3 %.
 """
 
 from __future__ import annotations
