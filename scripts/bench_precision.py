@@ -72,8 +72,8 @@ class Case:
 def cases(canvases: int) -> Iterator[tuple[str, Callable[[], Case]]]:
     """Name and maker of each."""
     yield "digits detector", lambda: _detector(canvases)
-    yield "digits CNN", lambda: _classifier("digits CNN", _Cnn())
-    yield "digits ViT", lambda: _classifier("digits ViT", _Vit())
+    yield "digits CNN", lambda: _classifier("digits CNN", _Cnn)
+    yield "digits ViT", lambda: _classifier("digits ViT", _Vit)
     yield "O-Net landmarks", _landmarks
     yield "nano-OCR", _reader
 
@@ -136,7 +136,7 @@ class _Vit(nn.Module):
         return out
 
 
-def _classifier(name: str, module: nn.Module) -> Case:
+def _classifier(name: str, make: Callable[[], nn.Module]) -> Case:
     from sklearn.datasets import load_digits
 
     pictures, labels = load_digits(return_X_y=True)
@@ -145,6 +145,7 @@ def _classifier(name: str, module: nn.Module) -> Case:
     x, labels = x[order], labels[order]
     half = len(x) // 2
     torch.manual_seed(0)
+    module = make()
     optimizer = torch.optim.AdamW(module.parameters(), 2e-3)
     module.train()
     for step in range(400):
