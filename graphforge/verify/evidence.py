@@ -76,6 +76,10 @@ def settled(
         return list(compared), []
     if not all(one.passed for one in open_ones) and not witness.repeats_itself():
         return list(compared), []  # what such a reference gives in other runs says nothing of rounding
+    if not all(one.passed for one in open_ones):
+        by_order = _in_another_order(reference, artifact, compared, tolerances, witness, strict=strict, shares=shares)
+        if by_order is not None:
+            return by_order
     case = _Case(reference, artifact, tolerances, witness, strict=strict)
     verdicts = {one.name: case.of(one) for one in open_ones}
     notes: list[str] = []
@@ -89,6 +93,54 @@ def settled(
         if largest > 0:
             shares[name] = max(shares.get(name, 0.0), allowance.largest / float(largest))
     return [verdicts.get(one.name, one) for one in compared], notes
+
+
+def _in_another_order(
+    reference: Mapping[str, Array],
+    artifact: Mapping[str, Array],
+    compared: Sequence[OutputComparison],
+    tolerances: Tolerances,
+    witness: Witness,
+    *,
+    strict: bool,
+    shares: dict[str, float],
+) -> tuple[list[OutputComparison], list[str]] | None:
+    """The verdict where nothing but the order of equal values is wrong; None where more is, or something else.
+
+    It takes one run that moves nothing, where measuring what rounding does takes five: they come afterwards, and of
+    the reference with its ties settled.
+    """
+    from graphforge.verify.verify import compare_outputs
+
+    run = witness.another_order()
+    if run is None or len(run.outputs) != len(reference):
+        return None
+    by_name = all(name in run.outputs for name in reference)
+    right = {
+        name: run.outputs[name] if by_name else other
+        for name, other in zip(reference, run.outputs.values(), strict=True)
+    }
+    again = compare_outputs(right, artifact, tolerances)
+    if not all(one.passed for one in again):
+        return None
+    verdicts, notes = settled(
+        right, artifact, again, tolerances, witness.with_lowest_first(), strict=strict, shares=shares
+    )
+    if not all(one.passed for one in verdicts):
+        return None
+    turned = {one.name for one in compared if not one.passed}
+    return [_as_another_choice(one) if one.name in turned else one for one in verdicts], [*notes, _of_order(run)]
+
+
+def _of_order(run: MovedRun) -> str:
+    return (
+        f"equal values stand in another order than eager's at {', '.join(run.tied[:3])}: "
+        "their order is arbitrary, and either is right"
+    )
+
+
+def _as_another_choice(one: OutputComparison) -> OutputComparison:
+    return replace(one, passed=True, undecided=False, reason="", mismatched=0, tolerance="another choice of eager's")
 
 
 def _is_open(
@@ -204,13 +256,13 @@ class _Case:
         for run in self._candidates():
             if _differs(plain, run) and self._agrees(run):
                 note = self._told(plain, run)
-                return {n: self._passed(one) if n in wrong else one for n, one in verdicts.items()}, [note]
+                return {n: _as_another_choice(one) if n in wrong else one for n, one in verdicts.items()}, [note]
         if not any(_differs(plain, run) for run in self._candidates()):
             return dict(verdicts), []  # nothing is decided otherwise, however eager's values move
         left = {name: self._left(name) for name in wrong}
         if all(where is not None and not where.any() for where in left.values()):
             note = self._first_turn(plain)
-            return {n: self._passed(one) if n in wrong else one for n, one in verdicts.items()}, [note]
+            return {n: _as_another_choice(one) if n in wrong else one for n, one in verdicts.items()}, [note]
         return {n: self._as_unsteady(one, plain) if n in wrong else one for n, one in verdicts.items()}, []
 
     # -- measuring -----------------------------------------------------------------------------------------------------
@@ -361,10 +413,7 @@ class _Case:
         from graphforge.verify.rounding import turned
 
         if run.tied:
-            return (
-                f"equal values stand in another order than eager's at {', '.join(run.tied[:3])}: "
-                "their order is arbitrary, and either is right"
-            )
+            return _of_order(run)
         turn = turned(plain.decisions, run.decisions)
         return (
             _hangs(turn) if turn else "it agrees with eager once eager's values move by a few units in the last place"
@@ -381,11 +430,6 @@ class _Case:
             if run.tied:
                 return f"equal values at {', '.join(run.tied[:3])} stand in an arbitrary order"
         return "a decision hangs on rounding"
-
-    def _passed(self, one: OutputComparison) -> OutputComparison:
-        return replace(
-            one, passed=True, undecided=False, reason="", mismatched=0, tolerance="another choice of eager's"
-        )
 
     def _failed(self, one: OutputComparison, outside: Array, allowance: Allowance) -> OutputComparison:
         ref = as_floats(self.reference[one.name])

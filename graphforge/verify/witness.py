@@ -55,6 +55,7 @@ class Witness:
         feeds: the inputs.
         work: what all runs together may compute.
         eps: the step of the element type in which the artifact computes, where that has fewer digits.
+        lowest_first: of equal values, the one with the lower index comes first in every run.
 
     Attributes:
         gaps: why something could not be asked, one line each.
@@ -64,10 +65,11 @@ class Witness:
     feeds: Mapping[str, Array]
     work: int = _WORK
     eps: float = 0.0
+    lowest_first: bool = False
     gaps: list[str] = field(default_factory=list)
     _moved: list[MovedRun] = field(default_factory=list)
     _plain: MovedRun | None = None
-    _settled: list[MovedRun] | None = None
+    _settled: dict[Ties, MovedRun | None] = field(default_factory=dict)
     _exact: Mapping[str, Array] | None = None
     _asked_exact: bool = False
     _done: int = 0
@@ -78,14 +80,24 @@ class Witness:
             self._asked_exact = True
             if isinstance(self.reference, EagerRunner):
                 try:
-                    self._exact = self.reference.in_float64().run(self.feeds)
+                    wide = self.reference.in_float64()
+                    settled = self.lowest_first
+                    self._exact = (
+                        _watched(wide, self.feeds, 0, 0.0, self._usual, 0.0).outputs
+                        if settled
+                        else wide.run(self.feeds)
+                    )
                 except GraphForgeError as error:
                     self.gaps.append(f"a run in float64 could not be made: {error.message}")
         return self._exact or {}
 
     def in_its_own_digits(self) -> Witness:
         """The same, with every value moved by a step of its own element type; this one where it does so."""
-        return Witness(self.reference, self.feeds, self.work) if self.eps else self
+        return Witness(self.reference, self.feeds, self.work, lowest_first=self.lowest_first) if self.eps else self
+
+    def with_lowest_first(self) -> Witness:
+        """The same, asked with equal values in the order in which runtimes have them."""
+        return Witness(self.reference, self.feeds, self.work, self.eps, lowest_first=True)
 
     def repeats_itself(self) -> bool:
         """Whether the reference gives the same answer when it is asked twice."""
@@ -101,7 +113,7 @@ class Witness:
             # otherwise, where the first ones measure.
             made = len(self._moved)
             steps = 1.0 if made < 4 else 2.0 if made < 8 else 4.0
-            run = self._run(seed=1 + made, steps=steps, ties=Ties.AS_EAGER if made < 4 else Ties.FIRST)
+            run = self._run(seed=1 + made, steps=steps, ties=self._usual if made < 4 else Ties.FIRST)
             if run is None:
                 break
             self._moved.append(run)
@@ -110,19 +122,34 @@ class Witness:
     def plain(self) -> MovedRun | None:
         """A run as it is, watched."""
         if self._plain is None:
-            from graphforge.verify.rounding import Ties
-
-            self._plain = self._run(seed=0, steps=0.0, ties=Ties.AS_EAGER)
+            self._plain = self._run(seed=0, steps=0.0, ties=self._usual)
         return self._plain
 
     def with_ties_settled(self) -> list[MovedRun]:
         """Runs as they are but for the order of equal values: lower index first, higher index first."""
-        if self._settled is None:
-            from graphforge.verify.rounding import Ties
+        from graphforge.verify.rounding import Ties
 
-            runs = (self._run(seed=0, steps=0.0, ties=ties) for ties in (Ties.FIRST, Ties.LAST))
-            self._settled = [run for run in runs if run is not None]
-        return self._settled
+        return [run for ties in (Ties.FIRST, Ties.LAST) if (run := self._with(ties)) is not None]
+
+    def another_order(self) -> MovedRun | None:
+        """The run with the lower index first, where equal values stood in another order than that."""
+        from graphforge.verify.rounding import Ties
+
+        if self.lowest_first or not isinstance(self.reference, EagerRunner):
+            return None
+        run = self._with(Ties.FIRST)
+        return run if run is not None and run.tied else None
+
+    def _with(self, ties: Ties) -> MovedRun | None:
+        if ties not in self._settled:
+            self._settled[ties] = self._run(seed=0, steps=0.0, ties=ties)
+        return self._settled[ties]
+
+    @property
+    def _usual(self) -> Ties:
+        from graphforge.verify.rounding import Ties
+
+        return Ties.FIRST if self.lowest_first else Ties.AS_EAGER
 
     def _run(self, *, seed: int, steps: float, ties: Ties) -> MovedRun | None:
         try:
