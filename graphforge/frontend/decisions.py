@@ -157,8 +157,8 @@ def deciding(
 
 @contextmanager
 def _sizes_in_python(modules: Sequence[ModuleType]) -> Iterator[None]:
-    """In the model's own code, ``len``, ``int``, ``min`` and ``max`` may give sizes that are symbols."""
-    named: dict[str, Callable[..., Any]] = {"len": _len, "int": _Int, "min": _min, "max": _max}
+    """In the model's own code, ``len``, ``int``, ``min``, ``max`` and ``range`` may give sizes that are symbols."""
+    named: dict[str, Callable[..., Any]] = {"len": _len, "int": _Int, "min": _min, "max": _max, "range": _Range}
     changed = [
         (module, name)
         for module in modules
@@ -206,6 +206,24 @@ class _Int(int, metaclass=_IntType):
         if isinstance(value, torch.Tensor) and not value.is_floating_point() and _node_of(value)[0] is not None:
             return value.item()
         return int(value, *base, **keywords)
+
+
+class _RangeType(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, range)
+
+
+class _Range(metaclass=_RangeType):
+    """``range``, which asks for the number of its steps and not for its end: ``range(0, length, 128)`` has one of 32.
+
+    That number is what the capture takes for granted then, and what the promised sizes are held to.
+    """
+
+    def __new__(cls, *ends: Any) -> Any:
+        start, stop, step = ends if len(ends) == 3 else (0, 0, 1)
+        if isinstance(step, int) and step > 1 and any(isinstance(one, torch.SymInt) for one in (start, stop)):
+            return [start + step * place for place in range((stop - start + step - 1) // step)]
+        return range(*ends)
 
 
 def _min(*values: Any, **keywords: Any) -> Any:

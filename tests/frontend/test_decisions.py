@@ -18,7 +18,7 @@ from graphforge.frontend import decisions
 from graphforge.frontend.capture import capture
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.lower import lower
-from tests.frontend.helpers import assert_same, run_model
+from tests.frontend.helpers import assert_same, lower_and_compare, run_model
 
 
 def _captured(model: nn.Module, *inputs: Tensor) -> Captured:
@@ -344,3 +344,31 @@ def test_an_assertion_that_is_told_as_another_error_is_answered() -> None:
             return x + 1
 
     _holds(Told(), _captured(Told().eval(), torch.rand(4, 3)), [torch.rand(4, 3)])
+
+
+class _InBlocks(nn.Module):
+    """Block after block of eight rows, as models do it that would need much memory for all at once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks = []
+        for start in range(0, x.shape[0], 8):
+            end = min(x.shape[0], start + 8)
+            block = x[start:end]
+            blocks.append(block - block.mean(0))
+        return torch.cat(blocks)
+
+
+@pytest.mark.parametrize(("rows", "low", "high"), [(5, 2, 8), (10, 2, 30)])
+def test_a_loop_over_blocks_is_captured_whatever_is_left_of_the_last_ones(rows: int, low: int, high: int) -> None:
+    others = [(torch.rand(size, 3),) for size in {low, 8, high, (low + high) // 2}]
+    lower_and_compare(_InBlocks(), (torch.rand(rows, 3),), dynamic={"x": {0: (low, high)}}, other_inputs=others)
+
+
+def test_a_loop_over_blocks_is_refused_where_their_number_shows() -> None:
+    class Means(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x[start : min(x.shape[0], start + 8)].mean(0) for start in range(0, x.shape[0], 8)])
+
+    with pytest.raises(CaptureError, match="behaves otherwise at") as refused:
+        lower_and_compare(Means(), (torch.rand(10, 3),), dynamic={"x": {0: (2, 30)}})
+    assert "(x_0 + 7)//8) == 2" in "".join(refused.value.notes)
