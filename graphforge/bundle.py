@@ -375,4 +375,4 @@ def keep_unverified(staged: Path, folder: Path, emitted: EmitResult, manifest: d
     if f"{main}.data" in emitted.files:  # the model names its external data, so that file keeps its name
         shutil.copy2(staged / f"{main}.data", folder / f"{main}.data")
     write_json(folder / "manifest.unverified.json", manifest)
-    return f"the artifact is kept, unverified, in {folder}"
+    return f"the artifact is kept, unverified, in {folder}: `graphforge diff` names what is wrong in it"

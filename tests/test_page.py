@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from graphforge.cli.main import run
 from graphforge.diagnosis import Artifact, Diagnosis, diagnose
 from graphforge.diagnosis.program import tape_of_program
+from graphforge.diagnosis.report import COSTS
 from graphforge.errors import GraphForgeError
 from graphforge.ir import Origin, set_origins
 from graphforge.ir.origin import write_origin_metadata
@@ -215,6 +216,9 @@ def test_a_wrong_value_has_its_error_in_the_graph(tmp_path: Path) -> None:
     _, diff = bundle(tmp_path, spoiled=True)
     graph = data_of(write_report(tmp_path, diff=diff).read_text())
     assert max(row["error"] for row in graph["depth"]) > 1e-3
+    infinite = json.loads(json.dumps(diff.to_dict()))
+    next(row for row in infinite["values"] if row["comparison"])["comparison"] |= {"max_rel": "inf", "passed": False}
+    assert max(row["error"] for row in graph_data(tmp_path / "model.onnx", diff=infinite)["depth"]) == 1.0
     assert any((node["error"] or 0) > 1e-3 for node in graph["nodes"])
 
 
@@ -318,6 +322,17 @@ def test_a_file_in_fewer_digits_has_a_table_of_what_each_layer_loses(tmp_path: P
     }
     page = render_report(manifest, diff=told)
     assert page.count('<strong class="bad">keep</strong>') == 1
+    cause = {
+        "by": COSTS,
+        "module": "body",
+        "class": "Conv",
+        "source": "net.py:3",
+        "node": "Conv node 'c'",
+        "note": "",
+        "comparison": None,
+    }
+    page_of_it = render_report(manifest, diff={**told, "agrees": False, "causes": [cause]})
+    assert "departs from the model with each result in float16, wrong at body" in page_of_it
     assert "Worth keeping in float32: body" in page
     assert "pins=body" in page
     texts = outline(page).texts
@@ -456,6 +471,11 @@ def test_a_pass_of_the_users_own_is_shown_where_it_is_named(
     capsys.readouterr()
     assert run(["report", "out", "--pass", "own.py:Twice"]) == 2
     assert "--pass is about MODEL" in capsys.readouterr().err
+    # what failed verification and was kept can be asked why, in the terminal, too
+    asked = ["diff", "net.py:build", "--input", "x:2x3x8x8", "--against", "out"]
+    assert run(asked) == 1
+    assert "made by the pass twice" in capsys.readouterr().out
+    assert run([*asked, "--atol", "1e6"]) == 0
 
 
 def test_text_from_the_manifest_is_no_markup(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import click
 from graphforge.cli.compile import options_by_name, own_passes_and_pipeline
 from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.request import ModelRequest, json_option, model_options, plan_options
+from graphforge.cli.tolerances import tolerance_options, tolerances_of
 from graphforge.errors import UsageError
 
 __all__ = ["command"]
@@ -15,6 +16,7 @@ __all__ = ["command"]
 @click.command("bisect")
 @model_options
 @plan_options
+@tolerance_options
 @click.option("--nodes", is_flag=True, help="Nodes instead of passes: MODEL is an ONNX file; as `graphforge reduce`.")
 @click.option(
     "--check", metavar="COMMAND", help="With --nodes: what fails by its exit code, as `graphforge reduce` takes it."
@@ -34,6 +36,8 @@ def command(
     target_options: tuple[str, ...],
     outputs: str | None,
     nms: str | None,
+    rtol: float | None,
+    atol: float | None,
     nodes: bool,
     check: str | None,
     gen_script: str | None,
@@ -74,6 +78,7 @@ def command(
             target_options=options_by_name(target_options) or None,
             outputs=outputs,
             nms=nms,
+            tolerances=tolerances_of(rtol, atol),
             substitutes=request.substitutes,
             custom_ops=request.custom_ops,
             output=output,

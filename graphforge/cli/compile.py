@@ -10,11 +10,11 @@ from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.deploying import deploy_config_option, for_sdk, with_deploy_config
 from graphforge.cli.looking import looking_options, print_account, print_plan, printing_after
 from graphforge.cli.request import ModelRequest, capture_option, form_options, json_option, model_options
+from graphforge.cli.tolerances import tolerance_options, tolerances_of
 from graphforge.errors import GraphForgeError, UsageError
 
 if TYPE_CHECKING:
     from graphforge.transform import Pass
-    from graphforge.verify.tolerance import Tolerances
 
 __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
 
@@ -80,8 +80,7 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
 )
 @looking_options
 @click.option("--no-verify", is_flag=True, help="Do not compare with the eager model; the manifest says so.")
-@click.option("--rtol", type=click.FloatRange(min=0), help="Loosen: allowed share of an element's own magnitude.")
-@click.option("--atol", type=click.FloatRange(min=0), help="Loosen: allowed absolute difference.  Both are recorded.")
+@tolerance_options
 @click.option("--keep-unverified", is_flag=True, help="Keep a model that failed verification as model.unverified.onnx.")
 @click.option(
     "--accept-undecided",
@@ -178,7 +177,7 @@ def command(
         verify_each=verify_each,
         instruments=printing_after(print_after, as_json=as_json),
         verify=not no_verify,
-        tolerances=_tolerances(rtol, atol),
+        tolerances=tolerances_of(rtol, atol),
         keep_unverified=keep_unverified,
         accept_undecided=accept_undecided,
         allow_nonfinite=allow_nonfinite,
@@ -213,16 +212,6 @@ def command(
     else:
         print_account(bundle, explain=explain, time_passes=time_passes)
         bundle.render(stdout())
-
-
-def _tolerances(rtol: float | None, atol: float | None) -> Tolerances | None:
-    """The default tolerances, or looser ones with the flags that asked for them on record."""
-    if rtol is None and atol is None:
-        return None
-    from graphforge.verify.tolerance import Tolerances
-
-    asked = " ".join(f"--{name} {value:g}" for name, value in (("rtol", rtol), ("atol", atol)) if value is not None)
-    return Tolerances().loosen(because=asked, rtol=rtol, atol=atol)
 
 
 def options_by_name(texts: tuple[str, ...]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import click
 
 from graphforge.cli.console import print_json, progress, stdout
 from graphforge.cli.request import ModelRequest, json_option, model_options
+from graphforge.cli.tolerances import tolerance_options, tolerances_of
 
 __all__ = ["command"]
 
@@ -25,8 +26,17 @@ __all__ = ["command"]
 @click.option(
     "--memory", metavar="SIZE", help="Values held at once, for example 1GB (the default); the rest goes to disk."
 )
+@tolerance_options
 @json_option
-def command(request: ModelRequest, against: str, layers: str, memory: str | None, as_json: bool) -> int:
+def command(
+    request: ModelRequest,
+    against: str,
+    layers: str,
+    memory: str | None,
+    rtol: float | None,
+    atol: float | None,
+    as_json: bool,
+) -> int:
     """Compare every value of MODEL with a bundle or file compiled from it, and name the node and line that is wrong.
 
     The model is run operator by operator, and each of its values is compared with the one that stands for it in the
@@ -45,7 +55,14 @@ def command(request: ModelRequest, against: str, layers: str, memory: str | None
 
     with progress(quiet=as_json) as begin:
         begin("load")
-        report = diff(against=against, layers=layers, memory=memory, **request.model_and_inputs(), progress=begin)
+        report = diff(
+            against=against,
+            layers=layers,
+            memory=memory,
+            tolerances=tolerances_of(rtol, atol),
+            **request.model_and_inputs(),
+            progress=begin,
+        )
     if as_json:
         print_json(report.to_dict())
     else:

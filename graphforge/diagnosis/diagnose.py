@@ -342,7 +342,11 @@ class _Search:
             shown,
             by,
             found.note,
+            self._made_by(found.node),
         )
+
+    def _made_by(self, position: int) -> str:
+        return next((one.made_by for one in self.artifact.nodes[position].origins if one.made_by), "")
 
     def _entry_of(self, position: int) -> Entry | None:
         """The program's value that a node stands for first of all: what it took in (a norm, a select) comes behind."""

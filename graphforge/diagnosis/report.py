@@ -39,6 +39,7 @@ class Cause:
         shown: with the reference's value in its place, all outputs agree.
         by: how the place was found.
         note: what differs there, where that is known.
+        made_by: the pass that made the node; "" for what was captured.
     """
 
     entry: Entry | None
@@ -49,6 +50,7 @@ class Cause:
     shown: bool = False
     by: str = "origins"
     note: str = ""
+    made_by: str = ""
 
     def describe(self) -> str:
         """``attn (Attention), net.py:12: Softmax node 'attn/Softmax'``."""
@@ -77,6 +79,7 @@ class Cause:
             "shown": self.shown,
             "by": self.by,
             "note": self.note,
+            "made_by": self.made_by,
         }
 
 
@@ -385,6 +388,8 @@ class Diagnosis(Shown):
             say(f"  {cause.entry.operator}, {cause.entry.name} of the program, {cause.value!r} in the file")
             for caller in cause.entry.origin.callers[:4]:
                 say(f"  called from {short_source(caller)}")
+        if cause.made_by:
+            say(f"  made by the pass {cause.made_by}: bisect tells whether that is to blame, and its rewrite")
         if far:
             say(f"  from the reference's values: {far}")
         if len(cause.nodes) > 1:

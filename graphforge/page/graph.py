@@ -217,7 +217,7 @@ def _errors(diff: Mapping[str, Any] | None) -> dict[str, tuple[float | None, str
 def _error(row: Mapping[str, Any]) -> float | None:
     comparison = row["comparison"]
     error = comparison.get("max_rel")
-    if error is None or not math.isfinite(error):
+    if error is None or not math.isfinite(float(error)):  # JSON has infinite numbers as text
         return None if comparison.get("passed", True) else 1.0
     return float(error)
 

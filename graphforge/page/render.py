@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphforge.diagnosis.report import COSTS
 from graphforge.errors import argument
 from graphforge.page.commands import commands_of
 from graphforge.runners.recorded import read_manifest
@@ -185,6 +186,8 @@ def _verdict(verification: Mapping[str, Any], diff: Mapping[str, Any] | None) ->
         if diff.get("weights") and not diff.get("causes"):
             return "unknown", f"agreed when it was compiled; the model given now is another: {diff['weights'][0]}"
         place = _place(diff).removeprefix(": ")
+        if diff.get("level") and diff.get("causes") and diff["causes"][0]["by"] == COSTS:
+            return "failed", f"too few digits: departs from the model with each result in {diff['level']}, {place}"
         told = "departs from the model, although it agreed when it was compiled: the file is another now"
         return "failed", f"{told}, {place}" if place else told
     if passed is None:

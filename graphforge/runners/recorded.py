@@ -185,8 +185,12 @@ def read_manifest(folder: Path, *, unverified: bool = False) -> dict[str, Any]:
     return manifest
 
 
-def locate_artifact(bundle: Path) -> tuple[Path, dict[str, Any]]:
+def locate_artifact(bundle: Path, *, unverified: bool = False) -> tuple[Path, dict[str, Any]]:
     """The ONNX file of a bundle and its manifest, which is empty where a bare ONNX file is given.
+
+    Args:
+        bundle: the folder, or the file.
+        unverified: whether one that failed verification is located as well.
 
     Raises:
         GraphForgeError: it is neither a bundle nor an ONNX file, or the bundle has no ONNX file.
@@ -197,8 +201,11 @@ def locate_artifact(bundle: Path) -> tuple[Path, dict[str, Any]]:
         raise GraphForgeError(
             f"{str(bundle)!r} is neither a bundle nor an ONNX file", "a bundle is a folder made by graphforge compile"
         )
-    manifest = read_manifest(bundle)
+    manifest = read_manifest(bundle, unverified=unverified)
     found = [name for name in manifest["files"] if name.endswith(".onnx")]
+    if unverified and found and not (bundle / found[0]).is_file():
+        kept = inside(bundle, f"{Path(found[0]).stem}.unverified.onnx")
+        found = [kept.name] if kept.is_file() else found
     if not found:
         raise GraphForgeError(
             f"bundle {str(bundle)!r} contains no ONNX file to run, but {', '.join(manifest['files']) or 'nothing'}"
