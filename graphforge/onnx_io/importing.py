@@ -328,6 +328,16 @@ def _lazy(tensor: ir.ExternalTensor) -> ir.LazyTensor:
 
 
 def _itself(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
+    """The tensor, whose file is looked at again: between the checks and now, somebody may have put another there."""
+    file = Path(tensor.path)
+    end = (tensor.offset or 0) + (tensor.nbytes if tensor.length is None else tensor.length)
+    try:
+        whole = file.is_file() and file.stat().st_size >= end
+        beside = file.resolve().is_relative_to(Path(tensor.base_dir).resolve())
+    except (OSError, RuntimeError):
+        whole = beside = False
+    if not (whole and beside):
+        raise GraphForgeError(f"{str(file)!r} changed while it was read", "leave the file alone, and run this again")
     return tensor
 
 

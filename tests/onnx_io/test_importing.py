@@ -271,6 +271,41 @@ def test_external_weights_stay_on_disk_until_asked_for(tmp_path: Path) -> None:
     assert written.raw_data == tensor.tobytes()
 
 
+@pytest.mark.parametrize("way", ["cut", "gone", "a link that leads out", "a pipe", "a folder"])
+def test_external_data_that_changes_while_it_is_read_is_refused(tmp_path: Path, way: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    data = folder / "data.bin"
+    data.write_bytes(bytes(12))
+    (tmp_path / "secret.bin").write_bytes(bytes(64))
+    tensor = import_onnx(_external_file(folder, "data.bin")).graph.initializers["w"].const_value
+    assert tensor is not None
+    data.unlink()
+    if way == "cut":
+        data.write_bytes(bytes(8))
+    elif way == "a pipe":
+        os.mkfifo(data)
+    elif way == "a folder":
+        data.mkdir()
+    elif way != "gone":
+        data.symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(GraphForgeError, match=r"data.bin' changed while it was read"):
+        tensor.numpy()
+
+
+@pytest.mark.parametrize("way", ["a pipe", "a folder", "a device"])
+def test_external_data_that_is_no_file_is_refused(tmp_path: Path, way: str) -> None:
+    place = tmp_path / "data.bin"
+    if way == "a pipe":
+        os.mkfifo(place)
+    elif way == "a folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero")
+    with pytest.raises(GraphForgeError, match=r"is not there|outside the model's folder"):
+        import_onnx(_external_file(tmp_path, "data.bin"))
+
+
 # What older opsets become: ONNX Runtime runs the file as it is and our graph; both must say the same
 
 
