@@ -666,3 +666,14 @@ def test_score(capsys: pytest.CaptureFixture[str]) -> None:
             ]
             print(f"  {check.id:4} {check.title:62} {', '.join(row)}")
     assert all(all(results) for results in SCORE.values())
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"x = " + b"-" * 100_000 + b"1", b"(" * 20_000], ids=["no text", "minus", "brackets"]
+)
+def test_a_script_that_is_no_python_is_a_finding(content: bytes, tmp_path: Path) -> None:
+    static_bundle(tmp_path)
+    for name in ("build_mm.py", "run_mm.py", "bench.sh"):
+        (tmp_path / name).write_bytes(content)
+    found = [finding for finding in lint(tmp_path) if finding.rule == "S3"]
+    assert [finding.message.startswith("not Python") for finding in found] == [True, True]

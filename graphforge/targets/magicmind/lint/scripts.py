@@ -21,6 +21,8 @@ _CHECKERS = ("check",)
 # What must come before what in build_mm.py.
 _ORDER = ("parse", "set_dimension", "parse_from_file", "calibrate", "build_model", "serialize_to_file")
 _PYTHON = (3, 7)
+# What Python's parser raises of text with zeros in it, and of what is nested too deeply.
+_BEYOND_PARSING = (ValueError, RecursionError, MemoryError)
 
 
 def _scripts(subject: Subject) -> Iterator[tuple[str, str]]:
@@ -29,7 +31,7 @@ def _scripts(subject: Subject) -> Iterator[tuple[str, str]]:
     for name in ("build_mm.py", "run_mm.py"):
         file = subject.folder / name
         if file.is_file():
-            yield name, file.read_text(encoding="utf-8")
+            yield name, file.read_text(encoding="utf-8", errors="replace")
         else:
             yield name, ""
 
@@ -37,7 +39,7 @@ def _scripts(subject: Subject) -> Iterator[tuple[str, str]]:
 def _tree(text: str) -> ast.Module | None:
     try:
         return ast.parse(text, feature_version=_PYTHON)
-    except SyntaxError:
+    except (SyntaxError, *_BEYOND_PARSING):
         return None
 
 
@@ -134,6 +136,10 @@ def _portable(subject: Subject) -> Iterator[Finding]:
             message = f"not Python {_PYTHON[0]}.{_PYTHON[1]}: {error.msg}"
             yield Finding("S3", Severity.ERROR, "I", message, f"{name}:{error.lineno}")
             continue
+        except _BEYOND_PARSING as error:
+            message = str(error) or "it is nested too deeply"
+            yield Finding("S3", Severity.ERROR, "I", f"not Python: {message}", name)
+            continue
         for line, module in _imports(tree):
             top = module.partition(".")[0]
             if top not in ("magicmind", "numpy") and top not in sys.stdlib_module_names:
@@ -154,6 +160,6 @@ def _bench(subject: Subject) -> Iterator[Finding]:
     if subject.folder is None:
         return
     file: Path = subject.folder / "bench.sh"
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     if "--input_dims" not in text:
         yield Finding("S4", Severity.WARNING, "D", "mm_run without --input_dims, which mutable models need", "bench.sh")
