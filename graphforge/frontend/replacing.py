@@ -23,7 +23,7 @@ from typing import Any
 from graphforge.errors import GraphForgeError
 from graphforge.frontend.references import MAX_OBJECTS, Place, References, names_of, references, replaced
 from graphforge.frontend.substitution import Substitution
-from graphforge.user_code import is_ours
+from graphforge.user_code import is_installed, is_ours
 from graphforge.user_files import name_of, path_of_module, user_modules
 
 __all__ = ["Applied", "check_used", "forget_calls", "substituting"]
@@ -64,6 +64,11 @@ class _Patch:
     dispatcher: Any
     places: list[tuple[Any, str]] = field(default_factory=list)
     users: int = 0
+    references: int = 0
+
+    def counted(self) -> int:
+        """How many hold the dispatcher."""
+        return sys.getrefcount(self.dispatcher)
 
 
 # Modules of ours whose functions are part of the model.
@@ -103,6 +108,7 @@ def substituting(substitutions: Sequence[Substitution], model: Any = None) -> It
             for record, original in found:
                 patch = _patches.get(id(original)) or _install(original, holders[id(original)])
                 patch.users += 1
+                patch.references = patch.references or patch.counted()
                 taken.append(patch)
                 active[id(original)] = record
                 record.places += tuple(_place_name(place) for place in patch.places)
@@ -283,22 +289,89 @@ def _holders(originals: dict[int, Any]) -> dict[int, list[tuple[Any, str]]]:
     places: dict[int, list[tuple[Any, str]]] = {key: [] for key in originals}
     if not places:
         return places
-    seen: set[int] = set()
-    for module in {id(module): module for module in list(sys.modules.values())}.values():  # some have two names
-        names = getattr(module, "__dict__", None)
-        if not isinstance(module, ModuleType) or names is None:
-            continue
-        if is_ours(module.__name__) and module.__name__ not in _OURS_AND_CAPTURED:
-            continue  # our own modules mean what they say
-        for name, held in list(names.items()):
-            if id(held) in places and originals[id(held)] is held:
-                places[id(held)].append((module, name))
-            elif issubclass(type(held), type) and id(held) not in seen:  # some objects lie about their class, loudly
-                seen.add(id(held))
-                for attribute, member in list(vars(held).items()):
-                    if id(member) in places and originals[id(member)] is member:
-                        places[id(member)].append((held, attribute))
+    own: dict[int, type] = {}
+    for module in _modules():
+        _collect(module, vars(module), originals, places)
+        if not _is_installed(module):
+            own |= {id(one): one for one in _classes_in(module)}
+    for one in own.values():
+        _collect(one, vars(one), originals, places)
+    installed = _installed_classes()
+    for key, original in originals.items():
+        known = _held_by_classes.setdefault(key, _HeldByClasses(original))
+        if known.original is not original:  # the earlier object of this id is gone
+            known = _held_by_classes[key] = _HeldByClasses(original)
+    behind = min(_held_by_classes[key].looked_at for key in originals)
+    found: dict[int, list[tuple[Any, str]]] = {key: [] for key in originals}
+    for one in installed[behind:]:
+        _collect(one, vars(one), originals, found)
+    for key, new in found.items():
+        known = _held_by_classes[key]
+        known.places += [place for place in new if place not in known.places]
+        known.looked_at = len(installed)
+        places[key] += [place for place in known.places if vars(place[0]).get(place[1]) is originals[key]]
+    while len(_held_by_classes) > max(_MOST_HELD, len(originals)):
+        del _held_by_classes[next(iter(_held_by_classes))]
     return places
+
+
+def _collect(
+    owner: Any, names: Mapping[str, Any], originals: Mapping[int, Any], places: dict[int, list[tuple[Any, str]]]
+) -> None:
+    if places.keys().isdisjoint(map(id, list(names.values()))):  # nearly always
+        return
+    for name, held in list(names.items()):
+        if id(held) in places and originals[id(held)] is held:
+            places[id(held)].append((owner, name))
+
+
+def _modules() -> list[ModuleType]:
+    """All modules but our own, which mean what they say; those of two names once."""
+    distinct = {id(module): module for module in list(sys.modules.values()) if isinstance(module, ModuleType)}
+    return [
+        module for module in distinct.values() if not is_ours(module.__name__) or module.__name__ in _OURS_AND_CAPTURED
+    ]
+
+
+def _classes_in(module: ModuleType) -> list[type]:
+    # some objects lie about their class, loudly: it is the type that is asked
+    return [held for held in list(vars(module).values()) if issubclass(type(held), type)]
+
+
+@dataclass(eq=False)
+class _HeldByClasses:
+    """Which classes of installed modules hold an object, of the first so many that are known."""
+
+    original: Any
+    looked_at: int = 0
+    places: list[tuple[Any, str]] = field(default_factory=list)
+
+
+_held_by_classes: dict[int, _HeldByClasses] = {}
+_MOST_HELD = 64
+# Classes of installed modules, by their ids, and how many names their modules had when they were collected: looking
+# through all of them costs as much as a small model's whole compilation, and they seldom change.
+_known_classes: dict[int, type] = {}
+_sizes_seen: dict[int, tuple[ModuleType, int]] = {}
+
+
+def _installed_classes() -> list[type]:
+    for module in _modules():
+        size = len(vars(module))
+        if _sizes_seen.get(id(module), (None, -1)) == (module, size) or not _is_installed(module):
+            continue
+        if getattr(getattr(module, "__spec__", None), "_initializing", False):
+            continue  # it is being imported: its classes are still to come
+        _sizes_seen[id(module)] = (module, size)
+        for one in _classes_in(module):
+            _known_classes.setdefault(id(one), one)
+    return list(_known_classes.values())
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _is_installed(module: ModuleType) -> bool:
+    file = vars(module).get("__file__")
+    return module.__name__ != "__main__" and (not isinstance(file, str) or is_installed(file))
 
 
 def _exchange(reach: References, found: Sequence[tuple[Applied, Any]]) -> list[tuple[Place, Any]]:
@@ -366,6 +439,8 @@ def _install(original: Any, places: list[tuple[Any, str]]) -> _Patch:
             _active.reset(token)
 
     dispatcher: Any = call if kind is None else kind(call)
+    # no class that there is holds it: only later ones are looked through when it is taken back
+    _held_by_classes[id(dispatcher)] = _HeldByClasses(dispatcher, looked_at=len(_known_classes))
     patch = _Patch(original, dispatcher, places)
     _patches[key] = patch
     for owner, name in places:
@@ -380,12 +455,14 @@ def _release(patches: Sequence[_Patch]) -> None:
         patch.users -= 1
         if not patch.users:
             done.append(patch)
-    late = _holders({id(patch.dispatcher): patch.dispatcher for patch in done})
+    gained = [patch for patch in done if patch.counted() > patch.references]
+    late = _holders({id(patch.dispatcher): patch.dispatcher for patch in gained})
     for patch in done:
-        for owner, name in {*patch.places, *late[id(patch.dispatcher)]}:
+        for owner, name in {*patch.places, *late.get(id(patch.dispatcher), ())}:
             if vars(owner).get(name) is patch.dispatcher:
                 setattr(owner, name, patch.original)
         del _patches[id(patch.original)]
+        _held_by_classes.pop(id(patch.dispatcher), None)
 
 
 def _place_name(place: tuple[Any, str]) -> str:
