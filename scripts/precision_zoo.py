@@ -138,10 +138,10 @@ def _all_of(source: Path, precision: str, feeds: Sequence[Feeds], right: Sequenc
     import onnx_ir as ir
 
     from graphforge.passes.compute_where_kernels_are import runnable
-    from graphforge.passes.half.estimate import rounded_throughout
     from graphforge.passes.half.forms import form_of
     from graphforge.passes.half.place import place
     from graphforge.ranges.values import values_in
+    from graphforge.runners.halves import rounded_throughout
     from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
     from graphforge.transform import Rewriter
 
@@ -150,7 +150,7 @@ def _all_of(source: Path, precision: str, feeds: Sequence[Feeds], right: Sequenc
     opset = model.graph.opset_imports[""]
     forms = {node: form for node in model.graph if (form := form_of(node, half, opset)) is not None}
     place(Rewriter(model, pass_name="all"), forms, half, keep_io=True)
-    rounded_throughout(model, half)
+    rounded_throughout(model)
     model = runnable(model)
     try:
         with OnnxRuntimeRunner(model, threads=1, optimize=False) as runner:
