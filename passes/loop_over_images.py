@@ -59,8 +59,8 @@ class LoopOverImages(Pass):
         _loop(graph, rewriter, images, rows, [joined.get(name) for name in of_all])
         if joined:
             named = ", ".join(repr(of_all[name].name) for name in joined)
-            told = " and ".join(map(repr, counts))
-            rewriter.note(f"{named}: the rows of all images behind each other; {told} says how many each image has")
+            told = " and ".join(map(repr, counts)) + (" says" if len(counts) == 1 else " say")
+            rewriter.note(f"{named}: the rows of all images behind each other; {told} how many each image has")
         names = [*(one.name for one in of_all.values()), *counts]
         rewriter.set_outputs(list(zip(names, list(graph.outputs), strict=True)))
         recipe = [

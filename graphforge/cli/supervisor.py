@@ -63,7 +63,8 @@ def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) ->
     page = mmap.mmap(-1, last_step.PAGE_BYTES)
     level, because = 0, ""
     while True:
-        waited_for = {*_PASSED_ON, signal.SIGCHLD}
+        # one that is ignored (nohup, a job in the background) would come all the same while it is blocked
+        waited_for = {n for n in _PASSED_ON if signal.getsignal(n) != signal.SIG_IGN} | {signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
         parent = os.getpid()
         child = os.fork()

@@ -47,6 +47,7 @@ from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
 from graphforge.frontend.torchscript import interpret
 from graphforge.frontend.traceable import traceable_functions
 from graphforge.frontend.user_stacks import whole_user_stacks
+from graphforge.frontend.weights_alone import written_weights
 from graphforge.hushed import hushed
 from graphforge.ir.images import Images
 from graphforge.libraries import export_helpers
@@ -280,6 +281,9 @@ def _decided(
             captured = _CAPTURE[name](model, inputs, shapes)
             if decisions.caught is not None:  # the model took torch's refusal for its own failure
                 raise decisions.caught
+            written = written_weights(captured) if decisions.of_numbers and name in ("fx", "trace") else []
+            if written:  # to Python they are the numbers from before, whatever the program writes
+                raise ValueError(f"it decides by {decisions.of_numbers!r}, and the model writes to {written[0]!r}")
             return captured
         except (GraphForgeError, MemoryError):
             raise

@@ -48,6 +48,8 @@ _NOT_ASKING = ("torch", "graphforge", "sympy", "contextlib", "functools")
 _LONGEST_STATEMENT = 20
 # Functions that ask their arguments nothing, where an assertion calls them.
 _NOT_QUESTIONS = {"len", "isinstance", "hasattr", "getattr", "tuple", "list", "abs", "sum", "range", "zip", "enumerate"}
+# Methods of lists that ask each entry.
+_ASKING_FOR_EACH = ("count", "index", "remove", "sort")
 # Parts of an expression that ask what they are made of, or run code of which the line tells nothing.
 _QUESTIONS = (
     ast.BoolOp,
@@ -61,7 +63,10 @@ _QUESTIONS = (
 # Who catches these does not fail where an assertion does not hold.
 _CATCHING = ("AssertionError", "Exception", "BaseException")
 # Contexts that let what is raised within them through; of others nobody knows.
-_LETTING_THROUGH = ("torch", "nullcontext", "no_grad", "enable_grad", "inference_mode", "autocast", "record_function")
+_LETTING_THROUGH = frozenset(
+    "autocast catch_warnings closing enable_grad errstate inference_mode no_grad nullcontext record_function "
+    "redirect_stderr redirect_stdout".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +95,21 @@ class Decisions:
         flipped: questions of ``open_questions`` that are answered the other way, see ``flip``.
         open_questions: those that have no general answer, in the order in which they were asked.
         caught: what torch said to the first question that it refused where the model's own `try` may have caught it.
+        of_numbers: where it first asked a tensor outside the program, as fx and trace hand weights on.
     """
 
     assumptions: list[Assumption] = field(default_factory=list)
     flipped: set[str] = field(default_factory=set)
     open_questions: list[str] = field(default_factory=list)
     caught: Exception | None = None
+    of_numbers: str = ""
 
     def forget(self) -> None:
         """The model is about to be captured again."""
         self.assumptions.clear()
         self.open_questions.clear()
         self.caught = None
+        self.of_numbers = ""
 
     def refused(self, error: Exception) -> None:
         """Torch does not answer a question, which the model may take for a failure of its own and go on from."""
@@ -283,13 +291,16 @@ class _Deciding:
         def method(value: torch.Tensor) -> Any:
             node, tracer = _node_of(value)
             if node is None:
+                if not self.decisions.of_numbers and type(value) in (torch.Tensor, torch.nn.Parameter):
+                    self.decisions.of_numbers = _asked_at()[0]
                 return original(value)
             known = self.from_constants(node, tracer, lambda real: getattr(real, name)())
             if known is not None:
                 return known
             if name in _DECIDES and value.dtype is torch.bool and value.numel() == 1:
-                if _in_an_assertion():
-                    return True
+                asserted = _in_an_assertion()
+                if asserted is not None:
+                    return asserted
                 answer = self.general(value, node)
                 if answer is not None:
                     return answer
@@ -436,14 +447,14 @@ def _is_of_bools(node: torch.fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype is torch.bool
 
 
-def _in_an_assertion() -> bool:
-    """Whether an `assert` asks, of which every question has to be answered by yes: the model fails with any other."""
+def _in_an_assertion() -> bool | None:
+    """The answer to every question of the `assert` that asks: the model fails with any other; None where none asks."""
     frame: Any = sys._getframe(2)
     while frame is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] in _NOT_ASKING:
         frame = frame.f_back
-    if frame is None:
-        return False
-    return _is_plain_assertion(frame.f_code.co_filename, frame.f_lineno) and not _is_within(_caught_lines, frame)
+    if frame is None or _is_within(_caught_lines, frame):
+        return None
+    return _answer_of_assertion(frame.f_code.co_filename, frame.f_lineno)
 
 
 def _is_within(lines_of: Callable[[str], Sequence[range]], frame: Any = None) -> bool:
@@ -481,8 +492,7 @@ def _lines_within(file: str, takes: Callable[[ast.ExceptHandler], bool]) -> Sequ
     lines: list[range] = []
     for one in ast.walk(tree):
         if isinstance(one, ast.With | ast.AsyncWith):
-            names = [_named(item.context_expr)[:1] for item in one.items]
-            if not all(name and name[0] in _LETTING_THROUGH for name in names):
+            if not all(_lets_through(item.context_expr) for item in one.items):
                 lines.append(range(one.body[0].lineno, (one.end_lineno or one.lineno) + 1))
         elif isinstance(one, ast.Try | ast.TryStar):
             if any(map(_goes_on, one.finalbody)):
@@ -490,6 +500,14 @@ def _lines_within(file: str, takes: Callable[[ast.ExceptHandler], bool]) -> Sequ
             elif any(map(takes, one.handlers)):
                 lines.append(range(one.body[0].lineno, (one.body[-1].end_lineno or one.body[-1].lineno) + 1))
     return lines
+
+
+def _lets_through(context: ast.expr) -> bool:
+    """Whether what is raised within a context leaves it: torch's own do so, and some of the standard library."""
+    match context:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in _LETTING_THROUGH:
+            return True
+    return _named(context)[:1] == ["torch"]
 
 
 def _takes_all(_: ast.ExceptHandler) -> bool:
@@ -514,8 +532,8 @@ def _named(expression: ast.expr) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_plain_assertion(file: str, line: int) -> bool:
-    """Whether the statement at a line is an assertion that holds only where all that it asks is answered by yes."""
+def _answer_of_assertion(file: str, line: int) -> bool | None:
+    """Yes or no, where the statement at a line is an assertion that holds only where all it asks is answered so."""
     for start in range(line, max(0, line - _LONGEST_STATEMENT), -1):
         if not linecache.getline(file, start).lstrip().startswith("assert"):
             continue
@@ -526,35 +544,60 @@ def _is_plain_assertion(file: str, line: int) -> bool:
                 (statement,) = ast.parse(textwrap.dedent(text)).body
             except (SyntaxError, ValueError):
                 continue
-            return number >= line and isinstance(statement, ast.Assert) and _holds_by_yes(statement.test)
-        return False
-    return False
+            if number < line or not isinstance(statement, ast.Assert):
+                return None
+            return _asserted_answer(statement.test)
+        return None
+    return None
 
 
-def _holds_by_yes(test: ast.expr) -> bool:
-    """Whether an expression is true only where every question that it asks of a value is answered by yes.
+def _asserted_answer(test: ast.expr) -> bool | None:
+    """What every question of an assertion has to be answered by; None where there is no one answer."""
+    answer = True
+    while True:
+        match test:
+            case ast.UnaryOp(op=ast.Not(), operand=inside):
+                test = inside
+            case ast.Compare(left=inside, ops=[ast.Is() | ast.Eq()], comparators=[ast.Constant(value=False)]):
+                test = inside
+            case _:
+                return answer if _holds_by(answer, test) else None
+        answer = not answer
 
-    Questions may stand where their answer is the expression's own: `a and b`, `bool(a)`, `all(a for ...)`, `0 < a < 9`.
-    Anywhere else (`not a`, `a or b`, `note(bool(a))`, `table[int(a)]`) a no may do as well, or is kept for later.
+
+def _holds_by(answer: bool, test: ast.expr) -> bool:
+    """Whether an expression is yes (no) only where every question that it asks of a value is answered by yes (no).
+
+    Questions may stand where their answer is the expression's own: `a and b`, `bool(a)`, `all(a for ...)`, `0 < a < 9`;
+    and where a no is asked for, `a or b`, `any(a for ...)`.  Anywhere else (`a or b`, `note(bool(a))`, `table[int(a)]`)
+    another answer may do as well, or is kept for later.
     """
+
+    def holds(part: ast.expr) -> bool:
+        return _holds_by(answer, part)
+
     match test:
-        case ast.BoolOp(op=ast.And(), values=parts):
-            return all(map(_holds_by_yes, parts))
+        case ast.BoolOp(op=joined, values=parts) if isinstance(joined, ast.And if answer else ast.Or):
+            return all(map(holds, parts))
         case ast.Call(func=ast.Name(id="bool"), args=[asked], keywords=[]):
-            return _holds_by_yes(asked)
-        case ast.Call(func=ast.Name(id="all"), args=[ast.GeneratorExp() | ast.ListComp() as made], keywords=[]):
-            loops = made.generators
-            return not any(one.ifs or _asks(one.iter) for one in loops) and _holds_by_yes(made.elt)
-        case ast.Call(func=ast.Name(id="all"), args=[ast.List(elts=parts) | ast.Tuple(elts=parts)], keywords=[]):
-            return all(map(_holds_by_yes, parts))
+            return holds(asked)
+        case ast.Call(func=ast.Name(id=name), args=[given], keywords=[]) if name == ("all" if answer else "any"):
+            match given:
+                case ast.GeneratorExp(elt=each, generators=loops) | ast.ListComp(elt=each, generators=loops):
+                    return not any(one.ifs or _asks(one.iter) for one in loops) and holds(each)
+                case ast.List(elts=parts) | ast.Tuple(elts=parts):
+                    return all(map(holds, parts))
+            return not _asks(given)
         case ast.Call(func=ast.Attribute(value=asked, attr="item"), args=[], keywords=[]):
-            return _holds_by_yes(asked)
+            return holds(asked)
         case ast.Compare(left=asked, ops=[ast.Is() | ast.Eq()], comparators=[ast.Constant(value=True)]):
-            return _holds_by_yes(asked)
+            return holds(asked)
         case ast.Compare(left=left, ops=ops, comparators=others):
             lists = any(isinstance(one, ast.List | ast.Tuple) for one in (left, *others))
             ordered = [one for one in ops if not isinstance(one, ast.Eq)]
-            unknown = any(isinstance(one, ast.NotEq | ast.In | ast.NotIn) for one in ops)
+            unknown = any(isinstance(one, ast.NotEq | ast.In | ast.NotIn) for one in ops) or (
+                not answer and len(ops) > 1
+            )
             return not unknown and not (lists and ordered) and not any(map(_asks, (left, *others)))
     return not _asks(test)
 
@@ -571,7 +614,12 @@ def _is_a_question(part: ast.AST) -> bool:
         case ast.Call(func=ast.Name(id=name)):
             return hasattr(builtins, name) and name not in _NOT_QUESTIONS
         case ast.Call(func=ast.Attribute(attr=name)):
-            return name in _ASKS or _named(part.func)[:1] in (["operator"], ["math"], ["np"], ["numpy"])
+            return name in (*_ASKS, *_ASKING_FOR_EACH) or _named(part.func)[:1] in (
+                ["operator"],
+                ["math"],
+                ["np"],
+                ["numpy"],
+            )
     return isinstance(part, _QUESTIONS)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
-from graphforge.frontend.aliasing import is_mutation
+from graphforge.frontend.aliasing import NotInvertible, is_mutation, shared_argument, written_arguments
+from graphforge.frontend.captured import Captured
 
-__all__ = ["computed", "hanging_on"]
+__all__ = ["computed", "hanging_on", "written_weights"]
 
 # Nodes that a value may hang on, at most.
 _MOST_NODES = 200
@@ -27,29 +29,80 @@ def hanging_on(
         tensor_of: the weight, buffer or constant that a placeholder or attribute stands for, None for an input.
 
     Returns:
-        None where an input is among it, random numbers, or a write in place.
+        None where an input is among it, random numbers, or a write to a weight.  Writes to what the program made
+        itself, be it through a view, are a part of it.
     """
+    writes = _writes(_before(node))
     found: dict[torch.fx.Node, torch.Tensor | None] = {node: None}
     pending = [node]
-    while pending:
+    while pending or (pending := _writing_to(found, writes)):
         one = pending.pop()
         if one.op in ("placeholder", "get_attr"):
             found[one] = tensor_of(one)
-            if found[one] is None:
+            if found[one] is None or one in writes:
                 return None
         elif one.target is not operator.getitem and (
-            not isinstance(one.target, torch._ops.OpOverload)
-            or torch.Tag.nondeterministic_seeded in one.target.tags
-            or is_mutation(one.target)
+            not isinstance(one.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in one.target.tags
         ):
             return None
         for argument in one.all_input_nodes:
             if argument not in found:
-                found[argument] = None
                 pending.append(argument)
+            found.setdefault(argument, None)
         if len(found) > _MOST_NODES:
             return None
     return {one: found[one] for one in node.graph.nodes if one in found}
+
+
+def written_weights(captured: Captured) -> list[str]:
+    """Names of the weights, buffers and constants that a program writes to."""
+    owners = _writes(captured.graph_module.graph.nodes)
+    names = {node: captured.weights.get(str(node.target) if node.op == "get_attr" else node.name) for node in owners}
+    return [known[0] for known in names.values() if known is not None]
+
+
+def _before(node: torch.fx.Node) -> Iterator[torch.fx.Node]:
+    return itertools.takewhile(lambda one: one is not node, node.graph.nodes)
+
+
+def _writes(nodes: Iterable[torch.fx.Node]) -> dict[torch.fx.Node, list[torch.fx.Node]]:
+    """Owner of memory -> the calls among these that write to it, directly or through a view."""
+    writes: dict[torch.fx.Node, list[torch.fx.Node]] = {}
+    for one in nodes:
+        if one.op != "call_function" or not is_mutation(one.target):
+            continue
+        for place in written_arguments(one.target)[0]:
+            written = one.kwargs.get(place) if isinstance(place, str) else one.args[place]
+            for given in written if isinstance(written, list | tuple) else [written]:
+                if isinstance(given, torch.fx.Node):
+                    writes.setdefault(_owner(given), []).append(one)
+    return writes
+
+
+def _writing_to(
+    found: dict[torch.fx.Node, torch.Tensor | None], writes: dict[torch.fx.Node, list[torch.fx.Node]]
+) -> list[torch.fx.Node]:
+    """Calls that write to what is found, and are not found themselves; they are from now on."""
+    owners = {_owner(one) for one in found} if writes else ()
+    more = [call for owner in owners for call in writes.get(owner, ()) if call not in found]
+    found |= dict.fromkeys(more)
+    return list(dict.fromkeys(more))
+
+
+def _owner(node: torch.fx.Node) -> torch.fx.Node:
+    """The node that made the memory in which a node's value lies."""
+    while True:
+        fake = node.meta.get("val")
+        call: Any = node.args[0] if node.target is operator.getitem else node
+        if call.op != "call_function":
+            return call  # type: ignore[no-any-return]
+        try:
+            argument = shared_argument(call, fake)
+        except NotInvertible:  # sizes depend on data
+            argument = next(iter(call.all_input_nodes), None)
+        if argument is None:
+            return call  # type: ignore[no-any-return]
+        node = argument
 
 
 def computed(

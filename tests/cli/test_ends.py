@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -261,3 +263,19 @@ def test_the_earlier_folder_or_the_new_one_is_there_at_every_moment(tmp_path: Pa
     assert (wanted / "which").read_text() == "299"
     assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
     assert not missing
+
+
+def test_a_signal_that_is_ignored_ends_nothing() -> None:
+    code = (
+        "import signal, sys, time\n"
+        "from graphforge.cli import supervisor\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does\n"
+        "supervisor._GRACE = supervisor._LOOKS_EVERY = 0.1\n"
+        "def run(_):\n    print('started', flush=True)\n    time.sleep(0.8)\n    return 7\n"
+        "sys.exit(supervisor.supervised(run, ['lint']))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=60) == 7

@@ -234,7 +234,7 @@ def test_what_an_assertion_asks_is_answered_by_yes() -> None:
 
 class Otherwise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        assert not x.sum() > 100
+        assert len(x) > 9 or not x.sum() > 100
         return x + 1
 
 
@@ -275,6 +275,13 @@ _BY_YES = (
     "assert all(bool((row < 9).all()) for row in x)",
     "assert all([(x < 9).all(), len(x) == 4])",
     "with torch.no_grad(): assert (x[x > 0] < 9).all()",
+    "with contextlib.nullcontext():\n            assert x.sum() < 99",
+    "found = [(x < 9).all(), x.sum() < 99]\n        assert all(found)",
+    "assert not torch.isnan(x).any()",
+    "assert not (x.sum() > 99) is True",
+    "assert not any(row.sum() > 99 for row in x)",
+    "assert not (x.sum() > 99 or bool((x > 9).any()))",
+    "assert torch.isinf(x).any().item() is False",
 )
 _EITHER_WAY = (
     f"assert self.note(bool({_QUESTION}))",
@@ -283,6 +290,10 @@ _EITHER_WAY = (
     f"assert all(len(x) for _ in x if {_QUESTION})",
     f"assert any([bool({_QUESTION}), True])",
     f"assert [2, 1][bool({_QUESTION})]",
+    f"assert [{_QUESTION}, True].count(True)",
+    f"assert not ({_QUESTION} and len(x) > 9)",
+    f"assert not 9 < x.sum() < ({_QUESTION})",
+    f"assert len(x) < 9 and not {_QUESTION}",
     f"assert (x if {_QUESTION} else -x) is not None",
     f"assert bool({_QUESTION}) == bool(x.sum() > 999)",
     f"with suppress(AssertionError): assert {_QUESTION}",
@@ -298,12 +309,12 @@ _EITHER_WAY = (
 def _asserting(folder: Path, statement: str) -> nn.Module:
     """A model with a statement of its own, in a file, as the lines are read."""
     (folder / "asserting_model.py").write_text(
-        "import torch\nfrom contextlib import suppress\nERRORS = (AssertionError,)\n"
+        "import contextlib, torch\nfrom contextlib import suppress\nERRORS = (AssertionError,)\n"
         "class Model(torch.nn.Module):\n    def note(self, *answers):\n        return [*answers]\n"
         f"    def forward(self, x):\n        {statement}\n        return x + 1\n"
     )
     linecache.checkcache()
-    decisions._is_plain_assertion.cache_clear()
+    decisions._answer_of_assertion.cache_clear()
     decisions._lines_within.cache_clear()
     spec = importlib.util.spec_from_file_location("asserting_model", folder / "asserting_model.py")
     assert spec is not None

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import graphforge
-from graphforge.errors import LoweringError
+from graphforge.call import input_tree
+from graphforge.errors import CaptureError, LoweringError
+from graphforge.frontend.capture import capture
 from graphforge.spec import DimRange
 
 
@@ -67,3 +69,34 @@ def test_a_weight_that_is_written_to_later_counts_as_it_was(tmp_path: Path) -> N
 def test_what_a_call_changes_is_not_computed_once(when: str, tmp_path: Path) -> None:
     with pytest.raises(LoweringError, match="matrix_exp"):
         graphforge.compile(_Turning(when).eval(), (torch.randn(2, 3),), output=tmp_path / "b")
+
+
+class _Written(nn.Module):
+    """Branches on a buffer, on a copy of it or on zeros, a part of which was written to."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.register_buffer("start", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        known = self.start if self.what == "buffer" else self.start.clone() if self.what == "copy" else torch.zeros(4)
+        if self.what == "out":
+            torch.mul(x[0], 2, out=known)
+        elif self.what == "numbers":
+            known[1:][:1] = 5.0
+        else:
+            known.view(2, 2)[1] = x[0, :2]
+        return x * 2 if known.sum() > 1 else x - 5
+
+
+@pytest.mark.parametrize("what", ["buffer", "copy", "zeros", "out"])
+def test_a_branch_on_what_data_was_written_into_is_refused(what: str, tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match="decides in Python"):
+        graphforge.compile(_Written(what).eval(), (torch.zeros(2, 4),), output=tmp_path / "b", verify=False)
+
+
+def test_a_branch_on_what_numbers_were_written_into_is_taken_as_they_say() -> None:
+    tree = input_tree(_Written("numbers"), (torch.zeros(2, 4),), {})
+    captured = capture(_Written("numbers").eval(), tree, tree.spec(), method="export")
+    assert not any("sub" in str(node.target) for node in captured.graph_module.graph.nodes)
