@@ -37,6 +37,7 @@ _VERBS = frozenset(
     ).split()
 )
 _DATA = (".onnx", ".npy", ".npz", ".pt2", ".pt", ".ts", ".pth", ".safetensors")
+_OF_FOLDERS = ("manifest.json", "manifest.unverified.json", "deploy.json", "bundle.json")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
 _CRASHES = frozenset(getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL"))
 _LEVELS = 2  # of less optimization that are tried after a crash in ONNX Runtime
@@ -145,7 +146,7 @@ def _settle_in(parent: int, arguments: Sequence[str]) -> None:
 def reads_data(arguments: Sequence[str]) -> bool:
     """Whether a command reads files that may come from anywhere: models, weights, arrays, bundles."""
     return any(
-        argument.lower().endswith(_DATA) or os.path.isfile(os.path.join(argument, "manifest.json"))
+        argument.lower().endswith(_DATA) or any(os.path.isfile(os.path.join(argument, name)) for name in _OF_FOLDERS)
         for argument in arguments
     )
 

@@ -535,6 +535,9 @@ def test_memory_is_limited_for_whatever_reads_data(tmp_path: Path, name: str, mo
     assert not reads_data(["compile", "net.py:build", "--input", "x:2x3", "-o", "out"])
     (tmp_path / "out" / "manifest.json").write_text("{}")
     assert reads_data(["profile", name])
+    (tmp_path / "sdk").mkdir()
+    (tmp_path / "sdk" / "deploy.json").write_text("{}")
+    assert reads_data(["run", "sdk", "--input", "a.png"])
 
 
 BEHIND: dict[str, tuple[Sequence[str], str]] = {
