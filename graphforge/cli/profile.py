@@ -125,7 +125,7 @@ def command(
 
 
 def _shape(text: str) -> tuple[int, int]:
-    height, by, width = text.lower().partition("x")
-    if not by or not height.isdecimal() or not width.isdecimal() or 0 in (int(height), int(width)):
+    height, _, width = text.lower().partition("x")
+    if not all(side.isdecimal() and len(side) < 10 and int(side) for side in (height, width)):
         raise UsageError(f"cannot read --shape {text!r}", "write height and width, --shape 256x192")
     return int(height), int(width)

@@ -156,6 +156,10 @@ def read_coco(path: Path) -> CocoFile:
     return CocoFile(path, data, images, categories, by_image)
 
 
+# More are no number of a class, and Python reads no more than 4,300.
+_DIGITS = 18
+
+
 def read_labels(path: Path, folder: Path, limit: int | None) -> list[Sample]:
     """Pictures with a label each: lines of a file name and a number, ImageNet's form.
 
@@ -171,7 +175,7 @@ def read_labels(path: Path, folder: Path, limit: int | None) -> list[Sample]:
         name, _, label = line.strip().rpartition(" ")
         if not line.strip():
             continue
-        if not name or not label.isdecimal():
+        if not name or not label.isdecimal() or len(label) > _DIGITS:
             raise GraphForgeError(
                 f"{str(path)!r}, line {number}: expected a file and its label, got {line[:60]!r}",
                 "write it as: cat_0001.jpg 281",

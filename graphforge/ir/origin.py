@@ -112,7 +112,7 @@ def origins_from_metadata(properties: dict[str, str]) -> tuple[Origin, ...]:
                 module_class=columns["module_class"][row],
                 target=columns["target"][row],
                 file=file,
-                line=int(line) if line.isdigit() else 0,
+                line=int(line) if line.isascii() and line.isdigit() and len(line) < 10 else 0,
                 made_by=columns["made_by"][row],
                 value=columns["value"][row],
                 callers=_whole_callers(columns["called_from"][row], file),

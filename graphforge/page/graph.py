@@ -180,7 +180,7 @@ def _lines(properties: Mapping[str, str]) -> list[str]:
         for place in (origin.source, *origin.callers[:_CALLERS]):
             file, _, number = place.rpartition(":")
             # a bundle may come from anybody, and names files as it likes: only programs are read for it
-            if file.endswith(".py") and number.isdecimal():
+            if file.endswith(".py") and number.isdecimal() and len(number) < 10:
                 lines[f"{Path(file).name}:{number}"] = linecache.getline(file, int(number)).strip()[:_LETTERS]
     return [f"{source}: {line}" for source, line in lines.items() if line]
 

@@ -138,7 +138,7 @@ def manifest_fault(data: Any) -> str:
         return "verification: it does not say against what it passed or failed, and how closely"
     for at, entry in enumerate(data["inputs"]):
         for axis, dim in entry.get("dynamic", {}).items():
-            if not (axis.isascii() and axis.isdigit() and int(axis) < len(entry["shape"])):
+            if not (axis.isascii() and axis.isdigit() and len(axis) < 10 and int(axis) < len(entry["shape"])):
                 return f"inputs[{at}].dynamic: {axis!r} is not an axis of its shape"
             if dim["step"] < 1 or dim["low"] > dim["high"] or dim["high"] // dim["step"] * dim["step"] < dim["low"]:
                 return f"inputs[{at}].dynamic.{axis}: there is no size in this range"

@@ -237,6 +237,10 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         _put("inputs", 0, "dynamic", {"9": {"name": "a", "low": 1, "high": 2, "step": 1}}),
         "not an axis",
     ),
+    "axis of many digits": (
+        _put("inputs", 0, "dynamic", {"9" * 5000: {"name": "a", "low": 1, "high": 2, "step": 1}}),
+        "not an axis",
+    ),
     "empty range": (_put("inputs", 0, "dynamic", "0", "low", 9), "there is no size in this range"),
     "step of zero": (_put("inputs", 0, "dynamic", "0", "step", 0), "there is no size in this range"),
     "seconds of text": (_put("steps", 0, "seconds", "1"), "steps[0].seconds: expected a number"),

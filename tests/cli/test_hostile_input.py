@@ -391,6 +391,10 @@ TEXTS: dict[str, Callable[[onnx.ModelProto], Any]] = {
     "documentation of a node": lambda model: setattr(model.graph.node[0], "doc_string", "TEXT"),
     "metadata": lambda model: model.metadata_props.add(key="TEXT", value="TEXT"),
     "metadata of a node": lambda model: model.graph.node[0].metadata_props.add(key="graphforge.module", value="TEXT"),
+    "line of an origin": lambda model: [
+        model.graph.node[0].metadata_props.add(key="graphforge.module", value="TEXT"),
+        model.graph.node[0].metadata_props.add(key="graphforge.source", value="net.py:²" + "9" * 5000),
+    ],
     "count of origins": lambda model: model.graph.node[0].metadata_props.add(key="graphforge.origins", value="TEXT"),
 }
 

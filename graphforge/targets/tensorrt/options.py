@@ -43,7 +43,7 @@ def _sizes(value: object) -> dict[str, int]:
     pairs = value.items() if isinstance(value, Mapping) else [text.partition("=")[::2] for text in as_list(value)]
     sizes = {}
     for name, size in pairs:
-        if not str(size).strip().isdecimal():
+        if not (str(size).strip().isdecimal() and len(str(size)) < 20):
             raise ValueError(f"size {size!r} of dim {name!r} cannot be read", "write it as batch=4")
         sizes[str(name).strip()] = int(size)
     return sizes

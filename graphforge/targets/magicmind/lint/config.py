@@ -128,7 +128,7 @@ def _dim_range(subject: Subject) -> Iterator[Finding]:
     inputs = [value for value in subject.model.graph.inputs if not value.is_initializer()]
     described = (subject.bundle or {}).get("inputs", [])
     for key, given in ranges.items() if isinstance(ranges, dict) else []:
-        if not key.isdigit() or int(key) >= len(inputs):
+        if not (key.isascii() and key.isdigit() and len(key) < 10) or int(key) >= len(inputs):
             yield _error("C4", "I", f"dim_range has key {key!r}, the inputs are 0 to {len(inputs) - 1}")
             continue
         if not isinstance(given, dict) or set(given) != {"min", "max"}:
@@ -212,7 +212,7 @@ def _insert_bn(subject: Subject) -> Iterator[Finding]:
     inserted = subject.setting("insert_bn_before_firstnode", default={})
     inputs = [value for value in subject.model.graph.inputs if not value.is_initializer()]
     for key, given in inserted.items() if isinstance(inserted, dict) else []:
-        if not key.isdigit() or int(key) >= len(inputs):
+        if not (key.isascii() and key.isdigit() and len(key) < 10) or int(key) >= len(inputs):
             yield _error("C11", "D", f"insert_bn_before_firstnode has key {key!r}")
             continue
         mean, var = given.get("mean", []), given.get("var", [])
@@ -249,7 +249,7 @@ def _layouts(subject: Subject) -> Iterator[Finding]:
             if ends not in _LAYOUTS and ends[::-1] not in _LAYOUTS:
                 yield _error("C12", "D", f"{what} {key}: {ends[0]} to {ends[1]} is not a conversion it knows")
                 continue
-            if not key.isdigit() or int(key) >= len(values):
+            if not (key.isascii() and key.isdigit() and len(key) < 10) or int(key) >= len(values):
                 yield _error("C12", "D", f"{what} has key {key!r}")
                 continue
             shape = values[int(key)].shape
