@@ -7,6 +7,7 @@ ends the process.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -93,6 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     from graphforge.cli.supervisor import supervised
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     sys.exit(supervised(run, sys.argv[1:]) if arguments is None else run(arguments))
 
 
@@ -136,7 +140,8 @@ def _refuse(error: GraphForgeError, as_json: bool, code: int | None = None) -> i
     message, *notes = in_a_screen(error.told(flag))
     print_error(message, notes)
     if as_json:
-        print_json({"error": {"message": message, "notes": notes, "exit_code": code}})
+        with contextlib.suppress(OSError):  # a full disk, or a reader that went away; stderr has it all
+            print_json({"error": {"message": message, "notes": notes, "exit_code": code}})
     return code
 
 

@@ -279,3 +279,14 @@ def test_a_signal_that_is_ignored_ends_nothing() -> None:
         assert process.stdout.readline() == "started\n"
         process.send_signal(signal.SIGHUP)
         assert process.wait(timeout=60) == 7
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("output", [">&-", "> /dev/full"])
+@pytest.mark.parametrize("verb", ["lint", "passes"])  # in a process of its own, and in this one
+def test_an_output_that_takes_nothing_ends_without_a_traceback(verb: str, output: str) -> None:
+    command = f"{sys.executable} -c 'from graphforge.cli.main import main; main()' {verb} --nothing --json {output}"
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")

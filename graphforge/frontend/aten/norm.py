@@ -374,18 +374,24 @@ def _group_norm(
     dtype = x.dtype or _FLOAT
     scale = _per_channel_parameter(op, x, weight, 1.0, dtype)
     shift = _per_channel_parameter(op, x, bias, 0.0, dtype)
+    if dtype == _DOUBLE:  # the attribute is single precision, and so are the kernels
+        return _group_norm_by_hand(op, x, groups, scale, shift, eps)
     # [N, C] alone: one position in each channel
     flat = op.rank(x) == 2
     wide = op.unsqueeze(x, [2]) if flat else x
-    result = op.GroupNormalization(
-        wide,
-        scale,
-        shift,
-        num_groups=groups,
-        epsilon=eps,
-        stash_type=_DOUBLE.value if dtype == _DOUBLE else None,
-    )
+    result = op.GroupNormalization(wide, scale, shift, num_groups=groups, epsilon=eps)
     return op.squeeze(result, [2]) if flat else result
+
+
+def _group_norm_by_hand(
+    op: Emitter, x: ir.Value, groups: int, weight: ir.Value, bias: ir.Value, eps: float
+) -> ir.Value:
+    grouped = op.Reshape(x, [0, groups, -1])
+    centred = op.Sub(grouped, op.ReduceMean(grouped, [2], keepdims=1))
+    variance = op.ReduceMean(op.Mul(centred, centred), [2], keepdims=1)
+    normalised = op.Reshape(op.Div(centred, op.Sqrt(op.Add(variance, eps))), op.Shape(x))
+    scale, shift = (_along_channels(op, one, op.rank(x)) for one in (weight, bias))
+    return _scaled_and_shifted(op, normalised, scale, shift)
 
 
 @lowers("aten.native_group_norm.default")

@@ -126,7 +126,8 @@ def test_doubles_have_an_epsilon_of_doubles(tmp_path: Path) -> None:
     batch = nn.BatchNorm2d(8)
     assert batch.running_var is not None
     batch.running_var.mul_(1e-8)
-    model = nn.ModuleList([nn.InstanceNorm2d(8), batch, nn.LayerNorm(7), nn.RMSNorm([6, 7], eps=1e-5)]).double().eval()
+    norms = [nn.InstanceNorm2d(8), nn.GroupNorm(2, 8), batch, nn.LayerNorm(7), nn.RMSNorm([6, 7], eps=1e-5)]
+    model = nn.ModuleList(norms).double().eval()
 
     class All(nn.Module):
         def __init__(self) -> None:
