@@ -74,6 +74,8 @@ def test_what_a_call_changes_is_not_computed_once(when: str, tmp_path: Path) -> 
 class _Written(nn.Module):
     """Branches on a buffer, on a copy of it or on zeros, a part of which was written to."""
 
+    start: Tensor
+
     def __init__(self, what: str) -> None:
         super().__init__()
         self.what = what
