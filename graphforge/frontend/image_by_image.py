@@ -23,6 +23,8 @@ __all__ = ["images_of", "one_image"]
 
 # Batches that are tried.
 _SIZES = 2
+# The largest that is tried, for one image of it.
+_LARGEST = 16
 # How bright the others are beside an image that is to give the same.
 _BRIGHT = 1000.0
 
@@ -52,7 +54,11 @@ def images_of(
         found = [_apart(model, one, rows) for one in (*batches, _unlike(batches[0], rows))]
         if found[0] is None or any(one != found[0] for one in found):
             continue
-        if all(_unmoved(model, one, rows, image) for one, image in _beside_others(batches[-1], rows)):
+        largest = dim.nearest(_LARGEST)
+        tried = list(_beside_others(batches[-1], rows))
+        if largest > sizes[-1]:  # what only many images have together
+            tried.append((resized({name: largest}), largest - 1))
+        if all(_unmoved(model, one, rows, image) for one, image in tried):
             promised = range(-(-dim.low // dim.step) * dim.step, dim.high + 1, dim.step)
             return Images(name, promised, rows, found[0])
     return None

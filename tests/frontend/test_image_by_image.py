@@ -177,7 +177,15 @@ class _Once(_Scored):
         return [one * float(not i or not torch.equal(x[i], x[i - 1])) for i, one in enumerate(scores)]
 
 
-@pytest.mark.parametrize("model", [_Dimmed(), _Once()], ids=lambda one: type(one).__name__)
+class _Crowded(_Scored):
+    """Four images together have more rows than are handed out."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        most = 1.0 if len(x) * x.shape[1] < 28 else 0.5
+        return [one * most for one in self.head(x)]
+
+
+@pytest.mark.parametrize("model", [_Dimmed(), _Once(), _Crowded()], ids=lambda one: type(one).__name__)
 def test_images_that_know_of_each_other_now_and_then_are_not_taken_apart(model: nn.Module) -> None:
     from graphforge.call import input_tree
 
