@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from graphforge.errors import GraphForgeError, argument
+from graphforge.errors import GraphForgeError, argument, worded
 from graphforge.prepare import count_nodes
 from graphforge.runners.recorded import MANIFEST_SCHEMA, read_manifest
 from graphforge.shown import Shown
@@ -349,7 +349,7 @@ def make_manifest(
         "steps": journal.steps,
         "verification": dict(report),
         **further,
-        "notes": journal.notes,
+        "notes": [worded(note) for note in journal.notes],
         "versions": _versions(),
         **{key: fact for key, fact in prepared.loaded.facts.items() if key not in _OF_PICTURES},
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from graphforge.errors import GraphForgeError, UsageError, VerificationError, argument
+from graphforge.errors import GraphForgeError, UsageError, VerificationError, argument, worded
 from graphforge.limiting import BeyondLimitError
 from graphforge.runners.arrays import Array, dtype_name
 from graphforge.runners.inputs import candidate_feeds, check_feeds
@@ -115,7 +115,7 @@ class Trial:
             "inputs": {name: list(shape) for name, shape in self.inputs.items()},
             "outputs": [output.to_dict() for output in self.outputs],
             "error": self.error,
-            "notes": list(self.notes),
+            "notes": [worded(note) for note in self.notes],
             "seconds": {"reference": round(self.seconds[0], 4), "artifact": round(self.seconds[1], 4)},
             "passed": self.passed,
             "verdict": self.verdict,
@@ -182,7 +182,7 @@ class VerificationReport(Shown):
             "not_tried": [one.to_dict() for one in self.not_tried],
             "failures": self.failures(),
             "suspect": self.suspect,
-            "notes": list(self.notes),
+            "notes": [worded(note) for note in self.notes],
         }
 
     def failures(self) -> list[str]:
@@ -285,7 +285,7 @@ class VerificationReport(Shown):
         for line in self.failures():
             console.print(f"{_COLOURED[self.verdict]} {escape(line)}", highlight=False)
         for note in dict.fromkeys((*self.notes, *(n for t in self.trials for n in t.notes))):
-            console.print(f"note: {escape(note)}", highlight=False)
+            console.print(f"note: {escape(worded(note))}", highlight=False)
         if self.suspect:
             console.print(f"{self._kind_of_suspect}: {escape(self.suspect)}", highlight=False)
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from graphforge.errors import VerificationError
+from graphforge.errors import VerificationError, argument
 from graphforge.runners.arrays import Array
 from graphforge.runners.eager import EagerRunner
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
@@ -218,6 +218,14 @@ def test_outputs_pair_by_position_when_names_differ() -> None:
 
 def test_nothing_tried_is_not_a_pass() -> None:
     assert not VerificationReport("eager", "onnxruntime", ()).passed
+
+
+def test_what_a_note_asks_for_is_written_in_words() -> None:
+    report = VerificationReport("eager", "onnxruntime", (), notes=(f"give data ({argument('further_inputs')})",))
+    assert report.to_dict()["notes"] == ["give data (further_inputs)"]
+    console = Console(record=True, file=io.StringIO())
+    report.render(console)
+    assert "note: give data (further_inputs)" in console.export_text()
 
 
 class Chaos(torch.nn.Module):
