@@ -114,7 +114,7 @@ def _compare_texts(name: str, reference: Array, artifact: Array) -> OutputCompar
     dtype, shape = dtype_name(reference), tuple(reference.shape)
     wrong = np.flatnonzero(reference.reshape(-1) != artifact.reshape(-1))
     if not wrong.size:
-        return OutputComparison(name, dtype, shape, 0.0, 0.0, 0.0, max_reference=0.0, tolerance="exact")
+        return OutputComparison(name, dtype, shape, 0.0, 0.0, 0.0, tolerance="exact")
     return OutputComparison(
         name,
         dtype,

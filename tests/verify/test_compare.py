@@ -164,3 +164,11 @@ def test_coarser_arithmetic_never_tightens() -> None:
     assert coarse.by_dtype["float32"] == Tolerances().by_dtype["float16"]
     assert coarse.by_dtype["bfloat16"] == Tolerances().by_dtype["bfloat16"]
     assert "precision fp16" in coarse.loosened[0]
+
+
+def test_texts_have_no_size() -> None:
+    """Else a note says of outputs in text that they are all zeros."""
+    texts = np.array(["a", "b"], dtype=object)
+    found = compare_arrays("y", texts, texts.copy(), Tolerance())
+    assert found.passed
+    assert found.max_reference is None
