@@ -156,13 +156,16 @@ class Builder:
                 array = array.astype(dtype.numpy())
         if array.nbytes > _SHARED_BYTES:
             return self._initializer(ir.Tensor(np.ascontiguousarray(array), dtype=dtype), name)
-        cache: dict[tuple[Any, ...], ir.Value] = self.constants.meta.setdefault(_CONSTANTS, {})
+        cache: dict[tuple[Any, ...], tuple[ir.Value, Any]] = self.constants.meta.setdefault(_CONSTANTS, {})
         key = (array.dtype.str, dtype, array.shape, array.tobytes())
-        known = cache.get(key)
-        if known is not None and known.name is not None and self.constants.initializers.get(known.name) is known:
+        known, tensor = cache.get(key, (None, None))
+        # a pass may have given the value another tensor meanwhile, of another element type too
+        still = known is not None and known.const_value is tensor
+        if known is not None and still and self.constants.initializers.get(known.name or "") is known:
             return known
-        cache[key] = self._initializer(ir.Tensor(np.array(array), dtype=dtype), name)
-        return cache[key]
+        made = self._initializer(ir.Tensor(np.array(array), dtype=dtype), name)
+        cache[key] = (made, made.const_value)
+        return made
 
     def _initializer(self, tensor: ir.TensorProtocol, name: str | None) -> ir.Value:
         initializers = self.constants.initializers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 
 from graphforge.errors import InternalError
@@ -130,3 +132,17 @@ def test_setting_what_is_set_already_is_no_change() -> None:
     rewriter.set_attribute(model.graph[0], "perm", None)
     assert rewriter.changes == 1
     assert "perm" not in to_text(model)
+
+
+def test_a_constant_that_was_given_other_data_is_not_taken_for_what_it_was() -> None:
+    """Small equal constants are shared; one that became half, or another number, is no longer equal."""
+    model = parse("g (float[2,3] x) => (float[2,3] y) { y = Neg(x) }")
+    rewriter = Rewriter(model)
+    op = rewriter.builder(model.graph[0])
+    first = op.constant(0.25)
+    assert op.constant(0.25) is first
+    rewriter.set_constant(first, ir.tensor(np.float32(0.5)))
+    second = op.constant(0.25)
+    assert second is not first
+    rewriter.set_constant(second, ir.tensor(np.array(0.25, np.float16)))
+    assert op.constant(0.25).dtype == ir.DataType.FLOAT
