@@ -3,6 +3,6 @@ edit itself (``place``)."""
 
 from __future__ import annotations
 
-from graphforge.passes.half.convert import HALF_IO, convert_to_half
+from graphforge.passes.half.convert import HALF_IO, HALVED, convert_to_half
 
-__all__ = ["HALF_IO", "convert_to_half"]
+__all__ = ["HALF_IO", "HALVED", "convert_to_half"]

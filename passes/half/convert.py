@@ -41,7 +41,8 @@ _FLOAT16 = ir.DataType.FLOAT16
 _ROUNDS = 4
 # Places that a note names for one reason.
 _PLACES = 3
-_DONE = "graphforge.half"
+# In a model's meta: the type, once it computes in one.
+HALVED = "graphforge.half"
 # In a model's meta: its inputs and outputs are halves where they were float32.
 HALF_IO = "graphforge.half_io"
 
@@ -61,10 +62,10 @@ def convert_to_half(
     model = rewriter.model
     nodes = list(model.graph)
     forms = {node: form for node in nodes if (form := form_of(node, half, rewriter.opset)) is not None}
-    if not forms or model.meta.get(_DONE):
+    if not forms or model.meta.get(HALVED):
         return
     pinned = nodes_named(nodes, pins, "to keep in float32")
-    model.meta[_DONE] = dtype_name(half)
+    model.meta[HALVED] = dtype_name(half)
     samples = samples_of(model)
     runs = runnable(model)
     ranges = measure(runs, samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -115,3 +116,30 @@ def test_equal_numbers_are_looked_for_along_the_sum() -> None:
     assert _of_equal_terms("linear", [ramp, same.T])
     assert not _of_equal_terms("mm", [torch.rand(80, 128), same])
     assert not _of_equal_terms("mm", [ramp, torch.rand(128, 80)])
+
+
+class _Loud(torch.nn.Module):
+    """Squares that do not fit float16 for inputs louder than those that ranges were measured on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(64, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(x / (x * x).sum(-1, keepdim=True).sqrt())
+        return result
+
+
+def test_what_overflows_fails_where_a_cpu_computes_it_in_full(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    (tmp_path / "quiet" / "x").mkdir(parents=True)
+    for number in range(2):
+        np.save(tmp_path / "quiet" / "x" / f"{number:04}.npy", draw.standard_normal((4, 64)).astype(np.float32))
+    loud = torch.from_numpy(draw.standard_normal((4, 64)).astype(np.float32)) * 200
+    torch.manual_seed(0)
+    with pytest.raises(graphforge.GraphForgeError, match="each result rounded to float16 does not agree") as caught:
+        graphforge.compile(
+            _Loud().eval(), (loud,), precision="fp16", calibration=tmp_path / "quiet", output=tmp_path / "b"
+        )
+    assert any("pins" in note for note in caught.value.notes)
+    assert not (tmp_path / "b").exists()
