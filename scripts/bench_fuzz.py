@@ -103,7 +103,11 @@ def main() -> int:
 
     while time.monotonic() - start < options.seconds and tried < options.count:
         for kind in kinds:
-            attempt = _attempt(kind, seed)
+            drawn = _answer_of_a_process(lambda kind=kind, seed=seed: _draw(kind, seed))  # type: ignore[misc]
+            if isinstance(drawn, Outcome):  # the runtime that says what the nodes give ended: of itself, no file yet
+                found[kind]["not drawn"] += 1
+                continue
+            attempt = _attempt_of(drawn, seed)
             outcome = _in_a_process(attempt.compile)
             found[kind][outcome.verdict] += 1
             if outcome.verdict in ("refused", "undecided"):
@@ -142,9 +146,15 @@ class _Attempt:
 
 
 def _attempt(kind: str, seed: int) -> _Attempt:
-    if kind == "programs":
-        return _program(fuzz_programs.draw_program(seed), seed)
-    return _graph(fuzz_graphs.draw_graph(seed), seed)
+    return _attempt_of(_draw(kind, seed), seed)
+
+
+def _draw(kind: str, seed: int) -> fuzz_programs.Program | fuzz_graphs.Graph:
+    return fuzz_programs.draw_program(seed) if kind == "programs" else fuzz_graphs.draw_graph(seed)
+
+
+def _attempt_of(drawn: fuzz_programs.Program | fuzz_graphs.Graph, seed: int) -> _Attempt:
+    return _graph(drawn, seed) if isinstance(drawn, fuzz_graphs.Graph) else _program(drawn, seed)
 
 
 def _program(program: fuzz_programs.Program, seed: int) -> _Attempt:
@@ -185,6 +195,12 @@ def _smaller(attempt: _Attempt, outcome: Outcome) -> tuple[_Attempt, Outcome]:
 
 def _in_a_process(work: Callable[[], dict[str, Any]]) -> Outcome:
     """Run in a fork, so that a death is an outcome."""
+    answer = _answer_of_a_process(work)
+    return answer if isinstance(answer, Outcome) else Outcome(**answer)
+
+
+def _answer_of_a_process(work: Callable[[], Any]) -> Any:
+    """What a fork answers; an Outcome where it dies or does not end."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 
@@ -202,7 +218,7 @@ def _in_a_process(work: Callable[[], dict[str, Any]]) -> Outcome:
         if not receiver.poll(SECONDS_WAITED):
             process.kill()
             return Outcome("hangs", f"no end after {SECONDS_WAITED} s")
-        return Outcome(**receiver.recv())
+        return receiver.recv()
     except EOFError:
         process.join(15)
         if process.exitcode == -signal.SIGXCPU:
@@ -230,7 +246,7 @@ def _table(found: dict[str, Counter[str]], reasons: dict[str, Counter[str]], sec
     heads = ["right", "refused", "not passed though the file was right", "undecided", "wrong", "died", "hangs"]
     lines = ["", f"{seconds:.0f} s, seeds from {seed}", "", f"| kind | tried | {' | '.join(heads)} |", "|---" * 9 + "|"]
     for kind, verdicts in found.items():
-        tried = sum(count for verdict, count in verdicts.items() if verdict != heads[2])
+        tried = sum(count for verdict, count in verdicts.items() if verdict not in (heads[2], "not drawn"))
         lines.append(f"| {kind} | {tried} | {' | '.join(str(verdicts[head]) for head in heads)} |")
     if reasons:
         lines += ["", "| not passed because | programs | graphs |", "|---|---|---|"]
