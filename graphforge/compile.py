@@ -468,13 +468,14 @@ def _as_written(
     A CPU computes in float32 from one node to the next, so that nothing overflows; what the file is made for does not.
     """
     from graphforge.passes.half import HALVED
+    from graphforge.runners.custom_ops import runner_before_lowering
     from graphforge.runners.halves import rounded_throughout
-    from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 
     half = model.meta[HALVED]
     copy = model.clone()
     rounded_throughout(copy)
-    runner = OnnxRuntimeRunner(copy, optimize=False, name=f"onnxruntime with each result rounded to {half}")
+    runner = runner_before_lowering(copy, optimize=False)
+    runner.name = f"onnxruntime with each result rounded to {half}"
     try:
         rounded = verified(runner)
     finally:
