@@ -75,9 +75,8 @@ def supervised(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) ->
             with last_step.lowering(level, because):
                 code = _to_the_end(run, arguments)
             _end_at_once(code)
-        status, ended = _wait(
-            child, waited_for, page
-        )  # from here on signals stay blocked: there is nothing left to end
+        # from here on signals stay blocked: there is nothing left to end
+        status, ended = _wait(child, waited_for, page)
         if os.WIFEXITED(status):
             return os.WEXITSTATUS(status)
         died = last_step.last_step(page)

@@ -137,7 +137,7 @@ def tied_by_file(
     for info in read_model_proto(Path(path)).graph.input:
         for axis, dim in enumerate(info.type.tensor_type.shape.dim):
             for given, promised in tied.get(info.name, {}).items():
-                own = promised.name.startswith(re.sub(r"\W", "_", f"{info.name}_"))
+                own = re.fullmatch(re.sub(r"\W", "_", info.name) + r"_m?\d+", promised.name) is not None
                 here = given % max(len(sizes[info.name]), 1) == axis
                 if here and own and dim.dim_param.isidentifier() and dim.dim_param.lower() not in _NAMELESS:
                     key = (dim.dim_param, promised.low, promised.high, promised.step, sizes[info.name][axis])

@@ -602,6 +602,7 @@ def test_input_spec_refuses_what_does_not_fit_the_file(tmp_path: Path, given: Te
     [
         (("n", "n"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, "n"),
         (("n", "n"), {"x": {0: (2, 6)}, "y": {0: "m:2..6"}}, None),
+        (("n", "n"), {"x": {0: "x_length:2..6"}, "y": {0: (2, 6)}}, None),
         (("n", "m"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, None),
         (("unk", "unk"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, None),
     ],
