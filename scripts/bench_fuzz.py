@@ -40,6 +40,7 @@ from scripts.fuzz_judge import compile_graph, compile_program
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_EACH = 60  # of the CPU, so that a busy machine hangs nothing
+ATTEMPTS_EACH = 100  # in one process: what the first ones loaded is there for the next, as in a process that serves
 SECONDS_WAITED = 900  # for one that waits without end
 SHORTEN = 40  # compilations that may be spent on making one finding smaller
 
@@ -49,7 +50,7 @@ class Outcome:
     """How one attempt ended.
 
     Attributes:
-        verdict: right, refused, undecided, wrong, died, hangs.
+        verdict: right, refused, undecided, wrong, died, hangs, not drawn.
         reason: the first line of what was said.
         file_was_right: for a refusal by verification or a file left undecided, whether the file was right.
     """
@@ -101,32 +102,122 @@ def main() -> int:
             told = {"verdicts": found, "reasons": reasons, "seed": options.seed, "seconds": time.monotonic() - start}
             options.json.write_text(json.dumps(told, indent=1) + "\n")
 
+    worker = _Worker()
     while time.monotonic() - start < options.seconds and tried < options.count:
         for kind in kinds:
-            drawn = _answer_of_a_process(lambda kind=kind, seed=seed: _draw(kind, seed))  # type: ignore[misc]
-            if isinstance(drawn, Outcome):  # the runtime that says what the nodes give ended: of itself, no file yet
-                found[kind]["not drawn"] += 1
-                continue
-            attempt = _attempt_of(drawn, seed)
-            outcome = _in_a_process(attempt.compile)
+            outcome = worker.outcome(kind, seed)
             found[kind][outcome.verdict] += 1
+            if outcome.verdict == "not drawn":
+                continue
             if outcome.verdict in ("refused", "undecided"):
                 found[kind]["not passed though the file was right"] += outcome.file_was_right
                 reasons[outcome.kind][kind] += 1
             if outcome.bad or outcome.file_was_right or " agree " in outcome.reason:  # verification's alone to find
                 bad += outcome.bad
-                smaller, said = _smaller(attempt, outcome)
-                where = options.keep / f"{kind}_{seed}{smaller.suffix}"
-                smaller.save(where, said)
-                print(f"{kind} {seed}: {said.verdict}: {said.reason[:160]}  ({where})", flush=True)
+                where = _keep(kind, seed, outcome, options.keep)
+                print(f"{kind} {seed}: {outcome.verdict}: {outcome.reason[:160]}  ({where})", flush=True)
         seed += 1
         tried += 1
         if time.monotonic() > written + 60:
             write()
             written = time.monotonic()
+    worker.end()
     print(_table(found, reasons, time.monotonic() - start, options.seed))
     write()
     return int(bad > 0)
+
+
+class _Worker:
+    """A process that tries one seed after another; a new one follows when it dies, hangs or has done its share."""
+
+    def __init__(self) -> None:
+        self._process: Any = None
+        self._pipe: Any = None
+        self._left = 0
+
+    def outcome(self, kind: str, seed: int) -> Outcome:
+        """What one attempt came to; "not drawn" where the runtime that draws it ended: no file yet."""
+        if not self._left:
+            self.end()
+            self._start()
+        self._left -= 1
+        self._pipe.send((kind, seed))
+        verdict = "not drawn"
+        try:
+            while self._pipe.poll(SECONDS_WAITED):
+                answer = self._pipe.recv()
+                if answer is not None:
+                    return Outcome(**answer)
+                verdict = "died"  # drawn: from here on an end is ours
+            ended = Outcome("hangs", f"no end after {SECONDS_WAITED} s")
+        except EOFError:
+            self._process.join(15)
+            ended = _end_of(self._process.exitcode)
+        self._left = 0
+        return ended if verdict == "died" else Outcome(verdict, ended.reason)
+
+    def end(self) -> None:
+        """Let the process go."""
+        if self._process is None:
+            return
+        self._pipe.close()
+        self._process.kill()
+        self._process.join()
+        self._process = None
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("fork")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, self._pipe))
+        self._process.start()
+        other.close()
+        self._left = ATTEMPTS_EACH
+
+
+def _serve(pipe: Any, parents: Any) -> None:
+    parents.close()
+    _quiet()
+    while True:
+        try:
+            kind, seed = pipe.recv()
+        except EOFError:
+            return
+        _limit()
+        attempt = _attempt(kind, seed)
+        pipe.send(None)
+        pipe.send(attempt.compile())
+
+
+def _limit() -> None:
+    """So many seconds of the CPU from now on."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + SECONDS_EACH, hard))
+
+
+def _quiet() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+
+
+def _end_of(code: int | None) -> Outcome:
+    if code == -signal.SIGXCPU:
+        return Outcome("hangs", f"no end after {SECONDS_EACH} s of the CPU")
+    return Outcome("died", f"the process ended with {code}")
+
+
+def _keep(kind: str, seed: int, outcome: Outcome, folder: Path) -> Path:
+    """Save the smallest attempt that ends the same way, found by fresh processes."""
+    attempt = _attempt_of(_answer_of_a_process(lambda: _draw(kind, seed)), seed)
+    alone = _in_a_process(attempt.compile)
+    if (alone.verdict, alone.file_was_right) == (outcome.verdict, outcome.file_was_right):
+        attempt, outcome = _smaller(attempt, alone)
+    else:
+        outcome = Outcome(outcome.verdict, f"only after others ({alone.verdict} alone): {outcome.reason}")
+    where = folder / f"{kind}_{seed}{attempt.suffix}"
+    attempt.save(where, outcome)
+    return where
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +285,7 @@ def _smaller(attempt: _Attempt, outcome: Outcome) -> tuple[_Attempt, Outcome]:
 
 
 def _in_a_process(work: Callable[[], dict[str, Any]]) -> Outcome:
-    """Run in a fork, so that a death is an outcome."""
+    """Run in a fork of its own, so that nothing that was tried before plays a part and a death is an outcome."""
     answer = _answer_of_a_process(work)
     return answer if isinstance(answer, Outcome) else Outcome(**answer)
 
@@ -205,10 +296,8 @@ def _answer_of_a_process(work: Callable[[], Any]) -> Any:
     receiver, sender = context.Pipe(duplex=False)
 
     def child() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS_EACH, SECONDS_EACH + 10))
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
+        _limit()
+        _quiet()
         sender.send(work())
 
     process = context.Process(target=child)
@@ -221,9 +310,7 @@ def _answer_of_a_process(work: Callable[[], Any]) -> Any:
         return receiver.recv()
     except EOFError:
         process.join(15)
-        if process.exitcode == -signal.SIGXCPU:
-            return Outcome("hangs", f"no end after {SECONDS_EACH} s of the CPU")
-        return Outcome("died", f"the process ended with {process.exitcode}")
+        return _end_of(process.exitcode)
     finally:
         receiver.close()
         process.join(10)
