@@ -22,9 +22,15 @@ _LIBRARY = "transformers"
 _FOR_CACHES = ("Cache", "_iter_subclasses", "_pytree_flatten", "_pytree_unflatten", "is_cache_class")
 
 
-def _exporter() -> Any:
-    """The library's own exporter, None where it is not in use or has none."""
-    if _LIBRARY not in sys.modules:
+def _exporter(model: Any) -> Any:
+    """The library's own exporter, None where the model has no module of the library's or the library none to offer.
+
+    Importing it takes a second, and others import the library for a tokeniser of theirs: so the model is asked first.
+    """
+    modules = getattr(model, "modules", None)
+    if _LIBRARY not in sys.modules or modules is None:
+        return None
+    if not any(type(module).__module__.startswith(f"{_LIBRARY}.") for module in modules()):
         return None
     try:
         return import_module(f"{_LIBRARY}.exporters.exporter_dynamo")
@@ -37,13 +43,10 @@ def know_containers(model: Any) -> None:
 
     The classes are declared as the library's own export does it (`register_pytree_node`), with names for their tensors.
     """
-    exporter = _exporter()
-    modules = getattr(model, "modules", None)
-    if modules is None or not all(hasattr(exporter, name) for name in _FOR_CACHES):
+    exporter = _exporter(model)
+    if not all(hasattr(exporter, name) for name in _FOR_CACHES):
         return
-    homes = {type(module).__module__ for module in modules()}
-    if not any(home.startswith(f"{_LIBRARY}.") for home in homes):
-        return
+    homes = {type(module).__module__ for module in model.modules()}
     from torch.utils import _pytree
 
     for kind in _caches(exporter, homes):
@@ -107,9 +110,8 @@ def names_in_container(context: Any, count: int) -> list[str] | None:
 @contextmanager
 def export_helpers(model: torch.nn.Module) -> Iterator[None]:
     """Inside, what the library itself replaces in its models while they are exported, and no state of earlier calls."""
-    exporter = _exporter()
-    used = exporter is not None and any(type(part).__module__.startswith(f"{_LIBRARY}.") for part in model.modules())
-    if not used:
+    exporter = _exporter(model)
+    if exporter is None:
         yield
         return
     with ExitStack() as stack:

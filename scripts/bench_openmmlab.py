@@ -181,11 +181,11 @@ def _pixels(loaded: Any, bundle: Any, batch: int) -> tuple[float, int]:
         with torch.no_grad():
             eager = {name: one.numpy() for name, one in loaded.module(given).items()}
         came = bundle.run({"input": given.numpy()}).outputs
+        if "candidates" in eager:
+            worst, rows = _of_candidates(eager, came, worst, rows)
+            continue
         if "boxes" not in eager:
-            name = "keypoints" if "keypoints" in eager else "candidates"
-            off = np.abs(eager[name].astype(np.float64) - came[name]).max(axis=-1).ravel()
-            if name == "candidates":  # places of what suppression left at nought are arbitrary
-                off = off[eager["candidate_scores"].ravel() > 0]
+            off = np.abs(eager["keypoints"].astype(np.float64) - came["keypoints"]).max(axis=-1).ravel()
             worst, rows = max(worst, float(off.max())), rows + len(off)
             continue
         for expected, own in zip(_rows(eager), _rows(came), strict=True):
@@ -194,6 +194,28 @@ def _pixels(loaded: Any, bundle: Any, batch: int) -> tuple[float, int]:
             # equal scores may stand in either order: each row against the nearest of the other side's
             apart = np.abs(expected[:, None].astype(np.float64) - own[None]).max(axis=-1)
             worst, rows = max([worst, *map(float, apart.min(axis=1, initial=np.inf))]), rows + len(own)
+    return worst, rows
+
+
+def _of_candidates(eager: Any, came: Any, worst: float, rows: int) -> tuple[float, int]:
+    """The candidates of each keypoint of each picture as a set: equal scores stand in any order.
+
+    Left out is what scores nought (suppression put it there), and what scores no more than the last one that was
+    taken: which of its equals that is, is arbitrary.
+    """
+    import numpy as np
+
+    count = eager["candidates"].shape[-2]
+    places = [side["candidates"].astype(np.float64).reshape(-1, count, 2) for side in (eager, came)]
+    scores = [side["candidate_scores"].astype(np.float64).reshape(-1, count) for side in (eager, came)]
+    for expected, own, sure, own_sure in zip(*places, *scores, strict=True):
+        counted = sure > max(0.0, float(sure.min()))
+        # in one unit of score as far as in a million pixels: a neighbour of another score is not the same candidate
+        apart = np.maximum(
+            np.abs(expected[counted, None] - own[None]).max(axis=-1),
+            1e6 * np.maximum(np.abs(sure[counted, None] - own_sure[None]) - 1e-5, 0),
+        )
+        worst, rows = max([worst, *map(float, apart.min(axis=1))]), rows + int(np.count_nonzero(counted))
     return worst, rows
 
 

@@ -65,13 +65,16 @@ def commands_for_targets() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="commands that contain this text")
+    parser.add_argument(
+        "--only", action="append", metavar="TEXT", help="commands that contain this text; repeat for more"
+    )
     parser.add_argument("--fresh", action="store_true", help="do again what was done before")
     parser.add_argument("--table", action="store_true", help="print the table of earlier results and stop")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     every = [*commands_of_document(COMMANDS.read_text()), *commands_for_targets()]
-    wanted = [one for one in every if options.only in one]
+    only = options.only or [""]
+    wanted = [one for one in every if any(text in one for text in only)]
     if options.worker:
         _work(wanted, fresh=options.fresh)
         return
@@ -80,7 +83,7 @@ def main() -> None:
             sys.exit("bench: scripts/openmmlab.sh makes the environment that this needs, .venv-openmmlab")
         FOLDER.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        arguments = ["--worker", "--only", options.only, *(["--fresh"] if options.fresh else [])]
+        arguments = ["--worker", *(f"--only={text}" for text in only), *(["--fresh"] if options.fresh else [])]
         subprocess.run([str(PYTHON), __file__, *arguments], cwd=FOLDER, env=environment, check=False)
     done = _done()
     print("| command | exit code | CPU s | what came |")

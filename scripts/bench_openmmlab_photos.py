@@ -24,6 +24,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from openmmlab_stock import PHOTOS, photo, stock_model
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "out" / "bench" / "openmmlab_photos"
 PYTHON = ROOT / ".venv-openmmlab" / "bin" / "python"
@@ -32,14 +34,6 @@ MODELS = [
     "mmpose:rtmpose-t_8xb256-420e_coco-256x192",
     "mmpose:yoloxpose_tiny_4xb64-300e_coco-416",
 ]
-PHOTOS = {
-    "astronaut": ("skimage", "data/astronaut.png"),
-    "coffee": ("skimage", "data/coffee.png"),
-    "chelsea": ("skimage", "data/chelsea.png"),
-    "rocket": ("skimage", "data/rocket.jpg"),
-    "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
-    "china": ("sklearn", "datasets/images/china.jpg"),
-}
 SHOWN = 0.3  # what `run` shows
 LIMIT = 1e-3
 
@@ -69,9 +63,9 @@ def _compared(spec: str) -> list[bool]:
     import graphforge
 
     codebase, _, config = spec.partition(":")
-    pictures = {name: _photo(package, file) for name, (package, file) in PHOTOS.items()}
+    pictures = {name: photo(name) for name in PHOTOS}
     checkpoint = FOLDER / f"{config}.pth"
-    model = _stock(codebase, config, pictures, checkpoint)
+    model = stock_model(codebase, config, list(pictures.values()), checkpoint)
     exact = copy.deepcopy(model).double()
     bundle = graphforge.compile(f"{spec},{checkpoint}", verify=False, output=FOLDER / config)
     wrong = []
@@ -93,36 +87,6 @@ def _compared(spec: str) -> list[bool]:
         differs = f"{differ} of {tensor.size}" + (f", by {largest:.1e}" if differ > 0 else "")
         print(f"| {config} | {name} | {rows} | {differs} | {px:.1e} | {rounding:.1e} | {word} |", flush=True)
     return wrong
-
-
-def _photo(package: str, file: str) -> Path:
-    return Path(str(importlib.import_module(package).__file__)).parent / file
-
-
-def _stock(codebase: str, config: str, pictures: Mapping[str, Path], checkpoint: Path) -> Any:
-    """The framework's model with random weights whose results are apart on these photos, and their checkpoint."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from graphforge.frontend.openmmlab.calibration import calibrate
-    from graphforge.frontend.openmmlab.load import build_model
-    from graphforge.frontend.openmmlab.preprocess import steps_of_config
-    from graphforge.runtime.preprocess import prepared, steps_of
-
-    torch.set_num_threads(1)
-    built = build_model(codebase, config, None)
-    model: Any = built.model
-    model.cfg, model.dataset_meta = built.config, built.meta
-    steps = steps_of([*steps_of_config(built.config), {"step": "layout"}, {"step": "dtype", "to": "float32"}])
-    rows = [prepared(steps, np.asarray(Image.open(path).convert("RGB")))[0] for path in pictures.values()]
-    height, width = (max(row.shape[axis] for row in rows) for axis in (1, 2))
-    together = np.zeros((len(rows), 3, height, width), np.float32)
-    for number, row in enumerate(rows):
-        together[number, :, : row.shape[1], : row.shape[2]] = row
-    calibrate(built, torch.from_numpy(together))
-    torch.save({"state_dict": model.state_dict()}, checkpoint)
-    return model
 
 
 def _preprocessed(model: Any) -> list[Any]:

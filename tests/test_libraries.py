@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils import _pytree
 
 import graphforge
 from graphforge import libraries
-from graphforge.call import output_names
+from graphforge.call import input_tree, output_names
 from graphforge.frontend.torchvision_fix import ensure_torchvision
 from graphforge.libraries import export_helpers
 from graphforge.spec import DimRange
@@ -35,6 +36,18 @@ def _decoder() -> Any:
 
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**_SIZES)).eval()
+
+
+def test_a_model_of_others_does_not_import_the_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing it takes a second, and MMDetection imports the library for a tokeniser."""
+    pytest.importorskip("transformers")
+    ensure_torchvision()
+    name = "transformers.exporters.exporter_dynamo"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    input_tree(torch.nn.Linear(2, 3), (torch.zeros(1, 2),), {})
+    with export_helpers(torch.nn.Linear(2, 3)):
+        pass
+    assert name not in sys.modules
 
 
 def test_a_cache_is_handed_out_and_taken_in_by_layer(tmp_path: Path) -> None:
@@ -124,7 +137,7 @@ def test_an_exporter_that_brings_less_is_left_alone(monkeypatch: pytest.MonkeyPa
     class Other(torch.nn.Module):
         __module__ = "transformers.models.other"
 
-    monkeypatch.setattr(libraries, "_exporter", lambda: SimpleNamespace(Cache=object))
+    monkeypatch.setattr(libraries, "_exporter", lambda model: SimpleNamespace(Cache=object))
     known = set(_pytree.SUPPORTED_NODES)
     libraries.know_containers(Other())
     assert set(_pytree.SUPPORTED_NODES) == known

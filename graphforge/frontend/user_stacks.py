@@ -13,6 +13,7 @@ import traceback
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def whole_user_stacks() -> Iterator[None]:
         tracer._filter_traceback_frames = filtering
 
 
+@cache  # every frame of every node's stack asks
 def is_vendor_file(file: str) -> bool:
     """Whether a file is torch's or Python's own, which say nothing to the user."""
     if file.startswith((_TORCH, "<frozen")):

@@ -97,3 +97,35 @@ def test_unsorted_scores_rank_nothing() -> None:
     artifact = rows(reference, [0, 2, 1, 3, 4])
     artifact["scores"] = reference["scores"]
     assert not all(verdicts(reference, artifact))
+
+
+def batched(scores: Array) -> dict[str, Array]:
+    """Candidates of each keypoint of each picture: scores, places, tags."""
+    count = scores.size
+    return {
+        "scores": scores.astype(np.float32),
+        "places": np.arange(2 * count, dtype=np.int64).reshape(*scores.shape, 2),
+        "tags": np.arange(count, dtype=np.float32).reshape(*scores.shape) * 3,
+    }
+
+
+def test_each_ranking_of_a_batch_is_put_in_order_by_itself() -> None:
+    """Near ties of one keypoint of one picture; behind them, padding that is longer than any run of ties."""
+    scores = np.concatenate([np.tile(np.array(NEAR), (2, 3, 1)), np.zeros((2, 3, 100))], axis=2)
+    reference = batched(scores)
+    artifact = {name: array.copy() for name, array in reference.items()}
+    for name in ("places", "tags"):
+        artifact[name][1, 2, [1, 2]] = reference[name][1, 2, [2, 1]]
+    compared = compare_outputs(reference, artifact, Tolerances())
+    assert all(one.passed for one in compared)
+    assert all(one.note.startswith("2 rows stand in another order") for one in compared)
+    artifact["places"][0, 0, [0, 1]] = reference["places"][0, 0, [1, 0]]  # 0.9 and 0.7 of another one are no tie
+    artifact["tags"][0, 0, [0, 1]] = reference["tags"][0, 0, [1, 0]]
+    assert verdicts(reference, artifact) == [True, False, False]
+
+
+def test_rows_of_two_rankings_are_not_mixed() -> None:
+    reference = batched(np.tile(np.array(NEAR), (2, 1)))
+    artifact = dict(reference)
+    artifact["places"] = reference["places"][::-1].copy()  # equal scores, of the other picture
+    assert verdicts(reference, artifact) == [True, False, True]

@@ -1,0 +1,54 @@
+"""Photos that installed packages bring, and models of OpenMMLab as its own functions of inference take them.
+
+Weights are random (no checkpoint can be downloaded here), calibrated on the photos so that scores are apart.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PHOTOS", "photo", "stock_model"]
+
+PHOTOS = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "chelsea": ("skimage", "data/chelsea.png"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+    "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    "china": ("sklearn", "datasets/images/china.jpg"),
+}
+
+
+def photo(name: str) -> Path:
+    """The file of a photo."""
+    package, file = PHOTOS[name]
+    return Path(str(importlib.import_module(package).__file__)).parent / file
+
+
+def stock_model(codebase: str, config: str, pictures: Sequence[Path], checkpoint: Path) -> Any:
+    """The framework's model with weights whose results are apart on these pictures; they are saved as a checkpoint."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from graphforge.frontend.openmmlab.calibration import calibrate
+    from graphforge.frontend.openmmlab.load import build_model
+    from graphforge.frontend.openmmlab.preprocess import steps_of_config
+    from graphforge.runtime.preprocess import prepared, steps_of
+
+    torch.set_num_threads(1)
+    built = build_model(codebase, config, None)
+    model: Any = built.model
+    model.cfg, model.dataset_meta = built.config, built.meta
+    steps = steps_of([*steps_of_config(built.config), {"step": "layout"}, {"step": "dtype", "to": "float32"}])
+    rows = [prepared(steps, np.asarray(Image.open(path).convert("RGB")))[0] for path in pictures]
+    height, width = (max(row.shape[axis] for row in rows) for axis in (1, 2))
+    together = np.zeros((len(rows), 3, height, width), np.float32)
+    for number, row in enumerate(rows):
+        together[number, :, : row.shape[1], : row.shape[2]] = row
+    calibrate(built, torch.from_numpy(together))
+    torch.save({"state_dict": model.state_dict()}, checkpoint)
+    return model
