@@ -292,6 +292,7 @@ def make_manifest(
     report: Mapping[str, Any],
     journal: Journal,
     further: Mapping[str, Any],
+    decided_by: Mapping[str, str | None],
 ) -> dict[str, Any]:
     from collections import Counter
 
@@ -315,6 +316,7 @@ def make_manifest(
             "precision": options.precision,
             "options": {one.name: as_record(getattr(options.own, one.name)) for one in fields(options.own)},
             "asked": list(options.asked),
+            **({"decided_by": dict(decided_by)} if decided_by else {}),
         },
         "files": list(emitted.files),
         "artifact": dict(emitted.facts),

@@ -261,6 +261,7 @@ def _compile(
                 outcome,
                 journal,
                 {**of_pictures, **sensitivity},
+                _decided_by(options),
             )
             if report is not None and report.verdict == "failed":
                 kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""
@@ -306,6 +307,18 @@ def _samples(prepared: Prepared, options: CompileOptions) -> Samples | Callable[
         )
 
     return made if options.calibration is None else made()
+
+
+def _decided_by(options: CompileOptions) -> dict[str, str | None]:
+    """The files that a lower precision was decided by, for whoever compiles again; None for what was in memory."""
+    given = {"calibration": options.calibration, "metric": options.metric}
+    if options.precision not in (*REDUCED, "auto"):
+        return {}
+    return {
+        name: os.fspath(one) if isinstance(one, str | os.PathLike) else None
+        for name, one in given.items()
+        if one is not None
+    }
 
 
 def _folded(prepared: Prepared, of_pictures: Mapping[str, Any]) -> tuple[Prepared, dict[str, Any]]:

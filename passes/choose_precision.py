@@ -23,6 +23,7 @@ from graphforge.passes.sink_dequantize import SinkDequantize
 from graphforge.ranges import METRIC, PROGRESS, SAMPLES, Samples, samples_of
 from graphforge.ranges.difference import Difference
 from graphforge.ranges.values import values_in
+from graphforge.runners.custom_ops import PiecewiseRunner, runner_before_lowering
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.transform import Pass, Pipeline, Rewriter
 
@@ -134,7 +135,7 @@ class ChoosePrecision(Pass):
     def _tried(self, made: Mapping[str, ir.Model], model: ir.Model, samples: Samples) -> list[_Tried]:
         models = {"full": runnable(model), **made}
         metric = model.meta.get(METRIC)
-        runners = {name: OnnxRuntimeRunner(one, threads=1) for name, one in models.items()}
+        runners = {name: runner_before_lowering(one, threads=1) for name, one in models.items()}
         try:
             names = watched(models["full"])
             scores = {
@@ -158,7 +159,9 @@ def _signal(models: Mapping[str, ir.Model], name: str, samples: Samples, names: 
     return 100.0 * (1 - max((min(difference.relative, 1.0) for difference in found.values()), default=0.0))
 
 
-def _spent(runners: Mapping[str, OnnxRuntimeRunner], feeds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _spent(
+    runners: Mapping[str, OnnxRuntimeRunner | PiecewiseRunner], feeds: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
     """CPU seconds of one run of each, the least of several, run in turn."""
     least = dict.fromkeys(runners, float("inf"))
     for runner in runners.values():  # the first run allocates
@@ -168,7 +171,10 @@ def _spent(runners: Mapping[str, OnnxRuntimeRunner], feeds: Sequence[Mapping[str
         for name, runner in runners.items():
             began = time.process_time()
             for one in feeds:
-                runner.session.run(None, {key: one[key] for key in runner.input_names})
+                if isinstance(runner, PiecewiseRunner):
+                    runner.run(one)
+                else:
+                    runner.session.run(None, {key: one[key] for key in runner.input_names})
             least[name] = min(least[name], (time.process_time() - began) / len(feeds))
     return least
 

@@ -350,13 +350,16 @@ def test_commands_are_those_that_were_given() -> None:
             "outputs": None,
             "options": {"precision": "int8", "weights": "int7", "max_drop": 0.5, "ranges": "mse", "pins": ["a", "b"]},
             "asked": ["precision", "max_drop", "weights", "pins"],
+            "decided_by": {"calibration": "calib.npz", "metric": None},
         },
         "passes": [{"source": "/home/me/own.py"}, {"source": ""}, {"source": "package.module"}],
         "verification": {"passed": False},
     }
     commands = dict(commands_of(manifest, Path("out")))
-    asked = "--precision int8 --max-drop 0.5 --option weights=int7 --option pins=a,b --pass /home/me/own.py"
-    assert commands["compile it again"] == f"graphforge compile net.py:build {asked} --keep-unverified"
+    asked = "--precision int8 --option weights=int7 --option pins=a,b --pass /home/me/own.py"
+    decided = "--calibration calib.npz --max-drop 0.5 --metric METRIC"
+    assert commands["compile it again"] == f"graphforge compile net.py:build {asked} {decided} --keep-unverified"
+    assert commands["which pass and rewrite is wrong"] == f"graphforge bisect net.py:build {asked}"
     assert list(commands.values())[-1] == "graphforge report out net.py:build --pass /home/me/own.py"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 __all__ = ["commands_of"]
 
 _OF_EVERY_TARGET = ("opset", "precision", "outputs", "nms")
+# What a lower precision is decided by; only `compile` takes it.
 _OPTIONS_OF_THEIR_OWN = ("calibration", "max_drop", "metric")
 
 
@@ -31,11 +32,14 @@ def commands_of(manifest: Mapping[str, Any], folder: Path | None) -> list[tuple[
     for name in target.get("asked", _OF_EVERY_TARGET):  # what is not asked for is the target's own choice
         if settings.get(name) is None:
             continue
-        if name in (*_OF_EVERY_TARGET, *_OPTIONS_OF_THEIR_OWN):
+        if name in _OPTIONS_OF_THEIR_OWN:
+            continue
+        if name in _OF_EVERY_TARGET:
             asked += [f"--{name.replace('_', '-')}", str(settings[name])]
         else:
             value = settings[name]
             asked += ["--option", f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"]
+    data = _decided_by(target, settings)
     for name in dict.fromkeys(str(one.get("source", "")) for one in manifest.get("passes", ())):
         if name.endswith(".py"):
             asked += ["--pass", name]
@@ -44,11 +48,23 @@ def commands_of(manifest: Mapping[str, Any], folder: Path | None) -> list[tuple[
     where = str(folder) if folder is not None else "BUNDLE"
     file = next((name for name in manifest.get("files", ()) if name.endswith(".onnx")), "model.onnx")
     return [
-        ("compile it again", shlex.join(["graphforge", "compile", *what, *asked, *kept])),
+        ("compile it again", shlex.join(["graphforge", "compile", *what, *asked, *data, *kept])),
         ("which layer, line and node is wrong", shlex.join(["graphforge", "diff", *what, "--against", where])),
         ("which pass and rewrite is wrong", shlex.join(["graphforge", "bisect", *what, *asked])),
         ("the smallest part that ONNX Runtime gets wrong", shlex.join(["graphforge", "reduce", f"{where}/{file}"])),
         ("this page with errors, times and rewrites", shlex.join(["graphforge", "report", where, *what, *own])),
+    ]
+
+
+def _decided_by(target: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Data and bound of a lower precision; what was in memory only has its name in capitals, for a file to come."""
+    given = {name: settings[name] for name in target.get("asked", ()) if settings.get(name) is not None}
+    given |= target.get("decided_by", {})
+    return [
+        part
+        for name in _OPTIONS_OF_THEIR_OWN
+        if name in given
+        for part in (f"--{name.replace('_', '-')}", name.upper() if given[name] is None else str(given[name]))
     ]
 
 

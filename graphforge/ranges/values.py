@@ -10,7 +10,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
-from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.runners.custom_ops import runner_before_lowering
 
 __all__ = ["in_pieces", "values_in", "with_outputs"]
 
@@ -28,7 +28,7 @@ def values_in(model: ir.Model, feeds: Mapping[str, Array], names: Sequence[str])
     """
     if not names:
         return {}
-    with OnnxRuntimeRunner(with_outputs(model, names), optimize=False) as runner:
+    with runner_before_lowering(with_outputs(model, names), optimize=False) as runner:
         return runner.run(feeds)
 
 
@@ -55,7 +55,7 @@ def in_pieces(
             yield {name: feeds[name] for name in inputs if name in feeds}
     sizes = _sizes(model, samples[0]) if samples else {}
     for piece in _pieces([group for group in groups if not known.keys() & set(group)], sizes):
-        with OnnxRuntimeRunner(with_outputs(model, piece), optimize=False) as runner:
+        with runner_before_lowering(with_outputs(model, piece), optimize=False) as runner:
             for feeds in samples:
                 found = runner.run(feeds)
                 yield {name: found[name] for name in piece}

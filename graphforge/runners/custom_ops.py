@@ -71,10 +71,17 @@ def uses_declared_ops(model: onnx.ModelProto) -> bool:
     return any(one.domain in domains for one in model.opset_import)
 
 
-def runner_before_lowering(model: ir.Model, *, optimize: bool = True) -> OnnxRuntimeRunner | PiecewiseRunner:
+def runner_before_lowering(
+    model: ir.Model, *, optimize: bool = True, threads: int | None = None
+) -> OnnxRuntimeRunner | PiecewiseRunner:
     """A runner of a graph between passes: declared operators in it, ours too, are computed by their functions.
 
     Those with a kernel library of the user's are left to it.
+
+    Args:
+        model: the graph.
+        optimize: let the runtime fuse and fold.
+        threads: that the runtime may take; None lets it choose.
 
     Raises:
         GraphForgeError: a declared operator has neither a library nor a function.
@@ -88,7 +95,7 @@ def runner_before_lowering(model: ir.Model, *, optimize: bool = True) -> OnnxRun
         _declare_ours()
     declared = [found for found in (find_op(*key) for key in sorted(used)) if found is not None]
     if not declared:
-        return OnnxRuntimeRunner(model, optimize=optimize)
+        return OnnxRuntimeRunner(model, optimize=optimize, threads=threads)
     libraries = sorted({str(one.library) for one in declared if one.library is not None})
 
     def configure(options: Any) -> None:
@@ -103,12 +110,13 @@ def runner_before_lowering(model: ir.Model, *, optimize: bool = True) -> OnnxRun
                 "declare it with function= (a Python function on torch tensors) or library= (for ONNX Runtime)",
             )
     if not by_function:
-        return OnnxRuntimeRunner(model, optimize=optimize, configure=configure)
+        return OnnxRuntimeRunner(model, optimize=optimize, threads=threads, configure=configure)
     return PiecewiseRunner(
         ir.to_proto(model),
         {(one.domain, one.name): one for one in by_function},
         configure if libraries else None,
         optimize=optimize,
+        threads=threads,
     )
 
 
@@ -140,6 +148,7 @@ class PiecewiseRunner:
         operators: (domain, name) -> declaration with a ``function`` from torch tensors and attributes to torch tensors.
         configure: for the sessions' options.
         optimize: let the runtime fuse and fold within the pieces.
+        threads: that the runtime may take; None lets it choose.
     """
 
     name = "onnxruntime + Python kernels"
@@ -151,11 +160,13 @@ class PiecewiseRunner:
         configure: Any = None,
         *,
         optimize: bool = True,
+        threads: int | None = None,
     ) -> None:
         self.model = model
         self.operators = operators
         self.configure = configure
         self.optimize = optimize
+        self.threads = threads
         self._pieces: list[_Piece] = []
         self._outputs: list[str] = []
         self._constants: dict[str, Array] = {}
@@ -259,6 +270,7 @@ class PiecewiseRunner:
             onnx.helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version),
             configure=self.configure,
             optimize=self.optimize,
+            threads=self.threads,
         )
 
     def _call(self, node: onnx.NodeProto, known: Mapping[str, Array]) -> dict[str, Array]:

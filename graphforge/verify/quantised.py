@@ -17,7 +17,7 @@ import numpy as np
 from graphforge.errors import GraphForgeError
 from graphforge.passes.compute_where_kernels_are import runnable
 from graphforge.ranges.difference import Difference
-from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.runners.custom_ops import runner_before_lowering
 from graphforge.runners.runner import Runner
 from graphforge.verify.shapes import SizeAssignment
 from graphforge.verify.verify import Trial, VerificationReport
@@ -44,7 +44,8 @@ def verify_quantised(
         artifact: runs the quantised file.
         quantised: what the pass did.
     """
-    with OnnxRuntimeRunner(runnable(quantised.before), name="the graph before quantisation") as before:
+    with runner_before_lowering(runnable(quantised.before)) as before:
+        before.name = "the graph before quantisation"
         report = verified(before)
         trial = _on_samples(before, artifact, quantised)
     off = max(quantised.errors.values(), default=0.0)

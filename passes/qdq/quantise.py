@@ -22,7 +22,7 @@ from graphforge.ranges import METRIC, PROGRESS, Measured, Samples, measure, samp
 from graphforge.ranges.difference import Difference
 from graphforge.ranges.values import values_in
 from graphforge.runners.arrays import Array
-from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
+from graphforge.runners.custom_ops import runner_before_lowering
 from graphforge.transform import Pipeline, Rewriter
 
 __all__ = ["QUANTISED", "Quantised", "Settings", "quantise"]
@@ -294,7 +294,7 @@ class _Judge:
         extra = [name for name in self.watched if name not in outputs]
         made = {value.name: value for node in candidate.graph for value in node.outputs}
         candidate.graph.outputs.extend(made[name] for name in extra)
-        with OnnxRuntimeRunner(candidate, threads=1) as runner:
+        with runner_before_lowering(candidate, threads=1) as runner:
             for feeds, right in zip(self.samples.feeds[:count], self._right, strict=False):
                 values = runner.run(feeds)
                 for name in self.watched:
@@ -305,7 +305,7 @@ class _Judge:
 
     def _measured(self, model: ir.Model) -> float:
         assert self.metric is not None
-        with OnnxRuntimeRunner(model, threads=1) as runner:
+        with runner_before_lowering(model, threads=1) as runner:
             return float(self.metric(runner.run))
 
 

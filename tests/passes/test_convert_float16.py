@@ -313,6 +313,44 @@ def test_a_file_in_halves_throughout_is_verified_and_run(tmp_path: Path) -> None
     assert [one["dtype"] for one in bundle.manifest["inputs"]] == ["float16"]
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_operators_of_the_user_are_run_by_their_function(tmp_path: Path, precision: str) -> None:
+    """Between two layers that are reduced: ranges, errors and the verdict all need what comes out of it."""
+
+    @torch.library.custom_op("gfhalves::twist", mutates_args=())
+    def twist(x: torch.Tensor, turns: int) -> torch.Tensor:
+        return x.roll(turns, dims=-1)
+
+    twist.register_fake(lambda x, turns: torch.empty_like(x))
+    declared = graphforge.custom_op(
+        "gfhalves::Twist",
+        inputs=["x"],
+        outputs=["y"],
+        attributes={"turns": int},
+        shapes=lambda inputs, attributes: [inputs[0]],
+        function=lambda x, turns: x.roll(turns, dims=-1),
+        torch_name="gfhalves::twist",
+        declare=False,
+    )
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = torch.nn.Linear(8, 8), torch.nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.two(torch.ops.gfhalves.twist(self.one(x).relu(), 1))
+            return out
+
+    torch.manual_seed(0)
+    bundle = graphforge.compile(
+        Net().eval(), (torch.randn(3, 8),), precision=precision, custom_ops=[declared], output=tmp_path / "b"
+    )
+    assert bundle.manifest["verification"]["verdict"] == "passed"
+    told = {"fp16": "3 of 3 nodes compute in float16", "int8": "2 of 2 sums of products compute in int8"}[precision]
+    assert any(told in note for note in bundle.manifest["notes"])
+
+
 def test_an_overflow_that_the_runtime_would_hide_is_seen() -> None:
     """The sum overflows in float16 and its root does not: between the two ONNX Runtime's CPU computes in float32."""
     model = parse("g (float16[1,4] x) => (float16[1,1] y) <int64[1] axes = {1}> { s = ReduceSum(x, axes) y = Sqrt(s) }")
