@@ -106,8 +106,8 @@ def compile(  # the name a user expects: graphforge.compile(model, inputs)
         calibration: inputs of the model's own kind, normalised, on which ranges are measured for reduced precision: a
             folder (FOLDER/<input name>/0000.npy), an .npz file, or arrays by input name.  Without any the example and
             random inputs like it are used, and the notes say so.
-        max_drop: what int8 may cost; the most sensitive nodes stay in float32 until it holds.  In units of the metric;
-            without one, per cent of the signal in the outputs.
+        max_drop: what a reduced precision may cost; the most sensitive nodes stay in float32 until it holds.  In units
+            of the metric; without one, per cent of the signal in the outputs.
         metric: how good a model is, larger is better: a function, or ``FILE.py:function``.  It is given a function
             from inputs by name (arrays) to outputs by name, and returns a number.
         outputs: for results whose size depends on data: ``ragged`` as eager returns them, or ``padded`` to a fixed size

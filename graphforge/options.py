@@ -153,6 +153,7 @@ def _with_calibration(target: Target, options: CompileOptions) -> dict[str, Any]
 def _with_bound(target: Target, own: dict[str, Any], options: CompileOptions) -> dict[str, Any]:
     """The target's options with the bound on what a lower precision may cost, which is one of them."""
     from graphforge.targets.options import declared_options
+    from graphforge.targets.precision import REDUCED
 
     if options.max_drop is None:
         if options.metric is not None:
@@ -161,10 +162,11 @@ def _with_bound(target: Target, own: dict[str, Any], options: CompileOptions) ->
                 f"give the bound on its loss: {argument('max_drop', 0.5)}",
             )
         return own
-    if all(one.name != "max_drop" for one in declared_options(target)) or options.precision not in ("int8", "auto"):
+    reduced = (*REDUCED, "auto")
+    if all(one.name != "max_drop" for one in declared_options(target)) or options.precision not in reduced:
         raise UsageError(
-            f"{argument('max_drop')} bounds what int8 may cost, and {options.precision or 'this precision'} on target "
-            f"{target.name!r} has nothing to choose",
-            f"give {argument('precision', 'int8')} on target onnx, tensorrt or openvino",
+            f"{argument('max_drop')} bounds what a reduced precision may cost, and "
+            f"{options.precision or 'this precision'} on target {target.name!r} has nothing to choose",
+            f"give {argument('precision', 'int8')}, fp16 or bf16 on target onnx, tensorrt or openvino",
         )
     return {**own, "max_drop": options.max_drop}

@@ -24,12 +24,22 @@ class ConvertBfloat16(Pass):
     Attributes:
         keep_io: inputs and outputs of the model stay float32.
         pins: modules, nodes or values that stay in float32 whatever is measured; ``*`` stands for anything.
+        max_drop: what the whole may lose of the metric, without one per cent of the signal; more stays in float32 until
+            it holds.
     """
 
     name: ClassVar[str] = "convert-bfloat16"
     keep_io: bool = True
     pins: tuple[str, ...] = ()
+    max_drop: float | None = None
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Run the graph a few times, then edit it once."""
-        convert_to_half(rewriter, ir.DataType.BFLOAT16, keep_io=self.keep_io, headroom=1.0, pins=self.pins)
+        convert_to_half(
+            rewriter,
+            ir.DataType.BFLOAT16,
+            keep_io=self.keep_io,
+            headroom=1.0,
+            pins=self.pins,
+            max_drop=self.max_drop,
+        )

@@ -26,13 +26,23 @@ class ConvertFloat16(Pass):
         keep_io: inputs and outputs of the model stay float32.
         headroom: how many times larger than on the samples values may become before they do not fit.
         pins: modules, nodes or values that stay in float32 whatever is measured; ``*`` stands for anything.
+        max_drop: what the whole may lose of the metric, without one per cent of the signal; more stays in float32 until
+            it holds.
     """
 
     name: ClassVar[str] = "convert-float16"
     keep_io: bool = True
     headroom: float = 2.0
     pins: tuple[str, ...] = ()
+    max_drop: float | None = None
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Run the graph a few times, then edit it once."""
-        convert_to_half(rewriter, ir.DataType.FLOAT16, keep_io=self.keep_io, headroom=self.headroom, pins=self.pins)
+        convert_to_half(
+            rewriter,
+            ir.DataType.FLOAT16,
+            keep_io=self.keep_io,
+            headroom=self.headroom,
+            pins=self.pins,
+            max_drop=self.max_drop,
+        )

@@ -5,7 +5,8 @@ precision, on two feeds of batch 1, checked by onnx.checker in full, run with an
 and with each result rounded as the file says, and scored on three feeds that it was not measured on (detectors: on
 those it was measured on, and one more).  Weights are random, so there is no accuracy to lose: the score is the cosine
 between an output and float32's (1 is equal, the least of all outputs and runs), for detectors the share of float32's
-detections that are found again.  ``none kept`` is the same with every node converted.
+detections that are found again, which is also the metric that their compilation is bound by (``max_drop``).
+``none kept`` is the same with every node converted.
 """
 
 from __future__ import annotations
@@ -112,6 +113,13 @@ def _in(precision: str, source: Path, folder: Path, feeds: Sequence[Feeds], righ
     scalars = any(array.ndim == 0 for array in feeds[0].values())
     measured = feeds[_HELD_OUT:]
     calibration = None if scalars else {key: np.concatenate([one[key] for one in measured]) for key in feeds[0]}
+    bound: dict[str, Any] = {}
+    if _are_detections(right[0]):  # found again on what is measured, and scored on one more
+        expected = _outputs(source, measured, optimize=True)
+        bound = {
+            "max_drop": 100 * ALLOWED[precision],
+            "metric": lambda run: 100 * _score(expected, [run(one) for one in measured])[0],
+        }
     bundle = graphforge.compile(
         source,
         precision=precision,
@@ -119,6 +127,7 @@ def _in(precision: str, source: Path, folder: Path, feeds: Sequence[Feeds], righ
         output=folder,
         verify=False,
         accept_undecided=True,
+        **bound,
     )
     file = folder / "model.onnx"
     onnx.checker.check_model(file, full_check=True)
@@ -187,7 +196,7 @@ def _as_written(file: Path, feeds: Sequence[Feeds]) -> list[Feeds]:
 
 def _score(right: Sequence[Feeds], found: Sequence[Feeds]) -> tuple[float, float]:
     """The least cosine of an output with float32's, or the share of detections found again; and the largest noise."""
-    if {"boxes", "scores"} <= right[0].keys():
+    if _are_detections(right[0]):
         shares = [_found_again(one, other) for one, other in zip(right, found, strict=False)]
         return float(np.mean(shares)), 0.0
     least, noise = 1.0, 0.0
@@ -202,6 +211,10 @@ def _score(right: Sequence[Feeds], found: Sequence[Feeds]) -> tuple[float, float
         least = min(least, float(a @ b / max(size * float(np.linalg.norm(b)), 1e-30)))
         noise = max(noise, float(np.linalg.norm(a - b)) / max(size, 1e-30))
     return least, noise
+
+
+def _are_detections(outputs: Feeds) -> bool:
+    return {"boxes", "scores"} <= outputs.keys()
 
 
 def _found_again(right: Feeds, found: Feeds) -> float:

@@ -50,7 +50,9 @@ __all__ = ["command", "options_by_name", "own_passes_and_pipeline"]
     "<input name>/0000.npy; FILE.npz one array an input.  [default: the example and random inputs like it]",
 )
 @click.option(
-    "--max-drop", type=click.FloatRange(min=0), help="What int8 may cost: of the metric, or per cent of the signal."
+    "--max-drop",
+    type=click.FloatRange(min=0),
+    help="What a reduced precision may cost: of the metric, or per cent of the signal.",
 )
 @click.option(
     "--metric",

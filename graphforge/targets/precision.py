@@ -47,7 +47,7 @@ class ReducedOptions:
     )
     max_drop: float | None = option(
         None,
-        help="what int8 may cost: of the metric that is given, without one per cent of the signal; what is most "
+        help="what a reduced precision may cost: of the metric that is given, without one per cent of the signal; what is most "
         "sensitive stays in float32 until it holds",
     )
 
@@ -74,9 +74,11 @@ def precision_passes(options: TargetOptions, runtime: str, **settings: Any) -> l
             f"leave pins out, or ask for one of {', '.join((*REDUCED, 'auto'))}",
         )
     if options.precision == "fp16":
-        return [ConvertFloat16(keep_io=own.keep_io, pins=own.pins), ComputeWhereKernelsAre(runtime)]
+        half: Pass = ConvertFloat16(keep_io=own.keep_io, pins=own.pins, max_drop=own.max_drop)
+        return [half, ComputeWhereKernelsAre(runtime)]
     if options.precision == "bf16":
-        return [ConvertBfloat16(keep_io=own.keep_io, pins=own.pins), ComputeWhereKernelsAre(runtime)]
+        half = ConvertBfloat16(keep_io=own.keep_io, pins=own.pins, max_drop=own.max_drop)
+        return [half, ComputeWhereKernelsAre(runtime)]
     if options.precision == "auto":
         bound: dict[str, Any] = {} if own.max_drop is None else {"max_drop": own.max_drop}
         chooser = ChoosePrecision(keep_io=own.keep_io, method=own.ranges, pins=own.pins, **settings, **bound)

@@ -46,7 +46,14 @@ def semantic_passes(
     if form not in OUTPUT_FORMS:
         raise UsageError(f"unknown form of outputs {form!r}", f"known: {', '.join(OUTPUT_FORMS)}")
     if suppression not in NMS_FORMS:
-        raise UsageError(f"unknown form of NMS {suppression!r}", f"known: {', '.join(NMS_FORMS)}")
+        raise UsageError(
+            f"unknown form of NMS {suppression!r}",
+            f"known: {', '.join(NMS_FORMS)}",
+            "nodes of TensorRT's EfficientNMS plugin are not written: it hands out no indices, which graphs pick "
+            "boxes, masks and keypoints by; classic TensorRT has a kernel for what native writes"
+            if suppression == "plugin"
+            else "",
+        )
     padded = form == "padded"
     return [
         *([BoundDynamicShapes(), ReplaceBatchedNMS()] if padded else []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -25,8 +26,9 @@ from graphforge.passes.half.estimate import differences, own_errors
 from graphforge.passes.half.forms import Form, form_of
 from graphforge.passes.half.place import place
 from graphforge.passes.half.scores import largest_scores
-from graphforge.ranges import measure, samples_of
+from graphforge.ranges import METRIC, measure, samples_of
 from graphforge.ranges.difference import Difference
+from graphforge.runners.custom_ops import runner_before_lowering
 from graphforge.runners.halves import rounded_throughout
 from graphforge.transform import Rewriter
 
@@ -39,6 +41,8 @@ _OUTPUT = {ir.DataType.FLOAT16: 2.5e-3, ir.DataType.BFLOAT16: 2e-2}
 _FLOAT16 = ir.DataType.FLOAT16
 # How often the bound on single nodes is halved where outputs are off by more.
 _ROUNDS = 4
+# Where there is a bound on what the whole may lose, that on single nodes is not halved below this.
+_LEAST = 2.0**-16
 # Places that a note names for one reason.
 _PLACES = 3
 # In a model's meta: the type, once it computes in one.
@@ -47,8 +51,29 @@ HALVED = "graphforge.half"
 HALF_IO = "graphforge.half_io"
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What stays in float32, and what the whole costs then.
+
+    Attributes:
+        staying: the nodes, each with its reason.
+        off: what outputs, and what choices hang on, are off by.
+        drop: what it loses of the metric, without one per cent of the signal; 0 where there is no bound on it.
+    """
+
+    staying: dict[ir.Node, Kept]
+    off: dict[str, Difference]
+    drop: float = 0.0
+
+
 def convert_to_half(
-    rewriter: Rewriter, half: ir.DataType, *, keep_io: bool, headroom: float, pins: Sequence[str] = ()
+    rewriter: Rewriter,
+    half: ir.DataType,
+    *,
+    keep_io: bool,
+    headroom: float,
+    pins: Sequence[str] = (),
+    max_drop: float | None = None,
 ) -> None:
     """Compute in half precision what keeps its digits there.
 
@@ -58,6 +83,7 @@ def convert_to_half(
         keep_io: inputs and outputs stay float32.
         headroom: how many times larger than on the samples values may become before they do not fit.
         pins: modules, nodes or values that stay in float32 whatever is measured.
+        max_drop: what the whole may lose of the metric, without one per cent of the signal; None is no bound.
     """
     model = rewriter.model
     nodes = list(model.graph)
@@ -73,18 +99,26 @@ def convert_to_half(
     kept = by_name(nodes, forms, pinned)
     for why in (by_meaning(nodes, forms), by_ranges(nodes, forms, ranges, half, headroom, scores)):
         kept |= {node: reason for node, reason in why.items() if node not in kept}
-    tried = []
-    for staying in _attempts(model, nodes, forms, kept, half):
+    full = _score(model, runs, {}) if max_drop is not None else 0.0
+    tried: list[_Attempt] = []
+    for staying in _attempts(model, nodes, forms, kept, half, bound=max_drop is not None):
         chosen = {number: forms[node] for number, node in enumerate(nodes) if node in forms and node not in staying}
-        tried.append((staying, _off(model, chosen, half, runs)))
-        if not chosen or _worst(tried[-1][1]) <= _OUTPUT[half]:
+        candidate = _candidate(model, chosen, half)
+        off = differences(runs, candidate, samples_of(model), watched(runs))
+        drop = full - _score(model, candidate, off) if max_drop is not None and chosen else 0.0
+        tried.append(_Attempt(staying, off, drop))
+        if not chosen or (_worst(off) <= _OUTPUT[half] and (max_drop is None or drop <= max_drop)):
             break
-    staying, off = min(tried, key=lambda one: _worst(one[1])) if _worst(tried[-1][1]) > _OUTPUT[half] else tried[-1]
-    converted = {node: form for node, form in forms.items() if node not in staying}
+    best = tried[-1]
+    if max_drop is None and _worst(best.off) > _OUTPUT[half]:
+        best = min(tried, key=lambda one: _worst(one.off))
+    converted = {node: form for node, form in forms.items() if node not in best.staying}
     place(rewriter, converted, half, keep_io=keep_io)
     if converted and not keep_io:
         model.meta[HALF_IO] = True
-    _tell(rewriter, half, forms, staying, off)
+    _tell(rewriter, half, forms, best.staying, best.off)
+    if max_drop is not None:
+        _tell_drop(rewriter, model, full, tried)
     rewriter.note(f"ranges and errors were measured on {samples.source}")
     for line in (*samples.notes, *ranges.left_out):
         rewriter.note(line)
@@ -96,10 +130,13 @@ def _attempts(
     forms: Mapping[ir.Node, Form],
     kept: Mapping[ir.Node, Kept],
     half: ir.DataType,
+    *,
+    bound: bool,
 ) -> Iterator[dict[ir.Node, Kept]]:
     """What stays in float32, each time more, for as long as the outputs are off by too much.
 
-    First what is off by itself, by ever smaller bounds; then what stands in front of that, ever further.
+    First what is off by itself, by ever smaller limits; then what stands in front of that, ever further.  Where there
+    is a bound on what the whole may lose, the last is everything, which loses nothing.
     """
     samples = samples_of(model)
     measured = own_errors(
@@ -113,8 +150,7 @@ def _attempts(
         return staying | {node: Kept("between such nodes, not worth two casts") for node in islands}
 
     for halved in range(_ROUNDS):
-        bound = _OWN[half] / 2**halved
-        why = by_errors(errors, bound)
+        why = by_errors(errors, _OWN[half] / 2**halved)
         staying = widened({**kept, **{node: reason for node, reason in why.items() if node not in kept}})
         if set(staying) not in made:
             made.append(set(staying))
@@ -127,23 +163,53 @@ def _attempts(
         front = in_front(why, forms, kept, steps)
         staying = widened({**kept, **front, **{node: reason for node, reason in why.items() if node not in kept}})
         if set(staying) in made:
-            return
+            break
         made.append(set(staying))
         yield staying
         steps *= 2
+    if bound:
+        limit = _OWN[half] / 2**_ROUNDS
+        while any(node not in why and node not in kept for node in forms) and limit > _LEAST:
+            limit /= 2
+            why = by_errors(errors, limit)
+            staying = widened({**kept, **{node: reason for node, reason in why.items() if node not in kept}})
+            if set(staying) not in made:
+                made.append(set(staying))
+                yield staying
+        yield {**{node: Kept("too much is lost with less in float32") for node in forms}, **kept}
 
 
 def _worst(off: Mapping[str, Difference]) -> float:
     return max((difference.share for difference in off.values()), default=0.0)
 
 
-def _off(model: ir.Model, chosen: Mapping[int, Form], half: ir.DataType, runs: ir.Model) -> dict[str, Difference]:
-    """What the outputs are off by when these nodes are converted."""
+def _candidate(model: ir.Model, chosen: Mapping[int, Form], half: ir.DataType) -> ir.Model:
+    """A copy with these nodes converted, each result rounded."""
     candidate = model.clone()
     nodes = list(candidate.graph)
     place(Rewriter(candidate, pass_name="try"), {nodes[n]: form for n, form in chosen.items()}, half, keep_io=True)
     rounded_throughout(candidate)
-    return differences(runs, candidate, samples_of(model), watched(runs))
+    return candidate
+
+
+def _score(model: ir.Model, candidate: ir.Model, off: Mapping[str, Difference]) -> float:
+    """Its metric, or how much of the signal is right, in per cent."""
+    metric = model.meta.get(METRIC)
+    if metric is None:
+        return 100.0 * (1 - max((min(difference.relative, 1.0) for difference in off.values()), default=0.0))
+    with runner_before_lowering(runnable(candidate), optimize=False) as runner:
+        return float(metric(runner.run))
+
+
+def _tell_drop(rewriter: Rewriter, model: ir.Model, full: float, tried: Sequence[_Attempt]) -> None:
+    """What the first attempt would lose, and what is lost with what stays now."""
+    what = "the metric is" if METRIC in model.meta else "of the signal is right, in per cent,"
+    first, last = tried[0], tried[-1]
+    line = f"{what} {full - last.drop:.6g}, in float32 {full:.6g}"
+    if len(tried) > 1:
+        fewer = len(last.staying) - len(first.staying)
+        line += f"; with {fewer} fewer nodes in float32 it is {full - first.drop:.6g} ({len(tried)} attempts)"
+    rewriter.note(line)
 
 
 def _tell(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 
 import graphforge
 from graphforge.ir import DataType, nodes_of
+from graphforge.ops.custom_op import TensorFact
+from graphforge.passes.convert_bfloat16 import ConvertBfloat16
 from graphforge.passes.convert_float16 import ConvertFloat16
-from graphforge.ranges import SAMPLES, Samples
+from graphforge.ranges import METRIC, SAMPLES, Samples
 from graphforge.runners.halves import rounded_throughout
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from tests.passes.harness import Outcome, parse, run
@@ -322,12 +325,17 @@ def test_operators_of_the_user_are_run_by_their_function(tmp_path: Path, precisi
         return x.roll(turns, dims=-1)
 
     twist.register_fake(lambda x, turns: torch.empty_like(x))
+
+    def shapes(inputs: Sequence[TensorFact | None], attributes: Mapping[str, Any]) -> list[TensorFact]:
+        assert inputs[0] is not None
+        return [inputs[0]]
+
     declared = graphforge.custom_op(
         "gfhalves::Twist",
         inputs=["x"],
         outputs=["y"],
         attributes={"turns": int},
-        shapes=lambda inputs, attributes: [inputs[0]],
+        shapes=shapes,
         function=lambda x, turns: x.roll(turns, dims=-1),
         torch_name="gfhalves::twist",
         declare=False,
@@ -360,3 +368,33 @@ def test_an_overflow_that_the_runtime_would_hide_is_seen() -> None:
     rounded_throughout(model)
     with OnnxRuntimeRunner(model, optimize=False) as runner:
         assert np.isinf(runner.run(feeds)["y"]).all()
+
+
+def test_more_stays_in_float32_until_the_bound_on_the_metric_holds() -> None:
+    """Chosen from are scores that lie close together: what is off by little picks another."""
+    random = np.random.default_rng(0)
+    weights = {"w": random.normal(size=(16, 16)).astype(np.float32), "v": random.normal(size=(16, 64))}
+    weights["v"] = weights["v"].astype(np.float32)
+    feeds = {"x": random.normal(size=(32, 16)).astype(np.float32)}
+    body = """g (float[32,16] x) => (float[32,8] best, int64[32,8] picks) <int64[1] k = {8}> {
+        a = MatMul(x, w) b = Tanh(a) s = MatMul(b, v) best, picks = TopK(s, k)
+    }"""
+
+    def picks(run: Any) -> np.ndarray[Any, Any]:
+        return np.asarray(run(feeds)["picks"])
+
+    with OnnxRuntimeRunner(parse(body, weights), optimize=False) as runner:
+        right = picks(runner.run)
+
+    def converted(max_drop: float | None) -> tuple[str, list[str]]:
+        model = parse(body, weights)
+        model.meta[SAMPLES] = Samples((feeds,), "these")
+        model.meta[METRIC] = lambda run: 100.0 * float((picks(run) == right).mean())
+        notes = run(ConvertBfloat16(max_drop=max_drop), model, numbers=False).record.notes
+        return notes[0], [note for note in notes if note.startswith("the metric is")]
+
+    free, untold = converted(None)
+    assert (free.split(" nodes")[0], untold) == ("3 of 4", [])
+    bounded, told = converted(0.0)
+    assert int(bounded.split(" of ")[0]) < 3
+    assert "the metric is 100, in float32 100; with" in told[0]

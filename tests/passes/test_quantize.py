@@ -448,7 +448,7 @@ def test_a_fault_in_front_of_the_quantisation_still_fails(tmp_path: Path) -> Non
 
 def test_a_bound_without_int8_and_a_metric_without_a_bound_are_refused(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"output": tmp_path / "b"}
-    with pytest.raises(UsageError, match="bounds what int8 may cost"):
+    with pytest.raises(UsageError, match="bounds what a reduced precision may cost"):
         graphforge.compile(torch.nn.ReLU(), torch.ones(2), max_drop=1.0, **arguments)
     with pytest.raises(UsageError, match="nothing asks for it"):
         graphforge.compile(torch.nn.ReLU(), torch.ones(2), metric=lambda run: 1.0, precision="int8", **arguments)
