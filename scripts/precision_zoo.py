@@ -20,9 +20,12 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from graphforge.runtime.detections import Detections
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "out" / "bench" / "precision"
@@ -114,7 +117,7 @@ def _in(precision: str, source: Path, folder: Path, feeds: Sequence[Feeds], righ
     measured = feeds[_HELD_OUT:]
     calibration = None if scalars else {key: np.concatenate([one[key] for one in measured]) for key in feeds[0]}
     bound: dict[str, Any] = {}
-    if _are_detections(right[0]):  # found again on what is measured, and scored on one more
+    if _detections(right[0]):  # found again on what is measured, and scored on one more
         expected = _outputs(source, measured, optimize=True)
         bound = {
             "max_drop": 100 * ALLOWED[precision],
@@ -196,8 +199,9 @@ def _as_written(file: Path, feeds: Sequence[Feeds]) -> list[Feeds]:
 
 def _score(right: Sequence[Feeds], found: Sequence[Feeds]) -> tuple[float, float]:
     """The least cosine of an output with float32's, or the share of detections found again; and the largest noise."""
-    if _are_detections(right[0]):
-        shares = [_found_again(one, other) for one, other in zip(right, found, strict=False)]
+    pairs = [(_detections(one), _detections(other)) for one, other in zip(right, found, strict=False)]
+    if all(one and other for one, other in pairs):
+        shares = [_found_again(a, b) for one, other in pairs for a, b in zip(one, other, strict=True)]
         return float(np.mean(shares)), 0.0
     least, noise = 1.0, 0.0
     for name, array in right[0].items():
@@ -213,29 +217,32 @@ def _score(right: Sequence[Feeds], found: Sequence[Feeds]) -> tuple[float, float
     return least, noise
 
 
-def _are_detections(outputs: Feeds) -> bool:
-    return {"boxes", "scores"} <= outputs.keys()
+def _detections(outputs: Feeds) -> Sequence[Detections]:
+    """Of each image; none where the outputs are something else, or boxes that nothing was chosen of."""
+    from graphforge.runtime.detections import detections_of
+
+    chosen = all(any(name.endswith(field) for name in outputs) for field in ("boxes", "scores"))
+    return detections_of(outputs) or [] if chosen else []
 
 
-def _found_again(right: Feeds, found: Feeds) -> float:
+def _found_again(right: Detections, found: Detections) -> float:
     """Of float32's detections those with one of the same label, of boxes that overlap by 0.9 and scores within 0.02."""
     from graphforge.runtime.tracker import overlap as overlaps
 
-    if not len(right["boxes"]):
+    if not len(right.boxes):
         return 1.0
     taken: set[int] = set()
-    overlap = overlaps(right["boxes"], found["boxes"])
-    labels = [one.get("labels", np.zeros(len(one["boxes"]))) for one in (right, found)]
-    for place in range(len(right["boxes"])):
+    overlap = overlaps(right.boxes, found.boxes)
+    for place in range(len(right.boxes)):
         fits = (
             (overlap[place] >= 0.9)
-            & (labels[1] == labels[0][place])
-            & (np.abs(found["scores"] - right["scores"][place]) <= 0.02)
+            & (found.labels == right.labels[place])
+            & (np.abs(found.scores - right.scores[place]) <= 0.02)
         )
         free = [int(other) for other in np.flatnonzero(fits) if other not in taken]
         if free:
             taken.add(max(free, key=lambda other: overlap[place, other]))
-    return len(taken) / len(right["boxes"])
+    return len(taken) / len(right.boxes)
 
 
 def _feeds(source: Path, example: Mapping[str, Array], *, pictures: bool) -> list[Feeds]:

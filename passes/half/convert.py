@@ -83,7 +83,7 @@ def convert_to_half(
         keep_io: inputs and outputs stay float32.
         headroom: how many times larger than on the samples values may become before they do not fit.
         pins: modules, nodes or values that stay in float32 whatever is measured.
-        max_drop: what the whole may lose of the metric, without one per cent of the signal; None is no bound.
+        max_drop: what the whole may lose of the metric, without one per cent of the signal; None where there is none.
     """
     model = rewriter.model
     nodes = list(model.graph)

@@ -373,8 +373,8 @@ def test_an_overflow_that_the_runtime_would_hide_is_seen() -> None:
 def test_more_stays_in_float32_until_the_bound_on_the_metric_holds() -> None:
     """Chosen from are scores that lie close together: what is off by little picks another."""
     random = np.random.default_rng(0)
-    weights = {"w": random.normal(size=(16, 16)).astype(np.float32), "v": random.normal(size=(16, 64))}
-    weights["v"] = weights["v"].astype(np.float32)
+    shapes = {"w": (16, 16), "v": (16, 64)}
+    weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     feeds = {"x": random.normal(size=(32, 16)).astype(np.float32)}
     body = """g (float[32,16] x) => (float[32,8] best, int64[32,8] picks) <int64[1] k = {8}> {
         a = MatMul(x, w) b = Tanh(a) s = MatMul(b, v) best, picks = TopK(s, k)
