@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -41,8 +41,8 @@ _OUTPUT = {ir.DataType.FLOAT16: 2.5e-3, ir.DataType.BFLOAT16: 2e-2}
 _FLOAT16 = ir.DataType.FLOAT16
 # How often the bound on single nodes is halved where outputs are off by more.
 _ROUNDS = 4
-# Where there is a bound on what the whole may lose, that on single nodes is not halved below this.
-_LEAST = 2.0**-16
+# The search for what else stays, where a bound does not hold, ends at this part of the nodes.
+_PARTS = 32
 # Places that a note names for one reason.
 _PLACES = 3
 # In a model's meta: the type, once it computes in one.
@@ -99,26 +99,39 @@ def convert_to_half(
     kept = by_name(nodes, forms, pinned)
     for why in (by_meaning(nodes, forms), by_ranges(nodes, forms, ranges, half, headroom, scores)):
         kept |= {node: reason for node, reason in why.items() if node not in kept}
+    free = {number: forms[node] for number, node in enumerate(nodes) if node in forms and node not in kept}
+    errors = {nodes[number]: error for number, error in own_errors(model, free, half, samples).items()}
     full = _score(model, runs, {}) if max_drop is not None else 0.0
-    tried: list[_Attempt] = []
-    for staying in _attempts(model, nodes, forms, kept, half, bound=max_drop is not None):
+
+    def attempt(staying: dict[ir.Node, Kept], *, scored: bool) -> _Attempt:
         chosen = {number: forms[node] for number, node in enumerate(nodes) if node in forms and node not in staying}
         candidate = _candidate(model, chosen, half)
-        off = differences(runs, candidate, samples_of(model), watched(runs))
-        drop = full - _score(model, candidate, off) if max_drop is not None and chosen else 0.0
-        tried.append(_Attempt(staying, off, drop))
-        if not chosen or (_worst(off) <= _OUTPUT[half] and (max_drop is None or drop <= max_drop)):
+        off = differences(runs, candidate, samples, watched(runs))
+        return _Attempt(staying, off, full - _score(model, candidate, off) if scored and chosen else 0.0)
+
+    tried: list[_Attempt] = []
+    for staying in _attempts(model, nodes, forms, kept, half, errors):
+        tried.append(attempt(staying, scored=False))
+        if len(staying) == len(forms) or _worst(tried[-1].off) <= _OUTPUT[half]:
             break
     best = tried[-1]
-    if max_drop is None and _worst(best.off) > _OUTPUT[half]:
+    if _worst(best.off) > _OUTPUT[half]:
         best = min(tried, key=lambda one: _worst(one.off))
+    scored = []
+    if max_drop is not None:
+        off_by = {node: errors[node].relative if node in errors else 0.0 for node in forms}
+        scored = [attempt(best.staying, scored=True)]
+        for staying in _searched(nodes, forms, best.staying, off_by, lambda: scored[-1].drop <= max_drop):
+            scored.append(attempt(staying, scored=True))
+        holding = [one for one in scored if one.drop <= max_drop] or scored[1:2]  # where everything stays
+        best = min(holding, key=lambda one: len(one.staying))
     converted = {node: form for node, form in forms.items() if node not in best.staying}
     place(rewriter, converted, half, keep_io=keep_io)
     if converted and not keep_io:
         model.meta[HALF_IO] = True
     _tell(rewriter, half, forms, best.staying, best.off)
-    if max_drop is not None:
-        _tell_drop(rewriter, model, full, tried)
+    if scored:
+        _tell_drop(rewriter, model, full, scored, best)
     rewriter.note(f"ranges and errors were measured on {samples.source}")
     for line in (*samples.notes, *ranges.left_out):
         rewriter.note(line)
@@ -130,53 +143,63 @@ def _attempts(
     forms: Mapping[ir.Node, Form],
     kept: Mapping[ir.Node, Kept],
     half: ir.DataType,
-    *,
-    bound: bool,
+    errors: Mapping[ir.Node, Difference],
 ) -> Iterator[dict[ir.Node, Kept]]:
     """What stays in float32, each time more, for as long as the outputs are off by too much.
 
-    First what is off by itself, by ever smaller limits; then what stands in front of that, ever further.  Where there
-    is a bound on what the whole may lose, the last is everything, which loses nothing.
+    First what is off by itself, by ever smaller limits; then what stands in front of that, ever further.
     """
-    samples = samples_of(model)
-    measured = own_errors(
-        model, {n: forms[x] for n, x in enumerate(nodes) if x in forms and x not in kept}, half, samples
-    )
-    errors = {nodes[number]: error for number, error in measured.items()}
     made: list[set[ir.Node]] = []
-
-    def widened(staying: dict[ir.Node, Kept]) -> dict[ir.Node, Kept]:
-        islands = without_islands(nodes, forms, set(staying))
-        return staying | {node: Kept("between such nodes, not worth two casts") for node in islands}
-
     for halved in range(_ROUNDS):
         why = by_errors(errors, _OWN[half] / 2**halved)
-        staying = widened({**kept, **{node: reason for node, reason in why.items() if node not in kept}})
+        more = {node: reason for node, reason in why.items() if node not in kept}
+        staying = _widened(nodes, forms, {**kept, **more})
         if set(staying) not in made:
             made.append(set(staying))
             yield staying
-    others = own_errors(model, {n: forms[x] for n, x in enumerate(nodes) if x in kept}, half, samples)
-    errors |= {nodes[number]: error for number, error in others.items()}
+    others = own_errors(model, {n: forms[x] for n, x in enumerate(nodes) if x in kept}, half, samples_of(model))
+    errors = {**errors, **{nodes[number]: error for number, error in others.items()}}
     why = {node: reason for node, reason in by_errors(errors, _OWN[half]).items() if not errors[node].broken}
     steps = 1
     while why:
-        front = in_front(why, forms, kept, steps)
-        staying = widened({**kept, **front, **{node: reason for node, reason in why.items() if node not in kept}})
+        more = {**in_front(why, forms, kept, steps), **{n: reason for n, reason in why.items() if n not in kept}}
+        staying = _widened(nodes, forms, {**kept, **more})
         if set(staying) in made:
-            break
+            return
         made.append(set(staying))
         yield staying
         steps *= 2
-    if bound:
-        limit = _OWN[half] / 2**_ROUNDS
-        while any(node not in why and node not in kept for node in forms) and limit > _LEAST:
-            limit /= 2
-            why = by_errors(errors, limit)
-            staying = widened({**kept, **{node: reason for node, reason in why.items() if node not in kept}})
-            if set(staying) not in made:
-                made.append(set(staying))
-                yield staying
-        yield {**{node: Kept("too much is lost with less in float32") for node in forms}, **kept}
+
+
+def _widened(
+    nodes: Sequence[ir.Node], forms: Mapping[ir.Node, Form], staying: dict[ir.Node, Kept]
+) -> dict[ir.Node, Kept]:
+    islands = without_islands(nodes, forms, set(staying))
+    return staying | {node: Kept("between such nodes, not worth two casts") for node in islands}
+
+
+def _searched(
+    nodes: Sequence[ir.Node],
+    forms: Mapping[ir.Node, Form],
+    staying: dict[ir.Node, Kept],
+    off_by: Mapping[ir.Node, float],
+    holds: Callable[[], bool],
+) -> Iterator[dict[ir.Node, Kept]]:
+    """What else stays where the last attempt does not hold: everything, then by halves as few as do, most off first."""
+    if holds():
+        return
+    order = sorted((node for node in forms if node not in staying), key=lambda node: -off_by[node])
+
+    def with_first(count: int) -> dict[ir.Node, Kept]:
+        more = {node: Kept("too much is lost without it") for node in order[:count]}
+        return _widened(nodes, forms, {**staying, **more})
+
+    yield with_first(len(order))
+    low, high = 0, len(order)
+    while high - low > max(1, len(order) // _PARTS):
+        middle = (low + high) // 2
+        yield with_first(middle)
+        low, high = (low, middle) if holds() else (middle, high)
 
 
 def _worst(off: Mapping[str, Difference]) -> float:
@@ -201,14 +224,13 @@ def _score(model: ir.Model, candidate: ir.Model, off: Mapping[str, Difference]) 
         return float(metric(runner.run))
 
 
-def _tell_drop(rewriter: Rewriter, model: ir.Model, full: float, tried: Sequence[_Attempt]) -> None:
+def _tell_drop(rewriter: Rewriter, model: ir.Model, full: float, scored: Sequence[_Attempt], best: _Attempt) -> None:
     """What the first attempt would lose, and what is lost with what stays now."""
-    what = "the metric is" if METRIC in model.meta else "of the signal is right, in per cent,"
-    first, last = tried[0], tried[-1]
-    line = f"{what} {full - last.drop:.6g}, in float32 {full:.6g}"
-    if len(tried) > 1:
-        fewer = len(last.staying) - len(first.staying)
-        line += f"; with {fewer} fewer nodes in float32 it is {full - first.drop:.6g} ({len(tried)} attempts)"
+    what = "the metric is" if METRIC in model.meta else "the signal that is right, in per cent, is"
+    line = f"{what} {full - best.drop:.6g}, in float32 {full:.6g}"
+    if best is not scored[0]:
+        fewer = len(best.staying) - len(scored[0].staying)
+        line += f"; with {fewer} fewer nodes in float32 it is {full - scored[0].drop:.6g} ({len(scored)} evaluations)"
     rewriter.note(line)
 
 

@@ -398,3 +398,4 @@ def test_more_stays_in_float32_until_the_bound_on_the_metric_holds() -> None:
     bounded, told = converted(0.0)
     assert int(bounded.split(" of ")[0]) < 3
     assert "the metric is 100, in float32 100; with" in told[0]
+    assert "fewer nodes in float32 it is" in told[0]
