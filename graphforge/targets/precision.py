@@ -47,8 +47,8 @@ class ReducedOptions:
     )
     max_drop: float | None = option(
         None,
-        help="what a reduced precision may cost: of the metric that is given, without one per cent of the signal; what is most "
-        "sensitive stays in float32 until it holds",
+        help="what a reduced precision may cost: of the metric that is given, without one per cent of the signal; what "
+        "is most sensitive stays in float32 until it holds",
     )
 
 
