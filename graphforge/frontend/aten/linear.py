@@ -12,6 +12,7 @@ from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
 
+_FLOAT = ir.DataType.FLOAT
 _GEMM = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
 _TRANSPOSED = "graphforge.transposed_weights"
 
@@ -140,6 +141,34 @@ def _transpose_source(value: ir.Value) -> ir.Value | None:
 def add_matmul(op: Emitter, x: ir.Value, a: ir.Value, b: ir.Value, *, beta: Any = 1, alpha: Any = 1) -> ir.Value:
     """MatMul and Add."""
     return _add_product(op, x, _matmul(op, _wide(op, a), _wide(op, b)), beta, alpha)
+
+
+@lowers("aten._scaled_mm.default")
+def scaled(
+    op: Emitter,
+    a: ir.Value,
+    b: ir.Value,
+    scale_a: ir.Value,
+    scale_b: ir.Value,
+    bias: ir.Value | None = None,
+    scale_result: ir.Value | None = None,
+    *_: Any,
+    **__: Any,
+) -> ir.Value:
+    """Matrices of eight-bit floats with a scale each; no runtime multiplies such, so their values are multiplied.
+
+    Raises:
+        LoweringError: scales of rows or blocks.
+    """
+    if any(op.rank(scale) and op.dims(scale) != [1] * op.rank(scale) for scale in (scale_a, scale_b)):
+        raise op.fail("scales of rows or blocks of a matrix of eight-bit floats", "give each matrix one scale")
+    scale_a, scale_b = (op.Reshape(op.cast(scale, _FLOAT), []) for scale in (scale_a, scale_b))
+    result = op.Mul(op.MatMul(op.cast(a, _FLOAT), op.cast(b, _FLOAT)), op.Mul(scale_a, scale_b))
+    if bias is not None:
+        result = op.Add(result, op.cast(bias, _FLOAT))
+    if scale_result is not None:
+        result = op.Mul(result, op.Reshape(op.cast(scale_result, _FLOAT), []))
+    return op.cast(result, op.dtype_of())
 
 
 @lowers("aten.addbmm.default")

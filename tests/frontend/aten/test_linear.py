@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.frontend.helpers import lower_and_compare
+from graphforge.errors import LoweringError
+from tests.frontend.helpers import lower_and_compare, lower_only
 
 _DTYPES = [
     torch.float32,
@@ -202,3 +203,25 @@ def test_bilinear_tensordot_and_distances() -> None:
 
 def test_pairwise_functions_of_torch() -> None:
     lower_and_compare(lambda a, b: functional.cosine_similarity(a, b), (_values(3, 4), _values(3, 4) * 0.3 + 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_eight_bit_floats_are_multiplied_by_their_values(dtype: torch.dtype) -> None:
+    kind, scales = torch.float8_e4m3fn, (torch.tensor(0.3), torch.tensor([1.5]))
+    bias = _values(16, dtype=torch.bfloat16)
+
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        return torch._scaled_mm(a.to(kind), b.to(kind).t(), *scales, bias=bias, out_dtype=dtype)
+
+    outcome = lower_and_compare(forward, (_values(4, 16), _values(16, 16)))
+    assert outcome.counts["MatMul"] == 1
+
+
+def test_eight_bit_floats_with_a_scale_for_each_row_are_refused() -> None:
+    kind, scales = torch.float8_e4m3fn, (torch.ones(16, 1), torch.ones(1, 16))
+
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        return torch._scaled_mm(a.to(kind), b.to(kind).t(), *scales, out_dtype=torch.bfloat16)
+
+    with pytest.raises(LoweringError, match="scales of rows or blocks"):
+        lower_only(forward, (_values(16, 16), _values(16, 16)))
