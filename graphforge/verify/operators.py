@@ -59,4 +59,4 @@ EXACT = frozenset(
 )
 
 # They choose among elements, and of equal ones any.
-CHOICES = frozenset("topk sort argmax argmin max min".split())
+CHOICES = frozenset("topk sort kthvalue median nanmedian argmax argmin max min".split())

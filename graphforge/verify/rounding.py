@@ -66,6 +66,8 @@ _STEP = 0.75
 _POOL = 1 << 20
 # Sizes of steps for which it is kept multiplied out.
 _SCALED = 8
+# With a dim they say where the element stood that they give.
+_OF_AN_AXIS = ("max", "min", "median", "nanmedian")
 # Tensors of fewer elements are not looked through for equal ones.
 _FEW = 64
 # Rows and columns that are looked at to see whether they hold equal numbers.
@@ -261,7 +263,7 @@ class Moved(TorchDispatchMode):
         result = func(*args, **kwargs)
         given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
         x, dim = given["self"], given.get("dim", -1)
-        indexed = name in ("topk", "sort") or (name in ("max", "min") and isinstance(result, tuple))
+        indexed = name in ("topk", "sort", "kthvalue") or (name in _OF_AN_AXIS and isinstance(result, tuple))
         if not indexed and name not in ("argmax", "argmin"):
             return result
         if not isinstance(dim, int) and dim is not None:
@@ -276,7 +278,10 @@ class Moved(TorchDispatchMode):
         )
         count = {"topk": given.get("k", 1), "sort": data.shape[axis]}.get(name, 1)
         turned_round = data.flip(axis) if self.ties is Ties.LAST else data
-        order = torch.sort(turned_round, dim=axis, descending=largest, stable=True).indices.narrow(axis, 0, count)
+        place = {"kthvalue": given.get("k", 1) - 1, "median": (data.shape[axis] - 1) // 2}.get(
+            name.removeprefix("nan"), 0
+        )
+        order = torch.sort(turned_round, dim=axis, descending=largest, stable=True).indices.narrow(axis, place, count)
         if self.ties is Ties.LAST:
             order = data.shape[axis] - 1 - order
         was = result[1] if indexed else result

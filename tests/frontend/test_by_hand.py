@@ -369,6 +369,15 @@ ELSEWHERE: dict[str, str] = {
         ).split(),
         "aten/test_fake_quantize.py",
     ),
+    **dict.fromkeys(
+        (
+            "quantized_decomposed.quantize_per_tensor.default quantized_decomposed.quantize_per_tensor.tensor "
+            "quantized_decomposed.dequantize_per_tensor.default quantized_decomposed.dequantize_per_tensor.tensor "
+            "quantized_decomposed.quantize_per_channel.default quantized_decomposed.dequantize_per_channel.default"
+        ).split(),
+        "aten/test_quantised_numbers.py",
+    ),
+    "aten._scaled_mm.default": "aten/test_linear.py",
     "graphforge.packed_recurrent.default": "aten/test_recurrent.py",
     **dict.fromkeys(
         ("aten._grouped_mm.default", "transformers.grouped_mm_fallback.default", "aten.histc.default"),

@@ -270,10 +270,28 @@ def test_ties_are_settled_by_position() -> None:
         assert x.topk(4).indices.tolist() == [[1, 3, 0, 2]]
         assert x.argmax(1).tolist() == [1]
         assert x.min(1).indices.tolist() == [0]
+        assert x.kthvalue(2, dim=1).indices.tolist() == [2]
+        assert x.median(1).indices.tolist() == x.nanmedian(1).indices.tolist() == [4]
     with Moved(seed=0, steps=0, ties=Ties.LAST).on():
         assert x.topk(4).indices.tolist() == [[3, 1, 4, 2]]
         assert x.argmax(1).tolist() == [3]
         assert x.sort(1).indices.tolist() == [[4, 2, 0, 3, 1]]
+        assert x.kthvalue(4).values.tolist() == [2.0]
+        assert x.kthvalue(4).indices.tolist() == [3]
+        assert x.median(1).indices.tolist() == [0]
+
+
+class _Middle(torch.nn.Module):
+    """Ranks within rows that are full of equal values."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return *x.kthvalue(3, dim=1, keepdim=True), *x.median(1)
+
+
+def test_the_place_of_a_rank_among_equal_values_is_open(tmp_path: Path) -> None:
+    x = torch.randint(0, 3, (6, 9), dtype=torch.int32, generator=torch.Generator().manual_seed(5))
+    manifest = graphforge.compile(_Middle(), (x,), output=tmp_path / "bundle").manifest
+    assert manifest["verification"]["verdict"] == "passed"
 
 
 def test_a_step_of_a_recurrent_layer_is_taken_inside() -> None:

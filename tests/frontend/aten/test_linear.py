@@ -1,4 +1,7 @@
-"""Matrix products: Gemm for matrices, MatMul on a view of the weight for the rest, no weight stored twice."""
+"""Matrix products: Gemm for matrices, MatMul on a view of the weight for the rest, no weight stored twice.
+
+Eight-bit floats are multiplied by aten._scaled_mm.default.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Programs that torch's own tools quantised: QuantizeLinear for full bytes, plain arithmetic for everything else."""
+"""Programs that torch's own tools quantised: QuantizeLinear for full bytes, plain arithmetic for everything else.
+
+What is called below: quantized_decomposed.quantize_per_tensor.default, quantized_decomposed.quantize_per_tensor.tensor,
+quantized_decomposed.dequantize_per_tensor.default, quantized_decomposed.dequantize_per_tensor.tensor,
+quantized_decomposed.quantize_per_channel.default, quantized_decomposed.dequantize_per_channel.default.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +63,8 @@ def test_a_bias_of_32_bits_and_scales_in_tensors() -> None:
     def forward(x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         told = (-(2**31), 2**31 - 1, torch.int32)
         numbers = _OPERATORS.quantize_per_tensor.tensor(x, scale, zero, -128, 127, torch.int8)
-        return numbers, x + _OPERATORS.dequantize_per_channel.default(bias, torch.full((3,), 0.25), None, 0, *told)
+        bias = _OPERATORS.dequantize_per_channel.default(bias, torch.full((3,), 0.25), None, 0, *told)
+        return numbers, x + bias * _OPERATORS.dequantize_per_tensor.tensor(numbers, scale, zero, -128, 127, torch.int8)
 
     outcome = lower_and_compare(forward, (torch.randn(2, 3), bias))
     assert not outcome.lowered.fallbacks
