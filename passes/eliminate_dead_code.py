@@ -8,7 +8,7 @@ from typing import ClassVar
 import onnx
 
 from graphforge.ir import Graph, Node, schema_of
-from graphforge.transform import Pass, Rewriter, bodies_of
+from graphforge.transform import Pass, Rewriter, bodies_of, int_attribute
 
 __all__ = ["EliminateDeadCode"]
 
@@ -42,6 +42,8 @@ def _optional_outputs(node: Node, rewriter: Rewriter) -> None:
     """Drop optional outputs at the end of the list."""
     if node.domain != "" or node.op_type in ("Split", "If", "Loop", "Scan"):
         return
+    if node.op_type == "BatchNormalization" and int_attribute(node, "training_mode", 0):
+        return  # must have them all
     schema = schema_of(node.op_type, "", rewriter.opset)
     if schema is None:
         return

@@ -55,6 +55,7 @@ from graphforge.ir import HOME_OPSET, Origin, bodies_of
 from graphforge.ir.images import IMAGE_BY_IMAGE
 from graphforge.ir.names import make_names_unique
 from graphforge.ir.sizes import PROMISED_SIZES
+from graphforge.spec import ShapeSpec
 from graphforge.user_code import shown_path
 
 __all__ = ["Lowered", "clean_module_path", "lower", "origin_of_node"]
@@ -136,9 +137,7 @@ class _Lowering:
         self.model = ir.Model(graph, ir_version=10, producer_name="graphforge")
         self.lowered = Lowered(self.model, captured, notes=list(captured.notes))
         self.op = Emitter(graph)
-        self.op.symbol_names = {
-            symbol: sympy.Symbol(name, integer=True, positive=True) for symbol, name in captured.symbols.items()
-        }
+        self.op.symbol_names = {symbol: _named(name, captured.shapes) for symbol, name in captured.symbols.items()}
         self.weights: dict[tuple[Any, ...], Stored] = {}
         self.cells: dict[Stored, Cell] = {}
         self.sizes: dict[Any, SymbolicScalar] = {}
@@ -730,6 +729,15 @@ class Scope:
     def shape(self, fake: torch.Tensor) -> ir.Shape:
         """A captured tensor's shape, with the user's dim names."""
         return self.lowering.shape(fake)
+
+
+def _named(name: str, shapes: ShapeSpec) -> sympy.Symbol:
+    """The symbol of a promised dim, or of a dim by its step, which knows whether it may be 0."""
+    dims = shapes.dims
+    dim = dims.get(name) or dims.get(name.rpartition("_div")[0])
+    if dim is None or dim.low > 0:
+        return sympy.Symbol(name, integer=True, positive=True)
+    return sympy.Symbol(name, integer=True, nonnegative=True)
 
 
 def _checks(module: torch.fx.GraphModule) -> set[torch.fx.Node]:

@@ -28,6 +28,8 @@ _RTOL = 1e-3
 # Inputs whose results are so many times larger than those of the example say little about rounding: they are compared
 # here, where both sides are PyTorch, and go no further.
 _FAR = 1e3
+# Of the whole numbers in an input, so many are tried.
+_VALUES = 8
 
 
 def check_assumptions(
@@ -56,10 +58,11 @@ def check_assumptions(
         expected = eager(model, inputs, tensors)
         if expected is None:  # the model rejects them
             continue
-        for place in false:
-            one = unseen.pop(place)
-            if not agree(found, expected):
-                raise _refusal(one)
+        if not agree(found, expected):
+            raise _refusal(unseen[false[0]])
+        # the questions behind one that is answered otherwise need not have been asked
+        if all(program.truth.get(place, True) for place in range(false[0])):
+            del unseen[false[0]]
         usual = usual or eager(model, inputs, inputs.tensors) or []
         if _largest(expected) <= _FAR * max(1.0, _largest(usual)):
             captured.feeds_to_try.append(tensors)
@@ -108,6 +111,23 @@ def _draws(inputs: CallInputs) -> Iterator[dict[str, torch.Tensor]]:
             yield {n: full(tensor) if tensor.dtype is torch.bool else tensor for n, tensor in given.items()}
     if any(not tensor.is_floating_point() and tensor.dtype is not torch.bool for tensor in given.values()):
         yield {n: tensor if tensor.is_floating_point() else torch.zeros_like(tensor) for n, tensor in given.items()}
+    for name, tensor in given.items():
+        if len(given) > 1 or not tensor.is_floating_point():
+            yield from ({**given, name: other} for other in _alone(tensor))
+
+
+def _alone(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What may select nothing or everything by one input alone: each of a few whole numbers everywhere, or nowhere."""
+    if tensor.dtype is torch.bool or tensor.is_floating_point() or tensor.is_complex():
+        yield from (torch.zeros_like(tensor), torch.ones_like(tensor))
+        return
+    values = tensor.unique()
+    if values.numel() > _VALUES:
+        values = values[torch.linspace(0, values.numel() - 1, _VALUES).long()]
+    for value in values:
+        yield torch.full_like(tensor, value.item())
+        if values.numel() > 1:
+            yield torch.where(tensor == value, values[1] if value == values[0] else values[0], tensor)
 
 
 def eager(model: torch.nn.Module, inputs: CallInputs, tensors: Mapping[str, torch.Tensor]) -> list[Any] | None:

@@ -203,6 +203,39 @@ def test_assertions_on_data_hold_and_are_dropped() -> None:
     assert len(captured.notes) == 2  # of the two branches: what is asserted is nothing that was assumed
 
 
+class PaddedIds(nn.Module):
+    """Hides padding, and scales what is left where there is any."""
+
+    def forward(self, ids: Tensor, x: Tensor) -> Tensor:
+        padding = ids == 0
+        if padding.any():
+            return x.masked_fill(padding[..., None], 0.0) * 2
+        return x
+
+
+def test_whole_numbers_of_which_one_is_nowhere_are_tried() -> None:
+    """In forty of 0, 1, 2 drawn at random there is always a 0."""
+    ids = torch.arange(40).reshape(1, 40) % 3
+    with pytest.raises(CaptureError, match=r"fewer rows: `if padding\.any\(\):`"):
+        _captured(PaddedIds().eval(), ids, torch.rand(1, 40, 2))
+
+
+class OneAfterTheOther(nn.Module):
+    def forward(self, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        if first.any():
+            if not second.any():
+                return x * 3
+            return x + second
+        return x
+
+
+def test_a_question_behind_another_is_tried_where_the_first_is_answered_as_it_was() -> None:
+    """With nothing in either mask the model never asks for the second one."""
+    some = torch.tensor([True, True, False])
+    with pytest.raises(CaptureError, match=r"fewer rows: `if not second\.any\(\):`"):
+        _captured(OneAfterTheOther().eval(), torch.rand(3), some, some)
+
+
 def test_where_nothing_tells_the_other_case_apart_the_note_says_so() -> None:
     class Always(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -130,6 +130,33 @@ def test_reductions_over_dynamic_dims() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:var")
+def test_reductions_of_nothing() -> None:
+    """A mean of no rows is NaN in torch and was 0; of no bools ONNX Runtime says nothing at all."""
+
+    def forward(x: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        some = x[x[:, 0] > 0]
+        by_data = (some.mean(0), some.var(0, correction=0), (some > 0).all(0))
+        return (*by_data, rows.mean(0), rows.var(0, correction=0), (rows > 0).all(0), (rows > 0).any())
+
+    others = [(-torch.ones(3, 2), torch.rand(0, 2)), (torch.rand(3, 2), torch.rand(1, 2))]
+    lower_and_compare(
+        forward, (torch.randn(3, 2), torch.rand(4, 2)), dynamic={"rows": {0: (0, 8)}}, other_inputs=others
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64], ids=str)
+def test_floors_at_the_ends_of_an_integer(dtype: torch.dtype) -> None:
+    """What is a multiple of the divisor and less than the least number does not exist."""
+
+    def forward(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x // y, x // 3, x // -3, 10 // y
+
+    ends = torch.iinfo(dtype)
+    values = torch.tensor([ends.min, ends.min + 1, ends.max, -7, 7, 0], dtype=dtype)
+    lower_and_compare(forward, (values, torch.tensor([3, 7, -2, 2, -2, 5], dtype=dtype)))
+
+
 def test_only_wanted_results_of_max_are_emitted() -> None:
     assert lower_and_compare(lambda x: x.max(1).values, [torch.randn(2, 3)]).counts == {"ReduceMax": 1}
     assert lower_and_compare(lambda x: x.max(1)[1], [torch.randn(2, 3)]).counts == {"ArgMax": 1}

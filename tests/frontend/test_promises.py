@@ -203,3 +203,13 @@ def test_a_condition_reads_like_python() -> None:
     with pytest.raises(CaptureError) as refused:
         _captured(forward, torch.rand(6, 4), {0: DimRange("rows", 2, 12)})
     assert "Mod(rows, 3) == 0" in "".join(refused.value.notes)
+
+
+def test_a_crop_that_may_leave_nothing_is_captured() -> None:
+    """Torch words its own question whether three rows of n - 2 hold anything in a way that it cannot read."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(x, (-1, -1))
+
+    others = [(torch.rand(3, length),) for length in (2, 3, 9)]
+    lower_and_compare(forward, (torch.rand(3, 6),), dynamic={"x": {1: (2, 9)}}, other_inputs=others)

@@ -42,6 +42,16 @@ def test_outputs_that_must_be_there_stay() -> None:
     assert len(outcome.model.graph[0].outputs) == 2
 
 
+def test_a_normalisation_that_trains_keeps_the_statistics_that_it_must_have() -> None:
+    outcome = run(
+        EliminateDeadCode(),
+        """g (float[2,2,3] x, float[2] s) => (float[2,2,3] y) {
+           y, mean, var = BatchNormalization<training_mode=1>(x, s, s, s, s)
+        }""",
+    )
+    assert len(outcome.model.graph[0].outputs) == 3
+
+
 def test_an_input_and_an_output_that_nobody_reads_stay() -> None:
     outcome = run(
         EliminateDeadCode(), "g (float[2] x, float[2] u) => (float[2] y, float[2] z) { y = Neg(x) z = Relu(y) }"

@@ -152,7 +152,9 @@ def floor_divide(op: Emitter, x: Any, y: Any) -> ir.Value:
     if not is_float(a.dtype):
         if a.dtype in _UNSIGNED or a.dtype == _BOOL:
             return op.Div(a, b)
-        return op.Div(op.Sub(a, op.Mod(a, b)), b)
+        # not the quotient of a - a % b, which the type need not hold: -128 - 1 is 127 in int8
+        beyond = _on_other_side(op, op.Mod(a, b, fmod=1), b, number)
+        return op.Sub(op.Div(a, b), op.Cast(beyond, to=a.dtype))
     if number is not None and number != 0 and math.frexp(abs(number))[0] == 0.5:
         return op.Floor(op.Div(a, b))  # dividing by a power of two is exact
     rest = op.Mod(a, b, fmod=1)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
+import torch
 
 from graphforge.frontend.aten._steps import over_steps
 from graphforge.frontend.aten.compare import truth
@@ -90,8 +91,26 @@ def _count(op: Emitter, x: ir.Value, axes: list[int] | None, dtype: ir.DataType)
     return op.cast(total, dtype)
 
 
-def _is_empty(count: float | ir.Value) -> bool:
-    return not isinstance(count, ir.Value) and count == 0
+def _perhaps_empty(op: Emitter, x: ir.Value, axes: list[int] | None) -> bool:
+    """Whether there may be nothing to reduce: a size that is 0, is promised down to 0, or depends on data."""
+    fake = op.inputs[0] if op.inputs else None
+    for axis in range(op.rank(x)) if axes is None else axes:
+        size = op.size(x, axis)
+        if not isinstance(size, SymbolicScalar):
+            if size == 0:
+                return True
+            continue
+        known = fake.shape[axis] if isinstance(fake, torch.Tensor) and fake.ndim == op.rank(x) else None
+        if isinstance(known, torch.SymInt):
+            # what capture knows of a size is above 1, whatever is promised
+            promised = (op.symbol_names.get(symbol) for symbol in known.node.expr.free_symbols)
+            if any(symbol is not None and not symbol.is_positive for symbol in promised):
+                return True
+            if known.node.shape_env.bound_sympy(known.node.expr).lower <= 0:
+                return True
+        elif _FROM_DATA.search(size.label):
+            return True
+    return False
 
 
 # -- sums and products -------------------------------------------------------------------------------------------------
@@ -114,8 +133,9 @@ def mean(op: Emitter, x: ir.Value, dim: Axes = None, keepdim: bool = False, *, d
 
 
 def _average(op: Emitter, x: ir.Value, axes: list[int] | None, keepdim: bool) -> ir.Value:
-    if any(op.size(x, axis) == 0 for axis in (range(op.rank(x)) if axes is None else axes)):
-        return op.Div(_reduce(op, "ReduceSum", x, axes, keepdim), 0.0)  # ONNX Runtime's ReduceMean says 0
+    if _perhaps_empty(op, x, axes):  # of nothing, ONNX Runtime's ReduceMean says 0
+        count = _count(op, x, axes, x.dtype or _FLOAT)
+        return op.Div(_reduce(op, "ReduceSum", x, axes, keepdim), count)
     return _reduce(op, "ReduceMean", x, axes, keepdim)
 
 
@@ -309,9 +329,8 @@ def _truth(op: Emitter, op_type: str, x: ir.Value, dim: Axes, keepdim: bool) -> 
     if isinstance(dim, list | tuple) and not dim and op.target.endswith(".dims"):
         return flags  # the only reductions of torch for which no axes are no axes
     axes = _axes(op, x, dim)
-    sizes = [op.size(x, axis) for axis in (range(op.rank(x)) if axes is None else axes)]
-    if 0 in sizes or any(isinstance(size, SymbolicScalar) and _FROM_DATA.search(size.label) for size in sizes):
-        # perhaps there is nothing to reduce, which ONNX Runtime refuses for bools: count instead
+    if _perhaps_empty(op, x, axes):
+        # of no bools, ONNX Runtime refuses to say anything: count instead
         wanted = flags if op_type == "ReduceMax" else op.Not(flags)
         found = op.cast(_reduce(op, "ReduceSum", op.cast(wanted, _INT64), axes, keepdim), _BOOL)
         return found if op_type == "ReduceMax" else op.Not(found)
@@ -335,7 +354,7 @@ def _variance(
     distance = op.Sub(x, center)
     distance = op.Sub(distance, _average(op, distance, axes, True))
     count = _count(op, x, axes, x.dtype or _FLOAT)
-    if correction == 0 and not _is_empty(count):
+    if correction == 0 and not _perhaps_empty(op, x, axes):
         spread = op.ReduceMean(op.Mul(distance, distance), axes, keepdims=int(keepdim))
     else:
         # not ReduceSumSquare, which adds up one after the other in ONNX Runtime: ten times the error of ReduceSum
