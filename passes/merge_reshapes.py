@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graphforge.ir import Graph, Node, Value, constant_of, nodes_of
+from graphforge.ir.sizes import PROMISED_SIZES, may_be_zero
 from graphforge.passes.remove_identities import dims_equal
 from graphforge.transform import Pass, Rewriter, dims_of, int_attribute, ints_attribute, is_op
 
@@ -42,7 +43,7 @@ def _merge(node: Node, rewriter: Rewriter) -> None:
                 return  # an Identity would take its place
             rewriter.replace(chain[:length], origin)
             return
-        target = reshape_target(origin, output) or _absolute_target(node)
+        target = reshape_target(origin, output, promised_zeros(rewriter)) or _absolute_target(node)
         if target is not None:
             shape, allowzero = target
             op = rewriter.builder(node)
@@ -76,10 +77,11 @@ def moves_ones_only(node: Node) -> bool:
     return kept == sorted(kept)
 
 
-def reshape_target(source: Value, result: Value) -> tuple[list[int], int] | None:
+def reshape_target(source: Value, result: Value, zeros: Collection[str] = ()) -> tuple[list[int], int] | None:
     """A constant target that reshapes ``source`` to the dims of ``result``, with ``allowzero``; None if there is none.
 
-    Numbers are written out, a named dim at the same place as in the source is copied by 0, one more may be -1.
+    Numbers are written out, a named dim at the same place as in the source is copied by 0, one more may be -1.  Not so
+    where what is copied may be 0, as it may be of the dims whose names are in ``zeros``.
     """
     ours, theirs = dims_of(source), dims_of(result)
     if ours is None or theirs is None:
@@ -99,14 +101,15 @@ def reshape_target(source: Value, result: Value) -> tuple[list[int], int] | None
             return None
         else:
             target.append(-1)
-    if -1 in target and any(may_be_empty(dim.value) for dim in theirs if not isinstance(dim, int)):
+    if -1 in target and any(may_be_zero(dim.value, zeros) for dim in theirs if not isinstance(dim, int)):
         return None  # besides a copied dim of size 0, a -1 has no value
     return target, 0
 
 
-def may_be_empty(symbol: str | None) -> bool:
-    """Whether a dim may well be 0: sizes that depend on data (``u0``: how many boxes are left) and unknown ones."""
-    return symbol is None or re.match(r"u\d+\b|\?", symbol) is not None
+def promised_zeros(rewriter: Rewriter) -> frozenset[str]:
+    """The names of the dims that are promised from 0 on."""
+    promised = rewriter.model.meta.get(PROMISED_SIZES, {})
+    return frozenset(name for name, sizes in promised.items() if 0 in sizes)
 
 
 def _absolute_target(node: Node) -> tuple[list[int], int] | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from graphforge.ir import Graph, Node, constant_of
-from graphforge.passes.merge_reshapes import may_be_empty
+from graphforge.ir.sizes import may_be_zero
+from graphforge.passes.merge_reshapes import promised_zeros
 from graphforge.transform import Pass, Rewriter, bodies_of, int_attribute, is_constant
 from graphforge.transform.shape_values import Element, ShapeValues, Term
 
@@ -50,14 +51,14 @@ def _reshape(node: Node, rewriter: Rewriter, values: ShapeValues) -> None:
         rewriter.declined("what the target holds is unknown", node)
         return
     # A 0 in the target would copy; a dim that happens to be 0 at run time does so as well, and copies what it replaces.
-    target = _target(wanted, dims)
+    target = _target(wanted, dims, promised_zeros(rewriter))
     if target is None:
         rewriter.declined("more than one dim of the target is unknown", node)
         return
     _set_constant(node, 1, target, rewriter)
 
 
-def _target(wanted: tuple[Element, ...], dims: tuple[Element, ...]) -> list[int] | None:
+def _target(wanted: tuple[Element, ...], dims: tuple[Element, ...], zeros: Collection[str]) -> list[int] | None:
     target: list[int] = []
     copied: list[Term] = []
     for axis, item in enumerate(wanted):
@@ -73,7 +74,7 @@ def _target(wanted: tuple[Element, ...], dims: tuple[Element, ...]) -> list[int]
     if -1 not in target:
         return target
     # Besides a dim of size 0, a -1 has no value.
-    if 0 in wanted or any(may_be_empty(symbol) for item in copied for symbol in item.symbols):
+    if 0 in wanted or any(may_be_zero(symbol, zeros) for item in copied for symbol in item.symbols):
         return None
     return target
 

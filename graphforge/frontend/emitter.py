@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, overload
@@ -16,9 +17,10 @@ from graphforge.errors import LoweringError
 from graphforge.ir import Builder, Operand, schema_of
 from graphforge.ir.detour import Rounding, compute_in, decides
 from graphforge.ir.dtypes import SUBSTITUTES, dtype_name, holds
+from graphforge.ir.sizes import may_be_zero
 from graphforge.ir.versions import admitted_types, onnx_type_name
 
-__all__ = ["Dim", "Emitter", "SymbolicScalar", "dim_label"]
+__all__ = ["Dim", "Emitter", "SymbolicScalar", "dim_label", "dim_label_of"]
 
 _MAX_INT64 = 2**63 - 1
 
@@ -403,9 +405,49 @@ class Emitter(Builder):
         elif unresolved:
             costly = [i for i in unresolved if isinstance(dims[i], SymbolicScalar) and not dims[i].emitted]  # type: ignore[union-attr]
             hole = next((i for i in unresolved if dims[i] == -1), [*costly, *unresolved][0])
-            target[hole] = -1
+            besides = [label for position, label in enumerate(known) if position != hole and isinstance(label, str)]
+            # besides a dim that is 0 at run time, a -1 has no value; and a computed 0 would copy
+            if any(map(self.may_be_zero, besides)) and (rest := self._rest(value, known, hole, dims[hole])) != -1:
+                spelled = [label if isinstance(label, int) else dims[i] for i, label in enumerate(known)]
+                target = [*spelled[:hole], rest, *spelled[hole + 1 :]]
+                zero_size = True
+            else:
+                target[hole] = -1
         reshaped: ir.Value = self.Reshape(value, self.vector(target), allowzero=1 if zero_size else None)
         return reshaped
+
+    def may_be_zero(self, label: str) -> bool:
+        """Whether a size may be 0: it depends on data, or is made of a dim that is promised from 0 on."""
+        return may_be_zero(label, [str(symbol) for symbol in self.symbol_names.values() if not symbol.is_positive])
+
+    def _rest(self, value: ir.Value, known: Sequence[int | str], hole: int, asked: Dim) -> Dim:
+        """The size that one axis of a new shape has: what is left of the axes between those that stay as they are.
+
+        -1 where that is not known, ``asked`` where it is asked for as such.
+        """
+        if asked != -1:
+            return asked
+        have = [dim_label_of(dim) for dim in self.dims(value)]
+        low, high = 0, len(have)
+        while low < min(hole, high) and have[low] == known[low]:
+            low += 1
+        behind = len(known) - hole - 1
+        while high > low and len(have) - high < behind and have[high - 1] == known[high - 1 - len(have)]:
+            high -= 1
+        others = [*known[low:hole], *known[hole + 1 : len(known) - len(have) + high]]
+        numbers = [label for label in others if isinstance(label, int) and label > 0]
+        between = self.dims(value)[low:high]
+        varying = [one for one in between if isinstance(one, SymbolicScalar)]
+        if len(numbers) < len(others) or not varying:
+            return -1
+        times, parts = math.prod(one for one in between if isinstance(one, int)), math.prod(numbers)
+
+        def size(op: Emitter) -> ir.Value:
+            whole: ir.Value = functools.reduce(op.Mul, [one.vector(op) for one in varying])
+            whole = whole if times == 1 else op.Mul(whole, times)
+            return whole if parts == 1 else op.Div(whole, parts)
+
+        return SymbolicScalar(f"?{value.name}.rest", vector=size)
 
     def expand(self, value: ir.Value, dims: Sequence[Dim]) -> ir.Value:
         """Broadcast to ``dims`` (-1 keeps a size)."""

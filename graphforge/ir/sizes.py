@@ -6,10 +6,11 @@ import ast
 import itertools
 import math
 import operator
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-__all__ = ["PROMISED_SIZES", "largest"]
+__all__ = ["PROMISED_SIZES", "largest", "may_be_zero"]
 
 # In a model's meta: the name of a dim -> the promised sizes, a range.
 PROMISED_SIZES = "graphforge.promised_sizes"
@@ -70,6 +71,15 @@ def largest(expression: str, promised: Mapping[str, range]) -> int | None:
         return max(int(_value(tree, dict(zip(names, sizes, strict=True)))) for sizes in itertools.product(*corners))
     except (ArithmeticError, KeyError, TypeError):
         return None
+
+
+def may_be_zero(expression: str | None, zeros: Collection[str]) -> bool:
+    """Whether a size may well be 0: unknown ones, those that depend on data (``u0``: how many boxes are left), and
+    what is made of dims that are promised from 0 on, whose names are given.
+    """
+    if expression is None or re.search(r"\bu\d+\b|\?", expression):
+        return True
+    return bool(zeros) and any(name in zeros for name in re.findall(r"\w+", expression))
 
 
 def _value(tree: ast.expr, sizes: Mapping[str, int]) -> Any:

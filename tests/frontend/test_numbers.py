@@ -145,6 +145,30 @@ def test_reductions_of_nothing() -> None:
     )
 
 
+def test_reshapes_where_a_size_may_be_zero() -> None:
+    """Beside a size that is 0 at run time, the -1 of a Reshape has no value."""
+
+    def forward(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        some = x[x[:, 0, 0] > 1]
+        windows = torch.nn.functional.unfold(x[None].transpose(0, 1), 2)
+        return x.flatten(1), x.transpose(0, 1).flatten(1), x.reshape(-1, 3), some.flatten(1), windows
+
+    others = [(torch.rand(rows, length, 3),) for rows in (0, 1, 4) for length in (2, 5)]
+    lower_and_compare(forward, (torch.rand(6, 4, 3),), dynamic={"x": {0: (0, 9), 1: (2, 9)}}, other_inputs=others)
+
+
+def test_sums_of_exponentials_behind_minus_infinity() -> None:
+    """Scores of paths that are not there: of -200 behind one of them ONNX Runtime's own operator leaves nothing."""
+
+    def forward(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        by_row = x.logsumexp(1, keepdim=True), torch.logcumsumexp(x, 1)
+        return (*by_row, x.logsumexp((0, 1)), x.double().logsumexp(0), x.half().logsumexp(0))
+
+    none = -torch.inf
+    paths = [[none, -200.0, -201.0], [none, none, none], [-300.0, none, 0.0], [torch.inf, 1.0, none]]
+    lower_and_compare(forward, (torch.randn(4, 3),), other_inputs=[(torch.tensor(paths),), (torch.tensor(paths) + 90,)])
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64], ids=str)
 def test_floors_at_the_ends_of_an_integer(dtype: torch.dtype) -> None:
     """What is a multiple of the divisor and less than the least number does not exist."""

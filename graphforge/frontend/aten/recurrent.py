@@ -11,7 +11,7 @@ import torch
 from onnx_ir.tensor_adapters import TorchTensor, from_torch_dtype
 
 from graphforge.frontend.aten.projected import projected_lstm
-from graphforge.frontend.emitter import Emitter
+from graphforge.frontend.emitter import Emitter, dim_label_of
 from graphforge.frontend.rules import lowers
 
 __all__: list[str] = []
@@ -146,6 +146,11 @@ def _recurrent(
         )
     if batch_first:
         x = op.transpose(x, [1, 0, 2])
+    rows_may_lack = kind != "RNN" and op.may_be_zero(str(dim_label_of(op.size(x, 1))))
+    if rows_may_lack:  # of none, ONNX Runtime ends the process
+        x = op.Pad(x, [0, 0, 0, 0, 1, 0])
+        initial = [one if _is_zero(one) else op.Pad(one, [0, 0, 0, 0, 1, 0]) for one in initial]
+        lengths = None if lengths is None else op.Concat(lengths, op.constant([1], lengths.dtype), axis=0)
     last: list[list[ir.Value]] = [[] for _ in initial]
     given: list[Sequence[ir.Value | None]] = []
     for state in initial:
@@ -173,13 +178,17 @@ def _recurrent(
         )
         turned = batch_first and layer == layers - 1
         if directions == 2:
-            x = op.Reshape(op.Transpose(y, perm=[2, 0, 1, 3] if turned else [0, 2, 1, 3]), [0, 0, -1])
+            joined = 2 * op.static_size(rows[0][1], 1)
+            x = op.Reshape(op.Transpose(y, perm=[2, 0, 1, 3] if turned else [0, 2, 1, 3]), [0, 0, joined])
         else:
             x = op.Squeeze(y, [1])
             x = op.transpose(x, [1, 0, 2]) if turned else x
         for collected, end in zip(last, ends, strict=True):
             collected.append(end)
-    return [x, *(op.Concat(*ends, axis=0) if len(ends) > 1 else ends[0] for ends in last)]
+    results = [x, *(op.Concat(*ends, axis=0) if len(ends) > 1 else ends[0] for ends in last)]
+    if not rows_may_lack:
+        return results
+    return [op.slice(one, 0 if batch_first and one is x else 1, 0, -1) for one in results]
 
 
 @lowers("aten.lstm.input")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -474,8 +475,46 @@ def dist(op: Emitter, x: ir.Value, y: ir.Value, p: float = 2) -> ir.Value:
 
 @lowers("aten.logsumexp.default", "aten.special_logsumexp.default")
 def logsumexp(op: Emitter, x: ir.Value, dim: Axes, keepdim: bool = False) -> ir.Value:
-    """ReduceLogSumExp."""
-    x = op.cast(x, op.dtype_of())
+    """The largest, and what the others add to it.
+
+    Not ReduceLogSumExp: behind a first element of -inf, ONNX Runtime takes exponentials of the numbers as they are, and
+    of -200 nothing is left.
+    """
+    result = op.dtype_of()
+    x = op.cast(x, _FLOAT if result in HALVES else result)
     if op.rank(x) == 0:
-        return x
-    return op.ReduceLogSumExp(x, _axes(op, x, dim), keepdims=int(keepdim))
+        return op.cast(x, result)
+    axes = _axes(op, x, dim)
+    assert x.dtype is not None
+    most = float(np.finfo(x.dtype.numpy()).max)
+    peak = op.Clip(op.single("ReduceMax", x, axes, keepdims=1), op.scalar(-most, x.dtype), op.scalar(most, x.dtype))
+    total = op.Log(op.ReduceSum(op.Exp(op.Sub(x, peak)), axes, keepdims=1))
+    whole = op.Add(total, peak)
+    if keepdim:
+        return op.cast(whole, result)
+    if axes is None:
+        return op.cast(op.Reshape(whole, op.constant([], _INT64)), result)
+    return op.cast(op.squeeze(whole, axes), result)
+
+
+@lowers("aten.logcumsumexp.default")
+def logcumsumexp(op: Emitter, x: ir.Value, dim: int) -> ir.Value:
+    """The same of everything so far."""
+    result = op.dtype_of()
+    x = op.cast(x, _FLOAT if result in HALVES else result)
+    if op.rank(x) == 0:
+        return op.cast(x, result)
+    axis = dim % op.rank(x)
+    dims = [size for place, size in enumerate(op.dims(x)) if place != axis]
+    start = op.expand(op.constant(-math.inf, x.dtype), dims)
+
+    def step(inner: Emitter, states: list[ir.Value], here: list[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+        (so_far,), (value,) = states, here
+        more = inner.Softplus(inner.Neg(inner.Abs(inner.Sub(so_far, value))))
+        same = inner.And(inner.Equal(so_far, value), inner.IsInf(value))
+        total = inner.Where(same, value, inner.Add(inner.Max(so_far, value), more))
+        total.shape = value.shape
+        return [total], [total]
+
+    _, (sums,) = over_steps(op, [start], [x], step, axes=[axis], axis=axis)
+    return op.cast(sums, result)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from graphforge.errors import GraphForgeError
 from graphforge.spec import DimRange
-from tests.frontend.helpers import lower_and_compare
+from tests.frontend.helpers import lower_and_compare, lower_only, operators
 
 
 def _values(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -42,6 +42,30 @@ def test_initial_states() -> None:
     lower_and_compare(lambda x, h, c: layer(x, (h, c)), (_values(5, 3, 4), _values(4, 3, 6), _values(4, 3, 6) * 0.5))
     gru = nn.GRU(4, 6)
     lower_and_compare(lambda x, h: gru(x, h), (_values(5, 3, 4), _values(1, 3, 6)))
+
+
+class _OfSome(nn.Module):
+    """Reads the rows that data selects, with a state of their own, and a batch that is promised from 0 on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 3, num_layers=2, bidirectional=True, batch_first=True)
+        self.gru = nn.GRU(4, 3)
+
+    def forward(self, x: Tensor, other: Tensor) -> Any:
+        some = x[x[:, 0, 0] > 0]
+        state = torch.ones(4, some.shape[0], 3)
+        return self.lstm(some, (state, state)), self.gru(other)
+
+
+def test_of_no_rows() -> None:
+    """ONNX Runtime ends the process, so the file is looked at before it is run."""
+    torch.manual_seed(0)
+    model, example = _OfSome(), (_values(5, 6, 4), _values(6, 2, 4))
+    dynamic = {"other": {1: (0, 4)}}
+    assert operators(lower_only(model, example, dynamic=dynamic).model)["Pad"] == 4
+    others = [(-torch.ones(5, 6, 4), _values(6, 0, 4)), (torch.ones(5, 6, 4), _values(6, 1, 4))]
+    lower_and_compare(model, example, dynamic=dynamic, other_inputs=others)
 
 
 def test_without_batch_half_double_and_strict() -> None:
