@@ -129,14 +129,11 @@ class NodeIndex:
         return list(found)
 
     def notes(self, complaints: Sequence[ParserComplaint]) -> list[str]:
-        """One note a complaint, with the origin of its node."""
-        notes = []
-        for complaint in complaints[:_MAX_NOTES]:
-            place = self.describe(complaint.node) if complaint.node else "the model as a whole"
-            notes.append(f"{place}: {self.reason(complaint)}")
-        if len(complaints) > _MAX_NOTES:
-            notes.append(f"and {len(complaints) - _MAX_NOTES} more")
-        return notes
+        """One note a complaint, with the origin of its node; the parser repeats some, which are told once."""
+        places = [self.describe(one.node) if one.node else "the model as a whole" for one in complaints]
+        told = [f"{place}: {self.reason(one)}" for place, one in zip(places, complaints, strict=True)]
+        notes = list(dict.fromkeys(told))
+        return [*notes[:_MAX_NOTES], *([f"and {len(notes) - _MAX_NOTES} more"] if len(notes) > _MAX_NOTES else [])]
 
 
 def culprits(onnx_file: Path, trt: Any, index: NodeIndex) -> list[str]:

@@ -116,6 +116,7 @@ def test_an_element_type_that_it_does_not_have_is_named_with_its_line(tmp_path: 
     message = str(caught.value)
     assert "TensorRT for RTX cannot take the model: it has no int16" in message
     assert re.search(r"Cast node .*net\.py:41.*: TensorRT has no int16", message)
+    assert len(set(caught.value.notes)) == len(caught.value.notes)
     assert "compute in int32 or int64 there" in message
 
 
