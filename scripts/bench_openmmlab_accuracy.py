@@ -80,13 +80,14 @@ def _evaluated(spec: str, pictures: Sequence[Path]) -> bool:
 
     codebase, _, config = spec.partition(":")
     checkpoint = FOLDER / f"{config}.pth"
-    model = stock_model(codebase, config, pictures[:6], checkpoint)
+    model = stock_model(codebase, config, pictures, checkpoint)
     data = FOLDER / f"{config}.json"
     found = _boxes(model, pictures) if codebase == "mmdet" else None
     _annotate(data, model, pictures, found)
     bundle, half = FOLDER / config, FOLDER / f"{config}-fp16"
-    graphforge.compile(f"{spec},{checkpoint}", output=bundle)
-    graphforge.compile(f"{spec},{checkpoint}", output=half, precision="fp16", accept_undecided=True)
+    # not verified: figures are compared here, and half precision of random weights is often undecided
+    graphforge.compile(f"{spec},{checkpoint}", verify=False, output=bundle)
+    graphforge.compile(f"{spec},{checkpoint}", verify=False, output=half, precision="fp16")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         own = f"{spec},{checkpoint}"

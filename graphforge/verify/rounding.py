@@ -381,8 +381,10 @@ def _sums(name: str, args: Sequence[Any], result: Any) -> float:
     elif (
         "norm" in name and isinstance(result, tuple | list) and len(result) > 1 and isinstance(result[1], torch.Tensor)
     ):
-        # a layer that normalises: what it adds up goes into its mean and its deviation, which its result hangs on less
-        return max(1.0, math.sqrt(result[0].numel() / max(1, result[1].numel())) / 32)
+        # a layer that normalises: what it adds up goes into its mean and its deviation, which its result hangs on less;
+        # one that has learnt them (BatchNorm in eval) hands out empty ones, and adds up nothing
+        means = result[1].numel()
+        return max(1.0, math.sqrt(result[0].numel() / means) / 32) if means else 1.0
     elif name in ("mm", "bmm", "mv", "dot", "linear", "matmul"):
         terms = args[0].shape[-1] if args[0].dim() else 1
     elif name in ("addmm", "baddbmm", "addmv"):

@@ -52,6 +52,19 @@ def test_an_output_is_judged_by_the_coarsest_arithmetic_before_it(ending: str, t
     assert bundle.manifest["verification"]["verdict"] == "passed"
 
 
+@pytest.mark.parametrize("learnt", [True, False])
+def test_a_normalisation_that_has_learnt_its_statistics_adds_up_nothing(learnt: bool) -> None:
+    """It moves by a step and those of its operands; one that adds up 16,384 numbers for each mean by four."""
+    layer = torch.nn.BatchNorm2d(4).eval() if learnt else torch.nn.InstanceNorm2d(4)
+    x = torch.randn(1, 4, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        right = layer(x)
+        with Moved(seed=1).on():
+            moved = layer(x)
+    steps = float(((moved - right).abs() / right.abs()).median()) / torch.finfo(torch.float32).eps
+    assert (0.5 < steps < 2) if learnt else (2.5 < steps < 5)
+
+
 def test_a_score_near_zero_may_be_off_by_what_a_sigmoid_is_off() -> None:
     class Scores(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
