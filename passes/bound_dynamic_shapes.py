@@ -26,6 +26,8 @@ __all__ = ["PADDED_OUTPUTS", "BoundDynamicShapes"]
 PADDED_OUTPUTS = "graphforge.padded_outputs"
 
 _Outputs: TypeAlias = list[tuple[str, ir.Value]]
+# Sizes that depend on data, as capture calls them.
+_FROM_DATA = re.compile(r"\bu\d+\b")
 _OF_AN_IMAGE = re.compile(r"output_(\d+)_(.+)")
 
 
@@ -56,6 +58,8 @@ class BoundDynamicShapes(Pass):
                     here(node),
                     "ask for ragged outputs, or rewrite that line",
                 ) from None
+        if self.outputs == "padded":
+            _refuse_left(graph, walk)
         if not walk.ragged and not walk.renewed and not walk.squares:
             return
         for value in graph.outputs:
@@ -73,6 +77,32 @@ class BoundDynamicShapes(Pass):
             outputs, rewriter.model.meta[PADDED_OUTPUTS] = _hand_out_padded(graph, walk)
         rewriter.set_outputs(outputs)
         rewriter.sort()
+
+
+def _refuse_left(graph: Graph, walk: Walk) -> None:
+    """Refuse outputs whose size depends on data in a way that nobody here knows a bound of.
+
+    Raises:
+        GraphForgeError: there is one; the notes name the node that makes the size.
+    """
+    for value in graph.outputs:
+        if value in walk.ragged or value in walk.renewed or value in walk.squares or value.shape is None:
+            continue
+        sizes = {name for dim in value.shape for name in _FROM_DATA.findall(str(dim))}
+        if not sizes:
+            continue
+        makers = (
+            node
+            for node in graph
+            if any(sizes & set(_FROM_DATA.findall(str(one.shape))) for one in node.outputs if one.shape is not None)
+        )
+        maker = next(makers, None)
+        raise GraphForgeError(
+            f"the size of output {value.name!r} depends on data in a way that has no fixed form, "
+            "and fixed shapes were asked for",
+            *(() if maker is None else (f"at {describe(maker)}", here(maker))),
+            "ask for ragged outputs, or rewrite that line",
+        )
 
 
 def _hand_out_ragged(graph: Graph, walk: Walk) -> _Outputs:

@@ -411,6 +411,8 @@ def test_images_share_one_suppression_with_its_threshold() -> None:
         (lambda boxes, scores: torch.softmax(scores[scores > 0.5], 0), "mixes positions"),
         (lambda boxes, scores: boxes[scores > 0.5].reshape(2, -1), "Reshape"),
         (lambda boxes, scores: boxes[scores > 0.5][-3:], "Slice counts from the end"),
+        (lambda boxes, scores: torch.unique(scores.round()), "has no fixed form"),
+        (lambda boxes, scores: boxes[: int((scores * 9).long().sum() % 4)], "has no fixed form"),
     ],
 )
 def test_what_has_no_form_is_refused_with_its_line(function: Callable[..., Any], reason: str, tmp_path: Path) -> None:
