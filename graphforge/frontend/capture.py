@@ -6,7 +6,7 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,9 @@ __all__ = [
 _one_at_a_time = threading.RLock()
 
 # Captures at other sizes, after one that holds at few sizes but the example's.
-_OTHER_SIZES = 2
+_OTHER_SIZES = 4
+# Sizes up to which a half or a third of one is a 1, which capture takes for a constant.
+_TINY = 4
 # Sizes of a batch whose images are captured one by one, at most, that are handed to verification.
 _OF_IMAGES = 8
 
@@ -168,7 +170,8 @@ def _whole(
     divisions = Divisions()
     with plain_modules(model) as model, dividing(divisions), standing_clock():
         try:
-            captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle, apart)
+            larger = _resized(widened, shapes, away) if (away := _away_from_tiny(shapes)) else None
+            captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle, apart, larger)
             if captured is None and divisions.met:
                 divisions.of_sizes = True
                 captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle)
@@ -192,10 +195,12 @@ def _by_any(
     failures: Failures,
     idle: dict[str, str],
     apart: _Apart | None = None,
+    larger: CallInputs | None = None,
 ) -> Captured | None:
     """The first capture that works; None where none does, with the reasons in ``failures``.
 
-    ``idle`` tells which substitutions matched nothing, and why.
+    ``idle`` tells which substitutions matched nothing, and why.  ``larger`` inputs are tried when the first method
+    takes a size of these for a number.
 
     Raises:
         _ImageByImage: one has failed and the model treats its images ``apart``; the other methods take as long.
@@ -204,6 +209,11 @@ def _by_any(
     for name in methods:
         if failures and apart is not None and apart.images() is not None:
             raise _ImageByImage
+        if name != methods[0] and failures.fixed and larger is not None:
+            there, larger = larger, None
+            captured = _at(there, methods[0], model, shapes, substitutions)
+            if captured is not None:
+                return captured
         if name == "export-strict" and needed:
             failures[name] = "it reads Python's byte code, where the declared substitutions cannot be put in"
             continue
@@ -256,6 +266,18 @@ def _by_any(
         if doubt is not None:
             raise doubt
         return captured
+    return _at(larger, methods[0], model, shapes, substitutions) if failures.fixed and larger is not None else None
+
+
+def _at(
+    inputs: CallInputs, method: str, model: torch.nn.Module, shapes: ShapeSpec, substitutions: Sequence[Substitution]
+) -> Captured | None:
+    """A capture at other inputs than the example; what is told where there is none is why the example failed."""
+    with suppress(GraphForgeError):
+        try:
+            return _by_any((method,), model, inputs, shapes, substitutions, Failures(), {})
+        except BrokenPromise as broken:
+            return _elsewhere(broken, (method,), model, inputs, shapes, substitutions)
     return None
 
 
@@ -338,10 +360,14 @@ def _elsewhere(
         BrokenPromise: that of the example, when no other size does better and none of the programs is right as it is.
     """
     failing, program = broken.failing, broken.program
+    at: dict[str, int] = {}
     for _ in range(_OTHER_SIZES):
-        chosen = max(failing, key=lambda sizes: [_unevenness(sizes), sum(sizes.values())])
+        chosen = max(failing, key=_plainness)
+        if program is not None and all(size <= _TINY for size in chosen.values()):
+            break  # more would be taken for numbers there, not less
+        at |= chosen
         try:
-            captured = _by_any(methods, model, _resized(inputs, shapes, chosen), shapes, substitutions, Failures(), {})
+            captured = _by_any(methods, model, _resized(inputs, shapes, at), shapes, substitutions, Failures(), {})
         except BrokenPromise as again:
             failing, program = again.failing, program or again.program
             continue
@@ -355,9 +381,23 @@ def _elsewhere(
     raise broken
 
 
-def _unevenness(sizes: Mapping[str, int]) -> int:
-    """How many of the sizes are no multiples of what things are usually cut into."""
-    return sum(all(size % number for number in (2, 3, 5, 7)) for size in sizes.values())
+def _plainness(sizes: Mapping[str, int]) -> tuple[int, int, int]:
+    """How few of the sizes are tiny, and how many are no multiples of what things are usually cut into."""
+    return (
+        -sum(size <= _TINY for size in sizes.values()),
+        sum(all(size % number for number in (2, 3, 5, 7)) for size in sizes.values()),
+        sum(sizes.values()),
+    )
+
+
+def _away_from_tiny(shapes: ShapeSpec) -> dict[str, int]:
+    """The dims whose example is tiny, at the plainest larger size near it that is promised."""
+    found: dict[str, int] = {}
+    for name, size in shapes.example_sizes().items():
+        larger = [one for one in shapes.dims[name].sizes(limit=16) if one > size]
+        if size <= _TINY and larger:
+            found[name] = max(larger, key=lambda one: _plainness({"": one}))
+    return found
 
 
 @contextmanager
@@ -377,7 +417,8 @@ def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:
             continue  # 8 of 8..32/8 is a 1 as well: the size divided by its step
         larger = [size for size in dim.sizes(limit=16) if size // dim.step > 1]
         # a size that no other dim has, where there is one: equal sizes invite capture to tie dims together
-        wanted[name] = next((size for size in larger if size not in used), larger[0] if larger else sizes[name])
+        apart = [size for size in larger if size not in used] or larger or [sizes[name]]
+        wanted[name] = next((size for size in apart if size > _TINY), apart[-1])
     return _resized(inputs, shapes, wanted)
 
 
@@ -488,6 +529,8 @@ def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, st
             method="export-strict" if strict else "export",
         )
         captured = captured_from_program(program, template, names=inputs.leaf_names)
+        for name, size in _taken_for_numbers(captured).items():  # torch's other reader does not tell
+            raise ValueError(f"You marked {name} as dynamic but your code specialized it to be a constant ({size})")
         captured.to_try = edge_sizes(shapes.dims)
         return captured
 
@@ -520,6 +563,22 @@ def _export(model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, *, st
         captured, [*asserted(captured, met), *guarded(_shape_environment(captured), captured.symbols, met)]
     )
     return captured
+
+
+def _taken_for_numbers(captured: Captured) -> dict[str, int]:
+    """The promised dims that are numbers in the program."""
+    placeholders = {node.name: node for node in captured.graph_module.graph.nodes if node.op == "placeholder"}
+    by_name = {spec.name: spec for spec in captured.shapes.inputs}
+    found: dict[str, int] = {}
+    for node_name, name in captured.input_names.items():
+        fake = placeholders[node_name].meta.get("val")
+        if not isinstance(fake, torch.Tensor) or name not in by_name:
+            continue
+        for axis, dim in by_name[name].dims.items():
+            size: Any = fake.shape[axis]
+            if (isinstance(size, int) or not size.node.expr.free_symbols) and len(dim.sizes(limit=2)) > 1:
+                found[dim.name] = int(size)
+    return found
 
 
 def _is_about_sizes(error: Exception) -> bool:

@@ -209,10 +209,11 @@ def check_promises(
         false = list(itertools.islice(_failing(condition.expression, divided, dims), _EVERY))
         if not false:
             continue
-        likely = accepted or _is_about_edges(condition.expression)
+        about_edges = _is_about_edges(condition.expression)
+        likely = accepted or about_edges
         if likely:
             tried += _spread(false, _TRIED)
-        if not likely or condition.place:
+        if not about_edges or condition.place:
             chosen = _spread(false, _OTHER_WAY) if likely else false
             place = condition.led_from or condition.place
             broken = BrokenPromise.at(chosen, _in_words(condition.expression, names), place)
