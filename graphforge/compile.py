@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from graphforge.bundle import (
 )
 from graphforge.collector import paused_collector
 from graphforge.declaring import declarations
-from graphforge.errors import InternalError, UndecidedError, UsageError, UserCodeError, argument
+from graphforge.errors import GraphForgeError, InternalError, UndecidedError, UsageError, UserCodeError, argument
 from graphforge.frontend.torchvision_fix import watch_torchvision
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
@@ -246,7 +246,7 @@ def _compile(
                 step["nodes"] = count_nodes(lowered)
             journal.notes += emitted.notes
             sensitivity = _write_sensitivity(staged, lowered, journal)
-            _check_files(staged, emitted, journal)
+            _check_files(staged, emitted, journal, prepared.loaded.onnx_path)
             building.close()  # verification runs the user's model, whose garbage may be large
             report = _verify(lowered, prepared, planned.target, staged, options, journal) if options.verify else None
             outcome = _outcome(report, planned.target, staged, options, journal)
@@ -397,22 +397,48 @@ def _write_sensitivity(folder: Path, model: ir.Model, journal: Journal) -> dict[
     return {"sensitivity": record}
 
 
-def _check_files(folder: Path, emitted: EmitResult, journal: Journal) -> None:
-    """ONNX's own full check of every ONNX file that is handed out, verified or not."""
+def _check_files(folder: Path, emitted: EmitResult, journal: Journal, theirs: Path | None) -> None:
+    """ONNX's own full check of every ONNX file that is handed out, verified or not, and of the one it was made of."""
+    from graphforge.onnx_io.blame import refuse_invalid
     from graphforge.onnx_io.checking import check_file
 
     names = [name for name in emitted.files if name.endswith(".onnx")]
     if names:
         with journal.step("onnx.checker") as step:
             for name in names:
-                check_file(folder / name)
+                try:
+                    check_file(folder / name, shapeless=theirs is not None)
+                except GraphForgeError as error:
+                    if theirs is not None:
+                        refuse_invalid(theirs, error)
+                    raise
             step["full_check"] = names
 
 
 def _verify(
     model: ir.Model, prepared: Prepared, target: Target, folder: Path, options: CompileOptions, journal: Journal
 ) -> VerificationReport | None:
-    """Compare the artifact with the reference; None when nothing here can run it."""
+    """Compare the artifact with the reference; None when nothing here can run it.
+
+    A run in which ONNX Runtime dies is made again with less of its optimization, as a command is.
+    """
+    from graphforge.last_step import lowered, lowering
+    from graphforge.runners.elsewhere import DiedError
+    from graphforge.runners.session import LEVELS
+
+    try:
+        return _compared(model, prepared, target, folder, options, journal)
+    except DiedError as died:
+        steps, because = lowered()
+        if died.vendor != "onnxruntime" or steps + 1 >= len(LEVELS):
+            raise
+        with lowering(steps + 1, because or died.message):
+            return _verify(model, prepared, target, folder, options, journal)
+
+
+def _compared(
+    model: ir.Model, prepared: Prepared, target: Target, folder: Path, options: CompileOptions, journal: Journal
+) -> VerificationReport | None:
     from graphforge.diagnosis import located
     from graphforge.frontend.captured import SIZES_TO_TRY
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
@@ -427,13 +453,13 @@ def _verify(
     from graphforge.verify.tolerance import for_model
 
     theirs = prepared.loaded.onnx_path
-    risky = [theirs, *sorted(folder.glob("*.onnx"))] if theirs is not None or has_float16(model) else []
-    feeds = None if theirs is None else example_feeds(prepared)
+    # what is made of somebody's file is loaded and run in another process, and need not be tried there first
+    risky = sorted(folder.glob("*.onnx")) if theirs is None and has_float16(model) else []
     with (
         journal.step("verify"),
         asking(target, "a run of the artifact"),
-        survivable([file for file in risky if file is not None], feeds) as because,
-        doubting("others" if theirs is not None else ""),
+        survivable(risky) as because,
+        doubting("all" if theirs is not None else ""),
     ):
         if because:
             journal.notes.append(f"{because}; it was verified with less of its optimization")
@@ -448,19 +474,20 @@ def _verify(
 
         def verified(runner: Runner) -> VerificationReport:
             runner = RetypedRunner(runner, halves) if HALF_IO in model.meta else runner
-            return verify(
-                reference_runner(prepared),
-                UnpaddedRunner(runner, padding) if padding else runner,
-                prepared.shapes,
-                example_feeds(prepared),
-                tolerances=for_model(_allowed(options), judged),
-                seed=options.seed,
-                also=model.meta.get(SIZES_TO_TRY, ()),
-                picks=bool(padding) or picks_by_data(judged),
-                further=prepared.further,
-                locate=partial(located, prepared.captured),
-                progress=journal.progress,
-            )
+            with closing(reference_runner(prepared)) as reference:
+                return verify(
+                    reference,
+                    UnpaddedRunner(runner, padding) if padding else runner,
+                    prepared.shapes,
+                    example_feeds(prepared),
+                    tolerances=for_model(_allowed(options), judged),
+                    seed=options.seed,
+                    also=model.meta.get(SIZES_TO_TRY, ()),
+                    picks=bool(padding) or picks_by_data(judged),
+                    further=prepared.further,
+                    locate=partial(located, prepared.captured),
+                    progress=journal.progress,
+                )
 
         try:
             if quantised is not None:

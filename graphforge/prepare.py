@@ -607,10 +607,6 @@ def _runner_of_file(path: Path) -> Runner:
     from graphforge.runners.custom_ops import runner_before_lowering, uses_declared_ops
     from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 
-    def find_the_rest(options: Any) -> None:
-        folder = str(path.resolve().parent)
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-
     proto = read_model_proto(path)
     if uses_declared_ops(proto):
         from graphforge.onnx_io.importing import import_onnx
@@ -620,7 +616,8 @@ def _runner_of_file(path: Path) -> Runner:
     content = with_small_data(path, proto)
     if content is None:
         return OnnxRuntimeRunner(path, name="original ONNX")
-    return OnnxRuntimeRunner(content, name="original ONNX", configure=find_the_rest)
+    key = "session.model_external_initializers_file_folder_path"
+    return OnnxRuntimeRunner(content, name="original ONNX", entries={key: str(path.resolve().parent)})
 
 
 def count_nodes(model: ir.Model) -> int:

@@ -135,7 +135,7 @@ class ChoosePrecision(Pass):
     def _tried(self, made: Mapping[str, ir.Model], model: ir.Model, samples: Samples) -> list[_Tried]:
         models = {"full": runnable(model), **made}
         metric = model.meta.get(METRIC)
-        runners = {name: runner_before_lowering(one, threads=1) for name, one in models.items()}
+        runners = {name: runner_before_lowering(one, threads=1, here=True) for name, one in models.items()}
         try:
             names = watched(models["full"])
             scores = {
@@ -164,8 +164,9 @@ def _spent(
 ) -> dict[str, float]:
     """CPU seconds of one run of each, the least of several, run in turn."""
     least = dict.fromkeys(runners, float("inf"))
-    for runner in runners.values():  # the first run allocates
-        runner.run(feeds[0])
+    for runner in runners.values():  # the first run allocates, and those of files from elsewhere are tried
+        for one in feeds:
+            runner.run(one)
     start = time.process_time()
     while time.process_time() - start < _SECONDS / 2:
         for name, runner in runners.items():

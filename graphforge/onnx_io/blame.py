@@ -14,7 +14,7 @@ from typing import Any
 
 from graphforge.errors import GraphForgeError
 
-__all__ = ["blaming"]
+__all__ = ["blaming", "refuse_invalid"]
 
 
 @contextmanager
@@ -35,9 +35,23 @@ def blaming(model: Any) -> Iterator[None]:
     # whatever an invalid graph leads to, most of all where its numbers are taken for indices
     except Exception as error:
         path = _file_of(model)
-        complaint = None if path is None else _complaint(path)
-        if complaint is None:
-            raise
+        if path is not None:
+            refuse_invalid(path, error)
+        raise
+
+
+def refuse_invalid(path: Path, error: Exception) -> None:
+    """Refuse a file that ONNX's own check refuses, in place of what went wrong on its account.
+
+    Args:
+        path: an ONNX file that is not ours.
+        error: what went wrong.
+
+    Raises:
+        GraphForgeError: the file is not valid; says what ONNX has against it.
+    """
+    complaint = _complaint(path)
+    if complaint is not None:
         raise GraphForgeError(
             f"{path} is not valid ONNX: {complaint}", f"`graphforge inspect {path}` may show the graph as it is"
         ) from error
@@ -52,7 +66,7 @@ def _file_of(model: Any) -> Path | None:
 def _complaint(path: Path) -> str | None:
     from graphforge.onnx_io.checking import complaint_about
 
-    found = complaint_about(path, lenient=True)
+    found = complaint_about(path, shapeless=True, theirs=True)
     if found is None:
         return None
     return f"{found.text} (node {found.node!r})" if found.node else found.text

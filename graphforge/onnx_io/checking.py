@@ -53,13 +53,17 @@ class Complaint:
     made_by: str = ""
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, *, shapeless: bool = False) -> None:
     """Refuse an ONNX file of ours that is not valid.
+
+    Args:
+        path: the file.
+        shapeless: it is made of a file from elsewhere, and so outputs may have no shape here either.
 
     Raises:
         GraphForgeError: it is not; names the node, where it came from and the pass that made it.
     """
-    found = complaint_about(path)
+    found = complaint_about(path, shapeless=shapeless)
     if found is None:
         return
     raise GraphForgeError(
@@ -70,16 +74,16 @@ def check_file(path: Path) -> None:
     )
 
 
-def complaint_about(path: Path, *, lenient: bool = False) -> Complaint | None:
+def complaint_about(path: Path, *, shapeless: bool = False, theirs: bool = False) -> Complaint | None:
     """What ONNX's full check (checker and strict shape inference) has against a file, None when nothing.
 
     Args:
         path: the file.
-        lenient: for a file that is not ours: let pass what every runtime does (outputs that state no shape), and keep
-            the check at arm's length.
+        shapeless: let pass what every runtime does, outputs that state no shape.
+        theirs: it is not ours, and the check is kept at arm's length.
 
     Raises:
-        GraphForgeError: ``lenient``, and the check itself died.
+        GraphForgeError: ``theirs``, and the check itself died.
     """
     import onnx
 
@@ -91,7 +95,7 @@ def complaint_about(path: Path, *, lenient: bool = False) -> Complaint | None:
     if missing:
         return Complaint(missing)
     _declare_left_out(model)
-    if lenient:
+    if shapeless:
         stated = [one for one in model.graph.output if one.type.tensor_type.HasField("shape")]
         del model.graph.output[:]
         model.graph.output.extend(stated)
@@ -101,7 +105,7 @@ def complaint_about(path: Path, *, lenient: bool = False) -> Complaint | None:
         return b""
 
     try:
-        if lenient:  # somebody else's file
+        if theirs:
             apart("onnx", f"check {path.name}", check, file=path)
         else:
             entering("onnx", f"check {path.name}", path)

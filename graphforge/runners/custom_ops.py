@@ -72,7 +72,7 @@ def uses_declared_ops(model: onnx.ModelProto) -> bool:
 
 
 def runner_before_lowering(
-    model: ir.Model, *, optimize: bool = True, threads: int | None = None
+    model: ir.Model, *, optimize: bool = True, threads: int | None = None, here: bool = False
 ) -> OnnxRuntimeRunner | PiecewiseRunner:
     """A runner of a graph between passes: declared operators in it, ours too, are computed by their functions.
 
@@ -82,6 +82,7 @@ def runner_before_lowering(
         model: the graph.
         optimize: let the runtime fuse and fold.
         threads: that the runtime may take; None lets it choose.
+        here: its runs are measured, and made in this process.
 
     Raises:
         GraphForgeError: a declared operator has neither a library nor a function.
@@ -95,7 +96,7 @@ def runner_before_lowering(
         _declare_ours()
     declared = [found for found in (find_op(*key) for key in sorted(used)) if found is not None]
     if not declared:
-        return OnnxRuntimeRunner(model, optimize=optimize, threads=threads)
+        return OnnxRuntimeRunner(model, optimize=optimize, threads=threads, here=here)
     libraries = sorted({str(one.library) for one in declared if one.library is not None})
 
     def configure(options: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from graphforge.runners.session import loadable, new_session
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
+
+    from graphforge.runners.elsewhere import Elsewhere
 
 __all__ = ["OnnxRuntimeRunner", "usable_cpus"]
 
@@ -41,6 +44,8 @@ class OnnxRuntimeRunner:
         optimize: let the runtime fuse and fold (as in production); False runs the graph as written.
         spinning: idle workers spin, which measures faster and starves whatever else runs here; off for checks.
         configure: called with the ``SessionOptions``, for custom operator libraries and the like.
+        entries: of the session's configuration, by their keys.
+        here: its runs are measured, so they are made in this process, where those of files from elsewhere are not.
         name: how messages call it.
     """
 
@@ -52,6 +57,8 @@ class OnnxRuntimeRunner:
         optimize: bool = True,
         spinning: bool = False,
         configure: Callable[[Any], None] | None = None,
+        entries: Mapping[str, str] | None = None,
+        here: bool = False,
         name: str = "onnxruntime",
     ) -> None:
         self.name = name
@@ -60,8 +67,11 @@ class OnnxRuntimeRunner:
         self.optimize = optimize
         self.spinning = spinning
         self.configure = configure
+        self.entries = entries
+        self.here = here
         self._session: Any = None
-        self._tried = False
+        self._elsewhere: Elsewhere | None = None
+        self._tried: set[tuple[Any, ...]] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -71,19 +81,26 @@ class OnnxRuntimeRunner:
 
     @property
     def session(self) -> Any:
-        """The ``onnxruntime.InferenceSession``."""
+        """The ``onnxruntime.InferenceSession`` in this process."""
         if self._session is None:
+            self._doubted()
             self._session = self._new_session()
         return self._session
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """Inputs in the file's order."""
+        elsewhere = self._doubted()
+        if elsewhere is not None:
+            return elsewhere.input_names
         return tuple(value.name for value in self.session.get_inputs())
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Outputs in the file's order."""
+        elsewhere = self._doubted()
+        if elsewhere is not None:
+            return elsewhere.output_names
         return tuple(value.name for value in self.session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -93,7 +110,9 @@ class OnnxRuntimeRunner:
             GraphForgeError: an input is missing, or the runtime failed; names the node and where it came from.
         """
         mine = self._mine(feeds)
-        self._try_first(mine)
+        found = self._run_elsewhere(mine)
+        if found is not None:
+            return found
         try:
             if self._has_types_without_numpy:
                 return self._run_by_values(mine)
@@ -113,11 +132,16 @@ class OnnxRuntimeRunner:
         Raises:
             GraphForgeError: as ``run``.
         """
+        mine = self._mine(feeds)
+        elsewhere = self._run_elsewhere(mine, tensors=True)
+        if elsewhere is not None:
+            while elsewhere:
+                name = next(iter(elsewhere))
+                yield name, elsewhere.pop(name)
+            return
         if any("string" in value.type for value in [*self.session.get_inputs(), *self.session.get_outputs()]):
             yield from self.run(feeds).items()
             return
-        mine = self._mine(feeds)
-        self._try_first(mine)
         try:
             found = self._values(mine)
         except GraphForgeError:  # as in run
@@ -133,6 +157,9 @@ class OnnxRuntimeRunner:
     def close(self) -> None:
         """End the session and remove temporary files."""
         self._session = None
+        if self._elsewhere is not None:
+            self._elsewhere.close()
+            self._elsewhere = None
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -158,23 +185,44 @@ class OnnxRuntimeRunner:
         entering("onnxruntime", f"run {'a model' if self.path is None else self.path.name}", self.path)
         return {name: feeds[name] for name in self.input_names}
 
-    def _try_first(self, feeds: Mapping[str, Array]) -> None:
-        """The first run of what is from elsewhere, in another process; operators of the user's own are not there."""
-        from graphforge.runners.survey import is_doubted, try_run
+    def _doubted(self) -> Elsewhere | None:
+        """The other process's session of what is from elsewhere; operators of the user's own are not there."""
+        from graphforge.runners.elsewhere import Elsewhere
+        from graphforge.runners.survey import is_doubted
 
-        if self._tried or self.configure is not None or not is_doubted("all"):
-            return
-        self._tried = True
-        with tempfile.TemporaryDirectory(prefix="graphforge-") as folder:
-            file = self.path
-            if file is None:
-                made = loadable(self.model, lambda: Path(folder))
-                file = Path(made) if isinstance(made, str) else Path(folder) / "model.onnx"
-                if isinstance(made, bytes):
-                    file.write_bytes(made)
-            try_run(file, feeds, optimize=self.optimize)
+        if self._elsewhere is None and self._session is None and self.configure is None and is_doubted("all"):
+            model = self.path
+            if model is not None:
+                self._refuse_without_file()
+            given = loadable(self.model, self._scratch) if model is None else model
+            try:
+                self._elsewhere = Elsewhere(
+                    Path(given) if isinstance(given, str) else given,
+                    threads=self.threads,
+                    optimize=self.optimize,
+                    entries=self.entries,
+                    name=self.name,
+                )
+            except OSError:  # no further process can be started
+                return None
+        return self._elsewhere
+
+    def _run_elsewhere(self, feeds: Mapping[str, Array], *, tensors: bool = False) -> dict[str, Array] | None:
+        """What comes of a run in the other process; None where it is to run here, if need be after a trial there."""
+        elsewhere = self._doubted()
+        if elsewhere is None:
+            return None
+        if not self.here:
+            return elsewhere.run(feeds, tensors=tensors)
+        sizes = tuple(np.shape(one) for one in feeds.values())
+        if sizes not in self._tried:
+            elsewhere.run(feeds, back=False)
+            self._tried.add(sizes)
+        return None
 
     def _run_by_polygraphy(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        if "torch" not in sys.modules:  # which polygraphy imports to see whether an input is one of its tensors
+            return dict(zip(self.output_names, self.session.run(None, feeds), strict=True))
         from polygraphy.backend.onnxrt import OnnxrtRunner
 
         # Activation only borrows the session; left active, the runner would warn about itself when it is collected.
@@ -182,15 +230,14 @@ class OnnxRuntimeRunner:
             return dict(runner.infer(feeds, check_inputs=False))
 
     def _new_session(self) -> Any:
-        if self.path is not None and not self.path.is_file():
-            raise GraphForgeError(f"{self.name}: no file {self.path}")
+        self._refuse_without_file()
         try:
             return new_session(
                 self.model,
                 threads=self.threads,
                 optimize=self.optimize,
                 spinning=self.spinning,
-                configure=self.configure,
+                configure=self._configured,
                 scratch=self._scratch,
             )
         except GraphForgeError:  # as in run
@@ -198,7 +245,19 @@ class OnnxRuntimeRunner:
         except Exception as error:  # as above: no public base class
             raise self._failure("cannot load the model", error) from error
 
+    def _configured(self, options: Any) -> None:
+        for key, value in (self.entries or {}).items():
+            options.add_session_config_entry(key, value)
+        if self.configure is not None:
+            self.configure(options)
+
+    def _refuse_without_file(self) -> None:
+        if self.path is not None and not self.path.is_file():
+            raise GraphForgeError(f"{self.name}: no file {self.path}")
+
     def _scratch(self) -> Path:
+        if self._folder is not None:
+            return Path(self._folder.name)
         self._folder = tempfile.TemporaryDirectory(prefix="graphforge-")
         return Path(self._folder.name)
 

@@ -1,37 +1,35 @@
-"""Whether ONNX Runtime survives a file, found out in a process of its own before this one loads it.
+"""Whether a runtime survives a file, found out in a process of its own before this one loads it.
 
-That process starts once, in half a second, and stays; a file then costs what loading it costs.  Surveyed are files
-that are not ours, and what is made of them; of ours those that are like what it is known to die of: with float16 in
-them (1.32 ends with SIGSEGV in its last level of optimization on a MultiheadAttention in float16).  A command is
-watched as a whole and surveys nothing.
+That process starts once and stays; a file then costs what loading it costs, and where ONNX Runtime runs it in that
+process afterwards (`elsewhere.py`), not even that.  Surveyed are files that are not ours, and what is made of them; of
+ours those that are like what it is known to die of: with float16 in them (1.32 ends with SIGSEGV in its last level of
+optimization on a MultiheadAttention in float16).  A command is watched as a whole and surveys nothing.
 """
 
 from __future__ import annotations
 
 import atexit
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from graphforge.errors import GraphForgeError
-from graphforge.last_step import is_watched, kept, lowered, lowering, version_of
-from graphforge.limiting import over_time
+from graphforge.last_step import is_watched, kept, lowered, lowering
 from graphforge.runners.arrays import Array
-from graphforge.runners.child import Child, do_jobs
-from graphforge.runners.session import LEVELS, new_session
+from graphforge.runners.child import Child
+from graphforge.runners.elsewhere import DiedError, ended, fault_in, fault_of, forget
+from graphforge.runners.session import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import onnx_ir as ir
 
-__all__ = ["doubting", "has_float16", "is_doubted", "serve", "survivable", "try_first", "try_run"]
+__all__ = ["doubting", "has_float16", "is_doubted", "survivable", "try_first"]
 
 
 # Whether what is read and run in a block is from elsewhere: "" no, "others" in other runtimes, "all" in this one, too.
@@ -57,17 +55,6 @@ def is_doubted(by: str = "others") -> bool:
     return not is_watched() and _doubted.get() in ("all", by)
 
 
-def try_run(file: Path, feeds: Mapping[str, Array], *, optimize: bool) -> None:
-    """Load and run a file in another process.
-
-    Raises:
-        GraphForgeError: that ends it.
-    """
-    fault = _fault(file, lowered()[0] if optimize else len(LEVELS) - 1, feeds)
-    if fault:
-        raise _ended(f"onnxruntime {version_of('onnxruntime')}", fault, f"load and run {file.name}", file)
-
-
 def try_first(vendor: str, module: str, what: str, file: Path, *, stays: bool = True, **job: Any) -> None:
     """Have a vendor's native code do something in a process that stays, before it does it in this one.
 
@@ -88,25 +75,14 @@ def try_first(vendor: str, module: str, what: str, file: Path, *, stays: bool = 
         atexit.register(child.close)
     with _turn:
         try:
-            died = str(child.ask(**job).get("died", ""))
-        except OSError:  # as in _fault
+            fault = fault_in(child.ask(**job))
+        except OSError:  # no further process can be started: then nothing can be told beforehand
             return
         finally:
             if not stays:
                 child.close()
-    if died:
-        fault = _LATE if died.startswith("not done") else f"died ({died})"
-        raise _ended(f"{vendor} {version_of(vendor)}", fault, what, file)
-
-
-def _ended(vendor: str, fault: str, what: str, file: Path) -> GraphForgeError:
-    if fault == _LATE:
-        return over_time(vendor, what)
-    return GraphForgeError(
-        f"{vendor} {fault} while it was to {what}",
-        "it was tried in another process first; another version of it may do",
-        f"what it was given: {kept(file)}",
-    )
+    if fault:
+        raise ended(vendor, fault, what, partial(kept, file))
 
 
 @contextmanager
@@ -124,8 +100,11 @@ def survivable(files: Sequence[Path], feeds: Mapping[str, Array] | None = None) 
     if not is_watched():
         for file in files:
             steps, because = _first_survived(file, steps, because, feeds)
-    with lowering(steps, because):
-        yield because
+    try:
+        with lowering(steps, because):
+            yield because
+    finally:
+        forget()
 
 
 def has_float16(model: ir.Model) -> bool:
@@ -137,14 +116,15 @@ def has_float16(model: ir.Model) -> bool:
 
 
 def _first_survived(file: Path, steps: int, because: str, feeds: Mapping[str, Array] | None) -> tuple[int, str]:
+    what = "load" if feeds is None else "load and run"
     for step in range(steps, len(LEVELS)):
-        fault = _fault(file, step, feeds)
+        fault = fault_of(file, step, feeds)
         if not fault:
             return step, because
-        what = "load" if feeds is None else "load and run"
-        if fault == _LATE:
-            raise over_time(f"onnxruntime {version_of('onnxruntime')}", f"{what} {file.name}")
-        because = because or f"onnxruntime {version_of('onnxruntime')} {fault} while it was to {what} {file.name}"
+        error = ended("onnxruntime", fault, f"{what} {file.name}", partial(kept, file))
+        if not isinstance(error, DiedError):  # nor would it come to an end with less of it
+            raise error
+        because = because or error.message
     raise GraphForgeError(
         because,
         "it does so without any optimization, too; another version of it may do",
@@ -152,37 +132,5 @@ def _first_survived(file: Path, steps: int, because: str, feeds: Mapping[str, Ar
     )
 
 
-_LATE = "did not end in time"
 _others: dict[str, Child] = {}
-_child = Child("graphforge.runners.survey")
 _turn = threading.Lock()
-atexit.register(_child.close)
-
-
-def _fault(path: Path, step: int, feeds: Mapping[str, Array] | None = None) -> str:
-    """How ONNX Runtime dies when it loads a file with so much left out, and runs it; "" when it does or refuses it."""
-    with tempfile.TemporaryDirectory(prefix="graphforge-") as folder, _turn:
-        inputs = ""
-        if feeds is not None and all(value.dtype.kind in "biufc" for value in feeds.values()):
-            inputs = f"{folder}/inputs.npz"
-            np.savez(inputs, **dict(feeds))  # type: ignore[arg-type]
-        try:
-            answer = _child.ask(file=str(path.absolute()), step=step, inputs=inputs)
-        except OSError:  # no further process can be started: then nothing can be told beforehand
-            return ""
-    died = str(answer.get("died", ""))
-    return _LATE if died.startswith("not done") else f"died ({died})" if died else ""
-
-
-def serve() -> None:
-    """In the child: load files, and run them, until there are no more."""
-    do_jobs(_load)
-
-
-def _load(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    with lowering(job["step"], ""):
-        session = new_session(job["file"])
-    if job["inputs"]:
-        with np.load(job["inputs"], allow_pickle=False) as given:
-            session.run(None, {value.name: given[value.name] for value in session.get_inputs()})
-    return {"done": True}

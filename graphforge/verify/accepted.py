@@ -12,6 +12,7 @@ import numpy as np
 from graphforge.errors import GraphForgeError
 from graphforge.limiting import BeyondLimitError
 from graphforge.runners.arrays import Array
+from graphforge.runners.elsewhere import DiedError
 from graphforge.runners.runner import Runner
 
 __all__ = ["Accepted", "Rejected", "first_accepted"]
@@ -61,7 +62,7 @@ def first_accepted(
         start = time.perf_counter()
         try:
             expected = run_once(reference, feeds)
-        except BeyondLimitError:  # nor would it come to an end on others
+        except (BeyondLimitError, DiedError):  # nor would it come to an end on others
             raise
         except GraphForgeError as error:
             refused.append((feeds, error))

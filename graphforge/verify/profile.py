@@ -189,7 +189,7 @@ def profile(
     if runs < 1 or warmup < 0:
         raise UsageError(f"runs={runs}, warmup={warmup}: expected at least one timed run and no fewer than 0 before it")
     threads = usable_cpus() if threads is None else threads
-    with runner_of_file(path, threads=threads) as artifact:
+    with runner_of_file(path, threads=threads, here=True) as artifact:
         feeds = _feeds(manifest, eager, artifact, sizes or {}, seed)
         sides: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
         if eager is not None:

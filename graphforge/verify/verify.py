@@ -13,6 +13,7 @@ import numpy as np
 from graphforge.errors import GraphForgeError, UsageError, VerificationError, argument, worded
 from graphforge.limiting import BeyondLimitError
 from graphforge.runners.arrays import Array, dtype_name
+from graphforge.runners.elsewhere import DiedError
 from graphforge.runners.inputs import candidate_feeds, check_feeds
 from graphforge.runners.runner import Runner, underlying
 from graphforge.shown import Shown
@@ -484,7 +485,7 @@ def _run_trial(
     start = time.perf_counter()
     try:
         got = run_once(artifact, found.feeds)
-    except BeyondLimitError:  # nor would the next sizes come to an end
+    except (BeyondLimitError, DiedError):  # nor would the next sizes come to an end
         raise
     except GraphForgeError as error:
         return replace(trial, error=error.message, notes=error.notes)
