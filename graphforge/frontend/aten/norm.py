@@ -436,14 +436,15 @@ def instance_norm(
 ) -> ir.Value:
     """InstanceNormalization, or BatchNormalization when it goes by running statistics.
 
-    Raises:
-        LoweringError: the layer is in training mode and tracks statistics.
+    By the input's own statistics it also updates running ones that it is given, in eval mode too: `functional` does so
+    unless told otherwise.  Nothing that it returns hangs on them.
     """
     if not use_input_stats:
         if running_mean is None or running_var is None:
             raise op.fail("neither input statistics nor running statistics to normalise by")
         return _batch_norm_inference(op, x, weight, bias, running_mean, running_var, eps)
-    _refuse_state(op, running_mean, running_var)
+    if any(value is not None and value.is_initializer() for value in (running_mean, running_var)):
+        op.notes.add("running statistics that instance_norm updates in PyTorch stay as they are: it normalises without")
     channels = op.size(x, 1)
     if not isinstance(channels, int):
         channels = _channels(op, x, weight, bias)

@@ -110,6 +110,21 @@ def test_batch_norm_in_training_mode_is_refused() -> None:
         lower_and_compare(forward, (_image(3, 8, 6, 7),))
 
 
+def test_instance_norm_by_the_input_leaves_running_statistics_alone() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.rand(8))
+            self.register_buffer("var", torch.rand(8) + 0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.instance_norm(x, self.mean, self.var)
+
+    net = Net().eval()
+    outcome = lower_and_compare(net, (_image(3, 8, 6, 7),), other_inputs=[(_image(3, 8, 6, 7) * 3,)])
+    assert outcome.counts["InstanceNormalization"] == 1
+
+
 def test_group_norm_of_vectors_and_nothing() -> None:
     lower_and_compare(nn.GroupNorm(2, 8), (_image(3, 8),))
     lower_and_compare(nn.GroupNorm(2, 8), (_image(0, 8, 4, 4),))
