@@ -385,6 +385,9 @@ def _sums(name: str, args: Sequence[Any], result: Any) -> float:
         # one that has learnt them (BatchNorm in eval) hands out empty ones, and adds up nothing
         means = result[1].numel()
         return max(1.0, math.sqrt(result[0].numel() / means) / 32) if means else 1.0
+    elif name.startswith("_fft") and len(args) > 1:
+        # matrix products, one for each axis: every element is a sum over all of them
+        return max(1.0, math.sqrt(math.prod(args[0].shape[axis] for axis in args[1])) / 32)
     elif name in ("mm", "bmm", "mv", "dot", "linear", "matmul"):
         terms = args[0].shape[-1] if args[0].dim() else 1
     elif name in ("addmm", "baddbmm", "addmv"):

@@ -277,6 +277,16 @@ def test_a_step_moves_what_rounds_and_nothing_else() -> None:
     assert float((off > 0).float().mean()) > 0.9
 
 
+def test_a_transform_of_long_axes_adds_up_many_numbers() -> None:
+    x = torch.rand(96, 128, generator=torch.Generator().manual_seed(2)) + 0.5
+    plain = torch.fft.rfftn(x, norm="forward")
+    with Moved(seed=1).on():
+        moved, short = torch.fft.rfftn(x, norm="forward"), torch.fft.rfft(x[:, :8], norm="forward")
+    assert 2e-7 < float(((moved - plain)[0, 0] / plain[0, 0]).abs()) < 8e-7
+    few = torch.fft.rfft(x[:, :8], norm="forward")
+    assert float(((short - few)[:, 0] / few[:, 0]).abs().max()) < 3e-7
+
+
 def test_ties_are_settled_by_position() -> None:
     x = torch.tensor([[0.0, 2.0, 0.0, 2.0, 0.0]])
     with Moved(seed=0, steps=0, ties=Ties.FIRST).on():

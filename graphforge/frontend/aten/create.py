@@ -156,6 +156,19 @@ def _is_whole(number: Any) -> bool:
     return isinstance(number, int) or getattr(number, "dtype", None) == _INT64
 
 
+@lowers(
+    "aten.hamming_window.default",
+    "aten.hamming_window.periodic",
+    "aten.hamming_window.periodic_alpha",
+    "aten.hamming_window.periodic_alpha_beta",
+)
+def hamming_window(
+    op: Emitter, length: int, periodic: bool = True, alpha: float = 0.54, beta: float = 0.46, **_: Any
+) -> ir.Value:
+    """A window; ONNX's HammingWindow has 25/46 and 21/46 where torch has 0.54 and 0.46."""
+    return op.tensor(torch.hamming_window(length, periodic, alpha, beta, dtype=to_torch_dtype(op.dtype_of())))
+
+
 @lowers("aten.linspace.default")
 def linspace(op: Emitter, start: Any, end: Any, steps: Dim, **_: Any) -> ir.Value:
     """``steps`` numbers from start to end, both included; counted from the nearer end, as torch does.
