@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -134,8 +135,9 @@ def _replacements() -> list[tuple[Any, str, Any]]:
         if not home.startswith(_LIBRARY):
             continue  # what it replaces in torch itself is our part
         owner: Any = sys.modules[home]
-        for name in path[len(home) :].strip(".").split("."):
-            owner = getattr(owner, name, None) if name else owner
+        for name in path[len(home) :].strip(".").split(".") if path != home else ():
+            # a module's own names: one that imports its parts when asked for them would do so
+            owner = vars(owner).get(name) if isinstance(owner, ModuleType) else getattr(owner, name, None)
         original = getattr(owner, attribute, None)
         if owner is not None and original is not None:
             found.append((owner, attribute, factory(original)))

@@ -44,7 +44,7 @@ from graphforge.frontend.state import keeping_state, modules_of
 from graphforge.frontend.substitutes import load_substitutes
 from graphforge.frontend.substitution import Substitution, declared_substitutions
 from graphforge.frontend.symbolic_functions import noticing_symbolic_functions
-from graphforge.frontend.torchscript import interpret
+from graphforge.frontend.torchscript import interpret, interpreted_scripts
 from graphforge.frontend.traceable import traceable_functions
 from graphforge.frontend.user_stacks import whole_user_stacks
 from graphforge.frontend.weights_alone import written_weights
@@ -235,6 +235,7 @@ def _by_any(
                 aids.enter_context(noticing_symbolic_functions(notes))
                 aids.enter_context(noticing_fixed_sizes(failures.fixed))
                 aids.enter_context(traceable_functions())
+                aids.enter_context(interpreted_scripts())
                 aids.enter_context(without_idle_blocks())
                 aids.enter_context(_results_registered(model))
                 aids.enter_context(deciding(model, modules_of(model), decisions, weights_first=name == "export"))

@@ -8,28 +8,30 @@ A capture has no values, so torch refuses them all.  Three kinds can be decided:
   branch is the general one: code for many rows is nearly always right for none, and not the other way round.  What was
   taken for granted so is an `Assumption`; `selections.py` holds the program to the model where it is false.
 
-Whatever else hangs on a value stays refused.
+Whatever else hangs on a value stays refused.  What hangs on sizes, and is the same at all that are promised, is not
+asked of the example (`settled.py`).
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import dis
 import functools
 import inspect
 import linecache
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
+from graphforge.frontend.settled import settled
 from graphforge.frontend.weights_alone import computed, hanging_on
 from graphforge.user_code import is_installed, shown_path
 
@@ -42,8 +44,12 @@ COUNTED = "graphforge counts "
 # What "a great many" is, several times over: what they do not agree about is not decided.
 _MANY = (1_000_003, 1_000_004, 1_000_005, 1_000_006, 1_000_008, 1_000_010)
 _LARGE = object()
+# Instructions that only branch on a value, by words in their names.
+_BRANCHING = ("JUMP", "TO_BOOL", "COPY", "CACHE", "NOP")
 # Modules whose frames only carry a question on.
 _NOT_ASKING = ("torch", "graphforge", "sympy", "contextlib", "functools")
+# A context made by a generator that is in a context itself, and so on: so many are looked into.
+_DEEPEST_CONTEXT = 4
 # Lines of a statement that are looked at.
 _LONGEST_STATEMENT = 20
 # Functions that ask their arguments nothing, where an assertion calls them.
@@ -67,6 +73,31 @@ _LETTING_THROUGH = frozenset(
     "autocast catch_warnings closing enable_grad errstate inference_mode no_grad nullcontext record_function "
     "redirect_stderr redirect_stdout".split()
 )
+
+
+_Takes: TypeAlias = Callable[[ast.ExceptHandler], bool]
+_Names: TypeAlias = Sequence[Mapping[str, Any]]
+# The line and column at which something begins, and those at which it ends.
+_Place: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Guarded:
+    """Lines on which what is raised is caught; where contexts stand around them, unless all of these let it through."""
+
+    lines: range
+    contexts: Sequence[ast.expr] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The answer that a part of an assertion has to get."""
+
+    place: _Place
+    answer: bool
+
+    def holds(self, place: _Place) -> bool:
+        return self.place[0] <= place[0] and place[1] <= self.place[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +144,7 @@ class Decisions:
 
     def refused(self, error: Exception) -> None:
         """Torch does not answer a question, which the model may take for a failure of its own and go on from."""
-        if self.caught is None and _is_within(_all_caught_lines):
+        if self.caught is None and _may_end_here(_takes_all):
             self.caught = error
 
     def flip(self) -> bool:
@@ -146,6 +177,9 @@ def deciding(
     evaluate = environment.evaluate_expr
 
     def evaluate_expr(self: Any, expression: Any, *args: Any, **kwargs: Any) -> Any:
+        known = settled(self, expression)
+        if known is not None:
+            return known
         try:
             return evaluate(self, expression, *args, **kwargs)
         except Exception as error:
@@ -448,17 +482,26 @@ def _is_of_bools(node: torch.fx.Node) -> bool:
 
 
 def _in_an_assertion() -> bool | None:
-    """The answer to every question of the `assert` that asks: the model fails with any other; None where none asks."""
+    """The answer to the question that an `assert` asks: the model fails with any other; None where none asks."""
     frame: Any = sys._getframe(2)
     while frame is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] in _NOT_ASKING:
         frame = frame.f_back
-    if frame is None or _is_within(_caught_lines, frame):
+    if frame is None:
         return None
-    return _answer_of_assertion(frame.f_code.co_filename, frame.f_lineno)
+    wanted = _wanted_by_assertion(frame.f_code.co_filename, frame.f_lineno)
+    if not wanted or _may_end_here(_takes_assertions, frame):
+        return None
+    if len({one.answer for one in wanted}) == 1:
+        return wanted[0].answer
+    asking = _being_evaluated(frame)
+    return None if asking is None else next((one.answer for one in wanted if one.holds(asking)), None)
 
 
-def _is_within(lines_of: Callable[[str], Sequence[range]], frame: Any = None) -> bool:
-    """Whether a frame of the model's, from the given or the present one outwards, stands on such lines of its file."""
+def _may_end_here(takes: _Takes, frame: Any = None) -> bool:
+    """Whether what is raised in a frame of the model's, the given or the present one, may be caught by the model.
+
+    Looked at is every frame from there outwards; the handlers that count are those that ``takes`` says yes to.
+    """
     frame = frame or sys._getframe(2)
     inner = True
     while frame is not None:
@@ -467,47 +510,104 @@ def _is_within(lines_of: Callable[[str], Sequence[range]], frame: Any = None) ->
             return False
         if name not in _NOT_ASKING:
             inner = False
-            if any(frame.f_lineno in lines for lines in lines_of(file)):
+            around = _around(file, frame.f_lineno, takes)
+            if around and _ends(around, takes, (frame.f_locals, frame.f_globals, vars(builtins))):
                 return True
         frame = frame.f_back
     return False
 
 
-def _caught_lines(file: str) -> Sequence[range]:
-    """The lines of a file on which a failing assertion is caught, and not told as something else."""
-    return _lines_within(file, _takes_assertions)
+def _ends(around: Sequence[_Guarded], takes: _Takes, names: _Names, depth: int = 0) -> bool:
+    """Whether what is raised within these may end in one of them."""
+    return not all(
+        one.contexts and all(_lets_through(each, takes, names, depth) for each in one.contexts) for one in around
+    )
 
 
-def _all_caught_lines(file: str) -> Sequence[range]:
-    """The lines of a file on which anything is caught."""
-    return _lines_within(file, _takes_all)
+def _around(file: str, line: int, takes: _Takes) -> Sequence[_Guarded]:
+    return [one for one in _guarded_lines(file, takes) if line in one.lines]
 
 
 @functools.lru_cache(maxsize=512)
-def _lines_within(file: str, takes: Callable[[ast.ExceptHandler], bool]) -> Sequence[range]:
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError, RecursionError):
-        return ()
-    lines: list[range] = []
-    for one in ast.walk(tree):
+def _guarded_lines(file: str, takes: _Takes) -> Sequence[_Guarded]:
+    found: list[_Guarded] = []
+    for one in _parts_of(file):
         if isinstance(one, ast.With | ast.AsyncWith):
-            if not all(_lets_through(item.context_expr) for item in one.items):
-                lines.append(range(one.body[0].lineno, (one.end_lineno or one.lineno) + 1))
+            contexts = tuple(item.context_expr for item in one.items)
+            found.append(_Guarded(range(one.body[0].lineno, (one.end_lineno or one.lineno) + 1), contexts))
         elif isinstance(one, ast.Try | ast.TryStar):
             if any(map(_goes_on, one.finalbody)):
-                lines.append(range(one.lineno, one.finalbody[0].lineno))
+                found.append(_Guarded(range(one.lineno, one.finalbody[0].lineno)))
             elif any(map(takes, one.handlers)):
-                lines.append(range(one.body[0].lineno, (one.body[-1].end_lineno or one.body[-1].lineno) + 1))
-    return lines
+                last = one.body[-1]
+                found.append(_Guarded(range(one.body[0].lineno, (last.end_lineno or last.lineno) + 1)))
+    return found
 
 
-def _lets_through(context: ast.expr) -> bool:
-    """Whether what is raised within a context leaves it: torch's own do so, and some of the standard library."""
-    match context:
-        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in _LETTING_THROUGH:
+def _lets_through(context: ast.expr, takes: _Takes, names: _Names, depth: int) -> bool:
+    """Whether what is raised within a context leaves it.
+
+    Torch's own contexts do so, some of the standard library, and those of the user's whose code can end nothing: a
+    class whose ``__exit__`` gives nothing, a generator that catches nothing around its ``yield``.
+    """
+    called = isinstance(context, ast.Call)
+    expression = context.func if isinstance(context, ast.Call) else context
+    match expression:
+        case ast.Name(id=name) | ast.Attribute(attr=name) if called and name in _LETTING_THROUGH:
             return True
-    return _named(context)[:1] == ["torch"]
+    if _named(context)[:1] == ["torch"]:
+        return True
+    thing = _meant(expression, names)
+    if called and inspect.isgeneratorfunction(getattr(thing, "__wrapped__", None)):
+        return _yields_uncaught(thing.__wrapped__, takes, depth + 1)
+    leave = getattr(thing if isinstance(thing, type) else type(thing), "__exit__", None)
+    return called == isinstance(thing, type) and inspect.isfunction(leave) and _gives_nothing(leave)
+
+
+def _meant(expression: ast.expr, names: _Names) -> Any:
+    """What a name, or an attribute of one, stands for; None where only running the code would tell."""
+    match expression:
+        case ast.Name(id=name):
+            return next((held[name] for held in names if name in held), None)
+        case ast.Attribute(value=owner, attr=name):
+            held = _meant(owner, names)
+            found = None if held is None else inspect.getattr_static(held, name, None)
+            return getattr(found, "__func__", found)  # static methods and those of the class
+    return None
+
+
+def _yields_uncaught(generator: Any, takes: _Takes, depth: int) -> bool:
+    """Whether what is raised at each ``yield`` of a generator leaves it."""
+    code = _code_of(generator)
+    if code is None or depth > _DEEPEST_CONTEXT:
+        return False
+    file, names = generator.__code__.co_filename, (generator.__globals__, vars(builtins))
+    lines = [part.lineno for part in ast.walk(code) if isinstance(part, ast.Yield | ast.YieldFrom)]
+    return not any(_ends(_around(file, line, takes), takes, names, depth) for line in lines)
+
+
+def _gives_nothing(function: Any) -> bool:
+    """Whether no `return` of a function gives anything that is true."""
+    code = _code_of(function)
+    given = [] if code is None else [part.value for part in ast.walk(code) if isinstance(part, ast.Return)]
+    return code is not None and all(one is None or (isinstance(one, ast.Constant) and not one.value) for one in given)
+
+
+def _code_of(function: Any) -> ast.AST | None:
+    """A function's definition, as its file has it; None where it is not found there."""
+    first = function.__code__.co_firstlineno  # that of its decorators, where it has any
+    for part in _parts_of(function.__code__.co_filename):
+        if isinstance(part, ast.FunctionDef) and min([part.lineno, *(d.lineno for d in part.decorator_list)]) == first:
+            return part
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _parts_of(file: str) -> Sequence[ast.AST]:
+    try:
+        return list(ast.walk(ast.parse("".join(linecache.getlines(file)))))
+    except (SyntaxError, ValueError, RecursionError):
+        return ()
 
 
 def _takes_all(_: ast.ExceptHandler) -> bool:
@@ -532,8 +632,8 @@ def _named(expression: ast.expr) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _answer_of_assertion(file: str, line: int) -> bool | None:
-    """Yes or no, where the statement at a line is an assertion that holds only where all it asks is answered so."""
+def _wanted_by_assertion(file: str, line: int) -> Sequence[_Wanted]:
+    """What the assertion at a line asks and by what, where it holds only then; nothing where it may hold otherwise."""
     for start in range(line, max(0, line - _LONGEST_STATEMENT), -1):
         if not linecache.getline(file, start).lstrip().startswith("assert"):
             continue
@@ -541,28 +641,66 @@ def _answer_of_assertion(file: str, line: int) -> bool | None:
         for number in range(start, start + _LONGEST_STATEMENT):
             text += linecache.getline(file, number)
             try:
-                (statement,) = ast.parse(textwrap.dedent(text)).body
+                (block,) = ast.parse(f"if True:\n{text}" if text[:1].isspace() else f"if True: \\\n{text}").body
+                (statement,) = block.body if isinstance(block, ast.If) else ()
             except (SyntaxError, ValueError):
                 continue
             if number < line or not isinstance(statement, ast.Assert):
-                return None
-            return _asserted_answer(statement.test)
+                return ()
+            parts = list(_apart(statement.test, answer=True))
+            if not all(_holds_by(answer, part) for part, answer in parts):
+                return ()
+            return [_Wanted(_place_of(part, start - 2), answer) for part, answer in parts]
+        return ()
+    return ()
+
+
+def _apart(test: ast.expr, *, answer: bool) -> Iterator[tuple[ast.expr, bool]]:
+    """The parts of an expression that each have to be answered by yes or no for the whole to be answered so."""
+    match test:
+        case ast.UnaryOp(op=ast.Not(), operand=inside):
+            yield from _apart(inside, answer=not answer)
+        case ast.Compare(left=inside, ops=[ast.Is() | ast.Eq()], comparators=[ast.Constant(value=bool(other))]) if (
+            isinstance(test.ops[0], ast.Is) or _is_of_python(inside)
+        ):
+            yield from _apart(inside, answer=answer is other)
+        case ast.BoolOp(op=joined, values=parts) if isinstance(joined, ast.And if answer else ast.Or):
+            for part in parts:
+                yield from _apart(part, answer=answer)
+        case _:
+            yield test, answer
+
+
+def _is_of_python(expression: ast.expr) -> bool:
+    """Whether an expression gives a bool of Python's, so that a comparison with one asks nothing more."""
+    match expression:
+        case ast.Call(func=ast.Name(id="bool") | ast.Attribute(attr="item")):
+            return True
+    return False
+
+
+def _place_of(part: ast.expr, before: int) -> _Place:
+    """Where a part stands in its file: its first line and column, its last ones."""
+    end = part.end_lineno or part.lineno, part.end_col_offset or 0
+    return (part.lineno + before, part.col_offset), (end[0] + before, end[1])
+
+
+def _being_evaluated(frame: Any) -> _Place | None:
+    """Where the expression stands whose truth a frame asks for.
+
+    An instruction that only branches has no place of its own: the one before it made what is asked.
+    """
+    made = None
+    for instruction in dis.get_instructions(frame.f_code):
+        place = instruction.positions
+        if not any(word in instruction.opname for word in _BRANCHING) and place is not None and None not in place:
+            made = place
+        if instruction.offset >= frame.f_lasti:
+            break
+    if made is None:
         return None
-    return None
-
-
-def _asserted_answer(test: ast.expr) -> bool | None:
-    """What every question of an assertion has to be answered by; None where there is no one answer."""
-    answer = True
-    while True:
-        match test:
-            case ast.UnaryOp(op=ast.Not(), operand=inside):
-                test = inside
-            case ast.Compare(left=inside, ops=[ast.Is() | ast.Eq()], comparators=[ast.Constant(value=False)]):
-                test = inside
-            case _:
-                return answer if _holds_by(answer, test) else None
-        answer = not answer
+    line, last, column, end = (int(number or 0) for number in made)
+    return (line, column), (last, end)
 
 
 def _holds_by(answer: bool, test: ast.expr) -> bool:

@@ -20,11 +20,12 @@ from typing import Any
 
 from graphforge.user_files import path_of_module
 
-__all__ = ["MAX_ITEMS", "MAX_OBJECTS", "Place", "References", "names_of", "references", "replaced"]
+__all__ = ["FOREIGN", "MAX_ITEMS", "MAX_OBJECTS", "Place", "References", "names_of", "references", "replaced"]
 
 MAX_OBJECTS = 200_000
 MAX_ITEMS = 4096
-_FOREIGN = frozenset({*sys.stdlib_module_names, "torch", "numpy", "graphforge", "onnx", "onnx_ir", "onnxruntime"})
+# Packages that no model is written in.
+FOREIGN = frozenset({*sys.stdlib_module_names, "torch", "numpy", "graphforge", "onnx", "onnx_ir", "onnxruntime"})
 _CACHED = type(functools.lru_cache(lambda: None))
 _NAMED = types.FunctionType | types.BuiltinFunctionType | staticmethod | classmethod | _CACHED
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), types.ModuleType, Path)
@@ -263,7 +264,7 @@ class _Walk:
 
 def _foreign(module: object) -> bool:
     """Whether something is of a package that is not looked into; ``__module__`` may be anything, a property too."""
-    return not isinstance(module, str) or module.split(".")[0] in _FOREIGN
+    return not isinstance(module, str) or module.split(".")[0] in FOREIGN
 
 
 def _is_callable(value: Any) -> bool:

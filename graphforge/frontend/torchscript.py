@@ -7,14 +7,16 @@ A number that depends on data is a tensor of rank 0 here.  An ``if`` over one ru
 what they give; a loop whose end hangs on one becomes torch's ``while_loop``, and one of a few rounds that may break off
 is unrolled with what it carries held still from there on.  A loop over a dynamic size that appends to lists becomes
 torch's ``scan``, and its lists the stacks of what was appended.
+
+The same is done with scripts inside a model that is none: its scripted parts, their methods, scripted functions.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,30 +25,32 @@ from torch.utils import _pytree
 
 from graphforge.call import script_arguments
 from graphforge.errors import GraphForgeError
+from graphforge.frontend.traceable import is_traced
 
-__all__ = ["interpret"]
+__all__ = ["interpret", "interpreted_scripts"]
 
 
 # What the inputs of the script at work were made by; tensors of sizes that are symbols must be made by it as well.
 _fake_mode: ContextVar[Any] = ContextVar("fake_mode", default=None)
 
 
-def interpret(module: torch.jit.ScriptModule) -> Callable[..., Any]:
-    """A Python callable that computes what ``module.forward`` computes.
+def interpret(script: Any) -> Callable[..., Any]:
+    """A Python callable that computes what a script does: a module by its forward, a method of one, or a function.
 
     Raises:
         GraphForgeError: (when called) the script uses something that has no counterpart here.
     """
-    graph = module.inlined_graph
+    graph = script.inlined_graph
     names = [value.debugName() for value in graph.inputs()]
-    arguments = script_arguments(module)
+    arguments, owner = _signature(script)
+    own = dict(zip(names, owner, strict=False))
     parameters = [argument.name for argument in arguments]
     defaults = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
 
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = {**defaults, **dict(zip(parameters, args, strict=False)), **kwargs}
-        values = {names[0]: module}
-        for name, parameter in zip(names[1:], parameters, strict=True):
+        values = dict(own)
+        for name, parameter in zip(names[len(own) :], parameters, strict=True):
             if parameter not in bound:
                 raise GraphForgeError(f"the script's input {parameter!r} was not given")
             values[name] = bound[parameter]
@@ -56,6 +60,43 @@ def interpret(module: torch.jit.ScriptModule) -> Callable[..., Any]:
         finally:
             _fake_mode.reset(given)
         return results[0] if len(results) == 1 else tuple(results)
+
+    return call
+
+
+def _signature(script: Any) -> tuple[list[Any], list[Any]]:
+    """The declared arguments of a script without self, and what self is, where it has one."""
+    if isinstance(script, torch.jit.ScriptModule):
+        return script_arguments(script), [script]
+    arguments = list(script.schema.arguments)
+    return (arguments[1:], [script.raw_owner]) if isinstance(script, torch._C.ScriptMethod) else (arguments, [])
+
+
+@contextmanager
+def interpreted_scripts() -> Iterator[None]:
+    """Walk over scripts that are called with traced tensors while the context lasts."""
+    kinds: list[Any] = [torch.jit.ScriptModule, torch._C.ScriptMethod, torch._C.ScriptFunction]
+    own = [vars(kind).get("__call__") for kind in kinds]
+    for kind in kinds:
+        kind.__call__ = _walking(kind.__call__)
+    try:
+        yield
+    finally:
+        for kind, call in zip(kinds, own, strict=True):
+            if call is None:
+                del kind.__call__
+            else:
+                kind.__call__ = call
+
+
+def _walking(original: Callable[..., Any]) -> Callable[..., Any]:
+    def call(script: Any, *args: Any, **kwargs: Any) -> Any:
+        if not any(isinstance(leaf, torch.Tensor) and is_traced(leaf) for leaf in _pytree.tree_leaves((args, kwargs))):
+            return original(script, *args, **kwargs)
+        try:
+            return interpret(script)(*args, **kwargs)
+        except GraphForgeError:  # at fixed sizes torch's own interpreter does as well
+            return original(script, *args, **kwargs)
 
     return call
 

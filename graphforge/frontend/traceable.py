@@ -9,22 +9,26 @@ description of its shapes in torch: it gets one.
 ``adaptive_avg_pool1d`` takes its size as a fixed number, which two axes do not: it becomes the pool of one row.
 ``torch.quantize_per_tensor`` and ``..._per_channel`` make tensors that torch cannot describe to a capture: here the
 values that these stand for.
+``as_subclass`` to a class that leaves everything to torch would be two objects for one tensor: it is the tensor.
 A write to ``x[:, y]`` or ``x[y:]`` reads the tensor ``y`` as a plain number: it becomes a write to that part of ``x``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphforge.frontend.quantised import STORED, Grid, from_steps, grid_of, off_grid, quantised
+from graphforge.frontend.references import FOREIGN
 
-__all__ = ["traceable_functions"]
+__all__ = ["is_traced", "traceable_functions"]
 
 _QUANTISED = {stored: dtype for dtype, stored in STORED.items()}
 
@@ -40,7 +44,7 @@ def traceable_functions() -> Iterator[None]:
     described = descriptions.get("_meta_grouped_mm_common")
     shaped = descriptions.get("_create_grouped_mm_output_tensor")
     shape_as_tensor, check_tensor_all = library._shape_as_tensor, library._check_tensor_all
-    setitem = tensors.__setitem__
+    setitem, as_subclass = tensors.__setitem__, tensors.as_subclass
     quantize, dequantize, int_repr = library.quantize_per_tensor, tensors.dequantize, tensors.int_repr
     quantize_channels, dequantize_function = library.quantize_per_channel, library.dequantize
     made_of_numbers, made_by_channel = (
@@ -59,7 +63,7 @@ def traceable_functions() -> Iterator[None]:
         return _linspace(first, last, steps, dtype=dtype, device=keywords.get("device"))
 
     def traced_shape_as_tensor(x: Tensor) -> Tensor:
-        if not _is_traced(x) or not x.dim():
+        if not is_traced(x) or not x.dim():
             return shape_as_tensor(x)  # type: ignore[no-any-return]
         sizes: list[Any] = list(x.shape)
         return torch.stack([torch.scalar_tensor(size, dtype=torch.int64) for size in sizes])
@@ -68,7 +72,7 @@ def traceable_functions() -> Iterator[None]:
         return None
 
     def traced_deepcopy(self: Tensor, memo: dict[int, Any]) -> Any:
-        if not _is_traced(self):
+        if not is_traced(self):
             return deepcopy(self, memo)
         if id(self) not in memo:
             memo[id(self)] = self.clone()
@@ -88,7 +92,7 @@ def traceable_functions() -> Iterator[None]:
         return functional.adaptive_avg_pool2d(x.unsqueeze(-2), [1, size]).squeeze(-2)
 
     def traced_quantize(x: Tensor, scale: Any, zero_point: Any, dtype: Any) -> Tensor:
-        if not _is_traced(x) or dtype not in STORED:
+        if not is_traced(x) or dtype not in STORED:
             return quantize(x, scale, zero_point, dtype)  # type: ignore[no-any-return]
         if not isinstance(scale, Tensor) and not isinstance(zero_point, Tensor):
             return quantised(x, Grid(float(scale), int(zero_point), dtype))
@@ -96,19 +100,19 @@ def traceable_functions() -> Iterator[None]:
         return _quantised(steps.to(torch.float32), scale.to(torch.float32), zero_point, dtype)
 
     def traced_quantize_channels(x: Tensor, scales: Tensor, zero_points: Tensor, axis: int, dtype: Any) -> Tensor:
-        if not _is_traced(x) or dtype not in STORED:
+        if not is_traced(x) or dtype not in STORED:
             return quantize_channels(x, scales, zero_points, axis, dtype)  # type: ignore[no-any-return]
         shape = [-1 if place == axis % x.dim() else 1 for place in range(x.dim())]
         by, offset = scales.to(torch.float32).view(shape), zero_points.to(torch.float32).view(shape)
         return _quantised(x * (1 / by) + offset, by, offset, dtype)
 
     def traced_of_numbers(x: Tensor, scale: float, zero_point: int) -> Tensor:
-        if not _is_traced(x):
+        if not is_traced(x):
             return made_of_numbers(x, scale, zero_point)  # type: ignore[no-any-return]
         return from_steps(x.to(torch.float32), Grid(float(scale), int(zero_point), _QUANTISED[x.dtype]))
 
     def traced_by_channel(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
-        if not _is_traced(x):
+        if not is_traced(x):
             return made_by_channel(x, scale, zero_point, axis)  # type: ignore[no-any-return]
         shape = [-1 if place == axis % x.dim() else 1 for place in range(x.dim())]
         by, offset = scale.to(torch.float32).view(shape), zero_point.to(torch.float32).view(shape)
@@ -132,6 +136,9 @@ def traceable_functions() -> Iterator[None]:
         numbers: Tensor | None = getattr(self, "_graphforge_numbers", None)
         return int_repr(self) if numbers is None else numbers
 
+    def traced_as_subclass(self: Tensor, kind: Any) -> Any:
+        return self if is_traced(self) and _changes_nothing(kind) else as_subclass(self, kind)
+
     def traced_setitem(self: Tensor, key: Any, value: Any) -> None:
         part = _part(self, key)
         if part is None:
@@ -142,17 +149,23 @@ def traceable_functions() -> Iterator[None]:
         else:
             part.fill_(value)
 
-    library.linspace = traced_linspace
-    library._shape_as_tensor = traced_shape_as_tensor
-    library._check_tensor_all = unchecked
-    tensors.__setitem__ = traced_setitem
-    library.quantize_per_tensor, library.quantize_per_channel = traced_quantize, traced_quantize_channels
+    tensors.__setitem__, tensors.as_subclass = traced_setitem, traced_as_subclass
     tensors.dequantize, tensors.int_repr = traced_dequantize, traced_int_repr
-    library.dequantize = traced_dequantize_function
-    library._make_per_tensor_quantized_tensor = traced_of_numbers
-    library._make_per_channel_quantized_tensor = traced_by_channel
-    functional.adaptive_avg_pool1d = traced_average
     tensors.__deepcopy__ = traced_deepcopy
+    functions = [
+        (library, "linspace", linspace, traced_linspace),
+        (library, "_shape_as_tensor", shape_as_tensor, traced_shape_as_tensor),
+        (library, "_check_tensor_all", check_tensor_all, unchecked),
+        (library, "quantize_per_tensor", quantize, traced_quantize),
+        (library, "quantize_per_channel", quantize_channels, traced_quantize_channels),
+        (library, "dequantize", dequantize_function, traced_dequantize_function),
+        (library, "_make_per_tensor_quantized_tensor", made_of_numbers, traced_of_numbers),
+        (library, "_make_per_channel_quantized_tensor", made_by_channel, traced_by_channel),
+        (functional, "adaptive_avg_pool1d", average, traced_average),
+    ]
+    exchanged = [*functions, *_imported(functions)]
+    for owner, name, _, after in exchanged:
+        setattr(owner, name, after)
     if described is not None and shaped is not None:
         descriptions["_meta_grouped_mm_common"] = grouped
     kernels: Any = torch.library.Library("aten", "IMPL")
@@ -163,17 +176,30 @@ def traceable_functions() -> Iterator[None]:
         kernels._destroy()
         if described is not None:
             descriptions["_meta_grouped_mm_common"] = described
-        library.linspace = linspace
-        library._shape_as_tensor = shape_as_tensor
-        library._check_tensor_all = check_tensor_all
-        functional.adaptive_avg_pool1d = average
+        for owner, name, before, _ in exchanged:
+            setattr(owner, name, before)
         tensors.__deepcopy__ = deepcopy
-        tensors.__setitem__ = setitem
-        library.quantize_per_tensor, library.quantize_per_channel = quantize, quantize_channels
+        tensors.__setitem__, tensors.as_subclass = setitem, as_subclass
         tensors.dequantize, tensors.int_repr = dequantize, int_repr
-        library.dequantize = dequantize_function
-        library._make_per_tensor_quantized_tensor = made_of_numbers
-        library._make_per_channel_quantized_tensor = made_by_channel
+
+
+def _imported(functions: Sequence[tuple[Any, str, Any, Any]]) -> list[tuple[Any, str, Any, Any]]:
+    """The same functions where other modules have them by a name of their own: `from torch import linspace`."""
+    traced = {id(before): (before, after) for _, _, before, after in functions}
+    found: list[tuple[Any, str, Any, Any]] = []
+    for module in list(sys.modules.values()):
+        if not isinstance(module, ModuleType) or module.__name__.split(".")[0] in FOREIGN:
+            continue
+        names = vars(module)
+        if not traced.keys().isdisjoint(map(id, list(names.values()))):
+            found += [(module, name, *traced[id(held)]) for name, held in list(names.items()) if id(held) in traced]
+    return found
+
+
+def _changes_nothing(kind: Any) -> bool:
+    """Whether a class of tensors leaves everything to torch's own: its tensors compute what plain ones do."""
+    own = [name for one in kind.__mro__ if issubclass(one, Tensor) and one is not Tensor for name in vars(one)]
+    return all(name in ("__module__", "__doc__", "__dict__", "__weakref__", "__annotations__") for name in own)
 
 
 def _quantised(steps: Tensor, scale: Tensor, zero_point: Any, dtype: torch.dtype) -> Tensor:
@@ -207,7 +233,7 @@ def _part(x: Tensor, key: Any) -> Tensor | None:
 
 def _is_number(item: Any) -> bool:
     """Whether an index is a traced tensor that is read as one whole number."""
-    if not isinstance(item, Tensor) or not _is_traced(item) or item.dim() != 0:
+    if not isinstance(item, Tensor) or not is_traced(item) or item.dim() != 0:
         return False
     return (
         not item.dtype.is_floating_point and not item.dtype.is_complex and item.dtype not in (torch.bool, torch.uint8)
@@ -228,7 +254,8 @@ def _fake_quantized(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
 
 
-def _is_traced(tensor: Tensor) -> bool:
+def is_traced(tensor: Tensor) -> bool:
+    """Whether a tensor is one of a program that is being captured."""
     from torch._subclasses.fake_tensor import FakeTensor
     from torch._subclasses.functional_tensor import FunctionalTensor
 

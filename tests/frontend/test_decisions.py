@@ -315,6 +315,13 @@ _BY_YES = (
     "assert not any(row.sum() > 99 for row in x)",
     "assert not (x.sum() > 99 or bool((x > 9).any()))",
     "assert torch.isinf(x).any().item() is False",
+    "assert torch.isinf(x).any() == False  # noqa: E712",
+    "assert len(x) < 9 and not x.sum() > 99",
+    "assert (x < 9).all() and not (x > 9).any(), 'large'",
+    "assert not (\n            not bool((x < 9).all())\n            or (x > 9).any()\n        )",
+    "assert (x.sum() > 99) is not True and not (x > 9).any() and -9 < x.sum() < 99",
+    "with Timed(): assert (x < 9).all()",
+    "with self.timed(), Timed() as clock: assert (x < 9).all()",
 )
 _EITHER_WAY = (
     f"assert self.note(bool({_QUESTION}))",
@@ -326,7 +333,6 @@ _EITHER_WAY = (
     f"assert [{_QUESTION}, True].count(True)",
     f"assert not ({_QUESTION} and len(x) > 9)",
     f"assert not 9 < x.sum() < ({_QUESTION})",
-    f"assert len(x) < 9 and not {_QUESTION}",
     f"assert (x if {_QUESTION} else -x) is not None",
     f"assert bool({_QUESTION}) == bool(x.sum() > 999)",
     f"with suppress(AssertionError): assert {_QUESTION}",
@@ -336,19 +342,42 @@ _EITHER_WAY = (
     "            raise",
     f"try:\n            x = 2 * x if {_QUESTION} else x\n        except RuntimeError: pass",
     f"with suppress(Exception): x = 2 * x if {_QUESTION} else x",
+    f"assert (x < 9).all() and not ({_QUESTION} and len(x) > 9)",
+    f"with Ending(): assert {_QUESTION}",
+    f"with Timed(), ending(): assert {_QUESTION}",
+    f"with ending(): x = 2 * x if {_QUESTION} else x",
 )
+
+
+_CONTEXTS = """
+class Timed:
+    def __enter__(self):
+        return self
+    def __exit__(self, *error):
+        self.ended = True
+class Ending(Timed):
+    def __exit__(self, *error):
+        return error[0] is not None
+@contextlib.contextmanager
+def ending():
+    try:
+        yield
+    except Exception:
+        pass
+"""
 
 
 def _asserting(folder: Path, statement: str) -> nn.Module:
     """A model with a statement of its own, in a file, as the lines are read."""
     (folder / "asserting_model.py").write_text(
         "import contextlib, torch\nfrom contextlib import suppress\nERRORS = (AssertionError,)\n"
-        "class Model(torch.nn.Module):\n    def note(self, *answers):\n        return [*answers]\n"
+        f"{_CONTEXTS}class Model(torch.nn.Module):\n    def note(self, *answers):\n        return [*answers]\n"
+        "    @contextlib.contextmanager\n    def timed(self):\n        with Timed():\n            yield\n"
         f"    def forward(self, x):\n        {statement}\n        return x + 1\n"
     )
     linecache.checkcache()
-    decisions._answer_of_assertion.cache_clear()
-    decisions._lines_within.cache_clear()
+    for one in (decisions._wanted_by_assertion, decisions._guarded_lines, decisions._parts_of):
+        one.cache_clear()
     spec = importlib.util.spec_from_file_location("asserting_model", folder / "asserting_model.py")
     assert spec is not None
     assert spec.loader is not None
