@@ -128,6 +128,18 @@ def test_what_the_library_replaces_is_put_back() -> None:
     assert vars(kind).get("update") is before
 
 
+def test_what_the_library_replaces_in_models_that_nobody_uses_is_not_loaded() -> None:
+    model = _decoder()
+    with export_helpers(model):  # whatever torch and the library load for themselves
+        pass
+    before = set(sys.modules)
+    with export_helpers(model):
+        assert not {name for name in set(sys.modules) - before if ".models." in name}
+    held = [owner for owner, _, _ in libraries._replacements() if isinstance(owner, type)]
+    assert held
+    assert not {one.__module__ for one in held} - set(sys.modules)
+
+
 def test_other_models_are_left_alone() -> None:
     with export_helpers(torch.nn.Linear(2, 2)):
         assert output_names(_pytree.tree_structure((1, {"a": 2}))) == ["output_0", "output_1_a"]

@@ -139,20 +139,27 @@ def tied_by_file(
             for given, promised in tied.get(info.name, {}).items():
                 own = re.fullmatch(re.sub(r"\W", "_", info.name) + r"_m?\d+", promised.name) is not None
                 here = given % max(len(sizes[info.name]), 1) == axis
-                if here and own and dim.dim_param.isidentifier() and dim.dim_param.lower() not in _NAMELESS:
+                if here and own and dim.dim_param and dim.dim_param.lower() not in _NAMELESS:
                     key = (dim.dim_param, promised.low, promised.high, promised.step, sizes[info.name][axis])
                     alike.setdefault(key, []).append((info.name, given))
     notes = []
     taken = {dim.name for axes in tied.values() for dim in axes.values()}
-    for (name, *_), places in alike.items():
+    for (called, *_), places in alike.items():
+        name = _identifier(called)
         if len(places) < 2 or name in taken:
             continue
         taken.add(name)
         for one, axis in places:
             tied[one][axis] = replace(tied[one][axis], name=name)
         listed = ", ".join(f"{one}:{axis}" for one, axis in places)
-        notes.append(f"{listed} are one dim, {name}, as the file calls them: they vary together")
+        notes.append(f"{listed} are one dim, {called}, as the file calls them: they vary together")
     return tied, notes
+
+
+def _identifier(called: str) -> str:
+    """A dim's name for what a file calls it: itself, or `batch_size` for `batch size`, `dim_2_n` for `2*n`."""
+    plain = "_".join(re.findall(r"\w+", called)) or "unnamed"
+    return plain if plain.isidentifier() else f"dim_{plain}"
 
 
 def _tensor_spec(info: onnx.ValueInfoProto, given: TensorSpec | None) -> TensorSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from graphforge.frontend.capture import capture
 from graphforge.frontend.load import load_model
 from graphforge.frontend.torchscript import interpret
 from graphforge.spec import DimRange
+from tests.frontend.helpers import lower_and_compare
 
 
 class Pieces(torch.nn.Module):
@@ -113,3 +115,50 @@ def test_what_torch_save_wrote_is_told_apart_from_a_broken_file(tmp_path: Path) 
     with pytest.raises(GraphForgeError, match="not a ZIP archive") as caught:
         load_model(str(tmp_path / "broken.pt"))
     assert "miniz" not in str(caught.value)
+
+
+@torch.jit.script
+def _halved(x: torch.Tensor, times: int) -> torch.Tensor:
+    for _ in range(times):
+        x = x / 2
+    return x + x.shape[0]
+
+
+class _Whole(torch.nn.Module):
+    """A model in Python, with scripts in it: a scripted part, a method of one, a traced part, a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripted = torch.jit.script(_Branching())
+        self.traced = torch.jit.trace(torch.nn.Linear(4, 4), (torch.rand(2, 4),))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.traced(self.scripted(x))
+        return _halved(self.scripted.doubled(x), 3).mean(0)
+
+
+class _Branching(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] > 1000:
+            x = x + 1
+        return self.linear(x).reshape(x.shape[0] * 4).view(-1, 4)
+
+    @torch.jit.export
+    def doubled(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 + torch.arange(x.shape[0]).unsqueeze(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("method", ["export", "trace"])
+def test_scripts_inside_a_model_keep_sizes_dynamic(method: str) -> None:
+    others = [(torch.rand(rows, 4),) for rows in (1, 2, 9)]
+    lower_and_compare(
+        _Whole().eval(), (torch.rand(3, 4),), dynamic={"x": {0: (1, 9)}}, other_inputs=others, method=method
+    )
+    called = vars(torch._C.ScriptFunction)["__call__"]
+    assert "__call__" not in vars(torch.jit.ScriptModule)
+    assert not isinstance(called, FunctionType)

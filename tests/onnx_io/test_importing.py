@@ -605,6 +605,9 @@ def test_input_spec_refuses_what_does_not_fit_the_file(tmp_path: Path, given: Te
         (("n", "n"), {"x": {0: "x_length:2..6"}, "y": {0: (2, 6)}}, None),
         (("n", "m"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, None),
         (("unk", "unk"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, None),
+        (("batch size", "batch size"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, "batch_size"),
+        (("2*n", "2*n"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, "dim_2_n"),
+        (("batch size", "batch-size"), {"x": {0: (2, 6)}, "y": {0: (2, 6)}}, None),
     ],
 )
 def test_dims_that_a_file_calls_by_one_name_vary_together(
@@ -623,4 +626,4 @@ def test_dims_that_a_file_calls_by_one_name_vary_together(
         assert not prepared.notes
     else:
         assert list(prepared.shapes.dims) == [tried]
-        assert prepared.notes == ["x:0, y:0 are one dim, n, as the file calls them: they vary together"]
+        assert prepared.notes == [f"x:0, y:0 are one dim, {names[0]}, as the file calls them: they vary together"]
