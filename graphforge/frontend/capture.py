@@ -38,6 +38,7 @@ from graphforge.frontend.quantised_modules import plain_modules
 from graphforge.frontend.recurrent_shapes import recurrent_shapes
 from graphforge.frontend.replacing import Applied, check_used, forget_calls, substituting
 from graphforge.frontend.selections import check_assumptions
+from graphforge.frontend.settled import knowing_promises
 from graphforge.frontend.size_division import Divisions, dividing
 from graphforge.frontend.sizes_run import check_doubts
 from graphforge.frontend.state import keeping_state, modules_of
@@ -238,6 +239,7 @@ def _by_any(
                 aids.enter_context(interpreted_scripts())
                 aids.enter_context(without_idle_blocks())
                 aids.enter_context(_results_registered(model))
+                aids.enter_context(knowing_promises(model, inputs, shapes, decisions.promised))
                 aids.enter_context(deciding(model, modules_of(model), decisions, weights_first=name == "export"))
                 aids.enter_context(export_helpers(model))
                 applied = aids.enter_context(substituting(substitutions, model))
@@ -585,8 +587,9 @@ def _taken_for_numbers(captured: Captured) -> dict[str, int]:
 def _is_about_sizes(error: Exception) -> bool:
     """Whether torch refuses promised sizes, and not the model."""
     text = str(error)
-    if "Dim with inconsistent" in text or "Expected op to be '=='" in text:
-        return True  # torch stumbles over the wording of its refusal
+    stumbled = "Dim with inconsistent" in text or "Expected op to be '=='" in text  # over the wording of its refusal
+    if stumbled or "Specializations unexpectedly required" in text:
+        return True
     return "Constraints violated" in text and "generated guard" in text
 
 

@@ -31,7 +31,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from graphforge.frontend.settled import settled
+from graphforge.frontend.settled import Promised, settled
 from graphforge.frontend.weights_alone import computed, hanging_on
 from graphforge.user_code import is_installed, shown_path
 
@@ -127,6 +127,7 @@ class Decisions:
         open_questions: those that have no general answer, in the order in which they were asked.
         caught: what torch said to the first question that it refused where the model's own `try` may have caught it.
         of_numbers: where it first asked a tensor outside the program, as fx and trace hand weights on.
+        promised: the sizes that are promised, by the symbols of the capture.
     """
 
     assumptions: list[Assumption] = field(default_factory=list)
@@ -134,6 +135,7 @@ class Decisions:
     open_questions: list[str] = field(default_factory=list)
     caught: Exception | None = None
     of_numbers: str = ""
+    promised: Promised = field(default_factory=Promised)
 
     def forget(self) -> None:
         """The model is about to be captured again."""
@@ -177,8 +179,11 @@ def deciding(
     evaluate = environment.evaluate_expr
 
     def evaluate_expr(self: Any, expression: Any, *args: Any, **kwargs: Any) -> Any:
-        known = settled(self, expression)
+        known = settled(decisions.promised, expression)
         if known is not None:
+            return known
+        known = settled(decisions.promised, expression, least=2)
+        if known is not None and _torch_asks():
             return known
         try:
             return evaluate(self, expression, *args, **kwargs)
@@ -641,8 +646,8 @@ def _wanted_by_assertion(file: str, line: int) -> Sequence[_Wanted]:
         for number in range(start, start + _LONGEST_STATEMENT):
             text += linecache.getline(file, number)
             try:
-                (block,) = ast.parse(f"if True:\n{text}" if text[:1].isspace() else f"if True: \\\n{text}").body
-                (statement,) = block.body if isinstance(block, ast.If) else ()
+                block: Any = ast.parse(f"if True:\n{text}" if text[:1].isspace() else f"if True: \\\n{text}").body[0]
+                (statement,) = block.body
             except (SyntaxError, ValueError):
                 continue
             if number < line or not isinstance(statement, ast.Assert):
@@ -759,6 +764,17 @@ def _is_a_question(part: ast.AST) -> bool:
                 ["numpy"],
             )
     return isinstance(part, _QUESTIONS)
+
+
+def _torch_asks() -> bool:
+    """Whether a question about sizes is one of torch's own code, and not of the model's."""
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name != "torch" and not name.startswith(("graphforge.", "torch.fx.experimental.")):
+            return name.split(".")[0] == "torch"
+        frame = frame.f_back
+    return False
 
 
 def _asked_at() -> tuple[str, str]:

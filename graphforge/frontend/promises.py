@@ -11,7 +11,8 @@ nothing about the model; the sizes where they are false are handed to verificati
 Others are false at a few sizes that can all be run (the layout that torch's own code asks about before it flattens,
 an end of a slice that a short input does not reach).  These are doubts: `sizes_run.py` runs program and model there.
 So is a condition of the first kind that a line of the user's asks (`if n % 3 == 0`, `if a == b`), at some of the sizes
-where it is false: nearly every branch is right there as well, and where it is not the line is named.
+where it is false: nearly every branch is right there as well, and where it is not the line is named.  So is `if a < b`
+that is false only where both are the same, as of a padding by what is missing.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def check_promises(
         if not false:
             continue
         about_edges = _is_about_edges(condition.expression)
-        likely = accepted or about_edges
+        likely = accepted or about_edges or _fails_by_equality(condition.expression, false, divided)
         if likely:
             tried += _spread(false, _TRIED)
         if not about_edges or condition.place:
@@ -261,6 +262,21 @@ def _is_about_edges(expression: Any) -> bool:
     else:
         return False
     return bool(smaller.is_Integer and not larger.is_Integer and 0 <= int(smaller) + strict <= 2)
+
+
+def _fails_by_equality(
+    expression: Any, false: Sequence[Mapping[str, int]], divided: Mapping[Any, tuple[str, int]]
+) -> bool:
+    """Whether one size is less than another or the same: `if a < b` around a padding, which may be of nothing."""
+    import sympy
+
+    if not isinstance(expression, sympy.Gt | sympy.Lt) or not all(side.free_symbols for side in expression.args):
+        return False
+    same = _function(sympy.Eq(*expression.args), list(divided))
+    try:
+        return all(same(*(at[name] // by for name, by in divided.values())) for at in false)
+    except (ArithmeticError, ValueError, TypeError):
+        return False
 
 
 def _without_floors(expression: Any) -> Any:

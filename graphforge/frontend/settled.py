@@ -8,65 +8,101 @@ prove it ties to the example, by a guard or by a number in place of a size.  Her
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
+import torch
+from torch.utils import _pytree
 
-__all__ = ["settled"]
+from graphforge.call import CallInputs
+from graphforge.spec import ShapeSpec
+
+__all__ = ["Promised", "knowing_promises", "settled"]
 
 # Combinations of sizes that are gone through, at most.
 _MOST = 1 << 16
-_MOST_SYMBOLS = 3
-
-_answers: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
 
-def settled(environment: Any, expression: Any) -> Any:
+class Promised:
+    """What is promised of the symbols of a capture, by the dims that they stand for.
+
+    Two symbols may stand for one dim: they are equal by the promise, which torch learns at the end only.
+    """
+
+    def __init__(self) -> None:
+        self.dims: dict[Any, str] = {}
+        self.ranges: dict[str, range] = {}
+        self.answers: dict[Any, Any] = {}
+
+
+@contextmanager
+def knowing_promises(
+    model: torch.nn.Module, inputs: CallInputs, shapes: ShapeSpec, promised: Promised
+) -> Iterator[None]:
+    """Inside, a call of the model with traced inputs tells which symbols stand for the promised dims."""
+    if isinstance(model, torch.jit.ScriptModule) or not shapes.dims:
+        yield
+        return
+    by_name = {spec.name: spec for spec in shapes.inputs}
+
+    def look(_: Any, args: Any, kwargs: Any) -> None:
+        leaves, tree = _pytree.tree_flatten((args, kwargs))
+        if tree != inputs.tree:
+            return
+        for name, leaf in zip(inputs.leaf_names, leaves, strict=True):
+            for axis, dim in by_name[name].dims.items() if isinstance(leaf, torch.Tensor) else ():
+                size = leaf.shape[axis]
+                free = list(size.node.expr.free_symbols) if isinstance(size, torch.SymInt) else []
+                for symbol in free if len(free) == 1 else ():
+                    sizes = range(-(-dim.low // dim.step) * dim.step, dim.high + 1, dim.step)
+                    if size.node.expr != symbol:  # it stands for the size divided by its step
+                        sizes = range(sizes.start // dim.step, dim.high // dim.step + 1)
+                    promised.dims[symbol], promised.ranges[dim.name] = dim.name, sizes
+
+    hook = model.register_forward_pre_hook(look, with_kwargs=True, prepend=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def settled(promised: Promised, expression: Any, *, least: int = 0) -> Any:
     """The one value that an expression over sizes has at all of them, as sympy's; None where there is no such value.
 
     Args:
-        environment: torch's shape environment, which knows the range of each size.
+        promised: the sizes.
         expression: a condition or a number.
+        least: smaller sizes are left out.  torch takes every size to be 2 or more, and verification runs 0 and 1.
     """
     import sympy
 
-    if not isinstance(expression, sympy.Basic) or not expression.has(sympy.Function):
+    if not promised.dims or not isinstance(expression, sympy.Basic) or not expression.has(sympy.Function):
         return None  # plain sums and products are what torch proves well
     symbols = sorted(expression.free_symbols, key=str)
-    ranges = [_range(environment, symbol) for symbol in symbols]
-    if not 0 < len(symbols) <= _MOST_SYMBOLS or not all(ranges) or np.prod([len(one) for one in ranges]) > _MOST:
+    if not symbols or not all(symbol in promised.dims for symbol in symbols):
         return None
-    known = _answers.setdefault(environment, {})
-    key = (expression, *ranges)
-    if key not in known:
-        known[key] = _one_value(expression, symbols, ranges)
-    return known[key]
+    key = expression, least
+    if key not in promised.answers:
+        promised.answers[key] = _one_value(expression, symbols, promised, least)
+    return promised.answers[key]
 
 
-def _range(environment: Any, symbol: Any) -> range:
-    """The sizes that a symbol may have; none where they are not known."""
-    bounds = environment.var_to_range.get(symbol)
-    backed = getattr(environment, "backed_var_to_val", None) or environment.var_to_val
-    if bounds is None or symbol not in backed:
-        return range(0)
-    low, high = bounds.lower, bounds.upper
-    if not (getattr(low, "is_Integer", False) and getattr(high, "is_Integer", False)) or high - low >= _MOST:
-        return range(0)
-    return range(int(low), int(high) + 1)
-
-
-def _one_value(expression: Any, symbols: Sequence[Any], ranges: Sequence[range]) -> Any:
+def _one_value(expression: Any, symbols: Sequence[Any], promised: Promised, least: int) -> Any:
     import sympy
 
-    computed = _function(expression, symbols)
-    if computed is None:
+    names = list(dict.fromkeys(promised.dims[symbol] for symbol in symbols))
+    ranges = [promised.ranges[name] for name in names]
+    if np.prod([float(len(one)) for one in ranges]) > _MOST:
         return None
-    sizes = [axis.ravel() for axis in np.meshgrid(*map(np.asarray, ranges), indexing="ij")]
+    listed = [np.arange(one.start, one.stop, one.step) for one in ranges]
+    axes = np.meshgrid(*(one[one >= least] for one in listed), indexing="ij")
+    sizes = {name: axis.ravel() for name, axis in zip(names, axes, strict=True)}
+    at = {symbol: sizes[promised.dims[symbol]] for symbol in symbols}
     try:
         with np.errstate(all="raise"):
-            values = np.unique(np.asarray(computed(*sizes)))
+            values = np.unique(_values(expression, at))
     except Exception:  # a division by zero, or words that numpy has not
         return None
     if len(values) != 1 or values.dtype.kind not in "bi":
@@ -74,18 +110,46 @@ def _one_value(expression: Any, symbols: Sequence[Any], ranges: Sequence[range])
     return sympy.Integer(int(values[0])) if values.dtype.kind == "i" else sympy.sympify(bool(values[0]))
 
 
-def _function(expression: Any, symbols: Sequence[Any]) -> Callable[..., Any] | None:
-    """An expression as a function of arrays of sizes; None where it has parts that cannot be said so."""
+def _values(expression: Any, at: Mapping[Any, Any]) -> Any:
+    """What an expression is where its symbols have these values."""
+    import sympy
+
+    if isinstance(expression, sympy.Not):
+        return np.logical_not(_values(expression.args[0], at))
+    if isinstance(expression, sympy.And | sympy.Or):
+        joined = np.logical_and if isinstance(expression, sympy.And) else np.logical_or
+        return functools.reduce(joined, [_values(part, at) for part in expression.args])
+    symbols = sorted(expression.free_symbols, key=str)
+    return np.asarray(_function(expression, symbols)(*(at[symbol] for symbol in symbols)))
+
+
+class _Math:
+    """What the printer takes from Python's ``math``, of arrays."""
+
+    @staticmethod
+    def floor(values: Any) -> Any:
+        return np.floor(values).astype(np.int64)
+
+    @staticmethod
+    def ceil(values: Any) -> Any:
+        return np.ceil(values).astype(np.int64)
+
+    @staticmethod
+    def trunc(values: Any) -> Any:
+        return np.trunc(values).astype(np.int64)
+
+
+def _function(expression: Any, symbols: Sequence[Any]) -> Callable[..., Any]:
+    """An expression as a function of arrays of sizes."""
     from torch.utils._sympy.printers import PythonPrinter
 
     words = {
+        "math": _Math,
         "min": lambda *parts: functools.reduce(np.minimum, parts),
         "max": lambda *parts: functools.reduce(np.maximum, parts),
         "__builtins__": {},
     }
-    try:
-        text = PythonPrinter().doprint(expression)
-        said: Callable[..., Any] = eval(f"lambda {', '.join(map(str, symbols))}: {text}", words)
-    except Exception:  # not all of sympy can be said
-        return None
+    said: Callable[..., Any] = eval(
+        f"lambda {', '.join(map(str, symbols))}: {PythonPrinter().doprint(expression)}", words
+    )
     return said

@@ -68,8 +68,8 @@ def _signature(script: Any) -> tuple[list[Any], list[Any]]:
     """The declared arguments of a script without self, and what self is, where it has one."""
     if isinstance(script, torch.jit.ScriptModule):
         return script_arguments(script), [script]
-    arguments = list(script.schema.arguments)
-    return (arguments[1:], [script.raw_owner]) if isinstance(script, torch._C.ScriptMethod) else (arguments, [])
+    arguments, owner = list(script.schema.arguments), getattr(script, "raw_owner", None)
+    return (arguments, []) if owner is None else (arguments[1:], [owner])
 
 
 @contextmanager

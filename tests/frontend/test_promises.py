@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -158,6 +159,28 @@ def test_a_branch_on_a_remainder_whose_sides_agree_is_captured() -> None:
         lambda x: x * 2 if x.shape[0] % 7 == 0 else x + x, torch.rand(8, 2), {0: DimRange("rows", 4, 64)}
     )
     assert {size["rows"] for size in captured.to_try} >= set(range(7, 64, 7))
+
+
+def _made_whole(factor: int, x: Tensor) -> Tensor:
+    """Cut to an even length and padded back, where something is missing."""
+    even = x[:, : x.shape[1] // 2 * 2]
+    if even.shape[1] < x.shape[1]:
+        even = functional.pad(even, (0, x.shape[1] - even.shape[1])) * factor
+    return even + 1
+
+
+@pytest.mark.parametrize("length", [9, 10])
+def test_a_padding_by_what_is_missing_may_be_of_nothing(length: int) -> None:
+    others = [(torch.rand(2, size),) for size in (4, 5, 200, 201)]
+    lower_and_compare(
+        partial(_made_whole, 1), (torch.rand(2, length),), dynamic={"x": {1: (4, 201)}}, other_inputs=others
+    )
+
+
+@pytest.mark.parametrize("length", [9, 10])
+def test_what_else_is_done_where_something_is_missing_is_named(length: int) -> None:
+    with pytest.raises(CaptureError, match="behaves otherwise"):
+        _captured(partial(_made_whole, 3), torch.rand(2, length), {1: DimRange("n", 4, 201)})
 
 
 def test_a_branch_on_two_sizes_that_are_equal_is_named() -> None:

@@ -9,24 +9,14 @@ import sympy
 import torch
 from torch import Tensor, nn
 from torch.utils._sympy.functions import FloorDiv, Mod
-from torch.utils._sympy.value_ranges import ValueRanges
 
 from graphforge.call import input_tree
 from graphforge.frontend.capture import capture
-from graphforge.frontend.settled import settled
+from graphforge.frontend.settled import Promised, settled
 from graphforge.spec import DimRange
 from tests.frontend.helpers import lower_and_compare
 
-
-class _Environment:
-    """As much of torch's as is asked: the ranges of two sizes."""
-
-    def __init__(self, n: tuple[int, int], m: tuple[int, int] = (2, 9)) -> None:
-        self.var_to_range = {_N: ValueRanges(*n), _M: ValueRanges(*m)}
-        self.backed_var_to_val = {_N: sympy.Integer(n[0]), _M: sympy.Integer(m[0])}
-
-
-_N, _M = sympy.symbols("n m", integer=True, positive=True)
+_N, _M, _SAME = sympy.symbols("n m same", integer=True, positive=True)
 _PADDED = _N + Mod(512 - Mod(_N, 512), 512)
 
 
@@ -41,12 +31,18 @@ _PADDED = _N + Mod(512 - Mod(_N, 512), 512)
         (sympy.Ge(FloorDiv(_N * _M, 2), FloorDiv(_N, 2)), 64, sympy.true),
         (sympy.Ge(FloorDiv(_N, 2), FloorDiv(_M, 2)), 64, None),
         (sympy.Ge(FloorDiv(_N, 2), FloorDiv(_M, 2)), 10_000_000, None),
+        (sympy.Ge(FloorDiv(_N, 2), FloorDiv(_SAME, 3)), 64, sympy.true),
+        (sympy.Or(sympy.Eq(Mod(_N, 2), 0), sympy.Eq(Mod(_N, 2), 1)), 64, sympy.true),
+        (sympy.And(sympy.Lt(FloorDiv(_N, 2), _N), sympy.Eq(Mod(_M, 2), 1)), 64, None),
         (sympy.Eq(Mod(10, Mod(_N, 3)), 0), 9, None),
         (sympy.Lt(sympy.Max(_N, 8), sympy.Symbol("of_data") + FloorDiv(_N, 2)), 9, None),
     ],
 )
 def test_an_answer_is_given_where_every_size_gives_it(expression: Any, high: int, answer: Any) -> None:
-    assert settled(_Environment((2, high)), expression) == answer
+    promised = Promised()
+    promised.dims = {_N: "n", _M: "m", _SAME: "n"}
+    promised.ranges = {"n": range(2, high + 1), "m": range(2, 10)}
+    assert settled(promised, expression) == answer
 
 
 class _InWindows(nn.Module):
@@ -83,3 +79,11 @@ def test_a_comparison_that_all_sizes_agree_about_leaves_no_guard() -> None:
     (given,) = captured.graph_module.graph.find_nodes(op="placeholder")
     guards = [guard.expr for guard in given.meta["val"].fake_mode.shape_env.guards]
     assert not [one for one in guards if one.has(FloorDiv)]
+
+
+def test_sizes_of_1_are_left_out_where_that_is_asked_for() -> None:
+    promised = Promised()
+    promised.dims, promised.ranges = {_N: "n", _M: "m"}, {"n": range(1, 9), "m": range(4, 9)}
+    broadcast = sympy.Eq(_N * FloorDiv(_M, 2), FloorDiv(_M, 2))
+    assert settled(promised, broadcast) is None
+    assert settled(promised, broadcast, least=2) == sympy.false

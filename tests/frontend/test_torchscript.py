@@ -134,7 +134,7 @@ class _Whole(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.traced(self.scripted(x))
-        return _halved(self.scripted.doubled(x), 3).mean(0)
+        return _halved(self.scripted.doubled(x), 3).mean(0)  # type: ignore[no-any-return]
 
 
 class _Branching(torch.nn.Module):
@@ -145,7 +145,7 @@ class _Branching(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[0] > 1000:
             x = x + 1
-        return self.linear(x).reshape(x.shape[0] * 4).view(-1, 4)
+        return self.linear(x).reshape(x.shape[0] * 4).view(-1, 4)  # type: ignore[no-any-return]
 
     @torch.jit.export
     def doubled(self, x: torch.Tensor) -> torch.Tensor:
