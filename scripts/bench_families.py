@@ -16,6 +16,8 @@ import argparse
 import json
 import os
 import random
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# How many times its CPU seconds a family may take by the clock, beside whatever else the machine does.
+_WAITING = 30
 RESULTS = ROOT / "out" / "bench" / "families"
 
 
@@ -35,7 +39,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="families whose name contains this text")
     parser.add_argument("--sample", type=int, help="so many of them, by a seeded choice")
     parser.add_argument("--seed", type=int, default=0, help="of the choice")
-    parser.add_argument("--timeout", type=int, default=300, help="seconds that a family may take")
+    parser.add_argument("--timeout", type=int, default=300, help="seconds of CPU that a family may take")
     parser.add_argument("--no-stock", action="store_true", help="leave the stock exporter out")
     parser.add_argument("--fresh", action="store_true", help="do again what was done before")
     parser.add_argument("--table", action="store_true", help="print the table of earlier results and stop")
@@ -44,6 +48,8 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     warnings.simplefilter("ignore")
     if options.worker:
+        # of CPU: how busy the machine is says nothing of a model
+        resource.setrlimit(resource.RLIMIT_CPU, (options.timeout, options.timeout + 5))
         _worker(options.worker[0], Path(options.worker[1]), stock=not options.no_stock)
         return
     from scripts.families import catalogue
@@ -71,16 +77,26 @@ def _result_of(name: str) -> Path:
 
 def _run(name: str, out: Path, options: argparse.Namespace) -> None:
     out.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--worker", name, str(out)] + ["--no-stock"] * options.no_stock
+    command = [sys.executable, __file__, "--worker", name, str(out), "--timeout", str(options.timeout)]
+    command += ["--no-stock"] * options.no_stock
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
+    late, ending = "timeout", f"no end after {options.timeout} s of CPU"
     try:
         done = subprocess.run(
-            command, env=environment, cwd=ROOT, timeout=options.timeout, check=False, capture_output=True, text=True
+            command,
+            env=environment,
+            cwd=ROOT,
+            timeout=options.timeout * _WAITING,
+            check=False,
+            capture_output=True,
+            text=True,
         )
-        ending = f"the process ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['?'])[-1][:200]}"
-        status = "crashed"
-    except subprocess.TimeoutExpired:
-        status, ending = "timeout", f"no end after {options.timeout} s"
+        status = late if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL) else "crashed"
+        if status != late:
+            last = (done.stderr.strip().splitlines() or ["?"])[-1]
+            ending = f"the process ended with {done.returncode}: {last[:200]}"
+    except subprocess.TimeoutExpired:  # it waits for something
+        status = late
     if not out.exists():
         _write(out, name, status, ending)
     elif status == "timeout":  # ours is there, the stock exporter did not end

@@ -8,7 +8,7 @@ model does not run in PyTorch does not count (``NotApplicable``).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ __all__ = ["Family", "NotApplicable", "build", "catalogue"]
 _BATCH = (1, 4)
 _LENGTH = (4, 32)
 _IMAGE = 64
+# Sides of pictures that are tried before a model's own: a compilation costs as many fewer convolutions.
+_SMALLER = (64, 96, 128)
 _MOST_PARAMETERS = 30_000_000
 
 
@@ -101,7 +103,22 @@ def _build_timm(module: str) -> Family:
 
     model = timm.create_model(min(names, key=size), pretrained=False)
     channels, height, width = model.default_cfg.get("input_size", (3, 224, 224))
-    return Family(model, (torch.rand(2, channels, height, width),), {"x": {0: ("batch", *_BATCH)}})
+    smaller = () if model.default_cfg.get("fixed_input_size") else ((channels, one, one) for one in _SMALLER)
+    return Family(model, (_taken(model, (*smaller, (channels, height, width))),), {"x": {0: ("batch", *_BATCH)}})
+
+
+def _taken(model: torch.nn.Module, shapes: Iterable[tuple[int, ...]]) -> torch.Tensor:
+    """A batch of two at the first of these shapes that the model takes; at the last one if it takes none."""
+    model.eval()
+    for shape in shapes:
+        images = torch.rand(2, *shape)
+        try:
+            with torch.no_grad():
+                model(images)
+        except Exception:  # whatever a model raises at a size that is too small for it
+            continue
+        return images
+    return images
 
 
 # -- torchvision -------------------------------------------------------------------------------------------------------
@@ -132,11 +149,10 @@ def _build_torchvision(name: str) -> Family:
         images = torch.rand(2, 3, 128, 128) * 2 - 1
         batch = {0: ("batch", *_BATCH)}
         return Family(model, (images, images.flip(0)), dict.fromkeys(parameters[:2], batch))
-    size = 299 if "inception" in name else 224
-    shape = (2, 3, 8, 112, 112) if "video" in builder.__module__ else (2, 3, size, size)
-    if "mvit" in name or "swin3d" in name:
-        shape = (2, 3, 16, 224, 224)
-    return Family(model, (torch.rand(shape),), {parameters[0]: {0: ("batch", *_BATCH)}})
+    last = (3, 16, 224, 224) if "mvit" in name or "swin3d" in name else (3, 224, 224)
+    video = "video" in builder.__module__
+    images = _taken(model, [*((3, 8, one, one) if video else (3, one, one) for one in _SMALLER), last])
+    return Family(model, (images,), {parameters[0]: {0: ("batch", *_BATCH)}})
 
 
 # -- transformers ------------------------------------------------------------------------------------------------------
