@@ -13,6 +13,7 @@ _PACKAGES = ("torchvision", "mmengine", "mmcv", "mmdet", "mmpose", "transformers
 def load_substitutes() -> None:
     """Declare the substitutes for every package that is in use; what was never imported cannot be called."""
     importlib.import_module("graphforge.frontend.substitutes.packed_sequences")  # of torch itself
+    importlib.import_module("graphforge.frontend.substitutes.encoders")
     for package in _PACKAGES:
         if package in sys.modules:
             importlib.import_module(f"graphforge.frontend.substitutes.{package}")
