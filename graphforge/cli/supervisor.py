@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -131,6 +132,9 @@ def _block() -> None:
 
 def _settle_in(parent: int, arguments: Sequence[str]) -> None:
     """In the child: die with the parent, end like an interruption, leave the machine some memory."""
+    finalizers: Any = weakref.finalize
+    for one in list(finalizers._registry):  # temporary folders of the process that was forked are its own to clear
+        one.atexit = False
     if sys.platform == "linux":
         import ctypes
 

@@ -295,3 +295,15 @@ def test_an_output_that_takes_nothing_ends_without_a_traceback(verb: str, output
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ")
+
+
+def test_the_end_of_the_child_clears_no_temporary_folder_of_its_parent() -> None:
+    script = (
+        "import os, tempfile\n"
+        "from graphforge.cli.supervisor import supervised\n"
+        "folder = tempfile.TemporaryDirectory()\n"
+        "supervised(lambda arguments: 0, ['compile'])\n"
+        "print(os.path.isdir(folder.name))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
