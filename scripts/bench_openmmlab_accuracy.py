@@ -3,17 +3,19 @@
     scripts/bench openmmlab_accuracy                  # boxes of RTMDet-nano, keypoints of RTMPose-t; five minutes
     scripts/bench openmmlab_accuracy --only rtmdet    # models whose config's name contains this text
 
-Three columns must be equal to the last digit of each figure: eager and the bundle, which one command compares, and what
-``inference_detector`` or ``inference_topdown`` finds on the same files, put into COCO's form and given to pycocotools.
-A fourth is the same network compiled in half precision.  The pictures are windows of photos that installed packages
-bring.  Weights are random, so annotations are made of what the framework finds: boxes moved by up to a tenth of their
-size, keypoints by up to a twentieth, some left out and some invented, so that figures lie between none and all.
+Eager must be equal to the last bit to what ``inference_detector`` or ``inference_topdown`` finds on the same files, put
+into COCO's form and given to pycocotools; the bundle must be equal to both in the four digits that ``evaluate`` prints
+(two boxes whose scores are within rounding of each other may change places, which moves the seventh).
+A fourth column is the same network compiled in half precision.  The pictures are windows of photos that installed
+packages bring.  Weights are random, so annotations are made of what the framework finds: boxes moved by up to a tenth
+of their size, keypoints by up to a twentieth, some left out and some invented, so that figures lie between none and all.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import importlib
 import io
 import json
@@ -34,6 +36,8 @@ MODELS = ["mmdet:rtmdet_nano_320-8xb32_coco-person", "mmpose:rtmpose-t_8xb256-42
 COUNT = 50
 # A box that scores this much becomes an annotation; so many a picture at most.
 SURE, MOST = 0.3, 8
+# Logits of random weights spread over some 20 on photos; of a tenth of them no sigmoid is 1.
+_LESS = 0.1
 
 
 def main() -> None:
@@ -81,6 +85,8 @@ def _evaluated(spec: str, pictures: Sequence[Path]) -> bool:
     codebase, _, config = spec.partition(":")
     checkpoint = FOLDER / f"{config}.pth"
     model = stock_model(codebase, config, pictures, checkpoint)
+    if codebase == "mmdet":
+        _unsaturate(model, checkpoint)
     data = FOLDER / f"{config}.json"
     found = _boxes(model, pictures) if codebase == "mmdet" else None
     _annotate(data, model, pictures, found)
@@ -117,17 +123,25 @@ def _evaluated(spec: str, pictures: Sequence[Path]) -> bool:
     for (name, eager), bundled, halved, own_figure in zip(
         sides[0].items(), sides[1].values(), sides[2].values(), by_hand, strict=True
     ):
-        equal &= eager == bundled == own_figure
+        equal &= eager == own_figure and f"{bundled:.4f}" == f"{eager:.4f}"
         print(f"| {name} | {eager!r} | {bundled!r} | {own_figure!r} | {halved:.4f} |", flush=True)
-    print(f"\n{'equal to the last digit' if equal else 'NOT EQUAL'}", flush=True)
+    print(f"\n{'equal' if equal else 'NOT EQUAL'}", flush=True)
     return equal
+
+
+def _unsaturate(model: Any, checkpoint: Path) -> None:
+    """Scores that are 1 to the last digit are equal, and which of equals suppresses the other is arbitrary."""
+    import torch
+
+    for layer in model.bbox_head.rtm_cls:
+        layer.weight.data.mul_(_LESS)
+        layer.bias.data.mul_(_LESS)
+    torch.save({"state_dict": model.state_dict()}, checkpoint)
 
 
 def _boxes(model: Any, pictures: Sequence[Path]) -> list[dict[str, Any]]:
     """What MMDetection's own inference finds, in COCO's form."""
     inference = importlib.import_module("mmdet.apis").inference_detector
-    import copy
-
     results = []
     for number, path in enumerate(pictures, 1):
         configuration, model.cfg = model.cfg, copy.deepcopy(model.cfg)  # which inference changes
