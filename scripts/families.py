@@ -149,8 +149,8 @@ def _build_torchvision(name: str) -> Family:
         images = torch.rand(2, 3, 128, 128) * 2 - 1
         batch = {0: ("batch", *_BATCH)}
         return Family(model, (images, images.flip(0)), dict.fromkeys(parameters[:2], batch))
-    last = (3, 16, 224, 224) if "mvit" in name or "swin3d" in name else (3, 224, 224)
     video = "video" in builder.__module__
+    last = (3, 16, 224, 224) if video else (3, 224, 224)
     images = _taken(model, [*((3, 8, one, one) if video else (3, one, one) for one in _SMALLER), last])
     return Family(model, (images,), {parameters[0]: {0: ("batch", *_BATCH)}})
 
