@@ -8,7 +8,7 @@ into COCO's form and given to pycocotools; the bundle must be equal to both in t
 (two boxes whose scores are within rounding of each other may change places, which moves the seventh).
 A fourth column is the same network compiled in half precision.  The pictures are windows of photos that installed
 packages bring.  Weights are random, so annotations are made of what the framework finds: boxes moved by up to a tenth
-of their size, keypoints by up to a twentieth, some left out and some invented, so that figures lie between none and all.
+of their size, keypoints by up to a twentieth, some left out and some invented: figures lie between none and all.
 """
 
 from __future__ import annotations
