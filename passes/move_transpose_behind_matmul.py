@@ -1,7 +1,8 @@
 """Move a transpose behind a product of halves.    MatMul(Transpose(x: f16, p), w)  ==>  Transpose(MatMul(x, w), p)
 
 ONNX Runtime (1.25 to 1.32) takes a transpose of the leading axes into the product and ends the process over it, when
-the elements are float16 and the weight is a matrix: a multi-head attention in float16 is enough.
+the weight is a matrix and the elements are float16 (a multi-head attention in float16 is enough), or a Cast to any
+type stands between the two.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ __all__ = ["MoveTransposeBehindMatmul"]
 
 @dataclass(frozen=True)
 class MoveTransposeBehindMatmul(Pass):
-    """Float16 only: in other types the runtime is better off with the transpose in front."""
+    """Where the runtime ends over it only: elsewhere it is better off with the transpose in front."""
 
     name: ClassVar[str] = "move-transpose-behind-matmul"
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Move them in the graph and its bodies."""
-        rewriter.apply(_RULE, graph)
+        for rule in _RULES:
+            rewriter.apply(rule, graph)
 
 
 class TransposeMatMul(Rule):
@@ -38,20 +40,43 @@ class TransposeMatMul(Rule):
     def check(self, m: Match) -> Match | NoMatch:
         if m.x.dtype != DataType.FLOAT16:
             return m.no(f"only float16 ends the process, this is {m.x.dtype}")
-        if rank_of(m.w) != 2 or m.w.const_value is None:
-            return m.no("the right operand is not a matrix of constants")
-        perm = ints_attribute(m.before, "perm")
-        if perm is None or not _is_taken_in(perm):
-            return m.no("the runtime does not take this transpose into the product")
-        return m.having(perm=tuple(perm))
+        return _taken_in(m)
 
     def rewrite(self, op: Any, m: Match) -> Any:
-        first, behind = _parted(m.perm)
-        product = op.MatMul(m.x if first == tuple(range(len(first))) else op.Transpose(m.x, perm=first), m.w)
-        return op.Transpose(product, perm=behind)
+        return _behind(op, m.x, m)
 
 
-_RULE = TransposeMatMul()
+class TransposeCastMatMul(Rule):
+    """The same with a Cast between the two, whatever it makes of what."""
+
+    allow_shared = True
+
+    def pattern(self, op: Any, x: Any, w: Any) -> Any:
+        return op.MatMul(op.Cast(op.Transpose(x, _name="before"), _name="cast"), w)
+
+    def check(self, m: Match) -> Match | NoMatch:
+        return _taken_in(m)
+
+    def rewrite(self, op: Any, m: Match) -> Any:
+        return _behind(op, op.Cast(m.x, to=m.w.dtype), m)
+
+
+_RULES = (TransposeCastMatMul(), TransposeMatMul())
+
+
+def _taken_in(m: Match) -> Match | NoMatch:
+    if rank_of(m.w) != 2 or m.w.const_value is None:
+        return m.no("the right operand is not a matrix of constants")
+    perm = ints_attribute(m.before, "perm")
+    if perm is None or not _is_taken_in(perm):
+        return m.no("the runtime does not take this transpose into the product")
+    return m.having(perm=tuple(perm))
+
+
+def _behind(op: Any, x: Any, m: Match) -> Any:
+    first, behind = _parted(m.perm)
+    product = op.MatMul(x if first == tuple(range(len(first))) else op.Transpose(x, perm=first), m.w)
+    return op.Transpose(product, perm=behind)
 
 
 def _is_taken_in(perm: Sequence[int]) -> bool:

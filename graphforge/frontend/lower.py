@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import sympy
 import torch
@@ -401,6 +402,9 @@ class Scope:
         plain = _plain_scalar(op.result)
         if plain is not None:
             return plain
+        nothing = self.without_elements(op.result)
+        if nothing is not None:
+            return nothing
         on_pairs = self.has_complex and (holds_complex(op.result) or holds_pairs(arguments) or holds_pairs(keywords))
         lowering = lowering_for(name)
         try:
@@ -416,6 +420,19 @@ class Scope:
                 raise self.located(error, node) from None
             return known
         return self.typed(op, result, node.meta.get("val"))
+
+    def without_elements(self, result: Any) -> Any:
+        """A call's result where it has no elements at any promised size: constants, which no runtime stumbles over."""
+        results = list(result) if isinstance(result, tuple | list) else [result]
+        if not results or not all(isinstance(one, torch.Tensor) and not one.is_complex() for one in results):
+            return None
+        shapes = [[*one.shape] for one in results]
+        if any(not all(isinstance(size, int) for size in shape) or 0 not in shape for shape in shapes):
+            return None
+        made = [
+            self.op.constant(np.zeros(shape), self.op.dtype_of(one)) for shape, one in zip(shapes, results, strict=True)
+        ]
+        return made if isinstance(result, tuple | list) else made[0]
 
     def from_weights(self, node: torch.fx.Node) -> Any:
         """The result of a call that hangs on weights alone, computed by torch; None for any other."""

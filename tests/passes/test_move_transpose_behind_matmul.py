@@ -53,6 +53,28 @@ def test_other_types_transposes_and_operands_stay(graph: str) -> None:
     assert outcome.reasons
 
 
+def test_a_cast_between_the_two_moves_too() -> None:
+    outcome = run(
+        MOVE,
+        "g (bool[3,7,5] x) => (float[7,5,2] y) <float[3,2] w = {1,2,3,4,5,6}> {"
+        " t = Transpose<perm=[1,2,0]>(x) c = Cast<to=1>(t) y = MatMul(c, w) }",
+    )
+    assert outcome.ops == ["Cast", "Transpose", "MatMul", "Transpose"]
+
+
+def test_a_projection_of_integers_whose_channels_move_last_loads(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.to_two = torch.nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.to_two(x.movedim(0, -1).float())
+            return out
+
+    graphforge.compile(Net().eval(), (torch.arange(30).view(5, 2, 3),), output=tmp_path / "b")
+
+
 class Attention(torch.nn.Module):
     """The module that ended the process."""
 

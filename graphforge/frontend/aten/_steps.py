@@ -19,11 +19,12 @@ def over_steps(
     sequences: Sequence[ir.Value],
     step: Step,
     *,
-    axes: Sequence[int] | None = None,
-    axis: int = 0,
     backwards: bool = False,
 ) -> tuple[list[ir.Value], list[ir.Value]]:
-    """Hand states from step to step, and collect what each step gives.
+    """Hand states from step to step along the first axis, and collect what each step gives.
+
+    Along other axes ONNX Runtime's Scan ends the process where there are no elements; along the first it refuses to run
+    no steps at all.
 
     Args:
         op: where to emit.
@@ -31,28 +32,22 @@ def over_steps(
         sequences: what is cut into steps.
         step: given an emitter of the body, the states and this step's slices, returns new states and results, of the
             types and shapes of the states and of the slices of the first sequence.
-        axes: the axis of each sequence that is cut, the first one by default.
-        axis: the axis of the results along which steps are laid.
         backwards: begin with the last step; its results still stand last.
 
     Returns:
         The last states, and the results with all steps in them.
     """
-    axes = [0] * len(sequences) if axes is None else list(axes)
     body = Emitter(ir.Graph([], [], nodes=[], name="step"), constants=op.constants, origins=op.origins)
     body.symbol_names = op.symbol_names
 
-    def taken(value: ir.Value, name: str, without: int | None) -> ir.Value:
+    def taken(value: ir.Value, name: str, behind: int) -> ir.Value:
         assert value.shape is not None
-        dims = [dim for place, dim in enumerate(value.shape.dims) if place != without]
-        inner = ir.Value(name=name, type=value.type, shape=ir.Shape(dims))
+        inner = ir.Value(name=name, type=value.type, shape=ir.Shape(value.shape.dims[behind:]))
         body.graph.inputs.append(inner)
         return inner
 
-    inside = [taken(state, f"state_{place}", None) for place, state in enumerate(states)]
-    slices = [
-        taken(sequence, f"step_{place}", cut) for place, (sequence, cut) in enumerate(zip(sequences, axes, strict=True))
-    ]
+    inside = [taken(state, f"state_{place}", 0) for place, state in enumerate(states)]
+    slices = [taken(sequence, f"step_{place}", 1) for place, sequence in enumerate(sequences)]
     new_states, results = step(body, inside, slices)
     for result in (*new_states, *results):
         if result.producer() is None or result in body.graph.outputs:  # every output is made inside, and once
@@ -66,18 +61,16 @@ def over_steps(
         _outputs=len(new_states) + len(results),
         body=body.graph,
         num_scan_inputs=len(sequences),
-        scan_input_axes=axes,
         scan_input_directions=[int(backwards)] * len(sequences),
-        scan_output_axes=[axis] * len(results),
         scan_output_directions=[int(backwards)] * len(results),
     )
     values = [made] if isinstance(made, ir.Value) else list(made)
     assert sequences[0].shape is not None
-    steps = sequences[0].shape.dims[axes[0]]
+    steps = sequences[0].shape.dims[0]
     for place, (value, inner) in enumerate(zip(values, body.graph.outputs, strict=True)):
         assert inner.shape is not None
         dims = list(inner.shape.dims)
         if place >= len(new_states):
-            dims.insert(axis, steps)
+            dims.insert(0, steps)
         value.type, value.shape = inner.type, ir.Shape(dims)
     return values[: len(new_states)], values[len(new_states) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -383,10 +384,18 @@ def _group_norm(
     return op.squeeze(result, [2]) if flat else result
 
 
+def _grouped(op: Emitter, x: ir.Value, groups: int) -> ir.Value:
+    """[N, C, ...] as [N, groups, -1]; by known sizes where N alone is open, which may be 0."""
+    each = [] if x.shape is None else x.shape.dims[1:]
+    if each and all(isinstance(size, int) for size in each):
+        return op.Reshape(x, [-1, groups, math.prod(int(size) for size in each) // groups])
+    return op.Reshape(x, [0, groups, -1])
+
+
 def _group_norm_by_hand(
     op: Emitter, x: ir.Value, groups: int, weight: ir.Value, bias: ir.Value, eps: float
 ) -> ir.Value:
-    grouped = op.Reshape(x, [0, groups, -1])
+    grouped = _grouped(op, x, groups)
     centred = op.Sub(grouped, op.ReduceMean(grouped, [2], keepdims=1))
     variance = op.ReduceMean(op.Mul(centred, centred), [2], keepdims=1)
     normalised = op.Reshape(op.Div(centred, op.Sqrt(op.Add(variance, eps))), op.Shape(x))
@@ -414,7 +423,7 @@ def native_group_norm(
     if nothing[0] is not None:
         return [result, *nothing]
     dtype = _DOUBLE if x.dtype == _DOUBLE else _FLOAT
-    grouped = op.Reshape(op.cast(x, dtype), [0, groups, -1])
+    grouped = _grouped(op, op.cast(x, dtype), groups)
     mean = op.ReduceMean(grouped, [2], keepdims=1)
     centred = op.Sub(grouped, mean)
     variance = op.ReduceMean(op.Mul(centred, centred), [2], keepdims=0)

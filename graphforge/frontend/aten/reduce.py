@@ -13,7 +13,7 @@ import torch
 
 from graphforge.frontend.aten._steps import over_steps
 from graphforge.frontend.aten.compare import truth
-from graphforge.frontend.emitter import Emitter, SymbolicScalar
+from graphforge.frontend.emitter import Dim, Emitter, SymbolicScalar
 from graphforge.frontend.rules import lowers
 from graphforge.ir.dtypes import HALVES, is_float
 
@@ -202,13 +202,14 @@ def cummax(op: Emitter, x: ir.Value, dim: int) -> tuple[ir.Value, ir.Value]:
     if own is None or not is_float(own):
         x = op.cast(x, _INT64)  # exact, and narrow integers have few kernels
     low = "cummin" in op.target
-    dims = [size for place, size in enumerate(op.dims(x)) if place != axis]
+    x, steps = _in_steps(op, x, axis)
+    dims = op.dims(x)[1:]
     if own is not None and is_float(own):
         worst: float = math.inf if low else -math.inf
     else:
         worst = 2**63 - 1 if low else -(2**63)
     start = [op.expand(op.constant(worst, x.dtype), dims), op.expand(op.constant(0, _INT64), dims)]
-    places = op.Range(op.constant(0), op.scalar(op.size(x, axis), _INT64), op.constant(1))
+    places = op.Range(op.constant(0), op.scalar(op.size(x, 0), _INT64), op.constant(1))
 
     def step(inner: Emitter, states: list[ir.Value], here: list[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
         (best, where), (value, place) = states, here
@@ -220,8 +221,25 @@ def cummax(op: Emitter, x: ir.Value, dim: int) -> tuple[ir.Value, ir.Value]:
             one.shape = like.shape
         return list(kept), list(kept)
 
-    _, (values, indices) = over_steps(op, start, [x, places], step, axes=[axis, 0], axis=axis)
+    _, results = over_steps(op, start, [x, places], step)
+    values, indices = (_laid_along(op, one, axis, steps) for one in results)
     return op.cast(values, own or _INT64), indices
+
+
+def _in_steps(op: Emitter, x: ir.Value, axis: int) -> tuple[ir.Value, Dim | None]:
+    """The axis in front, one longer where it may have no elements; and its own size where it is longer now."""
+    steps, label = op.size(x, axis), str(op.result_dims(0 if isinstance(op.result, list | tuple) else None)[axis])
+    rank = op.rank(x)
+    x = op.transpose(x, [axis, *(other for other in range(rank) if other != axis)])
+    if label != "0" and (label.isdigit() or label.isidentifier()) and not op.may_be_zero(label):
+        return x, None
+    return op.Pad(x, [0] * rank + [1] + [0] * (rank - 1)), steps
+
+
+def _laid_along(op: Emitter, x: ir.Value, axis: int, steps: Dim | None) -> ir.Value:
+    if steps is not None:
+        x = op.Slice(x, [0], op.vector([steps]), [0])
+    return op.transpose(x, [*range(1, axis + 1), 0, *range(axis + 1, op.rank(x))])
 
 
 @lowers("aten.count_nonzero.default", "aten.count_nonzero.dim_IntList")
@@ -505,8 +523,8 @@ def logcumsumexp(op: Emitter, x: ir.Value, dim: int) -> ir.Value:
     if op.rank(x) == 0:
         return op.cast(x, result)
     axis = dim % op.rank(x)
-    dims = [size for place, size in enumerate(op.dims(x)) if place != axis]
-    start = op.expand(op.constant(-math.inf, x.dtype), dims)
+    x, steps = _in_steps(op, x, axis)
+    start = op.expand(op.constant(-math.inf, x.dtype), op.dims(x)[1:])
 
     def step(inner: Emitter, states: list[ir.Value], here: list[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
         (so_far,), (value,) = states, here
@@ -516,5 +534,5 @@ def logcumsumexp(op: Emitter, x: ir.Value, dim: int) -> ir.Value:
         total.shape = value.shape
         return [total], [total]
 
-    _, (sums,) = over_steps(op, [start], [x], step, axes=[axis], axis=axis)
-    return op.cast(sums, result)
+    _, (sums,) = over_steps(op, [start], [x], step)
+    return op.cast(_laid_along(op, sums, axis, steps), result)
