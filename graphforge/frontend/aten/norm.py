@@ -386,10 +386,14 @@ def _group_norm(
 
 def _grouped(op: Emitter, x: ir.Value, groups: int) -> ir.Value:
     """[N, C, ...] as [N, groups, -1]; by known sizes where N alone is open, which may be 0."""
-    each = [] if x.shape is None else x.shape.dims[1:]
-    if each and all(isinstance(size, int) for size in each):
-        return op.Reshape(x, [-1, groups, math.prod(int(size) for size in each) // groups])
-    return op.Reshape(x, [0, groups, -1])
+    dims = op.dims(x)[1:]
+    known = [size for size in dims if isinstance(size, int)]
+    grouped: ir.Value = (
+        op.Reshape(x, [-1, groups, math.prod(known) // groups])
+        if len(known) == len(dims)
+        else op.Reshape(x, [0, groups, -1])
+    )
+    return grouped
 
 
 def _group_norm_by_hand(

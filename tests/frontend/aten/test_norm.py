@@ -112,6 +112,9 @@ def test_batch_norm_in_training_mode_is_refused() -> None:
 
 def test_instance_norm_by_the_input_leaves_running_statistics_alone() -> None:
     class Net(nn.Module):
+        mean: Tensor
+        var: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("mean", torch.rand(8))
