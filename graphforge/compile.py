@@ -22,7 +22,15 @@ from graphforge.bundle import (
 )
 from graphforge.collector import paused_collector
 from graphforge.declaring import declarations
-from graphforge.errors import GraphForgeError, InternalError, UndecidedError, UsageError, UserCodeError, argument
+from graphforge.errors import (
+    GraphForgeError,
+    InternalError,
+    UndecidedError,
+    UsageError,
+    UserCodeError,
+    VerificationError,
+    argument,
+)
 from graphforge.frontend.torchvision_fix import watch_torchvision
 from graphforge.journal import Journal, Progress
 from graphforge.options import CompileOptions, Plan, plan
@@ -44,6 +52,9 @@ if TYPE_CHECKING:
     from graphforge.transform import Instrument, Pass, PassRecord
     from graphforge.verify import VerificationReport
     from graphforge.verify.tolerance import Tolerances
+
+# Sizes up to which a part of one is likely to be a 1.
+_SMALL = 4
 
 __all__ = ["Bundle", "CompileOptions", "compile", "compile_with"]
 
@@ -216,7 +227,33 @@ def compile_with(
         of_pictures = facts_of_pictures(prepared, *pictures)
         if options.fold_preprocess:
             prepared, of_pictures = _folded(prepared, of_pictures)
-        return _compile(options, planned, prepared, folder, Journal(progress), of_pictures)
+        try:
+            return _compile(options, planned, prepared, folder, Journal(progress), of_pictures)
+        except VerificationError as refused:
+            if not refused.at_small_sizes or prepared.captured is None or prepared.captured.method != "export":
+                raise
+            again, journal = replace(prepared, small_sizes=True), Journal(progress)
+            journal.notes.append(
+                "captured again with sizes of 0 and 1 in mind: taking every size for 2 at least, as torch does, it was "
+                "not right there"
+            )
+            try:
+                return _compile(options, planned, again, folder, journal, of_pictures)
+            except GraphForgeError:
+                raise refused from None
+
+
+def _at_small_sizes(report: VerificationReport, prepared: Prepared) -> bool:
+    """Whether every failure is at sizes of which others may become 1 or 0, which torch does not reckon with."""
+
+    def small(sizes: Mapping[str, int]) -> bool:
+        return any(
+            sizes[name] // dim.step <= _SMALL
+            for name, dim in prepared.shapes.dims.items()
+            if name in sizes and dim.high > dim.low
+        )
+
+    return all(small(trial.assignment.sizes) for trial in report.trials if not trial.passed)
 
 
 def _compile(
@@ -265,7 +302,7 @@ def _compile(
             )
             if report is not None and report.verdict == "failed":
                 kept = keep_unverified(staged, folder, emitted, manifest) if options.keep_unverified else ""
-                raise report.error().with_notes(
+                error = report.error().with_notes(
                     *journal.notes,
                     f"{argument('check_passes', True)} names the first pass that changes a result"
                     if (options.passes or options.pipeline is not None) and not options.check_passes
@@ -273,6 +310,8 @@ def _compile(
                     _in_full(options),
                     kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}",
                 )
+                error.at_small_sizes = _at_small_sizes(report, prepared)
+                raise error
             write_json(staged / "manifest.json", manifest)
     if report is not None and report.verdict == "undecided" and not options.accept_undecided:
         raise UndecidedError(

@@ -123,7 +123,13 @@ class UserCodeError(GraphForgeError):
 
 
 class VerificationError(GraphForgeError):
-    """The artifact does not agree with the reference; names outputs, differences and the first suspect."""
+    """The artifact does not agree with the reference; names outputs, differences and the first suspect.
+
+    Attributes:
+        at_small_sizes: whether it agrees wherever all sizes are large enough that no part of one is 0 or 1.
+    """
+
+    at_small_sizes: bool = False
 
 
 class UndecidedError(VerificationError):

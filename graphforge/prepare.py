@@ -59,6 +59,7 @@ class Prepared:
         notes: what the user should know of how the inputs were understood.
         drawn: whether the example was drawn at random.
         captured: the program that was lowered last, once ``to_ir`` has run; None for an ONNX file.
+        small_sizes: whether capture describes what sizes of 0 and 1 make of others (see ``capture``).
     """
 
     loaded: LoadedModel
@@ -69,6 +70,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     drawn: bool = False
     captured: Captured | None = None
+    small_sizes: bool = False
 
 
 def prepare(
@@ -479,7 +481,14 @@ def to_ir(
                 journal.notes.append("the model was in training mode; it is compiled in eval mode")
                 module.eval()
             try:
-                captured = run_capture(module, prepared.inputs, prepared.shapes, method=capture, target=target)
+                captured = run_capture(
+                    module,
+                    prepared.inputs,
+                    prepared.shapes,
+                    method=capture,
+                    target=target,
+                    small_sizes=prepared.small_sizes,
+                )
             except CaptureError as error:
                 _see_that_it_runs(
                     module, prepared.inputs, drawn=prepared.drawn

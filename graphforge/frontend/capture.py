@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.fx.experimental._config
 from torch.utils import _pytree
 
 from graphforge.call import CallInputs, output_names, register_dataclasses
@@ -82,6 +83,7 @@ def capture(
     *,
     method: str = "auto",
     target: str | None = None,
+    small_sizes: bool = False,
 ) -> Captured:
     """Capture ``model`` called with ``inputs``; ``shapes`` says which dims stay dynamic.
 
@@ -91,6 +93,8 @@ def capture(
         shapes: names and dynamic dims of the tensor inputs (see ``CallInputs.spec``).
         method: one of ``METHODS``, or ``auto`` to try them in order.
         target: name of the target compiled for, whose own substitutions are in force.
+        small_sizes: describe what a size of 0 or 1 makes of others, too (``x[-2:]`` has ``min(2, n)`` rows); torch
+            takes every size to be 2 at least, which says more about the sizes behind it.
 
     Raises:
         CaptureError: no method worked; the notes say why each failed.
@@ -105,12 +109,15 @@ def capture(
     load_substitutes()
     apart = _Apart(model, widened, shapes)
     try:
-        return _whole(model, widened, shapes, methods, target, apart)
+        settings: Any = torch.fx.experimental._config
+        with _one_at_a_time, settings.patch(backed_size_oblivious=small_sizes):
+            return _whole(model, widened, shapes, methods, target, apart)
     except (CaptureError, _ImageByImage):
         images = apart.images()
         if images is None:
             raise
-    captured = capture(model, *one_image(widened, shapes, images), method=method, target=target)
+    one = one_image(widened, shapes, images)
+    captured = capture(model, *one, method=method, target=target, small_sizes=small_sizes)
     captured.images = images
     captured.to_try = [
         *({images.dim: size} for size in shapes.dims[images.dim].sizes(limit=_OF_IMAGES)),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+import graphforge
 from graphforge.call import input_tree
-from graphforge.errors import CaptureError
+from graphforge.errors import CaptureError, VerificationError
 from graphforge.frontend.capture import capture
 from graphforge.spec import DimRange
 from tests.frontend.helpers import lower_and_compare
@@ -61,3 +63,37 @@ def test_a_program_in_which_a_promised_size_is_a_number_is_no_capture() -> None:
     shapes = tree.spec().with_dynamic({"x": {0: DimRange("n", 1, 6)}})
     with pytest.raises(CaptureError, match="for the number 3"):
         capture(Net(), tree, shapes, method="export-strict")
+
+
+def _two_at_most(x: Tensor) -> Tensor:
+    v = x.abs()[:2] * 1
+    v[0] += 2
+    return v.flatten(0, 1)
+
+
+def _last_but_one(x: Tensor) -> Tensor:
+    v = x * 1
+    v[-2:] = 1
+    return torch.cat([v, x[:2][-3:-1]])
+
+
+@pytest.mark.parametrize("forward", [_two_at_most, _last_but_one])
+def test_what_a_size_of_one_makes_of_others_is_described_when_it_matters(
+    forward: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(x)
+
+    bundle = graphforge.compile(Net(), (torch.randn(5, 3),), dynamic_shapes=[{0: (1, 6)}], output=tmp_path / "b")
+    assert any("sizes of 0 and 1" in note for note in bundle.manifest["notes"])
+
+
+def test_a_rank_that_hangs_on_a_size_of_one_is_refused_once(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.squeeze(0)
+
+    with pytest.raises(VerificationError, match="1 dims against 2"):
+        graphforge.compile(Net(), (torch.randn(5, 3),), dynamic_shapes=[{0: (1, 6)}], output=tmp_path / "b")
+    assert not list(tmp_path.iterdir())
