@@ -125,9 +125,15 @@ def _end_at_once(code: int) -> NoReturn:
 
 
 def _block() -> None:
-    """There is nothing left to end."""
+    """There is nothing left to end.  Ignored, too: what this thread blocks, a thread of a runtime's still takes."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+    for number in _PASSED_ON:
+        ignored = False
+        while not ignored:
+            with contextlib.suppress(KeyboardInterrupt):  # one that was on its way
+                signal.signal(number, signal.SIG_IGN)
+                ignored = True
 
 
 def _settle_in(parent: int, arguments: Sequence[str]) -> None:

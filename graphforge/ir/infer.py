@@ -166,6 +166,8 @@ def _transpose(node: ir.Node) -> Inferred | None:
         return None
     perm = _attribute(node, "perm", None)
     order = list(reversed(range(len(dims)))) if perm is None else list(perm)  # type: ignore[call-overload]
+    if sorted(order) != list(range(len(dims))):
+        return None  # ONNX's own inference says what is wrong
     return first.dtype, [dims[axis] for axis in order]
 
 

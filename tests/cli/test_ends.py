@@ -307,3 +307,18 @@ def test_the_end_of_the_child_clears_no_temporary_folder_of_its_parent() -> None
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+def test_a_signal_that_another_thread_takes_while_a_command_ends_changes_nothing() -> None:
+    script = (
+        "import os, signal, threading, time\n"
+        "from graphforge.cli import supervisor\n"
+        "threading.Thread(target=time.sleep, args=(0.5,)).start()\n"
+        "supervisor._end_as_interrupted()\n"
+        "code = supervisor._to_the_end(lambda arguments: 7, ['lint'])\n"
+        "for number in (signal.SIGINT, signal.SIGTERM):\n    os.kill(os.getpid(), number)\n"
+        "time.sleep(0.1)\n"
+        "print(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "7\n"

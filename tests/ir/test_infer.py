@@ -120,3 +120,9 @@ def test_axes_may_be_an_attribute_in_older_opsets(
 ) -> None:
     op = Builder(ir.Graph([], [], nodes=[], opset_imports={"": 11}), opset=11)
     assert _shape(op.node(op_type, [_value(*dims)], axes=axes)) == expected
+
+
+def test_a_transpose_of_other_axes_than_there_are_is_left_to_onnx() -> None:
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": HOME_OPSET})
+    node = Builder(graph).node("Transpose", [_value(2, 3)], perm=[0, 3])
+    assert node.shape is None
