@@ -220,9 +220,9 @@ def _from_file(spec: str, suffix: str, kwargs: Mapping[str, Any], trust_pickle: 
 
 def _is_saved_by_torch(path: Path) -> bool:
     """Whether it is an archive of pickled objects, as torch.save writes it, which a script is not."""
-    if not zipfile.is_zipfile(path):
-        return False
     try:
+        if not zipfile.is_zipfile(path):
+            return False
         with zipfile.ZipFile(path) as archive:
             endings = {name.rpartition("/")[2] for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):

@@ -87,7 +87,8 @@ def _load(source: str | Path | Mapping[str, Any], shapes: ShapeSpec) -> dict[str
     except GraphForgeError:
         raise
     except Exception as error:  # numpy lets through whatever its parsers raise
-        if not zipfile.is_zipfile(path):  # numpy takes it for a pickle, and says how to read that unsafely
+        # numpy takes what is none for a pickle, and says how to read that unsafely
+        if not isinstance(error, zipfile.BadZipFile) and not zipfile.is_zipfile(path):
             raise GraphForgeError(
                 f"calibration data {str(source)!r} is not a .npz archive of arrays by input name",
                 "write it as numpy.savez('calib.npz', image=array)",

@@ -14,7 +14,6 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -218,9 +217,9 @@ def serve() -> None:
             with limits(seconds=job["limit"]), lowering(job.get("step", 0), ""):
                 return _DOES[job["do"]](job, held, spare)
         except BeyondLimitError as error:
-            return {"beyond": [error.message, *error.notes]}
+            return {"beyond": [*error.given]}
         except GraphForgeError as error:
-            return {"told": [error.message, *error.notes]}
+            return {"told": [*error.given]}
         except MemoryError as error:
             return {"memory": str(error)}
 
@@ -228,11 +227,15 @@ def serve() -> None:
 
 
 def _try(job: dict[str, Any], _: dict[str, Any], spare: dict[tuple[Any, ...], Any]) -> Mapping[str, Any]:
-    runner = _loaded(job)
-    if ARRAYS in job:
-        with suppress(GraphForgeError):  # whoever runs it next is told
+    try:
+        runner = _loaded(job)
+        spare[_place_of(job)] = runner
+        if ARRAYS in job:
             runner.run(job[ARRAYS])
-    spare[_place_of(job)] = runner
+    except BeyondLimitError:
+        raise
+    except GraphForgeError:  # whoever loads or runs it next is told
+        pass
     return {"done": True}
 
 

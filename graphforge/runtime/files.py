@@ -134,7 +134,11 @@ def _count_beforehand(path: Path) -> None:
         BeyondLimitError: an array is too large.
         ValueError: there are too many.
     """
-    if not zipfile.is_zipfile(path):
+    try:
+        archived = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # one of several disks, which numpy refuses
+        return
+    if not archived:
         with open(path, "rb") as file:
             _count(file, str(path))
         return

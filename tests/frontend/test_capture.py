@@ -170,7 +170,7 @@ def test_capture_failures_print_nothing(method: str, tmp_path: Path) -> None:
 
 class Baked(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.reshape(2, -1) * 1.0
+        return x.reshape(2, 4) * 1.0
 
 
 def test_a_baked_size_is_not_told_to_become_torch_where() -> None:
