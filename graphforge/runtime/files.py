@@ -134,11 +134,7 @@ def _count_beforehand(path: Path) -> None:
         BeyondLimitError: an array is too large.
         ValueError: there are too many.
     """
-    try:
-        archived = zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # one of several disks, which numpy refuses
-        return
-    if not archived:
+    if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             _count(file, str(path))
         return
