@@ -53,9 +53,6 @@ if TYPE_CHECKING:
     from graphforge.verify import VerificationReport
     from graphforge.verify.tolerance import Tolerances
 
-# Sizes up to which a part of one is likely to be a 1.
-_SMALL = 4
-
 __all__ = ["Bundle", "CompileOptions", "compile", "compile_with"]
 
 
@@ -234,11 +231,13 @@ def compile_with(
                 raise
             again, journal = replace(prepared, small_sizes=True), Journal(progress)
             journal.notes.append(
-                "captured again with sizes of 0 and 1 in mind: taking every size for 2 at least, as torch does, it was "
-                "not right there"
+                "captured again with sizes of 0 and 1 in mind: torch takes every size for 2 or more, and what it "
+                "captured so was wrong at small sizes"
             )
-            try:
-                return _compile(options, planned, again, folder, journal, of_pictures)
+            try:  # what was kept unverified, where that is asked for, stays the file that the error is about
+                return _compile(replace(options, keep_unverified=False), planned, again, folder, journal, of_pictures)
+            except UndecidedError:  # it is in its place, and says so
+                raise
             except GraphForgeError:
                 raise refused from None
 
@@ -248,7 +247,7 @@ def _at_small_sizes(report: VerificationReport, prepared: Prepared) -> bool:
 
     def small(sizes: Mapping[str, int]) -> bool:
         return any(
-            sizes[name] // dim.step <= _SMALL
+            dim.is_small(sizes[name])
             for name, dim in prepared.shapes.dims.items()
             if name in sizes and dim.high > dim.low
         )

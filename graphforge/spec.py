@@ -21,6 +21,9 @@ __all__ = [
     "parse_range",
 ]
 
+# Sizes, by their step, up to which a part of one is likely to be a 1.
+_SMALL = 4
+
 # torch's names of the element types that an input may have.
 DTYPES = (
     "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool complex64 complex128"
@@ -55,6 +58,10 @@ class DimRange:
         first = -(-self.low // self.step) * self.step
         sizes = range(first, self.high + 1, self.step)
         return list(sizes if limit is None else sizes[:limit])
+
+    def is_small(self, size: int) -> bool:
+        """Whether a half or a third of a size may well be a 1, which a capture takes for a constant."""
+        return size // self.step <= _SMALL
 
     def nearest(self, wanted: int) -> int:
         """The promised size nearest to the wanted one, the smaller of two."""

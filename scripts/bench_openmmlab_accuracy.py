@@ -13,25 +13,21 @@ of their size, keypoints by up to a twentieth, some left out and some invented: 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import importlib
 import io
 import json
-import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from openmmlab_stock import PHOTOS, photo, stock_model
+from openmmlab_stock import PHOTOS, in_environment, photo, stock_model
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "out" / "bench" / "openmmlab_accuracy"
-PYTHON = ROOT / ".venv-openmmlab" / "bin" / "python"
 MODELS = ["mmdet:rtmdet_nano_320-8xb32_coco-person", "mmpose:rtmpose-t_8xb256-420e_coco-256x192"]
 COUNT = 50
 # A box that scores this much becomes an annotation; so many a picture at most.
@@ -41,20 +37,11 @@ _LESS = 0.1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="models whose config's name contains this text")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if not options.worker:
-        if not PYTHON.exists():
-            sys.exit("bench: scripts/openmmlab.sh makes the environment that this needs, .venv-openmmlab")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        command = [str(PYTHON), __file__, "--worker", "--only", options.only]
-        sys.exit(subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode)
+    only = in_environment(__file__, __doc__)
     warnings.simplefilter("ignore")
     FOLDER.mkdir(parents=True, exist_ok=True)
     pictures = _pictures()
-    equal = [_evaluated(spec, pictures) for spec in MODELS if options.only in spec]
+    equal = [_evaluated(spec, pictures) for spec in MODELS if only in spec]
     sys.exit(0 if all(equal) else 1)
 
 

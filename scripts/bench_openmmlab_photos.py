@@ -13,22 +13,18 @@ within twice the second.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import importlib
-import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from openmmlab_stock import PHOTOS, photo, stock_model
+from openmmlab_stock import PHOTOS, in_environment, photo, stock_model
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "out" / "bench" / "openmmlab_photos"
-PYTHON = ROOT / ".venv-openmmlab" / "bin" / "python"
 MODELS = [
     "mmdet:rtmdet_nano_320-8xb32_coco-person",
     "mmpose:rtmpose-t_8xb256-420e_coco-256x192",
@@ -39,21 +35,12 @@ LIMIT = 1e-3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="models whose config's name contains this text")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if not options.worker:
-        if not PYTHON.exists():
-            sys.exit("bench: scripts/openmmlab.sh makes the environment that this needs, .venv-openmmlab")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        command = [str(PYTHON), __file__, "--worker", "--only", options.only]
-        sys.exit(subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode)
+    only = in_environment(__file__, __doc__)
     warnings.simplefilter("ignore")
     FOLDER.mkdir(parents=True, exist_ok=True)
     print("| model | photo | rows | tensor elements that differ | px | float32 beside float64 in eager, px | |")
     print("|---|---|---|---|---|---|---|")
-    wrong = [one for spec in MODELS if options.only in spec for one in _compared(spec)]
+    wrong = [one for spec in MODELS if only in spec for one in _compared(spec)]
     sys.exit(1 if any(wrong) else 0)
 
 

@@ -5,12 +5,19 @@ Weights are random (no checkpoint can be downloaded here), calibrated on the pho
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PHOTOS", "photo", "stock_model"]
+__all__ = ["PHOTOS", "in_environment", "photo", "stock_model"]
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = ROOT / ".venv-openmmlab" / "bin" / "python"
 
 PHOTOS = {
     "astronaut": ("skimage", "data/astronaut.png"),
@@ -20,6 +27,21 @@ PHOTOS = {
     "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
     "china": ("sklearn", "datasets/images/china.jpg"),
 }
+
+
+def in_environment(script: str, description: str | None) -> str:
+    """Run a benchmark again by the Python of ``.venv-openmmlab`` and end; there, what its ``--only`` says."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="models whose config's name contains this text")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return str(options.only)
+    if not PYTHON.exists():
+        sys.exit("bench: scripts/openmmlab.sh makes the environment that this needs, .venv-openmmlab")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [str(PYTHON), script, "--worker", "--only", options.only]
+    sys.exit(subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode)
 
 
 def photo(name: str) -> Path:

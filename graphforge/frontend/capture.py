@@ -68,8 +68,6 @@ _one_at_a_time = threading.RLock()
 
 # Captures at other sizes, after one that holds at few sizes but the example's.
 _OTHER_SIZES = 4
-# Sizes up to which a half or a third of one is a 1, which capture takes for a constant.
-_TINY = 4
 # Sizes of a batch whose images are captured one by one, at most, that are handed to verification.
 _OF_IMAGES = 8
 
@@ -178,7 +176,7 @@ def _whole(
     divisions = Divisions()
     with plain_modules(model) as model, dividing(divisions), standing_clock():
         try:
-            larger = _resized(widened, shapes, away) if (away := _away_from_tiny(shapes)) else None
+            larger = _resized(widened, shapes, away) if (away := _away_from_small(shapes)) else None
             captured = _by_any(methods, model, widened, shapes, substitutions, failures, idle, apart, larger)
             if captured is None and divisions.met:
                 divisions.of_sizes = True
@@ -372,8 +370,8 @@ def _elsewhere(
     failing, program = broken.failing, broken.program
     at: dict[str, int] = {}
     for _ in range(_OTHER_SIZES):
-        chosen = max(failing, key=_plainness)
-        if program is not None and all(size <= _TINY for size in chosen.values()):
+        chosen = max(failing, key=lambda sizes: _plainness(sizes, shapes))
+        if program is not None and all(shapes.dims[name].is_small(size) for name, size in chosen.items()):
             break  # more would be taken for numbers there, not less
         at |= chosen
         try:
@@ -391,22 +389,23 @@ def _elsewhere(
     raise broken
 
 
-def _plainness(sizes: Mapping[str, int]) -> tuple[int, int, int]:
-    """How few of the sizes are tiny, and how many are no multiples of what things are usually cut into."""
+def _plainness(sizes: Mapping[str, int], shapes: ShapeSpec) -> tuple[int, int, int]:
+    """How few of the sizes are small, and how many are no multiples of what things are usually cut into."""
     return (
-        -sum(size <= _TINY for size in sizes.values()),
+        -sum(shapes.dims[name].is_small(size) for name, size in sizes.items()),
         sum(all(size % number for number in (2, 3, 5, 7)) for size in sizes.values()),
         sum(sizes.values()),
     )
 
 
-def _away_from_tiny(shapes: ShapeSpec) -> dict[str, int]:
-    """The dims whose example is tiny, at the plainest larger size near it that is promised."""
+def _away_from_small(shapes: ShapeSpec) -> dict[str, int]:
+    """The dims whose example is small, at the plainest larger size near it that is promised."""
     found: dict[str, int] = {}
     for name, size in shapes.example_sizes().items():
-        larger = [one for one in shapes.dims[name].sizes(limit=16) if one > size]
-        if size <= _TINY and larger:
-            found[name] = max(larger, key=lambda one: _plainness({"": one}))
+        larger = [{name: one} for one in shapes.dims[name].sizes(limit=16) if one > size]
+        if larger and shapes.dims[name].is_small(size):
+            plainest: dict[str, int] = max(larger, key=lambda sizes: _plainness(sizes, shapes))
+            found |= plainest
     return found
 
 
@@ -428,7 +427,7 @@ def _widened(inputs: CallInputs, shapes: ShapeSpec) -> CallInputs:
         larger = [size for size in dim.sizes(limit=16) if size // dim.step > 1]
         # a size that no other dim has, where there is one: equal sizes invite capture to tie dims together
         apart = [size for size in larger if size not in used] or larger or [sizes[name]]
-        wanted[name] = next((size for size in apart if size > _TINY), apart[-1])
+        wanted[name] = next((size for size in apart if not dim.is_small(size)), apart[-1])
     return _resized(inputs, shapes, wanted)
 
 

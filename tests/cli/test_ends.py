@@ -305,8 +305,7 @@ def test_the_end_of_the_child_clears_no_temporary_folder_of_its_parent() -> None
         "supervised(lambda arguments: 0, ['compile'])\n"
         "print(os.path.isdir(folder.name))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+    assert _printed(script) == "True\n"
 
 
 def test_a_signal_that_another_thread_takes_while_a_command_ends_changes_nothing() -> None:
@@ -320,5 +319,8 @@ def test_a_signal_that_another_thread_takes_while_a_command_ends_changes_nothing
         "time.sleep(0.1)\n"
         "print(code)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "7\n"
+    assert _printed(script) == "7\n"
+
+
+def _printed(script: str) -> str:
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
