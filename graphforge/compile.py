@@ -227,19 +227,35 @@ def compile_with(
         try:
             return _compile(options, planned, prepared, folder, Journal(progress), of_pictures)
         except VerificationError as refused:
-            if not refused.at_small_sizes or prepared.captured is None or prepared.captured.method != "export":
+            again, because = _read_otherwise(prepared, refused)
+            if again is None:
                 raise
-            again, journal = replace(prepared, small_sizes=True), Journal(progress)
-            journal.notes.append(
-                "captured again with sizes of 0 and 1 in mind: torch takes every size for 2 or more, and what it "
-                "captured so was wrong at small sizes"
-            )
+            journal = Journal(progress)
+            journal.notes.append(because)
             try:  # what was kept unverified, where that is asked for, stays the file that the error is about
                 return _compile(replace(options, keep_unverified=False), planned, again, folder, journal, of_pictures)
             except UndecidedError:  # it is in its place, and says so
                 raise
             except GraphForgeError:
                 raise refused from None
+
+
+def _read_otherwise(prepared: Prepared, refused: VerificationError) -> tuple[Prepared | None, str]:
+    """The model to be read in another way that may be right where this one was not, and why; None where there is none.
+
+    What torch takes for granted of sizes, and what a file states of shapes, saves nodes, and mostly holds.
+    """
+    if refused.at_small_sizes and prepared.captured is not None and prepared.captured.method == "export":
+        return replace(prepared, small_sizes=True), (
+            "captured again with sizes of 0 and 1 in mind: torch takes every size for 2 or more, and what it "
+            "captured so was wrong at small sizes"
+        )
+    if refused.by_statement:
+        return replace(prepared, as_stated=False), (
+            "the file states shapes that its nodes do not tell, and with them the result was wrong: it was read again "
+            "without them"
+        )
+    return None, ""
 
 
 def _at_small_sizes(report: VerificationReport, prepared: Prepared) -> bool:
@@ -263,6 +279,7 @@ def _compile(
     journal: Journal,
     of_pictures: Mapping[str, Any],
 ) -> Bundle:
+    from graphforge.onnx_io.importing import STATED
     from graphforge.runners.survey import doubting
 
     journal.notes += prepared.notes
@@ -310,6 +327,7 @@ def _compile(
                     kept or f"to keep the artifact all the same: {argument('keep_unverified', True)}",
                 )
                 error.at_small_sizes = _at_small_sizes(report, prepared)
+                error.by_statement = bool(lowered.meta.get(STATED))
                 raise error
             write_json(staged / "manifest.json", manifest)
     if report is not None and report.verdict == "undecided" and not options.accept_undecided:
@@ -482,6 +500,7 @@ def _compared(
     from graphforge.passes.bound_dynamic_shapes import PADDED_OUTPUTS
     from graphforge.passes.half import HALF_IO, HALVED
     from graphforge.passes.qdq import QUANTISED, Quantised
+    from graphforge.runners.declared import DeclaredRunner
     from graphforge.runners.padding import UnpaddedRunner
     from graphforge.runners.retyped import RetypedRunner, halved_inputs
     from graphforge.runners.survey import doubting, has_float16, survivable
@@ -504,6 +523,7 @@ def _compared(
         runner = target.runner(folder)
         if runner is None:
             return None
+        runner = DeclaredRunner(runner, model.graph)
         padding = model.meta.get(PADDED_OUTPUTS, ())
         quantised: Quantised | None = model.meta.get(QUANTISED)
         judged = model if quantised is None else quantised.before

@@ -127,9 +127,11 @@ class VerificationError(GraphForgeError):
 
     Attributes:
         at_small_sizes: whether it agrees wherever all sizes are large enough that no part of one is 0 or 1.
+        by_statement: whether shapes were taken from what the model's file states, where nodes do not tell them.
     """
 
     at_small_sizes: bool = False
+    by_statement: bool = False
 
 
 class UndecidedError(VerificationError):

@@ -60,6 +60,7 @@ class Prepared:
         drawn: whether the example was drawn at random.
         captured: the program that was lowered last, once ``to_ir`` has run; None for an ONNX file.
         small_sizes: whether capture describes what sizes of 0 and 1 make of others (see ``capture``).
+        as_stated: whether an ONNX file's word is taken for shapes that its nodes do not tell.
     """
 
     loaded: LoadedModel
@@ -71,6 +72,7 @@ class Prepared:
     drawn: bool = False
     captured: Captured | None = None
     small_sizes: bool = False
+    as_stated: bool = True
 
 
 def prepare(
@@ -458,7 +460,7 @@ def to_ir(
         from graphforge.onnx_io.importing import IMPORT_NOTES, import_onnx
 
         with journal.step("import") as step:
-            model = import_onnx(prepared.loaded.onnx_path)
+            model = import_onnx(prepared.loaded.onnx_path, as_stated=prepared.as_stated)
             if check:
                 _refuse_invalid(model, prepared.loaded.onnx_path)
             journal.notes += model.meta.get(IMPORT_NOTES, ())

@@ -13,6 +13,7 @@ from graphforge.diagnosis.file_tape import tape_of_file
 from graphforge.diagnosis.program import tape_of_program
 from graphforge.errors import GraphForgeError
 from graphforge.runners.arrays import Array
+from graphforge.runners.declared import DeclaredRunner
 from graphforge.runners.eager import EagerRunner
 from graphforge.runners.onnx_runtime import OnnxRuntimeRunner
 from graphforge.runners.padding import UnpaddedRunner
@@ -38,6 +39,7 @@ def located(
         tolerances: what counts as equal.
     """
     runner, recipe = (artifact.runner, artifact.recipe) if isinstance(artifact, UnpaddedRunner) else (artifact, ())
+    runner = runner.runner if isinstance(runner, DeclaredRunner) else runner
     if not isinstance(runner, OnnxRuntimeRunner):
         return "", []
     try:

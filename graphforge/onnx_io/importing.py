@@ -31,6 +31,7 @@ from graphforge.spec import DimRange, ShapeSpec, TensorSpec
 
 __all__ = [
     "IMPORT_NOTES",
+    "STATED",
     "admit",
     "as_written",
     "deserialized",
@@ -46,20 +47,23 @@ _NAMELESS = ("none", "unk", "unknown", "dynamic", "dim")
 
 # Key in model.meta: what the user should be told about the import, a list of lines.
 IMPORT_NOTES = "graphforge.import_notes"
+# Key in model.meta: whether shapes were taken from what the file states, where its nodes do not tell them.
+STATED = "graphforge.stated_shapes"
 
 
-def import_onnx(path: str | Path) -> ir.Model:
+def import_onnx(path: str | Path, *, as_stated: bool = True) -> ir.Model:
     """Read an ONNX file into our graph at the home opset; weights stay where they are until somebody needs them.
 
     Args:
         path: the .onnx file; external data lies beside it.
+        as_stated: take its word for shapes that its nodes do not tell (``model.meta[STATED]`` says whether there are).
 
     Raises:
         GraphForgeError: the file is missing, truncated, malicious or inconsistent, or a node cannot be expressed at
             the home opset.
     """
     path = Path(path)
-    return _import(read_model_proto(path), str(path), path.resolve().parent)
+    return _import(read_model_proto(path), str(path), path.resolve().parent, as_stated=as_stated)
 
 
 def admit(path: str | Path) -> None:
@@ -222,7 +226,7 @@ def import_onnx_proto(proto: onnx.ModelProto, label: str = "model") -> ir.Model:
     return _import(proto, label, None)
 
 
-def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model:
+def _import(proto: onnx.ModelProto, label: str, folder: Path | None, *, as_stated: bool = True) -> ir.Model:
     model = deserialized(proto, label)
     notes: list[str] = []
     _check_opset(model.graph.opset_imports, label)
@@ -241,7 +245,7 @@ def _import(proto: onnx.ModelProto, label: str, folder: Path | None) -> ir.Model
     _Lifter(model.graph).lift()
     check_operands(model.graph)
     model.meta[FILE_OPSET] = model.graph.opset_imports.get("", HOME_OPSET)
-    raise_graph(model.graph, notes)
+    model.meta[STATED] = raise_graph(model.graph, notes, as_stated=as_stated)
     model.graph.opset_imports[""] = HOME_OPSET
     model.ir_version = ir_version_for(HOME_OPSET)
     make_names_unique(model)

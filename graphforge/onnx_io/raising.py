@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
@@ -18,25 +20,50 @@ __all__ = ["raise_graph"]
 _FIRST_COVERED = 6
 
 
-def raise_graph(graph: ir.Graph, notes: list[str]) -> None:
+@dataclass(slots=True)
+class _Stated:
+    """What the file says of its values.
+
+    Attributes:
+        trusted: whether its word is taken for sizes that nodes do not tell.
+        taken: whether it was taken for any.
+        wrong: where nodes compute something else.
+    """
+
+    trusted: bool
+    taken: bool = False
+    wrong: list[str] = field(default_factory=list)
+
+
+def raise_graph(graph: ir.Graph, notes: list[str], *, as_stated: bool = True) -> bool:
     """Rewrite all nodes, bodies included, from ``node.version`` to the home opset and infer their types on the way.
+
+    Args:
+        graph: of the file.
+        notes: what the user should know is added to them.
+        as_stated: take the file's word for sizes that nodes do not tell.
+
+    Returns:
+        Whether its word was taken for any.
 
     Raises:
         GraphForgeError: a node cannot be expressed at the home opset.
     """
-    wrong: list[str] = []
-    _raise_nodes(graph, graph, wrong)
+    stated = _Stated(as_stated)
+    _raise_nodes(graph, graph, stated)
+    wrong = stated.wrong
     if wrong:
         shown = "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else "")
         notes.append(f"the file states {len(wrong)} shapes or types that its nodes do not compute: {shown}")
+    return stated.taken
 
 
-def _raise_nodes(graph: ir.Graph, main: ir.Graph, wrong: list[str]) -> None:
+def _raise_nodes(graph: ir.Graph, main: ir.Graph, stated: _Stated) -> None:
     for node in graph:
         bodies = bodies_of(node)
         for position, body in enumerate(bodies):
             type_body_inputs(node, position, body)
-            _raise_nodes(body, main, wrong)
+            _raise_nodes(body, main, stated)
         if node.domain == "" and node.version is not None:
             _raise_node(node, main)
         if node.graph is None:
@@ -46,36 +73,41 @@ def _raise_nodes(graph: ir.Graph, main: ir.Graph, wrong: list[str]) -> None:
             type_outputs_of_bodies(node)
             infer_node(node, HOME_OPSET)
         else:
-            _infer(node, wrong)
+            _infer(node, stated)
 
 
-def _infer(node: ir.Node, wrong: list[str]) -> None:
+def _infer(node: ir.Node, stated: _Stated) -> None:
     """Types and shapes of the outputs; what the file states fills the gaps, and gives way where it disagrees."""
-    stated = [(value.type, value.shape) for value in node.outputs]
+    before = [(value.type, value.shape) for value in node.outputs]
     for value in node.outputs:
         value.type = value.shape = None
     infer_node(node, HOME_OPSET)
-    for value, (kind, shape) in zip(node.outputs, stated, strict=True):
+    for value, (kind, shape) in zip(node.outputs, before, strict=True):
         if value.type is None:
             value.type = kind
         elif kind is not None and value.type != kind:
-            wrong.append(f"{value.name} ({kind}, computed {value.type})")
+            stated.wrong.append(f"{value.name} ({kind}, computed {value.type})")
+        if shape is None:
+            continue
         if value.shape is None:
-            value.shape = shape
-        elif shape is not None and not _fill(value.shape, shape):
-            wrong.append(f"{value.name} ({shape}, computed {value.shape})")
+            if stated.trusted:
+                value.shape = shape
+            stated.taken = stated.taken or stated.trusted
+        elif not _fill(value.shape, shape, stated):
+            stated.wrong.append(f"{value.name} ({shape}, computed {value.shape})")
 
 
-def _fill(shape: ir.Shape, stated: ir.Shape) -> bool:
-    """Take over stated dims where the computed ones are unknown; False where the two contradict each other."""
-    if len(shape) != len(stated):
+def _fill(shape: ir.Shape, theirs: ir.Shape, stated: _Stated) -> bool:
+    """Take over the file's dims where the computed ones are unknown; False where the two contradict each other."""
+    if len(shape) != len(theirs):
         return False
     agrees = True
-    for axis, (ours, theirs) in enumerate(zip(list(shape.dims), stated.dims, strict=True)):
-        if isinstance(ours, int):
-            agrees = agrees and (not isinstance(theirs, int) or theirs == ours)
-        elif ours.value is None:
-            shape[axis] = theirs
+    for axis, (our_dim, their_dim) in enumerate(zip(list(shape.dims), theirs.dims, strict=True)):
+        if isinstance(our_dim, int):
+            agrees = agrees and (not isinstance(their_dim, int) or their_dim == our_dim)
+        elif our_dim.value is None and stated.trusted and (isinstance(their_dim, int) or their_dim.value is not None):
+            shape[axis] = their_dim
+            stated.taken = True
     return agrees
 
 
