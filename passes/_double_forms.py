@@ -112,6 +112,14 @@ def _prelu(op: Builder, node: ir.Node) -> ir.Value | None:
     return result
 
 
+def _clip(op: Builder, node: ir.Node) -> ir.Value | None:
+    x, low, high = (*node.inputs, None, None)[:3]
+    if x is None:
+        return None
+    result = x if low is None else op.Max(x, low)
+    return result if high is None else op.Min(result, high)
+
+
 def _global_average_pool(op: Builder, node: ir.Node) -> ir.Value | None:
     (x,) = node.inputs
     if x is None or x.shape is None:
@@ -124,6 +132,7 @@ DOUBLE_FORMS: dict[str, DoubleForm] = {
     "Acosh": _of_one(_acosh, "Add Log Mul Sqrt Sub"),
     "Asinh": _of_one(_asinh, "Abs Add Greater Log Mul Sign Sqrt Where"),
     "Atanh": _of_one(_atanh, "Add Div Log Mul Sub"),
+    "Clip": DoubleForm(_clip, frozenset({"Max", "Min"})),
     "Cosh": _of_one(_cosh, "Abs Add Div Exp Mul"),
     "Gelu": DoubleForm(_gelu, frozenset("Add Mul Tanh".split())),
     "GlobalAveragePool": DoubleForm(_global_average_pool, frozenset({"ReduceMean"})),

@@ -209,3 +209,10 @@ def test_random_numbers_are_refused_with_the_line() -> None:
 def test_active_dropout_is_refused() -> None:
     with pytest.raises(LoweringError, match="dropout is active"):
         lower_only(lambda x: torch.nn.functional.dropout(x, 0.5, training=True), [torch.randn(2)])
+
+
+@pytest.mark.parametrize("bounds", [(-3.0, 3.0), (0.5, None), (None, 1.5)])
+def test_a_relu_of_doubles_that_is_clipped_loads(bounds: tuple[float | None, float | None]) -> None:
+    """ONNX Runtime merges Relu and Clip, and refuses a file in which they are doubles."""
+    x = torch.tensor([-1.0, 0.0, 0.25, 2.0, 5.0, float("nan")], dtype=torch.float64)
+    lower_and_compare(lambda x: x.relu().clamp(*bounds), (x,))

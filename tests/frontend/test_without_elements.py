@@ -48,3 +48,16 @@ def test_group_norm_in_doubles_of_as_many_rows_as_there_are() -> None:
         dynamic={"x": {0: (1, 4)}},
         other_inputs=others,
     )
+
+
+@pytest.mark.parametrize("channels", [2, 0])
+def test_a_circular_border_of_as_many_pictures_as_there_are(channels: int) -> None:
+    """ONNX Runtime's Pad knows no mode wrap where there are no elements."""
+    others = [(torch.randn(rows, channels, width),) for rows in (0, 1) for width in (3, 5)]
+    outcome = lower_and_compare(
+        lambda x: functional.pad(x, (2, 1), mode="circular"),
+        (torch.randn(2, channels, 4),),
+        dynamic={"x": {0: (0, 4), 2: (3, 6)}},
+        other_inputs=others,
+    )
+    assert not outcome.counts["Pad"]

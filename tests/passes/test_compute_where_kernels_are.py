@@ -77,8 +77,20 @@ def _gelu(x: np.ndarray) -> np.ndarray:
 
 def test_every_form_of_doubles_is_tried_above_and_names_what_it_is_made_of() -> None:
     kernels = facts_of("onnxruntime").kernels
-    assert {name for name, form in DOUBLE_FORMS.items() if kernels.has(name, ir.DataType.DOUBLE)} == set()
+    # Clip has a kernel for doubles from opset 12 on, and is tried at 11 below
+    assert {name for name, form in DOUBLE_FORMS.items() if kernels.has(name, ir.DataType.DOUBLE)} == {"Clip"}
     assert all(kernels.has(need, ir.DataType.DOUBLE) for form in DOUBLE_FORMS.values() for need in form.needs)
+
+
+@pytest.mark.parametrize("bounds", ["low, high", "low", "'', high"])
+def test_clip_of_doubles_keeps_its_digits_at_opset_11(bounds: str) -> None:
+    body = f"g (double[4] x, double low, double high) => (double[4] y) {{ y = Clip(x, {bounds}) }}".replace("''", "")
+    model = parse(body)
+    Pipeline([LegaliseOpset(11)]).run(model)
+    x, low, high = np.array([-1.25, 0.1, 7.7, np.nan]), np.array(0.1 + 1e-12), np.array(2 / 3)
+    found = run_as_written(runnable(model), {"x": x, "low": low, "high": high})["y"]
+    expected = np.clip(x, low if "low" in bounds else None, high if "high" in bounds else None)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_bfloat16_is_computed_exactly_in_single_precision_without_a_note() -> None:

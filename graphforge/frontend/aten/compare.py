@@ -131,8 +131,13 @@ def clamp_to(op: Emitter, x: ir.Value, low: Any, high: Any) -> ir.Value:
         return op.Max(x, float("nan"))
     dtype = x.dtype
     assert dtype is not None
-    bounds = [None if bound is None else op.operand(bound, dtype) for bound in (low, high)]
-    return op.Clip(x, *bounds)
+    lowest, highest = (None if bound is None else op.operand(bound, dtype) for bound in (low, high))
+    producer = x.producer()
+    if dtype == ir.DataType.DOUBLE and producer is not None and producer.op_type == "Relu":
+        # ONNX Runtime merges the two, and refuses a file in which they are doubles
+        x = x if lowest is None else op.Max(x, lowest)
+        return x if highest is None else op.Min(x, highest)
+    return op.Clip(x, lowest, highest)
 
 
 @lowers("aten.clamp_min.default")

@@ -13,6 +13,7 @@ from graphforge.frontend.rules import lowers
 
 __all__ = ["padded"]
 
+_END = 2**63 - 1
 _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
@@ -36,10 +37,25 @@ def padded(
         if mode == "circular":  # what was cropped away does not come back on the other side
             return padded(op, padded(op, x, crop, "constant", None), grow, mode, value)
         return padded(op, padded(op, x, grow, mode, value), crop, "constant", None)
+    known = [size for size in padding if isinstance(size, int)]
+    empty_at_times = any(size == 0 or (isinstance(size, str) and op.may_be_zero(size)) for size in op.result_dims())
+    if mode == "circular" and empty_at_times and len(known) == len(padding):
+        return _around(op, x, known)
     dtype = x.dtype
     assert dtype is not None
     fill = None if mode != "constant" or value is None or op.number(value) == 0 else op.scalar(value, dtype)
     return op.Pad(x, op.vector([*begins, *ends]), fill, mode=None if mode == "constant" else _MODES[mode])
+
+
+def _around(op: Emitter, x: ir.Value, padding: Sequence[int]) -> ir.Value:
+    """Mode wrap in pieces: ONNX Runtime's Pad does not take it where there are no elements."""
+    for position in range(len(padding) // 2):
+        before, after = padding[2 * position : 2 * position + 2]
+        axis = op.rank(x) - 1 - position
+        pieces = [op.Slice(x, [-before], [_END], [axis])] if before else []
+        pieces += [x, *([op.Slice(x, [0], [after], [axis])] if after else [])]
+        x = op.Concat(*pieces, axis=axis) if len(pieces) > 1 else x
+    return x
 
 
 @lowers("aten.constant_pad_nd.default")
