@@ -442,7 +442,10 @@ def infer_node(node: ir.Node, opset: int) -> None:
         if rule is not None and all(
             value is None or value.type is None or isinstance(value.type, ir.TensorType) for value in node.inputs
         ):
-            inferred = rule(node)
+            try:
+                inferred = rule(node)
+            except (IndexError, ZeroDivisionError, StopIteration):
+                inferred = None  # operands of ranks that the operator does not take: ONNX's own inference says so
             if inferred is not None:
                 _refuse_negative(node, inferred[1])
                 _apply(node.outputs[0], inferred)
@@ -456,7 +459,7 @@ def infer_node(node: ir.Node, opset: int) -> None:
 def _split_at_run_time(node: ir.Node) -> None:
     """ONNX says nothing of parts whose sizes are computed, yet only one axis is unknown."""
     dims = _dims(node.inputs[0])
-    if dims is None:
+    if not dims:
         return
     dims[_int_attribute(node, "axis", 0) % len(dims)] = ir.SymbolicDim(None)
     for value in node.outputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import graphforge
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import HOME_OPSET, Level, origins_of, verify_graph
 from graphforge.onnx_io.importing import IMPORT_NOTES, import_onnx, import_onnx_proto, input_spec
@@ -627,3 +629,27 @@ def test_dims_that_a_file_calls_by_one_name_vary_together(
     else:
         assert list(prepared.shapes.dims) == [tried]
         assert prepared.notes == [f"x:0, y:0 are one dim, {names[0]}, as the file calls them: they vary together"]
+
+
+# Nodes whose operands have ranks that the operator does not take: x [2, 3], z [3], r a scalar.
+CONTRADICTIONS = {
+    "Concat of two ranks": "y = Concat<axis = 1>(q, w)",
+    "Concat of scalars": "y = Concat<axis = 0>(r, r)",
+    "Gemm of a vector": "y = Gemm(w, w)",
+    "Reshape that keeps an axis too many": "a = Constant<value_ints = [3, 0, 0]>() y = Reshape(w, a)",
+    "Squeeze of a scalar": "a = Constant<value_ints = [0]>() y = Squeeze(r, a)",
+    "Split of a scalar": "y, u = Split<num_outputs = 2>(r)",
+    "Unsqueeze at one place twice": "a = Constant<value_ints = [0, 0]>() y = Unsqueeze(q, a)",
+}
+
+
+@pytest.mark.parametrize("nodes", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_operands_of_wrong_ranks_are_the_files_fault(tmp_path: Path, nodes: str) -> None:
+    text = f"""<ir_version: 9, opset_import: ["" : 18]> g (float[2,3] x, float[3] z) => (float y)
+    {{ q = Relu(x) w = Relu(z) r = ReduceSum<keepdims = 0>(x) {nodes} }}"""
+    path = tmp_path / "contradictory.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    with suppress(GraphForgeError):  # whoever runs it is told by the runtime
+        import_onnx(path)
+    with pytest.raises(GraphForgeError):
+        graphforge.compile(path, output=tmp_path / "bundle")
