@@ -130,21 +130,23 @@ def _measured(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """What a reference gives, and by how much each element of another run may be off.
 
-    The allowance is some times what inputs that are off in the last place do, and a floor by the lowest precision that
-    is seen at inputs and outputs, or that the bundle says it computes in.  An index or a truth that such inputs change
-    may be anything.
+    The allowance is some times what values that are off in the last place do, and a floor by the lowest precision that
+    is seen at inputs and outputs, or that the bundle says it computes in (`told`, that floor).  An index or a truth
+    that such values change may be anything.  Each set of nudges is followed by its opposite, so that a value beside a
+    threshold is seen on either side of it.
     """
     wanted = call(inputs)
-    draws = np.random.default_rng(1)
+    coarsest = max([0.0] + [float(np.finfo(dtype).eps) for dtype, floor in _FLOOR.items() if told >= floor])
     spread = [np.zeros(value.shape) for value in wanted]
-    for seed in range(4):
+    for seed, sign in ((0, 1), (0, -1), (1, 1), (1, -1)):
+        draws = np.random.default_rng(1 + seed)
         nudged = [
-            (value * (1 + (draws.random(value.shape) - 0.5) * 4 * np.finfo(value.dtype).eps)).astype(value.dtype)
+            (value * (1 + sign * _nudge(draws.random(value.shape)) * np.finfo(value.dtype).eps)).astype(value.dtype)
             if value.dtype.kind == "f"
             else value
             for value in inputs
         ]
-        with _Nudged(seed):
+        with _Nudged(seed, sign, coarsest):
             others = call(nudged)
         for position, other in enumerate(others):
             if other.shape != wanted[position].shape:
@@ -165,15 +167,22 @@ def _measured(
     return wanted, allowed
 
 
+def _nudge(drawn: Any) -> Any:
+    """One to two units up or down, from numbers drawn between 0 and 1."""
+    return (drawn - 0.5) * 2 + (drawn >= 0.5) * 2 - 1
+
+
 class _Nudged(TorchFunctionMode):
     """Every float that a function of torch gives is off in the last place, as in a runtime with kernels of its own.
 
-    A result that shares its memory with an argument (a view, a write in place) stays as it is.
+    A result that shares its memory with an argument (a view, a write in place) stays as it is.  `sign` turns all
+    nudges around; `coarsest` is the last place of the type that the bundle says it computes in, where that is coarser.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, sign: int, coarsest: float) -> None:
         super().__init__()
         self.draws = torch.Generator().manual_seed(seed)
+        self.sign, self.coarsest = sign, coarsest
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -183,8 +192,9 @@ class _Nudged(TorchFunctionMode):
         if result.untyped_storage().data_ptr() in given:
             return result
         with DisableTorchFunction():
-            off = (torch.rand(result.shape, generator=self.draws) - 0.5) * 4 * torch.finfo(result.dtype).eps
-            return result.copy_(result.double() * (1 + off.double()))
+            last = max(torch.finfo(result.dtype).eps, self.coarsest)
+            off = self.sign * last * _nudge(torch.rand(result.shape, generator=self.draws, dtype=torch.float64))
+            return result.copy_(result.double() * (1 + off))
 
 
 def _eager(module: torch.nn.Module) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
