@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -218,7 +219,10 @@ def _named(one: Substitution, *, load: bool) -> tuple[Any, str, tuple[str, ...]]
         owner: Any = module
         for position, name in enumerate(names):
             # what the owner itself holds: an inherited method belongs to another class
-            held = vars(owner).get(name) if isinstance(owner, type) else getattr(owner, name, None)
+            if isinstance(owner, type) or (not load and _not_imported(owner, name)):
+                held = vars(owner).get(name)
+            else:
+                held = getattr(owner, name, None)
             if held is None:
                 known = [key for key in getattr(owner, "__dict__", ()) if not key.startswith("__")]
                 before = prefix + "".join(f"{part}." for part in names[:position])
@@ -229,6 +233,15 @@ def _named(one: Substitution, *, load: bool) -> tuple[Any, str, tuple[str, ...]]
         else:
             return _undispatched(owner), "", ()
     return None, problem, nearest
+
+
+def _not_imported(owner: Any, name: str) -> bool:
+    """Whether it is a module that a lazy package would import only now: nobody has anything of it in use."""
+    path = getattr(owner, "__path__", None)
+    if not isinstance(owner, ModuleType) or path is None or name in vars(owner):
+        return False
+    full = f"{owner.__name__}.{name}"
+    return full not in sys.modules and PathFinder.find_spec(full, list(path)) is not None
 
 
 def _outermost(found: list[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from collections.abc import Iterator
@@ -174,6 +175,31 @@ def test_a_module_imported_meanwhile_is_put_back_too(modules: Any) -> None:
         assert late.double(1) == 101
     assert late.double is original
     del sys.modules["gf_sub_late"]
+
+
+def test_looking_for_a_function_imports_nothing_of_a_lazy_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "gf_sub_lazy"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import importlib\ndef __getattr__(name):\n    return importlib.import_module(f'{__name__}.{name}')\n"
+    )
+    (package / "rare.py").write_text("def step(x):\n    return x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    lazy: Any = importlib.import_module("gf_sub_lazy")
+    wanted = [Substitution("gf_sub_lazy.rare.step", lambda x: x + 100, required=False)]
+    try:
+        with substituting(wanted) as applied:
+            assert "gf_sub_lazy.rare" not in sys.modules
+            assert applied == []
+        rare = lazy.rare  # now it is imported
+        with substituting(wanted) as applied:
+            assert rare.step(1) == 101
+            assert applied[0].places == ("gf_sub_lazy.rare.step",)
+    finally:
+        for name in ("gf_sub_lazy", "gf_sub_lazy.rare"):
+            sys.modules.pop(name, None)
 
 
 def test_methods_of_every_kind(modules: Any) -> None:
