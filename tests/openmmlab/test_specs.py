@@ -16,6 +16,7 @@ pytest.importorskip("mmpose", reason="needs mmpose: scripts/openmmlab.sh makes t
 import graphforge
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.frontend.load import LoadedModel
+from graphforge.frontend.openmmlab.configs import find_config
 from graphforge.frontend.openmmlab.load import import_codebase
 
 TINY = "mmpose:rtmpose-t_8xb256-420e_coco-256x192"
@@ -98,6 +99,16 @@ def test_a_typo_is_told_with_what_is_near() -> None:
     with pytest.raises(GraphForgeError, match="mmpose has no config 'rtmpose-t_8xb256-420e_coco-256x193'") as told:
         graphforge.load_model(TINY[:-1] + "3")
     assert "did you mean rtmpose-t_8xb256-420e_coco-256x192" in str(told.value)
+
+
+def test_a_short_name_is_told_with_those_that_it_may_mean() -> None:
+    with pytest.raises(GraphForgeError, match="mmdet has no config 'rtmdet'") as told:
+        find_config("mmdet", "rtmdet")
+    assert "rtmdet_m_8xb32-300e_coco" in str(told.value)
+    assert "more" in str(told.value)
+    with pytest.raises(GraphForgeError) as told:
+        find_config("mmdet", "rtmdet nano")
+    assert "did you mean rtmdet_nano_320-8xb32_coco-person?" in str(told.value)
 
 
 def test_a_package_that_is_missing_is_told_in_a_sentence() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["find_config", "read_config", "stock_configs"]
 
 _OURS = Path(__file__).with_name("configs")
 _ENDINGS = (".py", ".json", ".yaml", ".yml")
+_MOST_NAMED = 6
 
 
 @cache
@@ -47,12 +49,32 @@ def find_config(package: str, name: str) -> Path:
     stem = path.name.removesuffix(".py")
     if stem in stock and (path.suffix in ("", ".py") or stem == path.name):
         return stock[stem]
-    near = difflib.get_close_matches(stem, stock, n=3, cutoff=0.5)
     raise GraphForgeError(
         f"{package} has no config {name!r}" if len(path.parts) == 1 else f"there is no config file {name!r}",
-        f"did you mean {' or '.join(near)}?" if near else f"{package} brings {len(stock)} configs",
+        _what_is_near(stem, stock) or f"{package} brings {len(stock)} configs",
         "a config is the name of a stock one, or the path of a .py file",
     )
+
+
+def _what_is_near(stem: str, stock: Mapping[str, Path]) -> str:
+    """Configs whose names have all words of this one (``rtmpose-m`` is the beginning of many), else the most alike."""
+    words = _words(stem)
+    having = sorted(
+        (one for one in stock if words <= _words(one) and not one.endswith("_tta")),  # those describe no model
+        key=lambda one: (not one.startswith(stem), "coco" not in one, len(one), one),  # most people look for COCO's
+    )
+    if not words or not having:
+        near = difflib.get_close_matches(stem, stock, n=3, cutoff=0.5)
+        return f"did you mean {' or '.join(near)}?" if near else ""
+    more = len(having) - _MOST_NAMED
+    named = ", ".join(having[:_MOST_NAMED])
+    if len(having) == 1:
+        return f"did you mean {named}?"
+    return f"configs with these words in their names: {named}" + (f", and {more} more" if more > 0 else "")
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[-_.\s]+", name.lower())) - {""}
 
 
 def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Any:
