@@ -113,12 +113,13 @@ def _whole_command() -> None:
 
     checkpoint = RESULTS / "rtmpose-m.pth"
     used(PYTHON, "-c", _SAVING, checkpoint)
-    compiling = [PYTHON.parent / "graphforge", "compile", f"{_WHOLE},{checkpoint}", "--dynamic", "input:0=1..4"]
+    command = PYTHON.parent / "graphforge"
+    asked = ("compile", f"{_WHOLE},{checkpoint}", "--dynamic", "input:0=1..4", "-o", RESULTS / "bundles" / "whole")
     print("| importing the framework, CPU s | the whole command | beyond it |")
     print("|---|---|---|")
     for _ in range(3):
         importing = used(PYTHON, "-c", _IMPORTING)
-        whole = used(*compiling, "-o", RESULTS / "bundles" / "whole")
+        whole = used(command, *asked)
         print(f"| {importing:.1f} | {whole:.1f} | {whole - importing:.1f} |", flush=True)
 
 
