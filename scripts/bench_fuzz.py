@@ -112,7 +112,8 @@ def main() -> int:
             if outcome.verdict in ("refused", "undecided"):
                 found[kind]["not passed though the file was right"] += outcome.file_was_right
                 reasons[outcome.kind][kind] += 1
-            if outcome.bad or outcome.file_was_right or " agree " in outcome.reason:  # verification's alone to find
+            # what verification or the writer's own check alone found is a fault of something before it
+            if outcome.bad or outcome.file_was_right or re.search(" agree | is not delivered", outcome.reason):
                 bad += outcome.bad
                 where = _keep(kind, seed, outcome, options.keep)
                 print(f"{kind} {seed}: {outcome.verdict}: {outcome.reason[:160]}  ({where})", flush=True)

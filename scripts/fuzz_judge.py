@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["compile_graph", "compile_program"]
 
 # What is left when nothing amplifies rounding, as a share of the largest magnitude: some units in the last place.
-_FLOOR = {np.float64: 1e-11, np.float32: 2e-5, np.float16: 2e-2}
+_FLOOR: dict[type[np.floating[Any]], float] = {np.float64: 1e-11, np.float32: 2e-5, np.float16: 2e-2}
 _AMPLIFIED = 10  # times what a unit in the last place of the inputs does
 
 
@@ -136,7 +136,7 @@ def _measured(
     threshold is seen on either side of it.
     """
     wanted = call(inputs)
-    coarsest = max([0.0] + [float(np.finfo(dtype).eps) for dtype, floor in _FLOOR.items() if told >= floor])
+    coarsest = max((float(np.finfo(dtype).eps) for dtype, floor in _FLOOR.items() if told >= floor), default=0.0)
     spread = [np.zeros(value.shape) for value in wanted]
     for seed, sign in ((0, 1), (0, -1), (1, 1), (1, -1)):
         draws = np.random.default_rng(1 + seed)

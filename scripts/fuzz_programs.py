@@ -497,13 +497,14 @@ _ACTIVATIONS = _forms(
     {a}.sigmoid().logit(eps=1e-3)
     """
 )
+# torch's median of an expanded tensor writes over what it reads, so that it is given one of its own.
 _REDUCTIONS = _forms(
     """
     {a}.sum({i}, keepdim={k}) ;; {a}.mean({i}, keepdim={k}) ;; {a}.amax({i}, keepdim={k})
     {a}.amin({i}, keepdim={k}) ;; {a}.softmax({i}) ;; {a}.log_softmax({i}) ;; {a}.logsumexp({i}, keepdim={k})
     {a}.norm(dim={i}, keepdim={k}) ;; {a}.var({i}, correction=0, keepdim={k}) ;; {a}.std({i}, correction=0)
     {a}.prod({i}, keepdim={k}) ;; {a}.max({i}).values ;; {a}.cumsum({i}) ;; {a}.mean() ;; {a}.sum()
-    {a}.cummax({i}).values ;; {a}.median({i}).values ;; {a}.aminmax(dim={i}).max
+    {a}.cummax({i}).values ;; {a}.contiguous().median({i}).values ;; {a}.aminmax(dim={i}).max
     """
 )
 _ARITHMETIC = _forms(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -23,7 +24,7 @@ from graphforge.ir.printer import FILE_OPSET
 from graphforge.ir.versions import ir_version_for, tensor_of_constant_node
 from graphforge.limiting import BeyondLimitError
 from graphforge.onnx_io.expansion import called_by, count_expansion, count_work, makes_more
-from graphforge.onnx_io.operands import check_operands
+from graphforge.onnx_io.operands import check_attributes, check_operands
 from graphforge.onnx_io.origins import read_origins
 from graphforge.onnx_io.raising import raise_graph
 from graphforge.onnx_io.safety import read_model_proto
@@ -44,6 +45,8 @@ __all__ = [
 
 # Names that tools give to any dim that they know nothing of.
 _NAMELESS = ("none", "unk", "unknown", "dynamic", "dim")
+
+_reader = logging.getLogger("onnx_ir.serde")
 
 # Key in model.meta: what the user should be told about the import, a list of lines.
 IMPORT_NOTES = "graphforge.import_notes"
@@ -255,7 +258,8 @@ def _import(proto: onnx.ModelProto, label: str, folder: Path | None, *, as_state
 
 
 def deserialized(proto: onnx.ModelProto, label: str) -> ir.Model:
-    """The model of a proto, as onnx_ir has it; a proto that it cannot read is told by its label."""
+    """The model of a proto, as onnx_ir has it; one that it cannot read, or only in part, is told by its label."""
+    told, _reader.disabled = _reader.disabled, True  # what it warns of is refused below
     try:
         model = ir.serde.deserialize_model(proto)
     # onnx_ir wraps whatever went wrong in plain ValueErrors, RuntimeErrors and its own SerdeError.
@@ -264,9 +268,12 @@ def deserialized(proto: onnx.ModelProto, label: str) -> ir.Model:
         while cause.__cause__ is not None:
             cause = cause.__cause__  # type: ignore[assignment]
         raise GraphForgeError(f"{label} is not a valid ONNX model: {cause}") from error
+    finally:
+        _reader.disabled = told
     if "ai.onnx" in model.graph.opset_imports:
         version = model.graph.opset_imports.pop("ai.onnx")
         model.graph.opset_imports.setdefault("", version)
+    check_attributes(model)
     return model
 
 

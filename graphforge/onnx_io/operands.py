@@ -1,17 +1,21 @@
 """Lists that operators of a file take as tensors (shapes, axes, bounds): they have one axis, and belong together.
 
 ONNX's own check lets others through, a runtime refuses them, and a pass would take their rows for numbers.
-So it is with text of attributes that is not UTF-8.
+Attributes are of the type that the operator has, and text is UTF-8: not every file that is read was checked by ONNX.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
 
 import onnx_ir as ir
 
 from graphforge.errors import GraphForgeError
 from graphforge.ir.describe import describe
+from graphforge.ir.infer import schema_of
 
-__all__ = ["check_operands"]
+__all__ = ["check_attributes", "check_operands"]
 
 # Operator -> the inputs that are lists.
 _LISTS = {
@@ -27,19 +31,45 @@ _LISTS = {
 _TOGETHER = frozenset(("Slice",))
 
 
-def check_operands(graph: ir.Graph) -> None:
-    """Refuse lists that are none, and text that is none, in the graph and its bodies.
+def check_attributes(model: ir.Model) -> None:
+    """Refuse attributes of another type than ONNX's operator has, and text that is not UTF-8.
 
     Raises:
-        GraphForgeError: names the node and the operand or attribute.
+        GraphForgeError: names the node and the attribute.
+    """
+    opset = model.graph.opset_imports.get("", 1)
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        version = graph.opset_imports.get("", opset)
+        for node in graph.all_nodes():
+            if node.domain not in ("", "ai.onnx"):
+                continue
+            types = _types_of(node.op_type, version)
+            for name, attribute in node.attributes.items():
+                wanted = types.get(name, attribute.type.name)
+                if attribute.type.name != wanted:
+                    raise GraphForgeError(
+                        f"{describe(node)}: attribute {name!r} is of type {attribute.type.name}, expected {wanted}"
+                    )
+                if isinstance(attribute.value, bytes) and attribute.type == ir.AttributeType.STRING:
+                    raise GraphForgeError(f"{describe(node)}: attribute {name!r} is not UTF-8 text")
+
+
+@lru_cache(maxsize=1024)
+def _types_of(op_type: str, opset: int) -> Mapping[str, str]:
+    """Attribute -> the type that ONNX's schema gives it."""
+    schema = schema_of(op_type, "", opset)
+    return {} if schema is None else {name: str(one.type).rpartition(".")[2] for name, one in schema.attributes.items()}
+
+
+def check_operands(graph: ir.Graph) -> None:
+    """Refuse lists that are none in the graph and its bodies.
+
+    Raises:
+        GraphForgeError: names the node and the operand.
     """
     for node in graph.all_nodes():
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.STRING and isinstance(attribute.value, bytes):
-                raise GraphForgeError(f"{describe(node)}: attribute {attribute.name!r} is not UTF-8 text")
-        if node.op_type not in _LISTS:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in _LISTS:
             continue
         if node.op_type == "Tile" and len(node.inputs) > 2:  # opset 1, with another signature
             continue

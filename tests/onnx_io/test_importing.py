@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 import graphforge
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import HOME_OPSET, Level, origins_of, verify_graph
-from graphforge.onnx_io.importing import IMPORT_NOTES, import_onnx, import_onnx_proto, input_spec
+from graphforge.onnx_io.importing import IMPORT_NOTES, as_written, import_onnx, import_onnx_proto, input_spec
 from graphforge.prepare import prepare
 from graphforge.runners.session import new_session
 from graphforge.spec import ShapeSpec, TensorSpec
@@ -653,3 +653,40 @@ def test_operands_of_wrong_ranks_are_the_files_fault(tmp_path: Path, nodes: str)
         import_onnx(path)
     with pytest.raises(GraphForgeError):
         graphforge.compile(path, output=tmp_path / "bundle")
+
+
+def _float_for_int(attribute: onnx.AttributeProto) -> None:
+    attribute.type, attribute.f = onnx.AttributeProto.FLOAT, 1.0
+
+
+def _typeless(attribute: onnx.AttributeProto) -> None:
+    attribute.type = onnx.AttributeProto.UNDEFINED
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [(_float_for_int, "is of type FLOAT"), (_typeless, "is of type UNDEFINED")]
+)
+def test_an_attribute_of_another_type_than_the_operators_is_the_files_fault(
+    tmp_path: Path, damage: Callable[[onnx.AttributeProto], None], words: str
+) -> None:
+    text = (
+        """<ir_version: 9, opset_import: ["" : 18]> g (float[2,3] x) => (float y) { y = ReduceSum<keepdims = 0>(x) }"""
+    )
+    proto = onnx.parser.parse_model(text)
+    damage(proto.graph.node[0].attribute[0])
+    onnx.save(proto, tmp_path / "damaged.onnx")
+    for read in (import_onnx, as_written):
+        with pytest.raises(GraphForgeError, match=f"'keepdims' {words}, expected INT"):
+            read(tmp_path / "damaged.onnx")
+
+
+def test_text_that_is_not_utf_8_is_the_files_fault_and_told_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18]> g (float[2,3] x) => (float y) { y = Pad<mode = "edge">(x, x) }"""
+    content = onnx.parser.parse_model(text).SerializeToString().replace(b"edge", b"\xd2ge\xff")
+    (tmp_path / "damaged.onnx").write_bytes(content)
+    for read in (import_onnx, as_written):
+        with pytest.raises(GraphForgeError, match="'mode' is not UTF-8 text"):
+            read(tmp_path / "damaged.onnx")
+    assert capfd.readouterr() == ("", "")
