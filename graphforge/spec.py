@@ -12,6 +12,7 @@ from graphforge.limiting import check_limit
 
 __all__ = [
     "DTYPES",
+    "ONE_NAME",
     "DimRange",
     "ShapeSpec",
     "TensorSpec",
@@ -21,6 +22,8 @@ __all__ = [
     "parse_range",
 ]
 
+# The way out where sizes that must be equal are promised apart.
+ONE_NAME = "dims that must be equal are given one name: a:0=batch:1..8 and b:0=batch:1..8"
 # Sizes, by their step, up to which a part of one is likely to be a 1.
 _SMALL = 4
 

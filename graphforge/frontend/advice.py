@@ -23,6 +23,8 @@ _NOISE = re.compile(
     r"|Explanation: |raise |Stack trace|\(_export|Traceback \(most recent|\w+ = torch\.ops\.|def forward\(|graph\(\):"
     r"|For C\+\+ stack trace|Exception raised from|frame #\d)"
 )
+# A line of ours that torch shows as the one that asked.
+_OUR_LINE = re.compile(r'^  File "[^"]*/graphforge/.*\n    .*\n?', re.MULTILINE)
 _SUGGESTED = "Suggested fixes"
 
 
@@ -48,7 +50,7 @@ class Failures(dict[str, str]):
 
 def reason_of(error: Exception) -> str:
     """What went wrong, in the few lines of the error that say it, with the line of the user's that it was at."""
-    text = str(error).strip() or type(error).__name__
+    text = _OUR_LINE.sub("", str(error).strip() or type(error).__name__)
     lines = [_without_tips(line) for line in text.splitlines() if line.strip() and not _NOISE.match(line)]
     keep = lines[:_MOST_LINES]
     for index, line in enumerate(lines):
@@ -131,6 +133,8 @@ _FLOW = re.compile(
     r"data-dependent|DataDependent|Data-dependent|cannot be used as inputs to control flow|torch\._check", re.IGNORECASE
 )
 _GUARD = re.compile(r"data-dependent expression (.+?)(?: \(unhinted|\.  |$)")
+# The truth of a tensor, as torch asks for it.
+_OF_A_TENSOR = re.compile(r"Eq\(u\d+, 1\)")
 _PLACE = re.compile(r"raised at .*")
 _CONDITION = re.compile(r": (?:el)?(if|while|assert) (.+?)(?::| else)(?: .*)?$")
 _NUMBER = re.compile(r"to be a constant \((\d+)\)|as the number (\d+)|\b\w+ = (\d+)$", re.MULTILINE)
@@ -232,6 +236,10 @@ def _about_flow(reason: str, place: str) -> str:
     condition = _CONDITION.search(place)
     if condition is not None and condition[1] == "if":
         asked = condition[2].strip().removeprefix("not ")
+        if guard is not None and _OF_A_TENSOR.fullmatch(guard[1]):  # which torch._check does not take
+            return (
+                f"{general}; where it always goes one way, let `assert {asked}`, or its contrary, take the if's place"
+            )
         return f"{general}; where it always goes one way, say so in front of it, torch._check({asked}) or its contrary"
     if (
         guard is not None

@@ -3,7 +3,8 @@
 A capture has no values, so torch refuses them all.  Three kinds can be decided:
 
 - What follows from weights, buffers and constants alone is computed from them: it is the same at every call.
-- What an assertion asks is answered by yes, since the model does not run otherwise, and an artifact asserts nothing.
+- What an assertion asks is answered by yes, since the model does not run otherwise, and an artifact asserts nothing;
+  what an `if` asks that does nothing but raise, by no.
 - What asks whether data selected anything, or more than so many, is answered as if it had selected a great many.  That
   branch is the general one: code for many rows is nearly always right for none, and not the other way round.  What was
   taken for granted so is an `Assumption`; `selections.py` holds the program to the model where it is false.
@@ -91,10 +92,17 @@ class _Guarded:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The answer that a part of an assertion has to get."""
+    """The answer that a part of an assertion has to get.
+
+    Attributes:
+        place: where the part stands.
+        answer: what it has to be.
+        within: whether every question inside of it has to be answered so.
+    """
 
     place: _Place
     answer: bool
+    within: bool
 
     def holds(self, place: _Place) -> bool:
         return self.place[0] <= place[0] and place[1] <= self.place[1]
@@ -170,6 +178,7 @@ def deciding(
         decisions: where what is decided is kept.
         weights_first: whether the program's first inputs are the model's weights and buffers, in their order.
     """
+    import sympy
     from torch.fx.experimental.symbolic_shapes import ShapeEnv, uninteresting_files
 
     # our frames are not those that asked
@@ -189,6 +198,8 @@ def deciding(
             return evaluate(self, expression, *args, **kwargs)
         except Exception as error:
             answer = mode.of_sizes(self, expression) if type(error).__name__.startswith("GuardOnData") else None
+            if answer is None and not _torch_asks():
+                answer = {True: sympy.true, False: sympy.false, None: None}[_in_an_assertion(of_numbers=True)]
             if answer is None:
                 decisions.refused(error)
                 raise
@@ -486,15 +497,28 @@ def _is_of_bools(node: torch.fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype is torch.bool
 
 
-def _in_an_assertion() -> bool | None:
-    """The answer to the question that an `assert` asks: the model fails with any other; None where none asks."""
+def _in_an_assertion(*, of_numbers: bool = False) -> bool | None:
+    """The answer to the question that an `assert` asks, or an `if` that raises: the model fails with any other.
+
+    None where none asks.  What is asked `of numbers` (`x.max().item() > 9`) is a part of the assertion itself, or it
+    is not answered.
+    """
     frame: Any = sys._getframe(2)
     while frame is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] in _NOT_ASKING:
         frame = frame.f_back
     if frame is None:
         return None
-    wanted = _wanted_by_assertion(frame.f_code.co_filename, frame.f_lineno)
-    if not wanted or _may_end_here(_takes_assertions, frame):
+    asked = frame.f_code.co_filename, frame.f_lineno
+    takes: _Takes = _takes_assertions
+    wanted = _wanted_by_assertion(*asked)
+    if not wanted:
+        wanted, takes = _wanted_by_raising(*asked), _takes_all
+    if not wanted or _may_end_here(takes, frame):
+        return None
+    if of_numbers:
+        asking = _being_evaluated(frame)
+        return next((one.answer for one in wanted if one.place == asking), None)
+    if not all(one.within for one in wanted):
         return None
     if len({one.answer for one in wanted}) == 1:
         return wanted[0].answer
@@ -638,7 +662,7 @@ def _named(expression: ast.expr) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _wanted_by_assertion(file: str, line: int) -> Sequence[_Wanted]:
-    """What the assertion at a line asks and by what, where it holds only then; nothing where it may hold otherwise."""
+    """What the assertion at a line asks, and what has to be answered; nothing where none stands there."""
     for start in range(line, max(0, line - _LONGEST_STATEMENT), -1):
         if not linecache.getline(file, start).lstrip().startswith("assert"):
             continue
@@ -652,12 +676,26 @@ def _wanted_by_assertion(file: str, line: int) -> Sequence[_Wanted]:
                 continue
             if number < line or not isinstance(statement, ast.Assert):
                 return ()
-            parts = list(_apart(statement.test, answer=True))
-            if not all(_holds_by(answer, part) for part, answer in parts):
-                return ()
-            return [_Wanted(_place_of(part, start - 2), answer) for part, answer in parts]
+            return _wanted(statement.test, answer=True, before=start - 2)
         return ()
     return ()
+
+
+@functools.lru_cache(maxsize=1024)
+def _wanted_by_raising(file: str, line: int) -> Sequence[_Wanted]:
+    """What an `if` at a line asks that ends in a `raise`, and what has to be answered for the model to go on."""
+    for one in _parts_of(file):
+        if not isinstance(one, ast.If) or not one.test.lineno <= line <= (one.test.end_lineno or line):
+            continue
+        if not isinstance(one.body[-1], ast.Raise) or any(map(_goes_on, one.body)):
+            continue
+        return _wanted(one.test, answer=False)
+    return ()
+
+
+def _wanted(test: ast.expr, *, answer: bool, before: int = 0) -> Sequence[_Wanted]:
+    parts = _apart(test, answer=answer)
+    return [_Wanted(_place_of(part, before), each, _holds_by(each, part)) for part, each in parts]
 
 
 def _apart(test: ast.expr, *, answer: bool) -> Iterator[tuple[ast.expr, bool]]:

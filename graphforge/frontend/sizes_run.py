@@ -20,6 +20,7 @@ from graphforge.call import CallInputs
 from graphforge.frontend.captured import Captured
 from graphforge.frontend.promises import BrokenPromise, symbol_values
 from graphforge.frontend.selections import Watched, agree, eager
+from graphforge.spec import ONE_NAME
 
 __all__ = ["check_doubts"]
 
@@ -92,7 +93,11 @@ def _same_at(
     expected = eager(model, inputs, tensors)
     if expected is None:
         shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-        error = BrokenPromise(f"the model itself does not run at {shown}", "promise a range at which it runs")
+        error = BrokenPromise(
+            f"the model itself does not run at {shown}",
+            "promise a range at which it runs",
+            ONE_NAME if len(sizes) > 1 else "",
+        )
         error.failing = [dict(sizes)]
         raise error
     program = _Measured(captured, sizes)

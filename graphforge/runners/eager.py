@@ -13,6 +13,7 @@ from graphforge.errors import GraphForgeError
 from graphforge.hushed import hushed
 from graphforge.module_state import ModuleState
 from graphforge.runners.arrays import Array, array_from_tensor, as_real, dtype_name, tensor_from_array
+from graphforge.runners.way import Step, watching
 from graphforge.user_code import user_error
 
 if TYPE_CHECKING:
@@ -110,6 +111,16 @@ class EagerRunner:
                 error,
                 "inputs: " + ", ".join(f"{name} {tuple(feeds[name].shape)}" for name in self.input_names),
             ) from error
+
+    def way(self, feeds: Mapping[str, Array]) -> list[Step]:
+        """What the module calls on these feeds, in order.
+
+        Raises:
+            GraphForgeError: an input is missing, or the module raised.
+        """
+        with self.undisturbed(), watching() as steps:
+            self.call(feeds)
+        return steps
 
     def in_float64(self) -> EagerRunner:
         """The same module in float64, for telling rounding from error; feeds are widened as they come.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BOUNDED_BELOW", "CHOICES", "CONTRACTIONS", "EXACT", "GATES", "OF_FIXED_RANGE", "REDUCTIONS"]
+__all__ = ["BOUNDED_BELOW", "CHOICES", "CONTRACTIONS", "EXACT", "EXPONENTIALS", "GATES", "OF_FIXED_RANGE", "REDUCTIONS"]
 
 # They add up many products, and lose to rounding what a step in every operand makes of the sum.
 CONTRACTIONS = frozenset(
@@ -32,10 +32,13 @@ REDUCTIONS = frozenset("sum nansum mean var std norm linalg_vector_norm logsumex
 OF_FIXED_RANGE = frozenset("sigmoid tanh erf erfc softmax _softmax _log_softmax log_softmax sin cos".split())
 
 # The same, as a factor of the operand.
-GATES = frozenset("gelu silu mish elu selu celu expm1 log_sigmoid_forward softplus".split())
+GATES = frozenset("gelu silu mish expm1 log_sigmoid_forward softplus".split())
+
+# Below zero these are an exponential less a number, in most runtimes: they round as the exponential does.
+EXPONENTIALS = frozenset("elu selu celu".split())
 
 # Below zero these come near a number that does not grow with the operand.
-BOUNDED_BELOW = frozenset("elu selu celu expm1 log_sigmoid_forward softplus".split())
+BOUNDED_BELOW = frozenset("expm1 log_sigmoid_forward softplus".split())
 
 # Nothing is rounded: elements are moved, picked, compared or kept.
 EXACT = frozenset(

@@ -27,7 +27,16 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphforge.verify.known import known_arithmetic
-from graphforge.verify.operators import BOUNDED_BELOW, CHOICES, CONTRACTIONS, EXACT, GATES, OF_FIXED_RANGE, REDUCTIONS
+from graphforge.verify.operators import (
+    BOUNDED_BELOW,
+    CHOICES,
+    CONTRACTIONS,
+    EXACT,
+    EXPONENTIALS,
+    GATES,
+    OF_FIXED_RANGE,
+    REDUCTIONS,
+)
 
 __all__ = ["Decision", "Moved", "Ties", "turned"]
 
@@ -196,6 +205,9 @@ class Moved(TorchDispatchMode):
         elif name in GATES and args and isinstance(args[0], torch.Tensor) and not func._schema.is_mutable:
             floor = args[0].float().abs().mul(0.25)
             floor = floor.clamp(max=1.0) if name in BOUNDED_BELOW else floor
+        elif name in EXPONENTIALS and _is_float(result):
+            lowest = func(args[0].new_full((), -math.inf), *args[1:], **kwargs)
+            floor = torch.where(result < 0, result - lowest, 0.0).float()
         if func._schema.is_mutable:
             if _is_float(result):
                 result.copy_(self._off(result, floor, more, own))

@@ -17,10 +17,11 @@ from graphforge.runners.elsewhere import DiedError
 from graphforge.runners.inputs import candidate_feeds, check_feeds
 from graphforge.runners.runner import Runner, underlying
 from graphforge.shown import Shown
-from graphforge.spec import ShapeSpec
+from graphforge.spec import ONE_NAME, ShapeSpec
 from graphforge.verify.accepted import Accepted, Rejected, first_accepted
 from graphforge.verify.compare import OutputComparison, compare_arrays
 from graphforge.verify.extremes import extremes
+from graphforge.verify.other_way import other_way
 from graphforge.verify.ranked import reordered
 from graphforge.verify.shapes import SizeAssignment, plan_sizes, sizes_of
 from graphforge.verify.tolerance import Tolerances
@@ -75,6 +76,7 @@ class Trial:
         seconds: (reference, artifact) run time.
         nothing: both sides ran and returned nothing: a list with an entry for each image, of no images.
         made: the artifact's outputs, until they are judged.
+        other_way: how the model itself does otherwise at these sizes than at the example's, and what to do about it.
     """
 
     assignment: SizeAssignment
@@ -86,6 +88,7 @@ class Trial:
     seconds: tuple[float, float] = (0.0, 0.0)
     nothing: bool = False
     made: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    other_way: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -205,8 +208,7 @@ class VerificationReport(Shown):
         """What is wrong, or undecided, as an exception: the worst line first, hints and the first suspect as notes."""
         failures = self.failures()
         verdict = self.verdict
-        hints = dict.fromkeys(note for trial in self.trials for note in trial.notes)
-        failed = sum(trial.verdict == verdict for trial in self.trials)
+        hints = dict.fromkeys(note for trial in self.trials for note in (*trial.notes, *trial.other_way))
         moving = [hint for hint in hints if hint.startswith(f"{self.reference}{_ASKED_TWICE}")]
         if moving:  # then no difference says anything
             return VerificationError(
@@ -230,6 +232,8 @@ class VerificationReport(Shown):
                 *wrong[0].notes,
                 f"or say what values the inputs take: {argument('ranges', 'NAME=LOW..HIGH')}",
             )
+        if wrong and all(trial.other_way for trial in wrong):
+            return VerificationError(*wrong[0].other_way, failures[0], self._count(verdict))
         said = f"{self.artifact} does not agree with {self.reference}"
         if verdict == "undecided":
             said = f"whether {self.artifact} agrees with {self.reference} is undecided"
@@ -242,8 +246,12 @@ class VerificationReport(Shown):
             if any(_STRANGE in line for line in failures)
             else "",
             f"{self._kind_of_suspect}: {self.suspect}" if self.suspect else "",
-            f"{failed} of {len(self.trials)} trials {verdict}, seed {self.seed}",
+            self._count(verdict),
         )
+
+    def _count(self, verdict: str) -> str:
+        failed = sum(trial.verdict == verdict for trial in self.trials)
+        return f"{failed} of {len(self.trials)} trials {verdict}, seed {self.seed}"
 
     @property
     def _kind_of_suspect(self) -> str:
@@ -459,7 +467,7 @@ def _told(not_tried: Sequence[NotTried]) -> Iterator[str]:
         f"take ({argument('ranges', 'NAME=LOW..HIGH')}), or promise fewer sizes"
     )
     if len(not_tried[0].assignment.sizes) > 1:
-        yield _ONE_NAME
+        yield ONE_NAME
 
 
 def _in_short(error: GraphForgeError) -> str:
@@ -558,7 +566,6 @@ def _weak_outputs(trials: Sequence[Trial], tolerances: Tolerances) -> Iterator[s
 
 
 _ASKED_TWICE = " gives another answer when it is asked twice"
-_ONE_NAME = "dims that must be equal are given one name: a:0=batch:1..8 and b:0=batch:1..8"
 
 
 def _promise_note(assignment: SizeAssignment) -> tuple[str, ...]:
@@ -566,7 +573,7 @@ def _promise_note(assignment: SizeAssignment) -> tuple[str, ...]:
         return ()
     notes = [f"{assignment.describe()} is promised by the dynamic ranges; narrow them if the model is not to take it"]
     if len(assignment.sizes) > 1:
-        notes.append(_ONE_NAME)
+        notes.append(ONE_NAME)
     return tuple(notes)
 
 
@@ -640,11 +647,16 @@ def _explained(
     if changed and worked_at_example and reference_ran:
         guilty = [n for n in changed if _fails_again((n,), trial, reference, artifact, shapes, example, run_once)]
         if guilty or _fails_again(changed, trial, reference, artifact, shapes, example, run_once):
-            named = " and ".join(f"{n} ({sizes[n]} -> {trial.assignment.sizes[n]})" for n in guilty or changed)
-            notes.append(
-                f"it agrees at the example's sizes and fails when dim {named} changes: "
-                "the example's size was probably baked in"
-            )
+            changed = guilty or changed
+            there = {name: trial.assignment.sizes[name] for name in changed}
+            other = _other_way(there, reference, shapes, example, run_once)
+            trial = replace(trial, other_way=other)
+            if not other:
+                named = " and ".join(f"{n} ({sizes[n]} -> {size})" for n, size in there.items())
+                notes.append(
+                    f"it agrees at the example's sizes and fails when dim {named} changes: "
+                    "the example's size was probably baked in"
+                )
     numeric = [output for output in trial.outputs if not output.passed and output.max_abs is not None]
     if numeric:
         once, again = run_once(reference, feeds)[0][1][0], run_once(reference, feeds)[0][1][0]
@@ -654,6 +666,28 @@ def _explained(
                 f"{reference.name}{_ASKED_TWICE} (output {', '.join(moving)}): it draws random numbers or keeps state"
             )
     return replace(trial, notes=tuple(notes))
+
+
+def _other_way(
+    there: Mapping[str, int],
+    reference: Runner,
+    shapes: ShapeSpec,
+    example: Mapping[str, Array],
+    run_once: Callable[[Runner, Mapping[str, Array]], Any],
+) -> tuple[str, ...]:
+    """How the model itself does otherwise at some sizes than at the example's."""
+    usual = shapes.example_sizes()
+
+    def sets(sizes: Mapping[str, int]) -> list[Mapping[str, Array]]:
+        drawn = (
+            first_accepted(reference, candidate_feeds(shapes, sizes, example, seed=seed), run_once, finite=True)
+            for seed in (1, 2)
+        )
+        return [found.feeds for found in drawn if isinstance(found, Accepted)]
+
+    told = ", ".join(f"{name} = {size}" for name, size in there.items())
+    at_example, elsewhere = [example, *sets(usual)], sets({**usual, **there})
+    return other_way(reference, at_example, elsewhere, told) if elsewhere else ()
 
 
 def _fails_again(

@@ -222,7 +222,7 @@ class Decides(torch.nn.Module):
         ),
         (RowByRow(), "loops in Python over a size, which was promised to vary", "for row in x:", "tensor operators"),
         (ReadsASize(), "takes dim n, which was promised to vary, for the number 4", ".view(2, 2)", "x.shape[0]"),
-        (Decides(), "decides in Python what depends on data", "if x.sum() > 3:", "torch._check(x.sum() > 3)"),
+        (Decides(), "decides in Python what depends on data", "if x.sum() > 3:", "`assert x.sum() > 3`"),
     ],
     ids=["loop", "rows", "size", "decision"],
 )

@@ -265,6 +265,57 @@ def test_what_an_assertion_asks_is_answered_by_yes() -> None:
     _holds(Asserting(), captured, [torch.rand(4, 3) - 0.5, torch.rand(4, 3), -torch.rand(4, 3)])
 
 
+class Refusing(nn.Module):
+    """What it does not take is refused in Python, by raising."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.isnan(x).any() or not torch.isfinite(x).all():
+            raise ValueError("not finite")
+        elif x.min() < -50:
+            lowest = f"{x.min()} is too low"
+            raise ValueError(lowest)
+        else:
+            x = x + 1
+        if x.max().item() > 100:
+            raise ValueError("too high")
+        return x * 2
+
+
+class RefusingSome(nn.Module):
+    """Nothing says which of two questions is answered by no."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.min() < -50 and x.max() > 50:
+            raise ValueError("too wide")
+        return x * 2
+
+
+class RefusedWithin(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            if x.sum() > 9:
+                raise ValueError("too much")
+        except ValueError:
+            return x
+        return x * 2
+
+
+class RefusingOnce(nn.Module):
+    """What ends in a raise may leave before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for row in x:
+            if row.sum() > 9:
+                if len(x) > 2:
+                    return x
+                raise ValueError("too much")
+        return x * 2
+
+
+def test_what_is_asked_before_a_raise_is_answered_by_no() -> None:
+    _holds(Refusing(), _captured(Refusing().eval(), torch.rand(4, 3)), [torch.rand(4, 3) - 0.5])
+
+
 class Otherwise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         assert len(x) > 9 or not x.sum() > 100
@@ -293,7 +344,11 @@ class Kept(nn.Module):
         return x * 2 if large else x
 
 
-@pytest.mark.parametrize("model", [Otherwise(), Caught(), Kept()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "model",
+    [Otherwise(), Caught(), Kept(), RefusingSome(), RefusedWithin(), RefusingOnce()],
+    ids=lambda one: type(one).__name__,
+)
 def test_an_assertion_that_a_no_may_fulfil_is_not_answered(model: nn.Module) -> None:
     with pytest.raises(CaptureError, match=r"decides in Python|behaves otherwise"):
         _captured(model.eval(), torch.rand(4, 3))

@@ -204,6 +204,9 @@ def test_clamp_with_crossed_and_special_bounds() -> None:
     agree(lambda value: value.clamp(6, 2), x)
     agree(lambda value: value.clamp(min=-INF, max=INF), x)
     agree(lambda value: value.clamp(min=NAN), x)
+    for bound in (0, 0.5, -2):
+        agree(lambda value, bound=bound: (value.clamp(min=bound), value.clamp(max=bound)), x)
+    agree(lambda value: (value.clamp(min=1), value.clamp(max=2)), torch.tensor([0, 2, 9]))
     agree(lambda value: value.clamp(torch.tensor(6.0), torch.tensor([2.0])), x)
     agree(lambda value: value.clamp(1, 3), torch.tensor([0, 2, 250], dtype=torch.uint8))
 

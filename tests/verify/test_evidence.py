@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from torch.nn import functional
 
 import graphforge
 from graphforge.errors import UndecidedError, VerificationError
@@ -285,6 +287,30 @@ def test_a_transform_of_long_axes_adds_up_many_numbers() -> None:
     assert 2e-7 < float(((moved - plain)[0, 0] / plain[0, 0]).abs()) < 8e-7
     few = torch.fft.rfft(x[:, :8], norm="forward")
     assert float(((short - few)[:, 0] / few[:, 0]).abs().max()) < 3e-7
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        functional.elu,
+        functional.selu,
+        lambda x: functional.celu(x, 2.0),
+        lambda x: functional.elu(x.clone(), inplace=True),
+    ],
+)
+def test_an_exponential_less_one_rounds_as_the_exponential_does(
+    function: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    x = torch.tensor([-1e-4, -1e-3, -2.0, -30.0, 0.5]).repeat(20)
+    plain = function(x)
+    with Moved(seed=1).on():
+        moved = function(x)
+    off = (moved - plain).abs().reshape(20, 5).amax(0)
+    assert (off[:2] > 4e-8).all()
+    assert (off[:2] < 3e-7).all()
+    assert float(off[2]) < 3e-7  # no more than its own last place
+    assert float(off[3]) < 3e-7
+    assert float(off[4]) < 1e-7
 
 
 def test_ties_are_settled_by_position() -> None:

@@ -125,19 +125,27 @@ def clamp(op: Emitter, x: ir.Value, min: Any = None, max: Any = None) -> ir.Valu
 
 
 def clamp_to(op: Emitter, x: ir.Value, low: Any, high: Any) -> ir.Value:
-    """Clip to bounds that are numbers or None."""
+    """Clip to bounds that are numbers or None; an infinite float stays that on the side that has no bound.
+
+    ONNX Runtime's Clip takes the largest number of the type for a bound that is not given.
+    """
     if any(isinstance(bound, float) and bound != bound for bound in (low, high)):
         # a NaN bound makes everything NaN in torch, and nothing in ONNX Runtime's Clip
         return op.Max(x, float("nan"))
     dtype = x.dtype
     assert dtype is not None
     lowest, highest = (None if bound is None else op.operand(bound, dtype) for bound in (low, high))
+    if not dtype.is_floating_point() or lowest is highest is None:
+        return op.Clip(x, lowest, highest)
+    if highest is None and op.number(lowest) == 0:
+        return op.Relu(x)
     producer = x.producer()
-    if dtype == ir.DataType.DOUBLE and producer is not None and producer.op_type == "Relu":
-        # ONNX Runtime merges the two, and refuses a file in which they are doubles
-        x = x if lowest is None else op.Max(x, lowest)
-        return x if highest is None else op.Min(x, highest)
-    return op.Clip(x, lowest, highest)
+    # ONNX Runtime merges a Relu and a Clip, and refuses a file in which they are doubles
+    merged = dtype == ir.DataType.DOUBLE and producer is not None and producer.op_type == "Relu"
+    if lowest is not None and highest is not None and not merged:
+        return op.Clip(x, lowest, highest)
+    x = x if lowest is None else op.Max(x, lowest)
+    return x if highest is None else op.Min(x, highest)
 
 
 @lowers("aten.clamp_min.default")
