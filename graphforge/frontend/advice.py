@@ -126,7 +126,7 @@ _ROW_BY_ROW = re.compile(r"number of sections must be larger than 0, got s\d")
 _BAKED = re.compile(
     r"Constraints violated|specialized it to be a constant|not all values of|as the number|" + _ROW_BY_ROW.pattern
 )
-_NUMPY = re.compile(r"\.numpy\(\)|numpy\.ndarray|TracerWarning|not support.*numpy", re.IGNORECASE)
+_NUMPY = re.compile(r"\.numpy\(\)|loop of ufunc|numpy\.ndarray|TracerWarning|not support.*numpy", re.IGNORECASE)
 _NOT_SYMBOLIC = re.compile(r"(\w+)\(\).*must be .*(?:not|got|but found) .*(?:SymInt|torch\.SymInt)|(\w+)\(\).*SymInt")
 _POINTER = re.compile(r"data pointer|data_ptr|storage of a fake|invalid python storage", re.IGNORECASE)
 _FLOW = re.compile(

@@ -13,14 +13,24 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from graphforge.user_files import path_of_module
 
-__all__ = ["FOREIGN", "MAX_ITEMS", "MAX_OBJECTS", "Place", "References", "names_of", "references", "replaced"]
+__all__ = [
+    "FOREIGN",
+    "MAX_ITEMS",
+    "MAX_OBJECTS",
+    "Place",
+    "References",
+    "imported_as",
+    "names_of",
+    "references",
+    "replaced",
+]
 
 MAX_OBJECTS = 200_000
 MAX_ITEMS = 4096
@@ -30,6 +40,26 @@ _CACHED = type(functools.lru_cache(lambda: None))
 _NAMED = types.FunctionType | types.BuiltinFunctionType | staticmethod | classmethod | _CACHED
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), types.ModuleType, Path)
 _MODULE_STATE = ("_parameters", "_buffers", "_modules")  # tensors, and modules that are walked by themselves
+
+
+def imported_as(functions: Sequence[tuple[Any, str, Any, Any]]) -> list[tuple[Any, str, Any, Any]]:
+    """Where other modules hold functions by a name of their own: `from torch import linspace`.
+
+    Args:
+        functions: owner, name, the function, and the one that takes its place.
+
+    Returns:
+        the same for the modules that hold one of them.
+    """
+    known = {id(before): (before, after) for _, _, before, after in functions}
+    found: list[tuple[Any, str, Any, Any]] = []
+    for module in list(sys.modules.values()):
+        if not isinstance(module, types.ModuleType) or module.__name__.split(".")[0] in FOREIGN:
+            continue
+        names = vars(module)
+        if not known.keys().isdisjoint(map(id, list(names.values()))):
+            found += [(module, name, *known[id(held)]) for name, held in list(names.items()) if id(held) in known]
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

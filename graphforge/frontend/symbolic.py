@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -204,7 +205,22 @@ def _compute(op: Emitter, name: str, args: Sequence[Any], dtype: ir.DataType) ->
         return op.cast(rounded, dtype)
     if name in ("_sym_sqrt", "sym_sqrt", "sqrt"):
         return op.Sqrt(op.cast(value, _DOUBLE))
+    if name == "_sym_log2":
+        return _log2(op, op.cast(value, _DOUBLE))
+    if name in _TRIGONOMETRIC:
+        return op.single(_TRIGONOMETRIC[name], op.cast(value, _DOUBLE))
     raise LoweringError(f"arithmetic on sizes: {name} has no lowering")
+
+
+def _log2(op: Emitter, value: ir.Value) -> ir.Value:
+    """The logarithm to the base 2, which is a whole number for powers of two: `math.ceil(math.log2(n))` asks for it."""
+    divided = op.Div(op.Log(value), op.scalar(math.log(2), _DOUBLE))
+    whole = op.Round(divided)
+    near = op.Less(op.Abs(op.Sub(divided, whole)), op.scalar(1e-12, _DOUBLE))
+    return op.Where(near, whole, divided)
+
+
+_TRIGONOMETRIC = {f"_sym_{name.lower()}": name for name in "Sin Cos Tan Sinh Cosh Tanh Asin Acos Atan".split()}
 
 
 def _operand(op: Emitter, arg: Any, dtype: ir.DataType | None = None) -> ir.Value:
@@ -241,4 +257,6 @@ _KNOWN = {
     "_sym_sqrt",
     "sym_sqrt",
     "sqrt",
+    "_sym_log2",
+    *_TRIGONOMETRIC,
 }

@@ -10,23 +10,24 @@ description of its shapes in torch: it gets one.
 ``torch.quantize_per_tensor`` and ``..._per_channel`` make tensors that torch cannot describe to a capture: here the
 values that these stand for.
 ``as_subclass`` to a class that leaves everything to torch would be two objects for one tensor: it is the tensor.
+``torch.tril_indices`` and ``triu_indices`` take fixed numbers: over dynamic sizes torch's own decomposition is called.
+``torch.conv_tbc``, which torch describes for fixed sizes only, becomes ``conv1d``.
 A write to ``x[:, y]`` or ``x[y:]`` reads the tensor ``y`` as a plain number: it becomes a write to that part of ``x``.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import torch
+import torch._refs
 from torch import Tensor
 
 from graphforge.frontend.quantised import STORED, Grid, from_steps, grid_of, off_grid, quantised
-from graphforge.frontend.references import FOREIGN
+from graphforge.frontend.references import imported_as
 
 __all__ = ["is_traced", "traceable_functions"]
 
@@ -51,6 +52,7 @@ def traceable_functions() -> Iterator[None]:
         library._make_per_tensor_quantized_tensor,
         library._make_per_channel_quantized_tensor,
     )
+    conv_tbc = library.conv_tbc
     average = functional.adaptive_avg_pool1d  # which `interpolate` of mode area calls by this name as well
 
     def traced_linspace(start: Any, end: Any, steps: Any, **keywords: Any) -> Any:
@@ -90,6 +92,21 @@ def traceable_functions() -> Iterator[None]:
         if not isinstance(size, torch.SymInt):
             return average(x, output_size)
         return functional.adaptive_avg_pool2d(x.unsqueeze(-2), [1, size]).squeeze(-2)
+
+    def traced_indices(name: str) -> tuple[Any, str, Any, Any]:
+        plain, written = getattr(library, name), getattr(torch._refs, name)
+
+        def indices(row: Any, col: Any, offset: Any = 0, **keywords: Any) -> Any:
+            dynamic = any(isinstance(one, torch.SymInt) for one in (row, col, offset))
+            return (written if dynamic else plain)(row, col, offset, **keywords)
+
+        return library, name, plain, indices
+
+    def traced_conv_tbc(x: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
+        if not is_traced(x):
+            return conv_tbc(x, weight, bias, pad)  # type: ignore[no-any-return]
+        made = functional.conv1d(x.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
+        return made.permute(2, 0, 1)  # type: ignore[no-any-return]
 
     def traced_quantize(x: Tensor, scale: Any, zero_point: Any, dtype: Any) -> Tensor:
         if not is_traced(x) or dtype not in STORED:
@@ -162,8 +179,11 @@ def traceable_functions() -> Iterator[None]:
         (library, "_make_per_tensor_quantized_tensor", made_of_numbers, traced_of_numbers),
         (library, "_make_per_channel_quantized_tensor", made_by_channel, traced_by_channel),
         (functional, "adaptive_avg_pool1d", average, traced_average),
+        (library, "conv_tbc", conv_tbc, traced_conv_tbc),
+        traced_indices("tril_indices"),
+        traced_indices("triu_indices"),
     ]
-    exchanged = [*functions, *_imported(functions)]
+    exchanged = [*functions, *imported_as(functions)]
     for owner, name, _, after in exchanged:
         setattr(owner, name, after)
     if described is not None and shaped is not None:
@@ -181,19 +201,6 @@ def traceable_functions() -> Iterator[None]:
         tensors.__deepcopy__ = deepcopy
         tensors.__setitem__, tensors.as_subclass = setitem, as_subclass
         tensors.dequantize, tensors.int_repr = dequantize, int_repr
-
-
-def _imported(functions: Sequence[tuple[Any, str, Any, Any]]) -> list[tuple[Any, str, Any, Any]]:
-    """The same functions where other modules have them by a name of their own: `from torch import linspace`."""
-    traced = {id(before): (before, after) for _, _, before, after in functions}
-    found: list[tuple[Any, str, Any, Any]] = []
-    for module in list(sys.modules.values()):
-        if not isinstance(module, ModuleType) or module.__name__.split(".")[0] in FOREIGN:
-            continue
-        names = vars(module)
-        if not traced.keys().isdisjoint(map(id, list(names.values()))):
-            found += [(module, name, *traced[id(held)]) for name, held in list(names.items()) if id(held) in traced]
-    return found
 
 
 def _changes_nothing(kind: Any) -> bool:

@@ -364,6 +364,15 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("aten.stft.default", "aten.stft.center"), "test_complex.py"),
     **dict.fromkeys(
         (
+            "aten.digamma.default aten.special_psi.default aten.special_digamma.default prims.digamma.default "
+            "aten.polygamma.default aten.special_polygamma.default aten.i0.default aten.special_i0.default "
+            "prims.bessel_i0.default aten.special_i0e.default prims.bessel_i0e.default aten.special_i1.default "
+            "prims.bessel_i1.default aten.special_i1e.default prims.bessel_i1e.default"
+        ).split(),
+        "aten/test_special.py",
+    ),
+    **dict.fromkeys(
+        (
             "aten.fake_quantize_per_channel_affine.default aten.fake_quantize_per_channel_affine_cachemask.default "
             "aten.fake_quantize_per_tensor_affine.default aten.fake_quantize_per_tensor_affine.tensor_qparams "
             "aten.fake_quantize_per_tensor_affine_cachemask.default "
