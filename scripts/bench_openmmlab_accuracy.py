@@ -6,7 +6,8 @@
 Eager must be equal to the last bit to what ``inference_detector`` or ``inference_topdown`` finds on the same files, put
 into COCO's form and given to pycocotools; the bundle must be equal to both in the four digits that ``evaluate`` prints
 (two boxes whose scores are within rounding of each other may change places, which moves the seventh).
-A fourth column is the same network compiled in half precision.  The pictures are windows of photos that installed
+Further columns are the same network compiled in half precision and in int8, its ranges measured on eight of the
+pictures: the table of precisions that Cambricon's sample has.  The pictures are windows of photos that installed
 packages bring.  Weights are random, so annotations are made of what the framework finds: boxes moved by up to a tenth
 of their size, keypoints by up to a twentieth, some left out and some invented: figures lie between none and all.
 """
@@ -29,6 +30,7 @@ from openmmlab_stock import PHOTOS, in_environment, photo, stock_model
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "out" / "bench" / "openmmlab_accuracy"
 MODELS = ["mmdet:rtmdet_nano_320-8xb32_coco-person", "mmpose:rtmpose-t_8xb256-420e_coco-256x192"]
+PRECISIONS = ("fp16", "int8")
 COUNT = 50
 # A box that scores this much becomes an annotation; so many a picture at most.
 SURE, MOST = 0.3, 8
@@ -77,43 +79,47 @@ def _evaluated(spec: str, pictures: Sequence[Path]) -> bool:
     data = FOLDER / f"{config}.json"
     found = _boxes(model, pictures) if codebase == "mmdet" else None
     _annotate(data, model, pictures, found)
-    bundle, half = FOLDER / config, FOLDER / f"{config}-fp16"
+    bundle = FOLDER / config
     # not verified: figures are compared here, and half precision of random weights is often undecided
-    graphforge.compile(f"{spec},{checkpoint}", verify=False, output=bundle)
-    graphforge.compile(f"{spec},{checkpoint}", verify=False, output=half, precision="fp16")
+    made = graphforge.compile(f"{spec},{checkpoint}", verify=False, output=bundle)
+    own = {"input": _prepared(made.manifest["preprocess"], pictures[:8])}
+    also: list[str] = []
+    for precision in PRECISIONS:
+        also += ["--also", f"{bundle}-{precision}"]
+        given = own if precision == "int8" else None
+        graphforge.compile(
+            f"{spec},{checkpoint}", verify=False, output=also[-1], precision=precision, calibration=given
+        )
+    asked = ["--data", str(data), "--images", str(pictures[0].parent), "--json"]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        own = f"{spec},{checkpoint}"
-        code = run(
-            [
-                "evaluate",
-                str(bundle),
-                own,
-                "--also",
-                str(half),
-                "--data",
-                str(data),
-                "--images",
-                str(pictures[0].parent),
-                "--json",
-            ]
-        )
+        code = run(["evaluate", str(bundle), f"{spec},{checkpoint}", *also, *asked])
     if code:
         print(f"{config}: graphforge evaluate ended with {code}")
         return False
     sides = [side["figures"] for side in json.loads(printed.getvalue())["sides"]]
     by_hand = _by_hand(data, found or _poses(model, data), "bbox" if codebase == "mmdet" else "keypoints")
-    print(
-        f"\n{config}, {COUNT} pictures\n\n| figure | eager | bundle | by hand | bundle in fp16 |\n|---|---|---|---|---|"
-    )
+    print(f"\n{config}, {COUNT} pictures\n\n| figure | eager | bundle | by hand | {' | '.join(PRECISIONS)} |")
+    print("|---|---|---|---|" + "---|" * len(PRECISIONS))
     equal = True
-    for (name, eager), bundled, halved, own_figure in zip(
-        sides[0].items(), sides[1].values(), sides[2].values(), by_hand, strict=True
-    ):
+    for name, own_figure in zip(sides[0], by_hand, strict=True):
+        eager, bundled, *others = (side[name] for side in sides)
         equal &= eager == own_figure and f"{bundled:.4f}" == f"{eager:.4f}"
-        print(f"| {name} | {eager!r} | {bundled!r} | {own_figure!r} | {halved:.4f} |", flush=True)
+        reduced = " | ".join(f"{figure:.4f}" for figure in others)
+        print(f"| {name} | {eager!r} | {bundled!r} | {own_figure!r} | {reduced} |", flush=True)
     print(f"\n{'equal' if equal else 'NOT EQUAL'}", flush=True)
     return equal
+
+
+def _prepared(steps: Any, pictures: Sequence[Path]) -> Any:
+    """Pictures as the network takes them."""
+    import numpy as np
+    from PIL import Image
+
+    from graphforge.runtime.preprocess import prepared, steps_of
+
+    pixels = [np.asarray(Image.open(path).convert("RGB")) for path in pictures]
+    return np.stack([prepared(steps_of(steps), one)[0] for one in pixels])
 
 
 def _unsaturate(model: Any, checkpoint: Path) -> None:

@@ -59,10 +59,13 @@ def drawn(
         if found.keypoints is not None:
             _draw_pose(pen, found, index, line, dataset)
     taken: list[Box] = []
+    # poses that are all of one kind need no number for a name
+    of_a_kind = found.keypoints is not None and not names and not found.labels.any()
     for index in range(len(found)):  # the best first: it has the best place
         label = int(found.labels[index])
         who = "" if found.ids is None else f"#{int(found.ids[index])} "
-        text = f"{who}{name_of(label, names)} {float(found.scores[index]):.2f}"
+        name = "" if of_a_kind else f"{name_of(label, names)} "
+        text = f"{who}{name}{float(found.scores[index]):.2f}"
         width, height = pen.textbbox((0, 0), text, font=font, anchor="la")[2:]
         plate = _free_place(_upright(found.boxes[index]), (width + 2 * line, height + 2), size, taken)
         taken.append(plate)

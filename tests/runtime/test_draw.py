@@ -39,6 +39,14 @@ def test_only_visible_keypoints_are_drawn() -> None:
     assert pixels[350, 250].max() == 0
 
 
+def test_poses_without_classes_are_not_called_nought() -> None:
+    points = np.asarray([[[150, 250, 1], [250, 350, 1]]], float)
+    pose = _detections([100, 200, 300, 400], keypoints=points)
+    black = Image.new("RGB", (500, 500), "black")
+    of_no_name, of_name = (np.asarray(drawn(black, pose, names)) for names in ((), ("0",)))
+    assert np.count_nonzero(of_no_name[:200]) < 0.9 * np.count_nonzero(of_name[:200])  # the plate above the box
+
+
 def test_mask_tints_what_it_covers() -> None:
     mask = np.zeros((1, 500, 500), np.float32)
     mask[0, 250:300, 150:200] = 0.9
