@@ -466,7 +466,7 @@ class Emitter(Builder):
         expanded: ir.Value = self.Expand(value, self.vector(target))
         return expanded
 
-    def slice(self, value: ir.Value, axis: int, start: Dim, end: Dim, step: int = 1) -> ir.Value:
+    def slice(self, value: ir.Value, axis: int, start: Dim, end: Dim, step: Dim = 1) -> ir.Value:
         """One axis cut to ``start:end:step``; Python's rules for negative and overlong bounds."""
         size = self.size(value, axis)
         axis %= self.rank(value)
@@ -477,7 +477,7 @@ class Emitter(Builder):
             and (end == _MAX_INT64 or (isinstance(size, int) and end >= size))
         ):
             return value
-        sliced: ir.Value = self.Slice(value, self.vector([start]), self.vector([end]), [axis], [step])
+        sliced: ir.Value = self.Slice(value, self.vector([start]), self.vector([end]), [axis], self.vector([step]))
         return sliced
 
     def squeeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -61,8 +61,10 @@ def _base_of(container: Any) -> Any:
 
 
 def modules_of(model: torch.nn.Module) -> list[ModuleType]:
-    """The modules that the model's classes stand in, and those whose functions they use."""
+    """The modules of the model's classes and of functions that it holds, and those whose functions they use."""
     names = dict.fromkeys(str(type(part).__module__) for part in model.modules())
+    held = (value for part in model.modules() for value in vars(part).values() if isinstance(value, FunctionType))
+    names |= dict.fromkeys(str(function.__module__) for function in held)
     for name in list(names):
         for value in list(vars(sys.modules[name]).values()) if name in sys.modules and not _is_library(name) else ():
             names.setdefault(value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", "")))

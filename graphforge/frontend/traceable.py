@@ -10,22 +10,23 @@ description of its shapes in torch: it gets one.
 ``torch.quantize_per_tensor`` and ``..._per_channel`` make tensors that torch cannot describe to a capture: here the
 values that these stand for.
 ``as_subclass`` to a class that leaves everything to torch would be two objects for one tensor: it is the tensor.
-``torch.tril_indices`` and ``triu_indices`` take fixed numbers: over dynamic sizes torch's own decomposition is called.
 ``torch.conv_tbc``, which torch describes for fixed sizes only, becomes ``conv1d``.
+Functions whose kernels read a size once (``torch.triu_indices``) are those of ``open_sizes.py`` where it varies.
 A write to ``x[:, y]`` or ``x[y:]`` reads the tensor ``y`` as a plain number: it becomes a write to that part of ``x``.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import torch
-import torch._refs
 from torch import Tensor
 
+from graphforge.frontend.open_sizes import FUNCTIONS, is_traced
 from graphforge.frontend.quantised import STORED, Grid, from_steps, grid_of, off_grid, quantised
 from graphforge.frontend.references import imported_as
 
@@ -92,15 +93,6 @@ def traceable_functions() -> Iterator[None]:
         if not isinstance(size, torch.SymInt):
             return average(x, output_size)
         return functional.adaptive_avg_pool2d(x.unsqueeze(-2), [1, size]).squeeze(-2)
-
-    def traced_indices(name: str) -> tuple[Any, str, Any, Any]:
-        plain, written = getattr(library, name), getattr(torch._refs, name)
-
-        def indices(row: Any, col: Any, offset: Any = 0, **keywords: Any) -> Any:
-            dynamic = any(isinstance(one, torch.SymInt) for one in (row, col, offset))
-            return (written if dynamic else plain)(row, col, offset, **keywords)
-
-        return library, name, plain, indices
 
     def traced_conv_tbc(x: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
         if not is_traced(x):
@@ -180,8 +172,7 @@ def traceable_functions() -> Iterator[None]:
         (library, "_make_per_channel_quantized_tensor", made_by_channel, traced_by_channel),
         (functional, "adaptive_avg_pool1d", average, traced_average),
         (library, "conv_tbc", conv_tbc, traced_conv_tbc),
-        traced_indices("tril_indices"),
-        traced_indices("triu_indices"),
+        *_of_open_sizes(),
     ]
     exchanged = [*functions, *imported_as(functions)]
     for owner, name, _, after in exchanged:
@@ -201,6 +192,21 @@ def traceable_functions() -> Iterator[None]:
         tensors.__deepcopy__ = deepcopy
         tensors.__setitem__, tensors.as_subclass = setitem, as_subclass
         tensors.dequantize, tensors.int_repr = dequantize, int_repr
+
+
+def _of_open_sizes() -> list[tuple[Any, str, Any, Any]]:
+    def replaced(before: Any, open_: Any, applies: Any) -> Any:
+        @functools.wraps(before)
+        def either(*args: Any, **kwargs: Any) -> Any:
+            stands_in = "out" not in kwargs and applies(*args, **kwargs)
+            return (open_ if stands_in else before)(*args, **kwargs)
+
+        return either
+
+    return [
+        (owner, name, getattr(owner, name), replaced(getattr(owner, name), *functions))
+        for (owner, name), functions in FUNCTIONS.items()
+    ]
 
 
 def _changes_nothing(kind: Any) -> bool:
@@ -259,14 +265,6 @@ def _number(item: Any) -> Any:
 
 def _fake_quantized(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
-
-
-def is_traced(tensor: Tensor) -> bool:
-    """Whether a tensor is one of a program that is being captured."""
-    from torch._subclasses.fake_tensor import FakeTensor
-    from torch._subclasses.functional_tensor import FunctionalTensor
-
-    return isinstance(tensor, FakeTensor | FunctionalTensor) and not isinstance(tensor, torch.nn.Parameter)
 
 
 def _linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype, device: Any) -> Tensor:

@@ -27,7 +27,7 @@ def select(op: Emitter, x: ir.Value, dim: int, index: Dim) -> ir.Value:
 
 
 def sliced(
-    op: Emitter, x: ir.Value, axis: int, start: Dim | ir.Value | None, end: Dim | ir.Value | None, step: int = 1
+    op: Emitter, x: ir.Value, axis: int, start: Dim | ir.Value | None, end: Dim | ir.Value | None, step: Dim = 1
 ) -> ir.Value:
     """``x[start:end:step]`` on one axis; None stands for the axis' own bound."""
     start = 0 if start is None else start
@@ -35,13 +35,13 @@ def sliced(
     if isinstance(end, SymbolicScalar) and end.label == dim_label_of(op.size(x, axis)):
         end = _MAX_INT64
     if isinstance(start, ir.Value) or isinstance(end, ir.Value):
-        return op.Slice(x, op.vector([start]), op.vector([end]), [axis], [step])
+        return op.Slice(x, op.vector([start]), op.vector([end]), [axis], op.vector([step]))
     return op.slice(x, axis, start, end, step)
 
 
 @lowers("aten.slice.Tensor", "aten.slice_copy.Tensor")
 def slice_(
-    op: Emitter, x: ir.Value, dim: int = 0, start: Dim | None = None, end: Dim | None = None, step: int = 1
+    op: Emitter, x: ir.Value, dim: int = 0, start: Dim | None = None, end: Dim | None = None, step: Dim = 1
 ) -> ir.Value:
     """A range of an axis."""
     return sliced(op, x, dim % op.rank(x), start, end, step)

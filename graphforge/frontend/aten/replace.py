@@ -21,7 +21,7 @@ _DATA_DEPENDENT = re.compile(r"\bu\d+\b")
 
 
 def slice_replaced(
-    op: Emitter, base: ir.Value, new: ir.Value, axis: int, start: Dim | None, end: Dim | None, step: int
+    op: Emitter, base: ir.Value, new: ir.Value, axis: int, start: Dim | None, end: Dim | None, step: Dim
 ) -> ir.Value:
     """``base`` with ``base[start:end:step]`` of one axis replaced by ``new``.
 
@@ -30,7 +30,7 @@ def slice_replaced(
     size = op.size(base, axis)
     start = 0 if start is None else start
     end = _MAX_INT64 if end is None else end
-    if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
+    if isinstance(size, int) and isinstance(start, int) and isinstance(end, int) and isinstance(step, int):
         low, high, _ = slice(start, end, None).indices(size)
         high = max(low, high)
         if (low, high, step) == (0, size, 1):
