@@ -256,6 +256,42 @@ def _norm(
     return _matrix_norm(A, ord, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
 
 
+# -- pools over all there is: avg_pool2d(x, x.shape[2:]) ---------------------------------------------------------------
+
+
+def _pooled(original: Callable[..., Tensor], reduced: Callable[..., Tensor], axes: int) -> Callable[..., Tensor]:
+    """A pool whose windows are as long as the axis where their length varies: these axes are reduced, others pooled."""
+
+    def pool(input: Tensor, kernel_size: Any, *_: Any, **__: Any) -> Tensor:
+        kernel = _kernel(kernel_size, axes)
+        others = [1 if isinstance(size, torch.SymInt) else size for size in kernel]
+        x = input if all(size == 1 for size in others) else original(input, others)
+        return reduced(x, [axis - axes for axis in range(axes) if isinstance(kernel[axis], torch.SymInt)], keepdim=True)
+
+    return pool
+
+
+def _kernel(given: Any, axes: int) -> list[Any]:
+    sizes = list(given) if isinstance(given, list | tuple) else [given]
+    return sizes * axes if len(sizes) == 1 else sizes
+
+
+def _pools_all(axes: int) -> Callable[..., bool]:
+    def applies(input: Tensor, kernel_size: Any, stride: Any = None, *more: Any, **options: Any) -> bool:
+        if more or options or not is_open(kernel_size):
+            return False
+        kernel = _kernel(kernel_size, axes)
+        whole = all(
+            isinstance(size, torch.SymInt) and isinstance(length, torch.SymInt) and size.node.expr == length.node.expr
+            for size, length in zip(kernel, input.shape[-axes:], strict=True)
+            if isinstance(size, torch.SymInt)
+        )
+        own = stride is None or stride == [] or (is_open(stride) and list(_kernel(stride, axes)) == kernel)
+        return whole and own
+
+    return applies
+
+
 # -- which of them, and when -----------------------------------------------------------------------------------------
 
 
@@ -278,6 +314,7 @@ def _only_open(applies: Callable[..., bool]) -> Callable[..., bool]:
 
 
 _linalg: Any = torch.linalg
+_functional: Any = torch.nn.functional
 _tensor: Any = torch.Tensor
 
 
@@ -296,7 +333,15 @@ FUNCTIONS: Mapping[tuple[Any, str], tuple[Callable[..., Any], Callable[..., bool
     (torch, "triu_indices"): (torch._refs.triu_indices, is_open),
     (torch, "tril_indices"): (torch._refs.tril_indices, is_open),
     (torch, "combinations"): (_combinations, is_open),
-    (torch.nn.functional, "one_hot"): (_one_hot, lambda input, num_classes=-1: is_open(num_classes)),
+    **{
+        (_functional, f"{kind}_pool{axes}d"): (
+            _pooled(getattr(_functional, f"{kind}_pool{axes}d"), reduced, axes),
+            _pools_all(axes),
+        )
+        for kind, reduced in (("avg", torch.mean), ("max", torch.amax))
+        for axes in (1, 2, 3)
+    },
+    (_functional, "one_hot"): (_one_hot, lambda input, num_classes=-1: is_open(num_classes)),
     (torch, "hann_window"): (_window(functools.partial(_cosines, alpha=0.5, beta=0.5)), is_open),
     (torch, "hamming_window"): (_hamming_window, is_open),
     (torch, "blackman_window"): (_window(_blackman), is_open),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,13 @@ class EagerRunner:
         self.notes: list[str] = []
         self.input_names = tuple(inputs.names)
         # Copies of what a run may overwrite in place.  Parameters are only watched: copies would double the memory.
+        # The tables of embeddings with a largest norm are the exception: every call cuts the rows that it looks up.
         self._buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
+        self._tables = {
+            f"{name}.weight".lstrip("."): part.weight.detach().clone()
+            for name, part in module.named_modules()
+            if getattr(part, "max_norm", None) is not None and hasattr(part, "embedding_dim")
+        }
         self._state = ModuleState(module)
 
     @classmethod
@@ -99,6 +106,7 @@ class EagerRunner:
 
         try:
             with (
+                _without_compilers(),
                 hushed()
                 if isinstance(self.module, GraphModule)
                 else nullcontext(),  # which prints its code as it fails
@@ -165,7 +173,10 @@ class EagerRunner:
             self._restore_buffers()
             self._put_back_state()
         for name, parameter in self.module.named_parameters():
-            if name in versions and parameter._version != versions[name]:
+            if name in self._tables:
+                with torch.no_grad():
+                    parameter.copy_(self._tables[name])
+            elif name in versions and parameter._version != versions[name]:
                 raise GraphForgeError(
                     f"{self.name}: the model overwrites its own parameter {name} while it runs",
                     "such a model gives another answer at every call, so nothing can be compared with it",
@@ -196,6 +207,14 @@ class EagerRunner:
                     buffer.copy_(saved)
             else:
                 setattr(self.module.get_submodule(owner), attribute, saved.clone())
+
+
+def _without_compilers() -> AbstractContextManager[Any]:
+    """Parts under ``torch.compile`` run as they are written: to compile them at every size takes a minute."""
+    import torch
+
+    # whoever calls torch.compile has imported it
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _like(example: torch.Tensor, given: torch.Tensor) -> torch.Tensor:

@@ -175,7 +175,9 @@ def _whole(like: Array, drawn: Array) -> Array:
 
 def _is_ordered(like: Array) -> bool:
     steps = np.diff(like, axis=-1)
-    return like.shape[-1] > _FEW and bool((steps > 0).all() or (steps < 0).all())
+    if like.shape[-1] <= _FEW or not ((steps >= 0).all() or (steps <= 0).all()):
+        return False
+    return bool(((steps != 0).sum(-1) > 1).all())  # two values in a row are ordered by chance
 
 
 def _is_distribution(like: Array) -> bool:

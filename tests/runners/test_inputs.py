@@ -36,6 +36,14 @@ def test_dtype_is_kept(dtype: str) -> None:
     assert random_array(like, (3, 2), np.random.default_rng(0)).dtype == np.dtype(dtype)
 
 
+def test_rows_in_order_stay_in_order_where_some_values_are_equal() -> None:
+    rows = np.array([[0, 2, 2, 4.5], [1, 1, 3, 7]], np.float32)
+    drawn = random_array(rows, (20, 9), np.random.default_rng(1))
+    assert (np.diff(drawn, axis=-1) >= 0).all()
+    chance = np.array([0, 0, 0, 0, 1.5], np.float32)
+    assert (np.diff(random_array(chance, (20, 9), np.random.default_rng(1)), axis=-1) < 0).any()
+
+
 def test_masks_of_zero_and_one_stay_masks() -> None:
     mask = np.array([1, 1, 0, 0], np.float32)
     drawn = random_array(mask, (1000,), np.random.default_rng(0))

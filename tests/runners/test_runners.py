@@ -100,6 +100,28 @@ def test_eager_refuses_a_model_that_overwrites_its_parameters() -> None:
         runner.run(runner.example())
 
 
+def test_eager_puts_back_the_table_that_an_embedding_with_a_largest_norm_cuts() -> None:
+    table = torch.nn.Embedding(4, 3, max_norm=0.5)
+    model, before = torch.nn.Sequential(table), table.weight.detach().clone()
+    runner = EagerRunner.of(model, (torch.tensor([0, 3]),))
+    first, second = (runner.run(runner.example())["output"] for _ in range(2))
+    assert (first == second).all()
+    assert np.allclose(np.linalg.norm(first, axis=-1), 0.5, atol=1e-5)
+    assert torch.equal(table.weight, before)
+
+
+def test_eager_runs_a_compiled_part_as_it_is_written() -> None:
+    def compiler(graph: torch.fx.GraphModule, example: object) -> torch.fx.GraphModule:
+        raise AssertionError("a part was compiled")
+
+    part = torch.nn.Linear(3, 2)
+    wanted = part(torch.ones(1, 3)).detach().numpy()
+    part.compile(backend=compiler)
+    model = torch.nn.Sequential(part)
+    runner = EagerRunner.of(model, (torch.ones(1, 3),))
+    assert np.array_equal(runner.run(runner.example())["output"], wanted)
+
+
 def test_eager_names_nested_inputs_and_outputs_and_keeps_constants() -> None:
     class Nested(torch.nn.Module):
         def forward(
