@@ -79,6 +79,7 @@ CALLS: Calls = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:torch.chain_matmul is deprecated")
 @pytest.mark.parametrize(("owner", "name", "calls"), CALLS, ids=[name for _, name, _ in CALLS])
 def test_what_stands_in_gives_what_torch_does(owner: Any, name: str, calls: list[Any]) -> None:
     original, (stand_in, _) = getattr(owner, name), FUNCTIONS[owner, name]
