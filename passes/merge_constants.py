@@ -105,6 +105,17 @@ def _broadcast_is_small(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return int(np.prod(shape)) <= max(int(np.prod(one)), int(np.prod(other)))
 
 
-_RULES = tuple(
-    ConstantConstant(inner, outer) for group in (("Mul", "Div"), ("Add", "Sub")) for inner in group for outer in group
+class FactorFactor(ConstantConstant):
+    """The same of factors.  Others may read the first product: it stays for them, and nothing is added.
+
+    ONNX Runtime 1.32 does not load a file in which a product with a constant goes, by another such product, into a
+    MatMul and also straight into one.
+    """
+
+    allow_shared = True
+
+
+_RULES = (
+    *(FactorFactor(inner, outer) for inner in ("Mul", "Div") for outer in ("Mul", "Div")),
+    *(ConstantConstant(inner, outer) for inner in ("Add", "Sub") for outer in ("Add", "Sub")),
 )

@@ -305,11 +305,18 @@ def rms_norm(
     return _rms_norm(op, x, normalized_shape, weight, eps)
 
 
+def _epsilon(op: Emitter, eps: float | None) -> float:
+    """torch's own where none is given: the last place of the type it computes in, which is float32 for halves."""
+    if eps is not None:
+        return eps
+    given = op.inputs[0].dtype
+    return float(torch.finfo(torch.float32 if given.itemsize < 4 else given).eps)
+
+
 def _rms_norm(
     op: Emitter, x: ir.Value, normalized_shape: Sequence[Dim], weight: ir.Value | None, eps: float | None
 ) -> ir.Value:
-    fake = op.inputs[0]
-    epsilon = float(torch.finfo(fake.dtype).eps) if eps is None else eps
+    epsilon = _epsilon(op, eps)
     dtype = x.dtype
     if dtype is None:
         raise op.fail("the dtype of an operand is unknown")
@@ -336,7 +343,7 @@ def fused_rms_norm(
         return [result, None]
     dtype = _DOUBLE if x.dtype == _DOUBLE else _FLOAT
     wide = op.cast(x, dtype)
-    epsilon = float(torch.finfo(op.inputs[0].dtype).eps) if eps is None else eps
+    epsilon = _epsilon(op, eps)
     axes = list(range(-len(normalized_shape), 0))
     mean = op.ReduceMean(op.Mul(wide, wide), axes, keepdims=1)
     return [result, op.Reciprocal(op.Sqrt(op.Add(mean, epsilon)))]

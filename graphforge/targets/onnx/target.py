@@ -96,6 +96,7 @@ class OnnxTarget:
         from graphforge.passes.eliminate_dead_code import EliminateDeadCode
         from graphforge.passes.fold_constants import FoldConstants
         from graphforge.passes.legalise_opset import LegaliseOpset
+        from graphforge.passes.merge_constants import MergeConstants
         from graphforge.passes.move_transpose_behind_matmul import MoveTransposeBehindMatmul
         from graphforge.passes.sink_dequantize import SinkDequantize
         from graphforge.targets.precision import precision_passes
@@ -105,6 +106,7 @@ class OnnxTarget:
         # A file made from another keeps its element types.  Twice: older versions have kernels for less.
         kernels = () if self.keep_names else (ComputeWhereKernelsAre(RUNTIME),)
         loads = () if self.keep_names else (SinkDequantize(),)
+        scales = () if self.keep_names else (MergeConstants(),)  # those of an attention that was written out
         safe = () if self.keep_names else (MoveTransposeBehindMatmul(),)
         precise = precision_passes(options, RUNTIME, weights=getattr(options.own, "weights", "portable"))
         return [
@@ -114,6 +116,7 @@ class OnnxTarget:
             legalise,
             *kernels,
             FoldConstants(),
+            *scales,
             # behind folding, which would widen weights in halves that the runtime reads through a cast
             *precise,
             *safe,

@@ -181,3 +181,11 @@ def test_statistics_are_computed_where_used() -> None:
 
 def test_local_response_norm() -> None:
     lower_and_compare(lambda x: functional.local_response_norm(x, 3), (_image(2, 8, 6, 7),))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_root_mean_square_of_halves_takes_the_smallest_step_of_float32(dtype: torch.dtype) -> None:
+    """torch's default is that of the type it computes in; that of bfloat16 would outweigh small values."""
+    x = (torch.randn(3, 8, generator=torch.Generator().manual_seed(0)) * 0.02).to(dtype)
+    lower_and_compare(lambda x: functional.rms_norm(x, (8,)), (x,))
+    lower_and_compare(lambda x: torch.ops.aten._fused_rms_norm(x, (8,), None, None), (x,))
