@@ -32,11 +32,13 @@ class LegaliseOpset(Pass):
         runtime: go lower still where this runtime (by the name of its table of facts, ``onnxruntime``, or the path of
             one) has no kernel for an operator at ``opset``, and write in another form what its table says that it does
             badly or wrongly, node by node; "" asks no runtime.
+        exactly: arrive at ``opset`` itself, whatever the runtime has no kernel for there.
     """
 
     name: ClassVar[str] = "legalise-opset"
     opset: int = HOME_OPSET
     runtime: str = ""
+    exactly: bool = False
 
     def run(self, graph: Graph, rewriter: Rewriter) -> None:
         """Lower every node.
@@ -54,7 +56,7 @@ class LegaliseOpset(Pass):
         if self.opset > current:
             raise UsageError(f"the graph is at opset {current} already, it cannot be raised to {self.opset}")
         facts = facts_of(self.runtime) if self.runtime else None
-        target = self.opset if facts is None else self._with_kernels(graph, rewriter, facts)
+        target = self.opset if facts is None or self.exactly else self._with_kernels(graph, rewriter, facts)
         obstacles = lower_graph(rewriter, target)
         if obstacles:
             needed = max(obstacle.opset for obstacle in obstacles)

@@ -494,6 +494,9 @@ def test_lower_where_the_runtime_has_no_kernel() -> None:
     (record,) = Pipeline([LegaliseOpset(23, runtime="onnxruntime")]).run(model)
     assert model.graph.opset_imports[""] == 21
     assert any("no CPU kernel for RoiAlign" in note for note in record.notes)
+    asked = _model(build, feeds)
+    Pipeline([LegaliseOpset(23, runtime="onnxruntime", exactly=True)]).run(asked)
+    assert asked.graph.opset_imports[""] == 23
     session = new_session(model)
     assert session.run(None, dict(zip(["x0", "x1"], feeds, strict=True)))[0].shape == (1, 2, 2, 2)
 

@@ -102,7 +102,7 @@ class OnnxTarget:
         from graphforge.targets.precision import precision_passes
         from graphforge.targets.semantic import semantic_passes
 
-        legalise = LegaliseOpset(opset=self.opset(options), runtime=RUNTIME if options.opset is None else "")
+        legalise = LegaliseOpset(opset=self.opset(options), runtime=RUNTIME, exactly=options.opset is not None)
         # A file made from another keeps its element types.  Twice: older versions have kernels for less.
         kernels = () if self.keep_names else (ComputeWhereKernelsAre(RUNTIME),)
         loads = () if self.keep_names else (SinkDequantize(),)

@@ -189,3 +189,14 @@ def test_root_mean_square_of_halves_takes_the_smallest_step_of_float32(dtype: to
     x = (torch.randn(3, 8, generator=torch.Generator().manual_seed(0)) * 0.02).to(dtype)
     lower_and_compare(lambda x: functional.rms_norm(x, (8,)), (x,))
     lower_and_compare(lambda x: torch.ops.aten._fused_rms_norm(x, (8,), None, None), (x,))
+
+
+@pytest.mark.parametrize("opset", [None, 18, 21, 23])
+def test_groups_with_a_mean_far_from_zero_keep_their_digits_at_every_opset(opset: int | None, tmp_path: Path) -> None:
+    """ONNX defines GroupNormalization of 21 by a difference of squares, and ONNX Runtime computes it so."""
+    norm = nn.GroupNorm(2, 4)
+    x = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0)) * 0.1 + 5
+    bundle = graphforge.compile(norm, x, opset=opset, output=tmp_path / "bundle")
+    session = onnxruntime.InferenceSession(bundle.path / "model.onnx")
+    exact = nn.functional.group_norm(x.double(), 2).numpy()
+    assert np.abs(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0] - exact).max() < 2e-4
