@@ -66,3 +66,12 @@ def test_threads_that_write_to_one_folder_leave_one_bundle(tmp_path: Path) -> No
         thread.join()
     assert failures == []
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("opset", "fault"), [(18, ""), (None, ""), ("18", "18"), (0, "0"), (10**30, "1000"), (True, "t")]
+)
+def test_a_manifest_names_an_opset_or_none(opset: object, fault: str) -> None:
+    manifest = {"target": {"name": "onnx"}, "files": [], "inputs": [], "artifact": {"opset": opset}}
+    told = manifest_fault(manifest)
+    assert ("artifact.opset: expected an opset" in told and fault in told) if fault else told == ""

@@ -98,10 +98,10 @@ def _behind(frame: types.FrameType) -> Iterator[traceback.FrameSummary]:
             yield traceback.FrameSummary(file, line, name, lookup_line=False)
 
 
-def frames_in(text: str) -> list[tuple[str, int, str]]:
-    """File, line and function of each frame in a stack that torch has written down."""
+def frames_in(text: object) -> list[tuple[str, int, str]]:
+    """File, line and function of each frame in a stack that torch has written down; none where an archive has no text."""
     found = []
-    for row in text.splitlines():
+    for row in text.splitlines() if isinstance(text, str) else ():
         parts = row.strip().split('"')
         if len(parts) == 3 and parts[0] == "File " and parts[2].startswith(", line "):
             number, _, name = parts[2].removeprefix(", line ").partition(", in ")

@@ -37,6 +37,7 @@ MANIFEST_SCHEMA = 1
 _NUMBER_OR_WORD = one_of("a number", lambda data: data in ("nan", "inf", "-inf") or not NUMBER.fault(data, ""))
 _DIM = one_of("a size or its name", lambda data: data is None or isinstance(data, str) or not SIZE.fault(data, ""))
 _DTYPE = one_of("an element type", lambda data: isinstance(data, str) and data in DTYPES)
+_OPSET = one_of("an opset", lambda data: data is None or (type(data) is int and 0 < data < 1000))
 _RANGE = Record({"name": TEXT, "low": SIZE, "high": SIZE, "step": SIZE})
 _INPUT = Record({"name": TEXT, "shape": Several(SIZE), "dtype": _DTYPE}, {"dynamic": Named(_RANGE)})
 _COMPARED = Record(
@@ -96,7 +97,7 @@ _MANIFEST = Record(
         "schema": COUNT,
         "graphforge": TEXT,
         "model": Record({}, {"spec": Either(TEXT)}),
-        "artifact": Record({}, {"checked": TEXT}),
+        "artifact": Record({}, {"checked": TEXT, "opset": _OPSET}),
         "outputs": Several(Record({"name": TEXT, "shape": Either(Several(_DIM)), "dtype": Either(TEXT)})),
         "capture": Record(
             {},

@@ -250,6 +250,17 @@ def test_a_script_that_reaches_files_is_refused(tmp_path: Path) -> None:
     assert graphforge.load_model(str(path)).module is not None
 
 
+def test_a_stack_that_is_not_text_names_no_line(tmp_path: Path) -> None:
+    def edit(document: Any) -> None:
+        for node in document["graph_module"]["graph"]["nodes"]:
+            node["metadata"]["stack_trace"] = 7
+
+    path = _saved(tmp_path / "net.pt2")
+    _edited(path, edit)
+    bundle = graphforge.compile(path, output=tmp_path / "out")
+    assert bundle.manifest["verification"]["passed"]
+
+
 def test_a_version_that_is_not_text_is_damage(tmp_path: Path) -> None:
     import zipfile
 
