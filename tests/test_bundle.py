@@ -11,6 +11,7 @@ import pytest
 
 from graphforge.bundle import staging
 from graphforge.errors import GraphForgeError
+from graphforge.runners.recorded import manifest_fault
 
 
 def test_a_bundle_is_as_open_as_any_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
