@@ -2,7 +2,8 @@
 
 A capture has no values, so torch refuses them all.  Three kinds can be decided:
 
-- What follows from weights, buffers and constants alone is computed from them: it is the same at every call.
+- What follows from weights, buffers and constants alone is computed from them: it is the same at every call.  So is
+  what follows from sizes besides (a mask that the model makes itself), if the promised ones agree.
 - What an assertion asks is answered by yes, since the model does not run otherwise, and an artifact asserts nothing;
   what an `if` asks that does nothing but raise, by no.
 - What asks whether data selected anything, or more than so many, is answered as if it had selected a great many.  That
@@ -32,7 +33,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from graphforge.frontend.settled import Promised, settled
+from graphforge.frontend.settled import Promised, promised_sizes, settled
 from graphforge.frontend.weights_alone import computed, hanging_on
 from graphforge.user_code import is_installed, shown_path
 
@@ -371,9 +372,22 @@ class _Deciding:
     # -- constants -----------------------------------------------------------------------------------------------------
 
     def from_constants(self, node: torch.fx.Node, tracer: Any, asked: Callable[[torch.Tensor], Any]) -> Any:
-        """What is asked of a node that hangs on weights, buffers and constants alone; None for any other."""
-        order = hanging_on(node, lambda one: self._tensor_of(one, tracer))
-        return None if order is None else computed(node, order, asked)
+        """What is asked of a node that hangs on weights, buffers and constants alone; None for any other.
+
+        On sizes besides, if the answer is the same at the promised ones.
+        """
+
+        def tensor_of(one: torch.fx.Node) -> torch.Tensor | None:
+            return self._tensor_of(one, tracer)
+
+        order = hanging_on(node, tensor_of)
+        known = None if order is None else computed(node, order, asked)
+        promised = self.decisions.promised
+        if known is not None or not promised.dims:
+            return known
+        order = hanging_on(node, tensor_of, promised.dims)
+        answers = None if order is None else [computed(node, order, asked, at) for at in promised_sizes(promised)]
+        return answers[0] if answers and all(one == answers[0] for one in answers) else None
 
     def _tensor_of(self, node: torch.fx.Node, tracer: Any) -> torch.Tensor | None:
         if node.op == "placeholder":

@@ -8,6 +8,8 @@ prove it ties to the example, by a guard or by a number in place of a size.  Her
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,10 +21,12 @@ from torch.utils import _pytree
 from graphforge.call import CallInputs
 from graphforge.spec import ShapeSpec
 
-__all__ = ["Promised", "knowing_promises", "settled"]
+__all__ = ["Promised", "knowing_promises", "promised_sizes", "settled"]
 
 # Combinations of sizes that are gone through, at most.
 _MOST = 1 << 16
+# Combinations of sizes that a part of the model is run at, at most.
+_RUN = 32
 
 
 class Promised:
@@ -87,6 +91,16 @@ def settled(promised: Promised, expression: Any, *, least: int = 0) -> Any:
     if key not in promised.answers:
         promised.answers[key] = _one_value(expression, symbols, promised, least)
     return promised.answers[key]
+
+
+def promised_sizes(promised: Promised) -> list[dict[Any, int]]:
+    """Promised sizes by their symbols: all combinations where these are few, else of ends and middles."""
+    ranges: dict[str, Sequence[int]] = {**promised.ranges}
+    if math.prod(len(one) for one in promised.ranges.values()) > _RUN:
+        ranges = {name: [*dict.fromkeys((one[0], one[len(one) // 2], one[-1]))] for name, one in ranges.items()}
+    combinations = itertools.islice(itertools.product(*ranges.values()), _RUN)
+    by_name = (dict(zip(ranges, sizes, strict=True)) for sizes in combinations)
+    return [{symbol: sizes[name] for symbol, name in promised.dims.items()} for sizes in by_name]
 
 
 def _one_value(expression: Any, symbols: Sequence[Any], promised: Promised, least: int) -> Any:

@@ -1,10 +1,14 @@
-"""Values of a captured program that hang on weights, buffers and constants alone: the same at every call."""
+"""Values of a captured program that hang on weights, buffers and constants alone: the same at every call.
+
+So may be what hangs on sizes besides: a mask of ones in the size of the input.  It is computed at given sizes.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,16 +21,26 @@ __all__ = ["computed", "hanging_on", "written_weights"]
 
 # Nodes that a value may hang on, at most.
 _MOST_NODES = 200
+# Elements of a value among them, at most, where sizes are tried.
+_MOST_ELEMENTS = 1 << 22
+# Operators that ask their first argument for its size alone.
+_OF_SIZE = frozenset(
+    "aten.zeros_like.default aten.ones_like.default aten.full_like.default aten.new_zeros.default "
+    "aten.new_ones.default aten.new_full.default".split()
+)
 
 
 def hanging_on(
-    node: torch.fx.Node, tensor_of: Callable[[torch.fx.Node], torch.Tensor | None]
+    node: torch.fx.Node,
+    tensor_of: Callable[[torch.fx.Node], torch.Tensor | None],
+    symbols: Collection[Any] = (),
 ) -> dict[torch.fx.Node, torch.Tensor | None] | None:
     """What a node is computed from, in the order of the program, weights with their tensors.
 
     Args:
         node: whose value is asked for.
         tensor_of: the weight, buffer or constant that a placeholder or attribute stands for, None for an input.
+        symbols: those of sizes that it may hang on, too.
 
     Returns:
         None where an input is among it, random numbers, or a write to a weight.  Writes to what the program made
@@ -37,6 +51,8 @@ def hanging_on(
     pending = [node]
     while pending or (pending := _writing_to(found, writes)):
         one = pending.pop()
+        if _is_size(one, symbols):
+            continue
         if one.op in ("placeholder", "get_attr"):
             found[one] = tensor_of(one)
             if found[one] is None or one in writes:
@@ -45,13 +61,25 @@ def hanging_on(
             not isinstance(one.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in one.target.tags
         ):
             return None
-        for argument in one.all_input_nodes:
+        for argument in _read(one):
             if argument not in found:
                 pending.append(argument)
             found.setdefault(argument, None)
         if len(found) > _MOST_NODES:
             return None
     return {one: found[one] for one in node.graph.nodes if one in found}
+
+
+def _is_size(node: torch.fx.Node, symbols: Collection[Any]) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.SymInt) and value.node.expr.free_symbols <= set(symbols)
+
+
+def _read(node: torch.fx.Node) -> list[torch.fx.Node]:
+    """The nodes whose values, and not their sizes alone, a node is computed from."""
+    of_size = node.args[0] if str(node.target) in _OF_SIZE else None
+    others = (*node.args[1:], *node.kwargs.values()) if of_size is not None else ()
+    return [one for one in node.all_input_nodes if one is not of_size or one in others]
 
 
 def written_weights(captured: Captured) -> list[str]:
@@ -109,14 +137,22 @@ def computed(
     node: torch.fx.Node,
     order: dict[torch.fx.Node, torch.Tensor | None],
     asked: Callable[[Any], Any] = lambda value: value,
+    at: Mapping[Any, int] | None = None,
 ) -> Any:
-    """What is asked of the value of a node; None where an operator does not run apart.
+    """What is asked of the value of a node; None where an operator does not run apart, or a value is very large.
 
     Args:
         node: whose value it is.
         order: as ``hanging_on`` returns it.
         asked: the question.
+        at: the symbols of sizes with these.
     """
+
+    def sized(fake: Any) -> Any:
+        """What a value of the capture is at these sizes: a number, or a tensor of which only the size counts."""
+        if isinstance(fake, torch.Tensor):
+            return torch.empty([sized(size) for size in fake.shape], dtype=fake.dtype)
+        return int(fake.node.expr.xreplace(dict(at or {}))) if isinstance(fake, torch.SymInt) else fake
 
     def compute() -> Any:
         values: dict[torch.fx.Node, Any] = {}
@@ -125,7 +161,16 @@ def computed(
                 if tensor is not None:
                     values[one] = tensor.detach().clone()
                     continue
+                fake = one.meta.get("val")
+                if at and _is_size(one, at):
+                    values[one] = sized(fake)
+                    continue
+                if at and isinstance(fake, torch.Tensor) and math.prod(map(sized, fake.shape)) > _MOST_ELEMENTS:
+                    return None
                 function: Any = one.target
+                if str(function) in _OF_SIZE:
+                    like: Any = one.args[0]
+                    values.setdefault(like, sized(like.meta["val"]))
                 args: Any = torch.fx.node.map_arg(one.args, lambda n: values[n])
                 kwargs: Any = torch.fx.node.map_arg(one.kwargs, lambda n: values[n])
                 values[one] = function(*args, **kwargs)

@@ -265,6 +265,43 @@ def test_what_an_assertion_asks_is_answered_by_yes() -> None:
     _holds(Asserting(), captured, [torch.rand(4, 3) - 0.5, torch.rand(4, 3), -torch.rand(4, 3)])
 
 
+class OwnMask(nn.Module):
+    """Asks a mask that it makes itself, in the size of its input and padded to whole windows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones(x.shape[:2])
+        mask = nn.functional.pad(mask, (0, -x.shape[1] % 4), value=0.0)
+        hidden = (1.0 - mask) * -1e4
+        if (hidden > 0).flatten().any().item():
+            x = x[:1]
+        nothing = torch.zeros_like(x, dtype=torch.bool)
+        nothing[:, :0] = True
+        return x if nothing.any() else x * 2
+
+
+class OwnMaskOfASize(nn.Module):
+    """The same, where the answer hangs on the size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if torch.ones(x.shape[:2]).sum() > 12 else x
+
+
+class OwnMaskOfData(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if (torch.zeros_like(x) + x).sum() > 0 else x
+
+
+def test_what_hangs_on_sizes_is_answered_if_all_promised_ones_agree() -> None:
+    others = [(torch.rand(1, 2),), (torch.rand(6, 9),)]
+    lower_and_compare(OwnMask(), (torch.rand(3, 5),), dynamic={"x": {0: (1, 6), 1: (2, 9)}}, other_inputs=others)
+
+
+@pytest.mark.parametrize("model", [OwnMaskOfASize(), OwnMaskOfData()], ids=lambda one: type(one).__name__)
+def test_what_hangs_on_sizes_is_not_answered_if_they_differ(model: nn.Module) -> None:
+    with pytest.raises(CaptureError, match="decides in Python"):
+        lower_and_compare(model, (torch.rand(3, 5),), dynamic={"x": {0: (1, 6), 1: (2, 9)}})
+
+
 class Refusing(nn.Module):
     """What it does not take is refused in Python, by raising."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from graphforge.frontend.emitter import Dim, Emitter
 from graphforge.frontend.rules import lowers
@@ -295,11 +296,41 @@ def _memory(start: int, sizes: Sequence[int], strides: Sequence[int]) -> np.ndar
     return positions
 
 
+def _dynamic_memory(op: Emitter, start: Dim, sizes: Sequence[Dim], strides: Sequence[Dim]) -> ir.Value:
+    """The same, computed when the model runs."""
+    positions = op.scalar(start, ir.DataType.INT64)
+    for axis, (count, jump) in enumerate(zip(sizes, strides, strict=True)):
+        steps = op.Range(0, op.scalar(count, ir.DataType.INT64), 1)
+        steps = op.Mul(steps, op.scalar(jump, ir.DataType.INT64))
+        positions = op.Add(positions, op.unsqueeze(steps, list(range(1, len(sizes) - axis))))
+    return positions
+
+
+def _fills_its_memory(fake: torch.Tensor) -> bool:
+    """Whether a tensor's elements stand in memory one after the other, and nothing else with them."""
+    expected: Any = 1
+    for size, stride in zip(reversed(fake.shape), reversed(fake.stride()), strict=True):
+        if not _is_same(stride, expected):
+            return False
+        expected = expected * size
+    return fake.storage_offset() == 0 and _is_same(fake.untyped_storage().nbytes(), expected * fake.itemsize)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two sizes are one number at any size."""
+    import sympy
+
+    first, second = (size.node.expr if isinstance(size, torch.SymInt) else size for size in (one, other))
+    return bool(sympy.expand(first - second) == 0)
+
+
 @lowers("aten.as_strided.default", "aten.as_strided_copy.default")
 def as_strided(
     op: Emitter, x: ir.Value, size: Sequence[Dim], stride: Sequence[Dim], storage_offset: Dim | None = None
 ) -> ir.Value:
-    """A view by strides of what the operand looks at, where everything is fixed: one Gather of its elements."""
+    """A view by strides of what the operand looks at: one Gather of its elements."""
+    if not all(isinstance(one, int) for one in (*size, *stride, *op.dims(x))) and _fills_its_memory(op.inputs[0]):
+        return op.Gather(op.reshape(x, [-1]), _dynamic_memory(op, storage_offset or 0, size, stride), axis=0)
     positions = strided_positions(op, x, size, stride, storage_offset)
     count = int(op.inputs[0].numel())
     flat = op.reshape(x, [count])

@@ -250,7 +250,7 @@ def test_a_dynamic_batch_needs_no_shape_arithmetic(
 @pytest.mark.parametrize(
     ("function", "shape", "match"),
     [
-        (lambda x: x.as_strided((2, 2), (1, 2)), (2, 3, 8, 4), "strides of a dynamic tensor"),
+        (lambda x: x.mT.as_strided((2, 2), (1, 2)), (2, 3, 8, 4), "strides of a dynamic tensor"),
         (lambda x: x[:, 1:].as_strided((2, 2), (1, 2)), (2, 3, 8, 4), "strides of a dynamic tensor"),
     ],
 )
@@ -320,6 +320,24 @@ def test_tensor_split_of_a_dynamic_dim() -> None:
 
     others = [(_image(2, length, 3),) for length in (6, 8, 13)]
     lower_and_compare(forward, (_image(2, 10, 3),), dynamic={"x": {1: (6, 13)}}, other_inputs=others)
+
+
+def test_as_strided_of_a_tensor_that_fills_its_memory_at_any_size() -> None:
+    """Overlapping windows, as sliding attention makes them."""
+
+    def forward(x: torch.Tensor) -> Any:
+        windows = torch.relu(x).reshape(x.shape[0], -1, 4, 3)
+        count, stride = windows.shape[1], windows.stride()
+        padded = functional.pad(x, (0, 0, 2, 2), value=-1.0)
+        rows, columns, along = padded.stride()
+        return [
+            windows.as_strided((x.shape[0], count * 2 - 1, 4, 3), (stride[0], stride[1] // 2, *stride[2:])),
+            padded.as_strided((x.shape[0], x.shape[1] // 2, 6, 3), (rows, 2 * columns, columns, along)),
+            x.as_strided((2, x.shape[1]), (1, 3), 1),
+        ]
+
+    others = [(_image(rows, columns, 3),) for rows, columns in ((1, 4), (5, 24), (2, 8))]
+    lower_and_compare(forward, (_image(3, 12, 3),), dynamic={"x": {0: (1, 5), 1: (4, 24, 4)}}, other_inputs=others)
 
 
 def test_as_strided_reads_the_memory_of_a_view() -> None:
