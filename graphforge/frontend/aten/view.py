@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,6 +56,8 @@ def view_dtype(op: Emitter, x: ir.Value, dtype: Any) -> ir.Value:
         return x
     if x.dtype.bitwidth != wanted.bitwidth:
         raise op.fail(f"a view of {x.dtype.name} as {wanted.name} changes the element size, which has no ONNX form")
+    if x.dtype == ir.DataType.BOOL:  # a byte of 0 or 1
+        return op.cast(x, wanted)
     return op.BitCast(x, to=wanted)
 
 
@@ -254,6 +257,9 @@ def meshgrid(op: Emitter, tensors: Sequence[ir.Value], *, indexing: str = "ij") 
     return grids
 
 
+# Sizes that a size is tried at, of which algebra does not tell whether it is another (`n // 8 * 8`, of a padded n).
+_TRIED = (*range(2, 34), 48, 63, 64, 65, 127, 128, 250, 511, 512, 513, 1000, 1024, 4095)
+
 # -- strides ---------------------------------------------------------------------------------------------------------
 
 
@@ -317,11 +323,15 @@ def _fills_its_memory(fake: torch.Tensor) -> bool:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two sizes are one number at any size."""
+    """Whether two sizes are one number, whatever their symbols are: proved where algebra does, else tried."""
     import sympy
 
     first, second = (size.node.expr if isinstance(size, torch.SymInt) else size for size in (one, other))
-    return bool(sympy.expand(first - second) == 0)
+    apart = sympy.expand(first - second)
+    symbols = sorted(apart.free_symbols, key=str)
+    draw = random.Random(0)
+    tries = [{symbol: draw.choice(_TRIED) for symbol in symbols} for _ in range(len(_TRIED) if symbols else 1)]
+    return all(apart.xreplace({k: sympy.Integer(v) for k, v in values.items()}) == 0 for values in tries)
 
 
 @lowers("aten.as_strided.default", "aten.as_strided_copy.default")
