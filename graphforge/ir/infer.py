@@ -344,12 +344,12 @@ def _windows(node: ir.Node, spatial: list[Dim], kernel: list[int]) -> list[Dim] 
             result.append(ir.SymbolicDim(None))
             continue
         left = size + pads[axis] + pads[axis + count] - dilations[axis] * (kernel[axis] - 1) - 1
-        if left < 0:
+        steps = -(-left // strides[axis]) if up else left // strides[axis]
+        if steps < 0:  # rounded up, a window may hang over the end of an input that is smaller than it
             raise GraphForgeError(
                 f"{describe(node)}: a window of {dilations[axis] * (kernel[axis] - 1) + 1} does not fit its input, "
                 f"which has {size} with {pads[axis] + pads[axis + count]} of padding"
             )
-        steps = -(-left // strides[axis]) if up else left // strides[axis]
         if up and steps * strides[axis] >= size + pads[axis]:
             steps -= 1  # a last window that would begin in the padding is left out
         result.append(steps + 1)

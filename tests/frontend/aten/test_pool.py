@@ -243,3 +243,12 @@ def test_half() -> None:
             dynamic={"input": _DYNAMIC["x"]},
             other_inputs=[(_OTHERS[0][0].half(),)],
         )
+
+
+@pytest.mark.parametrize("method", ["max_pool2d", "avg_pool2d"])
+def test_a_window_that_hangs_over_the_end_of_a_smaller_input(method: str) -> None:
+    """Rounded up there is one window where rounded down there would be none."""
+    pool = getattr(functional, method)
+    x, other = torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 7)
+    lower_and_compare(lambda x: pool(x, 2, ceil_mode=True), (x,), dynamic={"x": {3: (3, 8)}}, other_inputs=[(other,)])
+    lower_and_compare(lambda x: pool(x, (1, 3), stride=9, ceil_mode=True), (x[..., :1],))
