@@ -40,7 +40,9 @@ def way_to_have(codebase: str, missing: str) -> str:
     """How to get what a codebase lacks."""
     if codebase in _SET_UP:
         known = f"{', '.join(_SET_UP[:-1])} and {_SET_UP[-1]}"
-        return f"scripts/openmmlab.sh makes an environment that has {known}, .venv-openmmlab; run graphforge from there"
+        return (
+            f"scripts/openmmlab.sh makes an environment that has {known}: scripts/openmmlab.sh graphforge compile ..."
+        )
     return f"install it beside GraphForge: pip install --no-deps {missing}"
 
 
