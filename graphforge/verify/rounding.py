@@ -192,7 +192,7 @@ class Moved(TorchDispatchMode):
     def _moved_results(self, func: Any, name: str, args: Sequence[Any], result: Any, kwargs: Mapping[str, Any]) -> Any:
         floor: float | torch.Tensor = 0.0
         more = _sums(name, args, result)
-        own = False
+        own, inexact = False, None
         if name in OF_FIXED_RANGE:
             # what computes in fewer digits computes these in more and rounds the result, but for logarithms
             floor, own = 1.0, "log" not in name
@@ -202,6 +202,7 @@ class Moved(TorchDispatchMode):
             floor = torch.view_as_real(result).abs().amax() / 2 if result.is_complex() else result.abs().amax() / 2
         elif name in _RESIZED:
             floor = _by_places(func, args, kwargs, result)
+            inexact = floor > 0 if isinstance(floor, torch.Tensor) else None  # the half of two pixels is one of these
         elif name in GATES and args and isinstance(args[0], torch.Tensor) and not func._schema.is_mutable:
             floor = args[0].float().abs().mul(0.25)
             floor = floor.clamp(max=1.0) if name in BOUNDED_BELOW else floor
@@ -213,17 +214,23 @@ class Moved(TorchDispatchMode):
                 result.copy_(self._off(result, floor, more, own))
             return result
         if isinstance(result, torch.Tensor):
-            return self._off(result, floor, more, own) if _is_float(result) else result
+            return self._off(result, floor, more, own, inexact) if _is_float(result) else result
         if isinstance(result, list | tuple):
             return type(result)(self._off(item, floor, more, own) if _is_float(item) else item for item in result)
         return result
 
     def _off(
-        self, value: torch.Tensor, floor: float | torch.Tensor = 0.0, more: float = 1.0, own: bool = False
+        self,
+        value: torch.Tensor,
+        floor: float | torch.Tensor = 0.0,
+        more: float = 1.0,
+        own: bool = False,
+        inexact: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """A step off, or ``more``, up or down, and never past zero; equal elements of many in one direction.
 
         It is at least a step of numbers of ``floor``'s size; with ``own``, of the value's own element type for those.
+        Whole numbers stay, but for those that are ``inexact``.
         """
         if value.is_complex():
             parts = torch.view_as_real(value.resolve_conj()).contiguous()
@@ -246,7 +253,9 @@ class Moved(TorchDispatchMode):
             if isinstance(floor, float):
                 off = torch.where(size <= 1, off.clamp(-1.0, 1.0), off)
         if _has_whole(wide, value.dtype):
-            off = torch.where(_is_whole(wide, value.dtype) | ~torch.isfinite(off), wide, off)
+            exact = _is_whole(wide, value.dtype)
+            exact = exact if inexact is None else exact & ~inexact
+            off = torch.where(exact | ~torch.isfinite(off), wide, off)
         return off.to(value.dtype)
 
     def _signs(self, value: torch.Tensor, start: int, *, alike: bool) -> torch.Tensor:
