@@ -7,6 +7,7 @@ seen to here.
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import re
@@ -104,18 +105,50 @@ def complaint_about(path: Path, *, shapeless: bool = False, theirs: bool = False
         onnx.checker.check_model(model, full_check=True)
         return b""
 
-    try:
-        if theirs:
-            apart("onnx", f"check {path.name}", check, file=path)
-        else:
-            entering("onnx", f"check {path.name}", path)
-            check()
-    except ForeignError as error:
-        return _complaint(model, str(error))
-    # what it raises for a message that protobuf refuses, and for an inference that fails, are classes of their own
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        return _complaint(model, str(error))
-    return None
+    def complaint() -> Complaint | None:
+        try:
+            if theirs:
+                apart("onnx", f"check {path.name}", check, file=path)
+            else:
+                entering("onnx", f"check {path.name}", path)
+                check()
+        except ForeignError as error:
+            return _complaint(model, str(error))
+        # what it raises for a message that protobuf refuses, and for an inference that fails, are classes of their own
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+            return _complaint(model, str(error))
+        return None
+
+    found = complaint()
+    return complaint() if found is not None and _state_defaults(model) else found
+
+
+def _state_defaults(model: onnx.ModelProto) -> bool:
+    """Write down the default attributes of operators that are functions; whether there were any.
+
+    ONNX looks into such an operator and misses there what the node leaves to its default
+    (MeanVarianceNormalization without axes).
+    """
+    import onnx
+
+    version = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    stated = False
+    functions = itertools.chain.from_iterable(_nodes(function) for function in model.functions)
+    for node in itertools.chain(_nodes(model.graph), functions):
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+            continue
+        try:
+            schema: Any = onnx.defs.get_schema(node.op_type, version)
+        except onnx.defs.SchemaError:  # of a newer opset than the file's: what the complaint is about
+            continue
+        if not schema.has_function:
+            continue
+        given = {attribute.name for attribute in node.attribute}
+        for name, attribute in schema.attributes.items():
+            if name not in given and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
+                node.attribute.append(attribute.default_value)
+                stated = True
+    return stated
 
 
 def load_without_weights(path: Path) -> onnx.ModelProto:
