@@ -25,7 +25,6 @@ from graphforge.frontend.decisions import Decisions, deciding
 from graphforge.frontend.fixed_sizes import noticing_fixed_sizes
 from graphforge.frontend.image_by_image import images_of, one_image
 from graphforge.frontend.math_of_sizes import math_of_sizes
-from graphforge.frontend.open_builtins import open_builtins
 from graphforge.frontend.piece_shapes import piece_shapes
 from graphforge.frontend.pool_shapes import pool_shapes
 from graphforge.frontend.promises import (
@@ -244,8 +243,6 @@ def _by_any(
                 aids.enter_context(noticing_fixed_sizes(failures.fixed))
                 aids.enter_context(traceable_functions())
                 aids.enter_context(math_of_sizes())
-                if shapes.dims:
-                    aids.enter_context(open_builtins(modules_of(model)))
                 aids.enter_context(interpreted_scripts())
                 aids.enter_context(without_idle_blocks())
                 aids.enter_context(_results_registered(model))

@@ -22,7 +22,6 @@ import dis
 import functools
 import inspect
 import linecache
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from graphforge.frontend.open_builtins import open_builtins
 from graphforge.frontend.settled import Promised, promised_sizes, settled
 from graphforge.frontend.weights_alone import computed, hanging_on
 from graphforge.user_code import is_installed, shown_path
@@ -208,107 +208,10 @@ def deciding(
 
     environment.evaluate_expr = evaluate_expr
     try:
-        with _sizes_in_python(modules), mode.asked():
+        with open_builtins(modules), mode.asked():
             yield
     finally:
         environment.evaluate_expr = evaluate
-
-
-@contextmanager
-def _sizes_in_python(modules: Sequence[ModuleType]) -> Iterator[None]:
-    """In the model's own code, ``len``, ``int``, ``min``, ``max`` and ``range`` may give sizes that are symbols."""
-    named: dict[str, Callable[..., Any]] = {"len": _len, "int": _Int, "min": _min, "max": _max, "range": _Range}
-    changed = [
-        (module, name)
-        for module in modules
-        for name in named
-        if name not in vars(module) and not (name == "int" and _is_a_dtype_in(module))
-    ]
-    for module, name in changed:
-        vars(module)[name] = named[name]
-    try:
-        yield
-    finally:
-        for module, name in changed:
-            vars(module).pop(name, None)
-
-
-def _is_a_dtype_in(module: ModuleType) -> bool:
-    """Whether ``int`` stands for an element type somewhere in a module's code, where it must be Python's own."""
-    try:
-        source = inspect.getsource(module)
-    except (OSError, TypeError):  # no file, or none that can be read
-        return True
-    return re.search(r"(dtype\s*=\s*|\.(to|type|astype|view)\()int\b", source) is not None
-
-
-def _len(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) and value.dim() and isinstance(value.shape[0], torch.SymInt):
-        return value.shape[0]
-    return len(value)
-
-
-class _IntType(type):
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, int)
-
-    def __subclasscheck__(cls, subclass: Any) -> bool:
-        return issubclass(subclass, int)
-
-
-class _Int(int, metaclass=_IntType):
-    """``int``, which leaves a symbol a symbol: ``int(h * 0.5)`` of a size, ``int(mask.sum())`` of a count."""
-
-    def __new__(cls, value: Any = 0, *base: Any, **keywords: Any) -> Any:
-        if isinstance(value, torch.SymInt | torch.SymFloat):
-            return torch.sym_int(value)
-        if isinstance(value, torch.Tensor) and not value.is_floating_point() and _node_of(value)[0] is not None:
-            return value.item()
-        return int(value, *base, **keywords)
-
-
-class _RangeType(type):
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, range)
-
-
-class _Range(metaclass=_RangeType):
-    """``range``, which asks for the number of its steps and not for its end: ``range(0, length, 128)`` has one of 32.
-
-    That number is what the capture takes for granted then, and what the promised sizes are held to.
-    """
-
-    def __new__(cls, *ends: Any) -> Any:
-        start, stop, step = ends if len(ends) == 3 else (0, 0, 1)
-        if isinstance(step, int) and step > 1 and any(isinstance(one, torch.SymInt) for one in (start, stop)):
-            return [start + step * place for place in range((stop - start + step - 1) // step)]
-        return range(*ends)
-
-
-def _min(*values: Any, **keywords: Any) -> Any:
-    return _extreme(min, torch.sym_min, values, keywords)
-
-
-def _max(*values: Any, **keywords: Any) -> Any:
-    return _extreme(max, torch.sym_max, values, keywords)
-
-
-def _extreme(plain: Any, symbolic: Any, values: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-    many = values if len(values) > 1 else list(values[0]) if values and isinstance(values[0], list | tuple) else ()
-    if (
-        keywords
-        or not all(isinstance(one, int | torch.SymInt) for one in many)
-        or not any(_depends_on_data(one) for one in many)
-    ):
-        return plain(*values, **keywords)
-    result = many[0]
-    for one in many[1:]:
-        result = symbolic(result, one)
-    return result
-
-
-def _depends_on_data(value: Any) -> bool:
-    return isinstance(value, torch.SymInt) and not value.node.has_hint()
 
 
 class _Deciding:

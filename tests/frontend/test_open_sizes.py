@@ -130,7 +130,8 @@ def python_numbers(x: Tensor) -> Any:
         x[:, :: max(1, x.shape[1] // 2)],
         x + int("3") + float("2") + len("four"),
         x[:, : int(x[0].argmax()) + 1],
-        x * int(isinstance(half, int)),
+        x * int(isinstance(half, int) and isinstance(half / 2, float) and not isinstance(half, float)),
+        x * min(4 / x.shape[1], x.shape[1] / 4, 1.5),
     )
 
 
@@ -161,15 +162,18 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Modul
     return module
 
 
-def test_a_type_that_a_file_uses_as_a_value_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "def f(x: int, y: float):\n    return x.to(int) + int(y) + len(x) + float(isinstance(y, (float, str)))\n"
-    module = _module(tmp_path, monkeypatch, text)
+def test_a_type_that_a_file_uses_as_a_dtype_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "def f(x: int, y: float):\n    return x.to(WHOLE) + int(y) + len(x) + float(isinstance(y, (float, str)))\n"
+    module = _module(tmp_path, monkeypatch, text.replace("WHOLE", "int"))
     before = dict(vars(module))
     with open_builtins([module]):
         placed = {name for name in vars(module) if name not in before}
-        assert placed == {"float", "len"}
+        assert placed >= {"float", "len"}
+        assert "int" not in placed
         assert isinstance(2.5, vars(module)["float"])
         assert not isinstance(2, vars(module)["float"])
+        assert issubclass(float, vars(module)["float"])
+        assert vars(module)["float"]("2.5") == 2.5
     assert vars(module) == before
 
 
