@@ -312,22 +312,31 @@ def _dynamic_memory(op: Emitter, start: Dim, sizes: Sequence[Dim], strides: Sequ
     return positions
 
 
-def _fills_its_memory(fake: torch.Tensor) -> bool:
-    """Whether a tensor's elements stand in memory one after the other, and nothing else with them."""
+def _order_in_memory(fake: torch.Tensor) -> list[int] | None:
+    """The axes in the order in which a tensor's elements stand in memory, which nothing else is in; None elsewhere."""
+    large = {symbol: _TRIED[-1] for size in fake.stride() for symbol in _expression(size).free_symbols}
+    strides = [int(_expression(size).xreplace(large)) for size in fake.stride()]
+    order = sorted(range(fake.dim()), key=lambda axis: -strides[axis])
     expected: Any = 1
-    for size, stride in zip(reversed(fake.shape), reversed(fake.stride()), strict=True):
-        if not _is_same(stride, expected):
-            return False
-        expected = expected * size
-    return fake.storage_offset() == 0 and _is_same(fake.untyped_storage().nbytes(), expected * fake.itemsize)
+    for axis in reversed(order):
+        if not _is_same(fake.stride(axis), expected):
+            return None
+        expected = expected * fake.shape[axis]
+    whole = fake.storage_offset() == 0 and _is_same(fake.untyped_storage().nbytes(), expected * fake.itemsize)
+    return order if whole else None
+
+
+def _expression(size: Any) -> Any:
+    import sympy
+
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
 
 
 def _is_same(one: Any, other: Any) -> bool:
     """Whether two sizes are one number, whatever their symbols are: proved where algebra does, else tried."""
     import sympy
 
-    first, second = (size.node.expr if isinstance(size, torch.SymInt) else size for size in (one, other))
-    apart = sympy.expand(first - second)
+    apart = sympy.expand(_expression(one) - _expression(other))
     symbols = sorted(apart.free_symbols, key=str)
     draw = random.Random(0)
     tries = [{symbol: draw.choice(_TRIED) for symbol in symbols} for _ in range(len(_TRIED) if symbols else 1)]
@@ -339,8 +348,11 @@ def as_strided(
     op: Emitter, x: ir.Value, size: Sequence[Dim], stride: Sequence[Dim], storage_offset: Dim | None = None
 ) -> ir.Value:
     """A view by strides of what the operand looks at: one Gather of its elements."""
-    if not all(isinstance(one, int) for one in (*size, *stride, *op.dims(x))) and _fills_its_memory(op.inputs[0]):
-        return op.Gather(op.reshape(x, [-1]), _dynamic_memory(op, storage_offset or 0, size, stride), axis=0)
+    dynamic = not all(isinstance(one, int) for one in (*size, *stride, *op.dims(x)))
+    order = _order_in_memory(op.inputs[0]) if dynamic else None
+    if order is not None:
+        memory = op.reshape(op.transpose(x, order), [-1])
+        return op.Gather(memory, _dynamic_memory(op, storage_offset or 0, size, stride), axis=0)
     positions = strided_positions(op, x, size, stride, storage_offset)
     count = int(op.inputs[0].numel())
     flat = op.reshape(x, [count])
