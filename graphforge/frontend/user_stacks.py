@@ -99,7 +99,7 @@ def _behind(frame: types.FrameType) -> Iterator[traceback.FrameSummary]:
 
 
 def frames_in(text: object) -> list[tuple[str, int, str]]:
-    """File, line and function of each frame in a stack that torch has written down; none where an archive has no text."""
+    """File, line and function of each frame in a stack that torch has written down; none where it is not text."""
     found = []
     for row in text.splitlines() if isinstance(text, str) else ():
         parts = row.strip().split('"')
