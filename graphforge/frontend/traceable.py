@@ -3,8 +3,8 @@
 ``copy.deepcopy`` of a tensor asks for its memory, which a tensor being traced has not: it becomes a clone.
 ``torch.linspace`` takes its steps and its ends as fixed numbers: over dynamic sizes it is computed from ``arange``.
 ``torch._shape_as_tensor`` reads the sizes once: here they are put together one by one.  ``torch._check_tensor_all`` is
-an assertion about data, which an artifact does not make.  Fake quantisation whose scale stands in a tensor has no
-description of its shapes in torch: it gets one.
+an assertion about data, which an artifact does not make.  Fake quantisation has no description of its shapes in torch:
+it gets one.
 ``torch.nn.functional.grouped_mm`` runs in any precision, and is described to a capture in bfloat16 only: here in any.
 ``adaptive_avg_pool1d`` takes its size as a fixed number, which two axes do not: it becomes the pool of one row.
 ``torch.quantize_per_tensor`` and ``..._per_channel`` make tensors that torch cannot describe to a capture: here the
@@ -33,6 +33,12 @@ from graphforge.frontend.references import imported_as
 __all__ = ["is_traced", "traceable_functions"]
 
 _QUANTISED = {stored: dtype for dtype, stored in STORED.items()}
+
+_FAKE_QUANTIZING = (
+    "fake_quantize_per_tensor_affine_cachemask",
+    "fake_quantize_per_channel_affine_cachemask",
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+)
 
 
 @contextmanager
@@ -180,7 +186,8 @@ def traceable_functions() -> Iterator[None]:
     if described is not None and shaped is not None:
         descriptions["_meta_grouped_mm_common"] = grouped
     kernels: Any = torch.library.Library("aten", "IMPL")
-    kernels.impl("_fake_quantize_per_tensor_affine_cachemask_tensor_qparams", _fake_quantized, "Meta")
+    for name in _FAKE_QUANTIZING:
+        kernels.impl(name, _fake_quantized, "Meta")
     try:
         yield
     finally:

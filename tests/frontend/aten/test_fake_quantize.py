@@ -51,6 +51,19 @@ def test_a_scale_for_each_channel(axis: int) -> None:
     lower_and_compare(lambda x: torch.fake_quantize_per_channel_affine(x, scale, zero, axis, -128, 127), (x,))
 
 
+def test_any_number_of_rows() -> None:
+    scale, zero = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 1, 2], dtype=torch.int32)
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            torch.fake_quantize_per_tensor_affine(x, 0.1, 3, 0, 255),
+            torch.fake_quantize_per_channel_affine(x, scale, zero, 1, 0, 255),
+        )
+
+    others = [(torch.randn(rows, 3) * 4,) for rows in (1, 9)]
+    lower_and_compare(forward, (torch.randn(5, 3) * 4,), dynamic={"x": {0: (1, 9)}}, other_inputs=others)
+
+
 class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
