@@ -95,6 +95,10 @@ class Step:
         value = self.input(position)
         if value is None or value.shape is None:
             return None
+        if not -len(value.shape) <= axis < len(value.shape):
+            self.fail(
+                f"input {position} has {len(value.shape)} axes and none of the number {axis}", "is the file valid?"
+            )
         found = value.shape[axis]
         return found if isinstance(found, int) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -690,3 +691,11 @@ def test_text_that_is_not_utf_8_is_the_files_fault_and_told_once(
         with pytest.raises(GraphForgeError, match="'mode' is not UTF-8 text"):
             read(tmp_path / "damaged.onnx")
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_axis_that_an_input_has_not_is_an_obstacle_at_older_opsets(tmp_path: Path) -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18]> g (float[2,3] x) => (float a, float b)
+    { a, b = Split<axis = 7, num_outputs = 2>(x) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "split.onnx")
+    answer = graphforge.opset(tmp_path / "split.onnx")
+    assert "input 0 has 2 axes and none of the number 7" in json.dumps(answer.to_dict())
