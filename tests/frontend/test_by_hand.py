@@ -367,7 +367,8 @@ ELSEWHERE: dict[str, str] = {
             "aten.digamma.default aten.special_psi.default aten.special_digamma.default prims.digamma.default "
             "aten.polygamma.default aten.special_polygamma.default aten.i0.default aten.special_i0.default "
             "prims.bessel_i0.default aten.special_i0e.default prims.bessel_i0e.default aten.special_i1.default "
-            "prims.bessel_i1.default aten.special_i1e.default prims.bessel_i1e.default"
+            "prims.bessel_i1.default aten.special_i1e.default prims.bessel_i1e.default aten.special_erfcx.default "
+            "prims.erfcx.default"
         ).split(),
         "aten/test_special.py",
     ),

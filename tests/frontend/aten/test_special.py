@@ -3,7 +3,8 @@
 aten.digamma.default, aten.special_psi.default, aten.special_digamma.default, prims.digamma.default;
 aten.polygamma.default, aten.special_polygamma.default; aten.i0.default, aten.special_i0.default,
 prims.bessel_i0.default; aten.special_i0e.default, prims.bessel_i0e.default; aten.special_i1.default,
-prims.bessel_i1.default; aten.special_i1e.default, prims.bessel_i1e.default.
+prims.bessel_i1.default; aten.special_erfcx.default, prims.erfcx.default; aten.special_i1e.default,
+prims.bessel_i1e.default.
 """
 
 from __future__ import annotations
@@ -54,3 +55,11 @@ def test_modified_bessel_functions() -> None:
     lower_and_compare(forward, (x,), rtol=2e-6)
     far = torch.tensor([1e3, -1e3, 1e30])
     lower_and_compare(lambda x: (special.i0e(x), special.i1e(x), special.i0(x), special.i1(x)), (far,), rtol=1e-6)
+
+
+def test_the_scaled_complementary_error_function() -> None:
+    """Where exp(x^2) overflows and erfc vanishes as well; log_ndtr is computed by it."""
+    x = torch.cat([torch.linspace(-5, 30, 80), torch.tensor([0.0, 1e8, -30.0, math.inf, -math.inf, math.nan])])
+    lower_and_compare(lambda x: special.erfcx(x), (x.double(),), rtol=1e-12)
+    lower_and_compare(lambda x: special.erfcx(x), (x,), rtol=2e-6)
+    lower_and_compare(lambda x: special.log_ndtr(x), (torch.linspace(-30, 3, 60),), rtol=2e-6, atol=2e-7)
