@@ -1,4 +1,7 @@
-"""Sizes that vary stay so in functions of torch and of Python that take a plain number."""
+"""Sizes that vary stay so in functions of torch and of Python that take a plain number.
+
+aten.bincount.default.
+"""
 
 from __future__ import annotations
 
