@@ -3,8 +3,8 @@
 ``copy.deepcopy`` of a tensor asks for its memory, which a tensor being traced has not: it becomes a clone.
 ``torch.linspace`` takes its steps and its ends as fixed numbers: over dynamic sizes it is computed from ``arange``.
 ``torch._shape_as_tensor`` reads the sizes once: here they are put together one by one.  ``torch._check_tensor_all`` is
-an assertion about data, which an artifact does not make.  Fake quantisation has no description of its shapes in torch:
-it gets one.
+an assertion about data, which an artifact does not make; so is what ``torch.distributions`` checks of it.  Fake
+quantisation has no description of its shapes in torch: it gets one.
 ``torch.nn.functional.grouped_mm`` runs in any precision, and is described to a capture in bfloat16 only: here in any.
 ``adaptive_avg_pool1d`` takes its size as a fixed number, which two axes do not: it becomes the pool of one row.
 ``torch.quantize_per_tensor`` and ``..._per_channel`` make tensors that torch cannot describe to a capture: here the
@@ -185,6 +185,8 @@ def traceable_functions() -> Iterator[None]:
         setattr(owner, name, after)
     if described is not None and shaped is not None:
         descriptions["_meta_grouped_mm_common"] = grouped
+    distribution: Any = torch.distributions.Distribution
+    validates, distribution._validate_args = distribution._validate_args, False
     kernels: Any = torch.library.Library("aten", "IMPL")
     for name in _FAKE_QUANTIZING:
         kernels.impl(name, _fake_quantized, "Meta")
@@ -192,6 +194,7 @@ def traceable_functions() -> Iterator[None]:
         yield
     finally:
         kernels._destroy()
+        distribution._validate_args = validates
         if described is not None:
             descriptions["_meta_grouped_mm_common"] = described
         for owner, name, before, _ in exchanged:
