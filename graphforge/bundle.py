@@ -338,7 +338,7 @@ def make_manifest(
                 "shape": None
                 if value.shape is None
                 else [dim if isinstance(dim, int) else dim.value for dim in value.shape],
-                "dtype": None if value.dtype is None else value.dtype.numpy().name,
+                "dtype": value.dtype.numpy().name if value.dtype else None,
             }
             for value in model.graph.outputs
         ],

@@ -475,9 +475,20 @@ def _apply(value: ir.Value, inferred: Inferred) -> None:
         value.shape = ir.Shape(dims)
 
 
+_MOST = 2**63 - 1  # what a size of ONNX can be
+
+
 def _refuse_negative(node: ir.Node, dims: Iterable[Any] | None) -> None:
-    """A size below zero ends some runtimes, not only with an error; of Expand, -1 is read as "as it is" by some."""
-    if dims is None or node.op_type == "Expand":
+    """A size below zero ends some runtimes, not only with an error; of Expand, -1 is read as "as it is" by some.
+
+    Nor is there a size beyond 64 bits.
+    """
+    if dims is None:
+        return
+    dims = list(dims)
+    if any(isinstance(dim, int) and dim > _MOST for dim in dims):
+        raise GraphForgeError(f"{describe(node)}: its output would have more elements on an axis than 64 bits can say")
+    if node.op_type == "Expand":
         return
     shown = [dim if isinstance(dim, int) else "?" for dim in dims]
     below = next((axis for axis, dim in enumerate(shown) if isinstance(dim, int) and dim < 0), None)

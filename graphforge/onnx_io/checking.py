@@ -139,7 +139,7 @@ def _state_defaults(model: onnx.ModelProto) -> bool:
             continue
         try:
             schema: Any = onnx.defs.get_schema(node.op_type, version)
-        except onnx.defs.SchemaError:  # of a newer opset than the file's: what the complaint is about
+        except (onnx.defs.SchemaError, TypeError):  # of a newer opset than the file's, or of no opset at all
             continue
         if not schema.has_function:
             continue

@@ -13,7 +13,7 @@ from graphforge.runtime.feeds import takes_pictures
 from graphforge.runtime.preprocess import completed, record_of, steps_of
 from graphforge.runtime.sdk import codec_of_pipeline, read_sdk_file, steps_of_pipeline
 
-__all__ = ["holds_sdk_files", "opened", "read_opened"]
+__all__ = ["holds_sdk_files", "opened", "read_bundle", "read_opened"]
 
 # What is taken for granted of sizes that the SDK's files leave open: they say which vary, and not how far.
 _BATCHES = 8
@@ -27,8 +27,24 @@ def holds_sdk_files(folder: Path) -> bool:
 
 
 def read_opened(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, or one made of the SDK's files."""
+    """The manifest of a bundle, or one made of the SDK's files; empty for an ONNX file of no bundle."""
     return opened(folder)[1]
+
+
+def read_bundle(folder: Path) -> dict[str, Any]:
+    """The same for whoever needs one.
+
+    Raises:
+        GraphForgeError: it is a file, too.
+    """
+    manifest = read_opened(folder)
+    if not manifest and (folder.parent / "manifest.json").is_file():
+        raise GraphForgeError(f"{str(folder)!r} is a file of a bundle", f"give the bundle: {folder.parent}")
+    if not manifest:
+        raise GraphForgeError(
+            f"{str(folder)!r} is an ONNX file of no bundle", f"`graphforge compile {folder}` makes a bundle of it"
+        )
+    return manifest
 
 
 def opened(folder: Path) -> tuple[Path, dict[str, Any]]:

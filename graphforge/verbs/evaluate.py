@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runners.recorded import onnx_files_of, spec_of_manifest
-from graphforge.runtime.opened import holds_sdk_files, read_opened
+from graphforge.runtime.opened import holds_sdk_files, read_bundle, read_opened
 from graphforge.shown import Shown
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def evaluate(
 
     begin("load")
     sides: list[tuple[str, PictureModel, Runner]] = []
-    files = [file for folder in folders for file in onnx_files_of(folder, read_opened(folder))]
+    files = [file for folder in folders for file in onnx_files_of(folder, read_bundle(folder))]
     with ExitStack() as running:
         running.enter_context(admitted(files))
         if model is not None:
@@ -198,7 +198,7 @@ def _runner(folder: Path) -> Runner:
     from graphforge.runners.custom_ops import runner_for
     from graphforge.targets import get_target
 
-    manifest = read_opened(folder)
+    manifest = read_bundle(folder)
     if holds_sdk_files(folder):
         return runner_for(folder / manifest["files"][0])
     target = get_target(manifest["target"]["name"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from graphforge.doors import text_of
 from graphforge.errors import GraphForgeError, UsageError, argument
 from graphforge.runners.recorded import onnx_files_of, spec_of_manifest
-from graphforge.runtime.opened import holds_sdk_files, read_opened
+from graphforge.runtime.opened import holds_sdk_files, read_bundle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,7 @@ def run(
         GraphForgeError: the folder is not a bundle, or nothing here runs it.
     """
     folder = Path(bundle)
-    manifest = read_opened(folder)
+    manifest = read_bundle(folder)
     given = list(_given(inputs, manifest))
     names = _names(labels)
     means, deviations = _numbers(mean), _numbers(std)

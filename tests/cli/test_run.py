@@ -262,6 +262,16 @@ def test_unwritable_drawing_is_told(folder: Path, capsys: pytest.CaptureFixture[
     assert "error: cannot write '/proc/seen.png'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", [["run", "--input", "white.png"], ["evaluate", "--data", "c.json", "--images", "."]])
+def test_a_file_in_place_of_a_bundle_is_told(verb: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(folder / "out" / "padded" / "model.onnx", folder / "bare.onnx")
+    (folder / "c.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert run([verb[0], "bare.onnx", *verb[1:]]) == 1
+    assert "'bare.onnx' is an ONNX file of no bundle" in capsys.readouterr().err
+    assert run([verb[0], "out/padded/model.onnx", *verb[1:]]) == 1
+    assert "note: give the bundle: out/padded" in capsys.readouterr().err
+
+
 def test_damaged_bundles_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = folder / "out" / "padded" / "manifest.json"
     text = manifest.read_text()

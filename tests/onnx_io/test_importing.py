@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 import graphforge
 from graphforge.errors import GraphForgeError, UsageError
 from graphforge.ir import HOME_OPSET, Level, origins_of, verify_graph
+from graphforge.onnx_io.checking import complaint_about
 from graphforge.onnx_io.importing import IMPORT_NOTES, as_written, import_onnx, import_onnx_proto, input_spec
 from graphforge.prepare import prepare
 from graphforge.runners.session import new_session
@@ -699,3 +700,17 @@ def test_an_axis_that_an_input_has_not_is_an_obstacle_at_older_opsets(tmp_path: 
     onnx.save(onnx.parser.parse_model(text), tmp_path / "split.onnx")
     answer = graphforge.opset(tmp_path / "split.onnx")
     assert "input 0 has 2 axes and none of the number 7" in json.dumps(answer.to_dict())
+
+
+def test_sizes_beyond_64_bits_and_opsets_that_are_none_are_the_files_fault(tmp_path: Path) -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18]> g (float[4611686018427387904, 3] x) => (float y)
+    { y = Concat<axis = 0>(x, x) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "large.onnx")
+    with pytest.raises(GraphForgeError, match="more elements on an axis than 64 bits can say"):
+        import_onnx(tmp_path / "large.onnx")
+    proto = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 18]> g (float[3] x) => (float y) { y = Relu(x, x) }'
+    )
+    proto.opset_import[0].version = 2**40
+    onnx.save(proto, tmp_path / "strange.onnx")
+    assert complaint_about(tmp_path / "strange.onnx") is not None
