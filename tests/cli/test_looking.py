@@ -76,7 +76,7 @@ def test_a_dry_run_prints_the_pipeline_and_does_nothing(folder: Path, capsys: py
     assert "opset      17" in lines
     specs = [line.split(maxsplit=1)[1] for line in lines if line[:5].strip().isdigit()]
     assert specs[: len(default_pipeline()) + 1] == [*(item.spec() for item in default_pipeline()), "fridays"]
-    assert "legalise-opset{opset=17}" in specs
+    assert "legalise-opset{opset=17,runtime='onnxruntime',exactly=true}" in specs
     assert {path.name for path in folder.iterdir()} == {"net.py", "mine.py"}
 
 

@@ -140,7 +140,7 @@ class OnlyWarm(torch.nn.Module):
         if self.limit is None:
             self.limit = float(torch.ones(3).numpy().sum() + x.shape[0])
             if x.detach().sum() > 1e9:
-                raise ValueError
+                return x * 2
         return x.clamp(max=self.limit)
 
 
