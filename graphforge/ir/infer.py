@@ -445,9 +445,9 @@ def infer_node(node: ir.Node, opset: int) -> None:
             try:
                 inferred = rule(node)
             except (IndexError, ZeroDivisionError, StopIteration):
-                inferred = None  # operands of ranks that the operator does not take: ONNX's own inference says so
+                inferred = None  # operands of ranks that the operator does not take: ONNX's check of the file says so
             if inferred is not None:
-                _refuse_negative(node, inferred[1])
+                _refuse_impossible(node, inferred[1])
                 _apply(node.outputs[0], inferred)
                 if inferred[1] is not None:
                     return
@@ -478,7 +478,7 @@ def _apply(value: ir.Value, inferred: Inferred) -> None:
 _MOST = 2**63 - 1  # what a size of ONNX can be
 
 
-def _refuse_negative(node: ir.Node, dims: Iterable[Any] | None) -> None:
+def _refuse_impossible(node: ir.Node, dims: Iterable[Any] | None) -> None:
     """A size below zero ends some runtimes, not only with an error; of Expand, -1 is read as "as it is" by some.
 
     Nor is there a size beyond 64 bits.
@@ -564,5 +564,5 @@ def _infer_by_onnx(node: ir.Node, opset: int) -> None:
             value.type = both
         if value.shape is None:
             shape = ir.serde.deserialize_type_proto_for_shape(found)
-            _refuse_negative(node, shape)
+            _refuse_impossible(node, shape)
             value.shape = None if shape is None else shape.copy()  # onnx_ir hands out frozen shapes
